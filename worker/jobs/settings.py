@@ -1,0 +1,102 @@
+"""The one configuration of a Piqueue process, read from `PIQUEUE_*` environment variables."""
+
+import os
+from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from worker.jobs.errors import SettingsInvalid
+
+PREFIX = "PIQUEUE_"
+ARTIFACTS_PATH = Path(__file__).resolve().parents[2] / "model" / "artifacts"
+
+
+class Engine(StrEnum):
+    """What scores the pictures: `auto` takes TensorFlow where it sees a GPU, else LiteRT."""
+
+    AUTO = "auto"
+    LITERT = "litert"
+    TENSORFLOW = "tensorflow"
+
+
+class Settings(BaseSettings):
+    """Every setting, with its unit in its name; `load_settings` makes one from the environment."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    redis_url: str = Field(
+        "redis://127.0.0.1:6379/0",
+        description="Where the ledger and the queue live: redis://, rediss:// or unix://",
+    )
+    artifacts_path: Path = Field(ARTIFACTS_PATH, description="Folder of models, <name>/<version>/")
+    default_model: str = Field("scenes", description="The model of a job that names none")
+    engine: Engine = Field(Engine.AUTO, description="auto, litert or tensorflow")
+    threads: int = Field(
+        default_factory=lambda: os.cpu_count() or 1, ge=1, le=256,
+        description="Inferences one worker process runs at a time",
+    )
+    batch_size: int = Field(16, ge=1, le=1024, description="Pictures in one forward pass")
+    chunk_items: int = Field(32, ge=1, le=1000, description="Items one message stands for")
+    lease_s: float = Field(30, gt=0, description="A chunk is tried again this long after its worker fell silent")
+    chunk_deadline_s: float = Field(
+        600, gt=0, description="A worker with a chunk older than this ends itself to be restarted"
+    )
+    max_items: int = Field(1_000_000, ge=1, description="Items a job may hold")
+    max_files: int = Field(1000, ge=1, description="Files a multipart request may hold")
+    max_item_bytes: int = Field(25_000_000, ge=1, description="Size of one picture, uploaded or fetched")
+    max_request_bytes: int = Field(500_000_000, ge=1, description="Size of one request")
+    max_pixels: int = Field(50_000_000, ge=1, description="Width x height of one picture")
+    max_backlog_items: int = Field(
+        5_000_000, ge=1, description="Items waiting in all jobs before new ones are answered 503"
+    )
+    job_ttl_s: int = Field(7 * 86400, ge=60, description="A job and its results are kept this long")
+    sync_timeout_s: float = Field(30, gt=0, description="How long POST /scorefile/ waits for its score")
+    fetch_timeout_s: float = Field(15, gt=0, description="Deadline of one picture's download, redirects included")
+    fetch_concurrency: int = Field(32, ge=1, description="Downloads one worker process runs at a time")
+    fetch_allow_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = Field(
+        (), description="Private ranges pictures may come from, such as 10.0.0.0/8, comma separated"
+    )
+    log_json: bool = Field(True, description="Logs as JSON lines; false for people")
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_scheme(cls, value: str) -> str:
+        if urlsplit(value).scheme not in {"redis", "rediss", "unix"}:
+            raise ValueError("must begin with redis://, rediss:// or unix://")
+        return value
+
+    @field_validator("fetch_allow_networks", mode="before")
+    @classmethod
+    def _comma_separated(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings from the environment; keyword arguments win over it.
+
+    Raises:
+        SettingsInvalid: a value does not fit, or a PIQUEUE_ variable has no setting; the text
+            names each and says what to change.
+    """
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
+    if unknown:
+        raise SettingsInvalid(
+            f"unknown setting {', '.join(unknown)}: correct or unset it; "
+            f"the settings are {', '.join(sorted(known))}"
+        )
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        lines = (
+            f"{PREFIX}{'_'.join(str(part) for part in problem['loc'][:1]).upper()}: {problem['msg']}"
+            for problem in error.errors()
+        )
+        raise SettingsInvalid("; ".join(lines)) from None
