@@ -37,27 +37,39 @@ class Settings(BaseSettings):
     default_model: str = Field("scenes", description="The model of a job that names none")
     engine: Engine = Field(Engine.AUTO, description="auto, litert or tensorflow")
     threads: int = Field(
-        default_factory=lambda: os.cpu_count() or 1, ge=1, le=256,
+        default_factory=lambda: os.cpu_count() or 1,
+        ge=1,
+        le=256,
         description="Inferences one worker process runs at a time",
     )
     batch_size: int = Field(16, ge=1, le=1024, description="Pictures in one forward pass")
     chunk_items: int = Field(32, ge=1, le=1000, description="Items one message stands for")
-    lease_s: float = Field(30, gt=0, description="A chunk is tried again this long after its worker fell silent")
+    lease_s: float = Field(
+        30, gt=0, description="A chunk is tried again this long after its worker fell silent"
+    )
     chunk_deadline_s: float = Field(
         600, gt=0, description="A worker with a chunk older than this ends itself to be restarted"
     )
     max_items: int = Field(1_000_000, ge=1, description="Items a job may hold")
     max_files: int = Field(1000, ge=1, description="Files a multipart request may hold")
-    max_item_bytes: int = Field(25_000_000, ge=1, description="Size of one picture, uploaded or fetched")
+    max_item_bytes: int = Field(
+        25_000_000, ge=1, description="Size of one picture, uploaded or fetched"
+    )
     max_request_bytes: int = Field(500_000_000, ge=1, description="Size of one request")
     max_pixels: int = Field(50_000_000, ge=1, description="Width x height of one picture")
     max_backlog_items: int = Field(
         5_000_000, ge=1, description="Items waiting in all jobs before new ones are answered 503"
     )
     job_ttl_s: int = Field(7 * 86400, ge=60, description="A job and its results are kept this long")
-    sync_timeout_s: float = Field(30, gt=0, description="How long POST /scorefile/ waits for its score")
-    fetch_timeout_s: float = Field(15, gt=0, description="Deadline of one picture's download, redirects included")
-    fetch_concurrency: int = Field(32, ge=1, description="Downloads one worker process runs at a time")
+    sync_timeout_s: float = Field(
+        30, gt=0, description="How long POST /scorefile/ waits for its score"
+    )
+    fetch_timeout_s: float = Field(
+        15, gt=0, description="Deadline of one picture's download, redirects included"
+    )
+    fetch_concurrency: int = Field(
+        32, ge=1, description="Downloads one worker process runs at a time"
+    )
     fetch_allow_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = Field(
         (), description="Private ranges pictures may come from, such as 10.0.0.0/8, comma separated"
     )
@@ -96,7 +108,7 @@ def load_settings(**overrides: Any) -> Settings:
         return Settings(**overrides)
     except ValidationError as error:
         lines = (
-            f"{PREFIX}{'_'.join(str(part) for part in problem['loc'][:1]).upper()}: {problem['msg']}"
+            f"{PREFIX}{str(problem['loc'][0]).upper()}: {problem['msg']}"
             for problem in error.errors()
         )
         raise SettingsInvalid("; ".join(lines)) from None

@@ -1,0 +1,98 @@
+"""Every error as RFC 9457 problem details: the one table from our errors to HTTP."""
+
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from api.schemas import Problem
+from worker.jobs import errors
+from worker.jobs.errors import PiqueueError
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_SOON_S = 5
+
+STATUS: dict[type[PiqueueError], tuple[int, str]] = {
+    errors.SettingsInvalid: (500, "settings_invalid"),
+    errors.JobNotFound: (404, "job_not_found"),
+    errors.ModelNotFound: (422, "model_not_found"),
+    errors.CursorInvalid: (400, "cursor_invalid"),
+    errors.JobRefused: (422, "job_refused"),
+    errors.BodyUnreadable: (400, "body_unreadable"),
+    errors.ItemsRefused: (422, "items_refused"),
+    errors.UnsupportedBody: (415, "unsupported_body"),
+    errors.TooLarge: (413, "too_large"),
+    errors.UploadRejected: (422, "upload_rejected"),
+    errors.QueueFull: (503, "queue_full"),
+    errors.NoAnswer: (503, "no_answer"),
+    errors.LedgerUnavailable: (503, "ledger_unavailable"),
+    errors.NotReady: (503, "not_ready"),
+}
+
+log = structlog.get_logger()
+
+
+def problem(
+    status: int, code: str, detail: str, headers: dict[str, str] | None = None, **extra: Any
+) -> JSONResponse:
+    """Build an error answer."""
+    body = Problem(
+        type=f"urn:piqueue:problem:{code}",
+        title=HTTPStatus(status).phrase,
+        status=status,
+        code=code,
+        detail=detail,
+        **extra,
+    )
+    content = body.model_dump(exclude_none=True)
+    return JSONResponse(content, status, headers, media_type=MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Make `app` answer every error as a problem."""
+    app.add_exception_handler(PiqueueError, _ours)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(RequestValidationError, _validation)
+    app.add_exception_handler(Exception, _bug)
+
+
+async def _ours(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, PiqueueError)
+    status, code = STATUS[type(error)]
+    headers = {}
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["Retry-After"] = str(getattr(error, "retry_after_s", RETRY_SOON_S))
+    if isinstance(error, errors.ItemsRefused):
+        return problem(
+            status,
+            code,
+            str(error),
+            headers,
+            problem_count=error.problem_count,
+            problems=[
+                {"index": item.index, "id": item.id, "detail": item.detail}
+                for item in error.problems
+            ],
+        )
+    return problem(status, code, str(error), headers)
+
+
+async def _http(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    code = HTTPStatus(error.status_code).name.lower()
+    headers = dict(error.headers) if error.headers else None
+    return problem(error.status_code, code, str(error.detail), headers)
+
+
+async def _validation(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    return problem(422, "parameter_invalid", errors.describe(error.errors()))
+
+
+async def _bug(request: Request, error: Exception) -> JSONResponse:
+    log.error("unhandled_error", method=request.method, path=request.url.path, exc_info=error)
+    return problem(500, "internal_error", "an error of ours; the log of the API has it")

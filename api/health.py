@@ -1,0 +1,42 @@
+"""Whether the service is up and what it offers: /healthz, /readyz, /models."""
+
+from fastapi import APIRouter
+
+from api.schemas import Health, ModelCardOut, Problem
+from api.services import ServicesDep
+from worker.jobs.errors import NotReady
+
+router = APIRouter(tags=["service"])
+
+
+@router.get("/healthz", response_model_exclude_none=True)
+async def healthz() -> Health:
+    """Say that this process runs."""
+    return Health(status="ok")
+
+
+@router.get("/readyz", response_model_exclude_none=True, responses={503: {"model": Problem}})
+def readyz(services: ServicesDep) -> Health:
+    """Say that Redis answers and a worker with a warm model is alive."""
+    workers = len(services.store.live_workers())
+    if not workers:
+        raise NotReady("no worker with a warm model is alive: start one, or look at its log")
+    return Health(status="ready", workers=workers)
+
+
+@router.get("/models")
+def models(services: ServicesDep) -> list[ModelCardOut]:
+    """List the models that jobs may name, the newest version of each first."""
+    default = services.catalog.resolve(None)
+    return [
+        ModelCardOut(
+            name=card.name,
+            version=card.version,
+            sha256=card.sha256,
+            labels=list(card.labels),
+            thresholds=dict(zip(card.labels, card.thresholds, strict=True)),
+            created=card.created,
+            default=card == default,
+        )
+        for card in services.catalog.all()
+    ]

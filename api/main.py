@@ -1,0 +1,35 @@
+"""The FastAPI application."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+
+from api import errors, health, jobs, scorefile
+from api.body_limit import BodyLimit
+from api.services import Services
+from worker.jobs.settings import Settings, load_settings
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Build the application; without `settings` they come from the environment."""
+    services = Services.connect(settings or load_settings())
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        async with services.waiters.listening():
+            yield
+
+    app = FastAPI(
+        title="Piqueue",
+        summary="Scores pictures in bulk",
+        version=version("piqueue"),
+        lifespan=lifespan,
+    )
+    app.state.services = services
+    errors.install(app)
+    app.add_middleware(BodyLimit, max_bytes=services.settings.max_request_bytes)
+    for router in (jobs.router, scorefile.router, health.router):
+        app.include_router(router)
+    return app

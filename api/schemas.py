@@ -1,0 +1,268 @@
+"""The bodies of requests and answers, as pydantic models; the OpenAPI text is made of them."""
+
+from datetime import UTC, date, datetime
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from worker.jobs.models import ModelCard
+from worker.jobs.record import (
+    Job,
+    JobStatus,
+    Lane,
+    RejectionCode,
+    Stage,
+)
+from worker.jobs.store import StoredResult
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class JobOptions(_Body):
+    """What a client may say of a job besides its items."""
+
+    model: str | None = Field(None, description="`name` or `name@version`", examples=["scenes"])
+    name: str | None = Field(None, max_length=200)
+    metadata: dict[str, JsonValue] = Field({}, description="Given back as it is")
+    priority: Lane | None = Field(None, description="By size if unset")
+
+
+class ItemIn(_Body):
+    """One picture to be fetched."""
+
+    url: str
+    id: str | None = Field(None, min_length=1, max_length=200, description="Its index if unset")
+
+
+class JobIn(JobOptions):
+    """A job of URLs: `urls` or `items`, not both."""
+
+    urls: list[str] | None = Field(None, examples=[["https://example.com/beach.jpg"]])
+    items: list[ItemIn] | None = None
+
+
+class Problem(BaseModel):
+    """An error, as RFC 9457 has it; `code` is for programs."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    problem_count: int | None = Field(None, description="Refused items, listed or not")
+    problems: list[dict[str, Any]] | None = Field(None, description="The first 100 refused items")
+
+
+class ModelOut(BaseModel):
+    """The exact model of a job."""
+
+    name: str
+    version: str
+    sha256: str
+
+
+class CountsOut(BaseModel):
+    """Items by state; all but `cached` add up to `total`."""
+
+    total: int
+    waiting: int
+    running: int
+    succeeded: int
+    failed: int
+    cancelled: int
+
+
+class ImageOut(BaseModel):
+    """What is known of a picture; the size as a person sees it, in pixels."""
+
+    sha256: str
+    bytes: int
+    format: str | None
+    width: int | None
+    height: int | None
+
+
+class SourceOut(BaseModel):
+    """Where a picture came from."""
+
+    type: Literal["url", "upload"]
+    url: str | None = None
+    filename: str | None = None
+
+
+class TimingsOut(BaseModel):
+    """Milliseconds in each stage."""
+
+    fetch: int
+    decode: int
+    infer: int
+
+
+class ErrorOut(BaseModel):
+    """Why an item has no scores."""
+
+    code: RejectionCode
+    stage: Stage
+    retryable: bool
+    detail: str
+
+
+class ResultOut(BaseModel):
+    """One finished item: `scores` or `error`, never both."""
+
+    index: int
+    id: str
+    status: Literal["succeeded", "failed"]
+    source: SourceOut
+    columns: dict[str, str] | None
+    image: ImageOut | None
+    scores: dict[str, float] | None
+    labels: list[str] | None
+    attempts: int
+    ms: TimingsOut
+    error: ErrorOut | None
+
+    @classmethod
+    def of(cls, stored: StoredResult, model: ModelCard) -> Self:
+        """Show a stored result with the labels and thresholds of its model."""
+        result, spec = stored.result, stored.spec
+        scores = labels = None
+        if result.scores is not None:
+            scores = dict(zip(model.labels, result.scores, strict=True))
+            pairs = zip(scores.items(), model.thresholds, strict=True)
+            labels = [label for (label, score), threshold in pairs if score >= threshold]
+        return cls(
+            index=stored.index,
+            id=spec.id,
+            status="failed" if result.rejection else "succeeded",
+            source=SourceOut(type="upload", filename=spec.filename)
+            if spec.url is None
+            else SourceOut(type="url", url=spec.url),
+            columns=spec.columns,
+            image=result.image
+            and ImageOut(
+                sha256=result.image.sha256,
+                bytes=result.image.byte_count,
+                format=result.image.format,
+                width=result.image.width,
+                height=result.image.height,
+            ),
+            scores=scores,
+            labels=labels,
+            attempts=stored.attempts,
+            ms=TimingsOut(
+                fetch=result.timings.fetch_ms,
+                decode=result.timings.decode_ms,
+                infer=result.timings.infer_ms,
+            ),
+            error=result.rejection
+            and ErrorOut(
+                code=result.rejection.code,
+                stage=result.rejection.stage,
+                retryable=result.rejection.retryable,
+                detail=result.rejection.detail,
+            ),
+        )
+
+
+class ResultsPage(BaseModel):
+    """Finished items in index order; while the job runs, those not yet done are left out."""
+
+    items: list[ResultOut]
+    next_cursor: str | None = Field(None, description="Absent on the last page")
+
+
+class LinksOut(BaseModel):
+    """Where to go from a job."""
+
+    self: str
+    results: str
+    cancel: str
+
+
+class JobOut(BaseModel):
+    """A job as it stands."""
+
+    id: str
+    status: JobStatus
+    done: bool
+    name: str | None
+    model: ModelOut
+    priority: Lane
+    counts: CountsOut
+    rate_per_s: float | None = Field(description="Finished items a second since it started")
+    eta_s: int | None
+    failures: dict[str, int] = Field(description="Failed items by error code")
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    expires_at: datetime
+    metadata: dict[str, JsonValue]
+    links: LinksOut
+    results: list[ResultOut] | None = Field(
+        None, description="The first 100 results, once the job is done"
+    )
+
+    @classmethod
+    def of(cls, job: Job, results: list[ResultOut] | None = None) -> Self:
+        """Show a job, with the rate it runs at and when it will be done at that rate."""
+        counts = job.counts
+        rate = eta = None
+        if job.started_ms is not None:
+            until_ms = job.finished_ms or datetime.now(UTC).timestamp() * 1000
+            elapsed_s = max(until_ms - job.started_ms, 1) / 1000
+            rate = round(counts.finished / elapsed_s, 1)
+            if rate and not job.status.done:
+                eta = round((counts.waiting + counts.running) / rate)
+        path = f"/jobs/{job.id}"
+        return cls(
+            id=job.id,
+            status=job.status,
+            done=job.status.done,
+            name=job.name,
+            model=ModelOut(name=job.model.name, version=job.model.version, sha256=job.model.sha256),
+            priority=job.lane,
+            counts=CountsOut(
+                total=counts.total,
+                waiting=counts.waiting,
+                running=counts.running,
+                succeeded=counts.succeeded,
+                failed=counts.failed,
+                cancelled=counts.cancelled,
+            ),
+            rate_per_s=rate,
+            eta_s=eta,
+            failures=job.failures,
+            created_at=_utc(job.created_ms),
+            started_at=job.started_ms and _utc(job.started_ms),
+            finished_at=job.finished_ms and _utc(job.finished_ms),
+            expires_at=_utc(job.expires_ms),
+            metadata=job.metadata,
+            links=LinksOut(self=path, results=f"{path}/results", cancel=f"{path}/cancel"),
+            results=results,
+        )
+
+
+class ModelCardOut(BaseModel):
+    """A model that jobs may name, as `name` or `name@version`."""
+
+    name: str
+    version: str
+    sha256: str
+    labels: list[str]
+    thresholds: dict[str, float]
+    created: date
+    default: bool
+
+
+class Health(BaseModel):
+    """That the process runs, or that it could score a picture now."""
+
+    status: Literal["ok", "ready"]
+    workers: int | None = None
+
+
+def _utc(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)

@@ -1,0 +1,59 @@
+"""POST /scorefile/: one picture, its scores at once, through the same queue and workers."""
+
+from fastapi import APIRouter, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
+
+from api.jobs import first_result
+from api.schemas import JobOptions, Problem
+from api.services import ServicesDep
+from api.submission import create_upload_job
+from worker.jobs.errors import JobRefused, NoAnswer, UploadRejected
+from worker.jobs.record import Lane
+
+router = APIRouter(tags=["one picture"])
+
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {"file": {"type": "string", "format": "binary"}},
+                }
+            }
+        },
+    }
+}
+
+
+@router.post(
+    "/scorefile/",
+    openapi_extra=_BODY,
+    responses={status: {"model": Problem} for status in (400, 413, 422, 503)},
+)
+async def score_file(request: Request, services: ServicesDep) -> dict[str, float]:
+    """Score one picture while the caller waits; gives each label's score."""
+    store, wait_s = services.store, services.settings.sync_timeout_s
+    # Read by hand: FastAPI would answer a body over the limit with 400.
+    async with request.form(max_files=1) as form:
+        file = form.get("file")
+        if not isinstance(file, UploadFile):
+            raise JobRefused("send one picture as a file named `file`, in a multipart form")
+        uploads = [(file.filename or "file", file.file)]
+        options = JobOptions(priority=Lane.INTERACTIVE)
+        job = await run_in_threadpool(create_upload_job, services, options, uploads)
+    try:
+        job = await services.waiters.wait_done(store, job.id, wait_s)
+        result = await run_in_threadpool(first_result, services, job)
+    finally:
+        await run_in_threadpool(store.erase, job.id)
+        await run_in_threadpool(services.blobs.erase, job.id)
+    if result is None:
+        raise NoAnswer(f"no worker scored the picture in {wait_s:g} s: try later")
+    if result.scores is None:
+        assert result.error is not None
+        raise UploadRejected(f"{result.error.code}: {result.error.detail}")
+    return result.scores

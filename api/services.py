@@ -1,0 +1,46 @@
+"""What the routes of one API process share, built once at its start."""
+
+from dataclasses import dataclass
+from typing import Annotated, Self
+
+from fastapi import Depends, Request
+
+from api.waiting import Waiters
+from worker.jobs.blobs import BlobStore, RedisBlobs
+from worker.jobs.models import ModelCatalog
+from worker.jobs.queue import DoorBell, make_celery
+from worker.jobs.settings import Settings
+from worker.jobs.store import JobStore, connect
+
+
+@dataclass(frozen=True)
+class Services:
+    """Stores, doorbell, catalog and waiters; all safe to use from many threads."""
+
+    settings: Settings
+    store: JobStore
+    blobs: BlobStore
+    bell: DoorBell
+    catalog: ModelCatalog
+    waiters: Waiters
+
+    @classmethod
+    def connect(cls, settings: Settings) -> Self:
+        """Build them; no connection is made before the first use."""
+        redis = connect(settings.redis_url)
+        return cls(
+            settings=settings,
+            store=JobStore(redis),
+            blobs=RedisBlobs(redis),
+            bell=DoorBell(make_celery(settings)),
+            catalog=ModelCatalog(settings.artifacts_path, settings.default_model),
+            waiters=Waiters(settings.redis_url),
+        )
+
+
+def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+ServicesDep = Annotated[Services, Depends(_services)]

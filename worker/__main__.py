@@ -1,0 +1,44 @@
+"""Runs one worker process until SIGTERM, which lets it finish what it holds."""
+
+import sys
+
+from worker.jobs.errors import PiqueueError
+from worker.jobs.logs import configure_logs
+from worker.jobs.settings import load_settings
+from worker.pulse import Pulse
+from worker.runtime import build_runtime
+from worker.tasks import make_worker_app
+
+LOOP_TICK_S = 1.0
+
+
+def main() -> int:
+    """Build the runtime, take chunks until told to stop, and give the exit code."""
+    try:
+        settings = load_settings()
+        configure_logs(as_json=settings.log_json)
+        runtime = build_runtime(settings)
+    except PiqueueError as error:
+        print(f"piqueue worker: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    celery = make_worker_app(runtime)
+    worker = celery.Worker(
+        pool="threads",
+        concurrency=runtime.slots,
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        hostname=runtime.worker_id,
+        quiet=True,
+    )
+    pulse = Pulse(runtime)
+    worker.hub.call_repeatedly(LOOP_TICK_S, pulse.loop_tick)
+    pulse.start()
+    worker.start()
+    pulse.stop()
+    runtime.close()
+    return int(worker.exitcode or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""URLs to bytes, many at a time, for the threads of a worker process."""
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from weakref import WeakValueDictionary
+
+import aiohttp
+from aiohttp.abc import AbstractResolver
+from yarl import URL
+
+from worker.download import (
+    FetchCode,
+    Fetched,
+    FetchFailed,
+    FetchLimits,
+    UrlRefused,
+    download,
+    open_session,
+    parse_url,
+)
+
+__all__ = ["FetchCode", "FetchFailed", "FetchLimits", "Fetched", "Fetcher"]
+
+Outcome = Fetched | FetchFailed
+# Position, outcome, and what the reader calls once it has taken it.
+_Delivery = tuple[int, Outcome, Callable[[], None]]
+
+
+class Fetcher:
+    """One HTTP session in one event-loop thread, shared by all threads of a process."""
+
+    def __init__(self, limits: FetchLimits, resolver: AbstractResolver | None = None) -> None:
+        """Start the thread; `resolver` stands in for the system's."""
+        self._limits = limits
+        self._slots = asyncio.Semaphore(limits.concurrency)
+        self._hosts: WeakValueDictionary[object, asyncio.Semaphore] = WeakValueDictionary()
+        self._closing = threading.Lock()
+        self._closed = False
+        self._loop = asyncio.new_event_loop()
+        # Each lookup blocks a thread, and one that was given up goes on in its own.
+        self._loop.set_default_executor(ThreadPoolExecutor(2 * limits.concurrency, "lookup"))
+        self._thread = threading.Thread(target=self._loop.run_forever, name="fetcher", daemon=True)
+        self._thread.start()
+        self._session = asyncio.run_coroutine_threadsafe(self._open(resolver), self._loop).result()
+
+    def fetch_all(self, urls: Sequence[str]) -> Generator[tuple[int, Outcome], None, None]:
+        """Yield (position in `urls`, outcome) as the outcomes arrive, exactly one a URL.
+
+        Fetching begins with the first `next()`. Taking an outcome makes room for the next
+        download; closing or dropping the generator cancels what is left.
+
+        Raises:
+            RuntimeError, concurrent.futures.CancelledError: the fetcher was closed.
+        """
+        deliveries: queue.SimpleQueue[_Delivery | None] = queue.SimpleQueue()
+        with self._closing:
+            if self._closed:
+                raise RuntimeError("the fetcher is closed")
+            work = asyncio.run_coroutine_threadsafe(
+                self._fetch_each(urls, deliveries.put), self._loop
+            )
+        work.add_done_callback(lambda _: deliveries.put(None))
+        try:
+            while (delivery := deliveries.get()) is not None:
+                position, outcome, taken = delivery
+                self._loop.call_soon_threadsafe(taken)
+                yield position, outcome
+            work.result()
+        finally:
+            work.cancel()
+
+    def close(self) -> None:
+        """Cancel what is under way, close every connection and end the thread."""
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+            ended = asyncio.run_coroutine_threadsafe(self._end(), self._loop)
+        ended.result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _open(self, resolver: AbstractResolver | None) -> aiohttp.ClientSession:
+        return open_session(self._limits, resolver)
+
+    async def _end(self) -> None:
+        # Before the session closes, or its closing would look like the fault of the hosts.
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._session.close()
+        await self._loop.shutdown_default_executor()
+
+    async def _fetch_each(self, urls: Sequence[str], deliver: Callable[[_Delivery], None]) -> None:
+        async with asyncio.TaskGroup() as group:
+            for position, url in enumerate(urls):
+                group.create_task(self._fetch_one(position, url, deliver))
+
+    async def _fetch_one(
+        self, position: int, text: str, deliver: Callable[[_Delivery], None]
+    ) -> None:
+        taken = asyncio.Event()
+        try:
+            url = parse_url(text)
+        except UrlRefused as error:
+            failure = FetchFailed(FetchCode.BLOCKED_ADDRESS, False, str(error))
+            deliver((position, failure, taken.set))
+            return
+        with ExitStack() as slot:
+            # The host comes first: those who wait for a slow one hold no slot meanwhile.
+            async with self._host(url):
+                await self._slots.acquire()
+                slot.callback(self._slots.release)
+                outcome = await download(self._session, url, self._limits)
+            deliver((position, outcome, taken.set))
+            await taken.wait()
+
+    def _host(self, url: URL) -> asyncio.Semaphore:
+        """Give what bounds the downloads from the host of `url`, forgotten once nobody holds it."""
+        key = (url.raw_host or "").lower(), url.port
+        return self._hosts.setdefault(key, asyncio.Semaphore(self._limits.per_host))

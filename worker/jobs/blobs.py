@@ -1,0 +1,60 @@
+"""The blob store: uploaded bytes, kept until they are scored or their job expires."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+from redis import Redis
+
+from worker.jobs.store import ledger_errors
+
+
+class BlobStore(Protocol):
+    """Payloads by job and item index."""
+
+    def put(self, job_id: str, payloads: Mapping[int, bytes], ttl_s: int) -> None:
+        """Keep payloads for at most `ttl_s`."""
+
+    def get(self, job_id: str, index: int) -> bytes | None:
+        """Read a payload; None when it is not there."""
+
+    def discard(self, job_id: str, indexes: Iterable[int]) -> None:
+        """Forget payloads."""
+
+    def erase(self, job_id: str) -> None:
+        """Forget every payload of a job."""
+
+
+class RedisBlobs:
+    """Payloads in one Redis hash a job."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis: Any = redis
+
+    @staticmethod
+    def _key(job_id: str) -> str:
+        return f"piqueue:{{{job_id}}}:blobs"
+
+    def put(self, job_id: str, payloads: Mapping[int, bytes], ttl_s: int) -> None:
+        """Keep payloads for at most `ttl_s`."""
+        with ledger_errors(), self._redis.pipeline(transaction=True) as pipe:
+            for index, payload in payloads.items():
+                pipe.hset(self._key(job_id), index, payload)
+            pipe.expire(self._key(job_id), ttl_s)
+            pipe.execute()
+
+    def get(self, job_id: str, index: int) -> bytes | None:
+        """Read a payload; None when it is not there."""
+        with ledger_errors():
+            payload: bytes | None = self._redis.hget(self._key(job_id), index)
+        return payload
+
+    def discard(self, job_id: str, indexes: Iterable[int]) -> None:
+        """Forget payloads."""
+        if gone := list(indexes):
+            with ledger_errors():
+                self._redis.hdel(self._key(job_id), *gone)
+
+    def erase(self, job_id: str) -> None:
+        """Forget every payload of a job."""
+        with ledger_errors():
+            self._redis.unlink(self._key(job_id))

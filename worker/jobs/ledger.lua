@@ -1,0 +1,216 @@
+-- The ledger's atomic steps. Each script is this text followed by one call of a step.
+-- KEYS: one job's keys, then the keys of all jobs; ARGV[1] is always the job's id.
+local META, ITEMS, RESULTS, DONE, LEASES, RUNG, ATTEMPTS, SUSPECTS, MODEL = unpack(KEYS, 1, 9)
+local OPEN, BACKLOG = KEYS[10], KEYS[11]
+local JOB = ARGV[1]
+
+-- A message that was rung this long ago and not taken may be lost.
+local RING_MS = 30000
+
+local function now_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local function number(field)
+  return tonumber(redis.call('HGET', META, field)) or 0
+end
+
+local function chunk_size(chunk)
+  local items = number('chunk_items')
+  return math.min(items, number('total') - chunk * items)
+end
+
+local function tell(status)
+  redis.call('PUBLISH', 'piqueue:events', JOB .. ' ' .. status)
+end
+
+-- Every key of a job dies with it.
+local function keep()
+  local expires = redis.call('HGET', META, 'expires_ms')
+  for index = 1, 9 do redis.call('PEXPIREAT', KEYS[index], expires) end
+end
+
+-- The items of a job that wait no longer leave the count of all waiting work.
+local function settle(count)
+  local left = tonumber(redis.call('HGET', OPEN, JOB))
+  if not left then return end
+  local settled = math.min(count or left, left)
+  redis.call('DECRBY', BACKLOG, settled)
+  if settled == left then redis.call('HDEL', OPEN, JOB)
+  else redis.call('HINCRBY', OPEN, JOB, -settled) end
+end
+
+local function finish(status)
+  local unfinished = number('total') - number('succeeded') - number('failed')
+  redis.call('HSET', META, 'status', status, 'finished_ms', now_ms(), 'cancelled', unfinished)
+  redis.call('DEL', LEASES, RUNG, ATTEMPTS, SUSPECTS)
+  settle()
+  tell(status)
+end
+
+local function ring(chunk)
+  redis.call('ZADD', RUNG, now_ms() + RING_MS, chunk)
+end
+
+-- Opens further chunks until `window` are on their way; gives the indexes to ring for.
+local function top_up(window, chunks)
+  local next_chunk, count = number('next_chunk'), number('chunk_count')
+  local done = number('done_chunks')
+  while next_chunk < count and next_chunk - done < window do
+    ring(next_chunk)
+    chunks[#chunks + 1] = next_chunk
+    next_chunk = next_chunk + 1
+  end
+  redis.call('HSET', META, 'next_chunk', next_chunk)
+  return chunks
+end
+
+-- ARGV: id, window, then the fields of the record and their values. Gives the chunks to ring for.
+local function submit()
+  -- Sent again because the first answer was lost.
+  if redis.call('EXISTS', META) == 1 then return redis.call('ZRANGE', RUNG, 0, -1) end
+  redis.call('HSET', META, unpack(ARGV, 3))
+  redis.call('HSET', META, 'status', 'queued', 'created_ms', now_ms(),
+    'expires_ms', now_ms() + number('ttl_ms'), 'succeeded', 0, 'failed', 0, 'cancelled', 0,
+    'done_chunks', 0, 'next_chunk', 0)
+  redis.call('HSET', OPEN, JOB, number('total'))
+  redis.call('INCRBY', BACKLOG, number('total'))
+  local chunks = top_up(tonumber(ARGV[2]), {})
+  keep()
+  return chunks
+end
+
+-- ARGV: id, chunk, lease in ms. 
+-- Gives {outcome, attempt, lane, items a chunk, items, positions of lost items}.
+local function claim()
+  local chunk, status = ARGV[2], redis.call('HGET', META, 'status')
+  if status ~= 'queued' and status ~= 'running' then return {'over'} end
+  if redis.call('GETBIT', DONE, chunk) == 1 then return {'done'} end
+  local deadline = tonumber(redis.call('ZSCORE', LEASES, chunk))
+  if deadline and deadline > now_ms() then return {'leased'} end
+  local attempt = redis.call('HINCRBY', ATTEMPTS, chunk, 1)
+  redis.call('ZREM', RUNG, chunk)
+  redis.call('ZADD', LEASES, now_ms() + ARGV[3], chunk)
+  -- The item a careful attempt died at is given up from the next attempt on.
+  local suspect = redis.call('HGET', SUSPECTS, 'at:' .. chunk)
+  local lost = redis.call('HGET', SUSPECTS, 'lost:' .. chunk) or ''
+  if suspect then
+    lost = lost .. suspect .. ' '
+    redis.call('HSET', SUSPECTS, 'lost:' .. chunk, lost)
+    redis.call('HDEL', SUSPECTS, 'at:' .. chunk)
+  end
+  if status == 'queued' then
+    redis.call('HSET', META, 'status', 'running', 'started_ms', now_ms())
+    tell('running')
+  end
+  keep()
+  return {'claimed', attempt, redis.call('HGET', META, 'lane'), number('chunk_items'),
+    redis.call('HGET', ITEMS, chunk), lost}
+end
+
+local function holds(chunk, attempt)
+  return redis.call('HGET', ATTEMPTS, chunk) == attempt
+    and redis.call('ZSCORE', LEASES, chunk) ~= false
+end
+
+-- ARGV: id, chunk, attempt, lease in ms. Gives 1 while the caller still holds the chunk.
+local function renew()
+  if not holds(ARGV[2], ARGV[3]) then return 0 end
+  redis.call('ZADD', LEASES, now_ms() + ARGV[4], ARGV[2])
+  return 1
+end
+
+-- ARGV: id, chunk, attempt, position of the item about to be scored.
+local function note()
+  if not holds(ARGV[2], ARGV[3]) then return 0 end
+  redis.call('HSET', SUSPECTS, 'at:' .. ARGV[2], ARGV[4])
+  keep()
+  return 1
+end
+
+-- ARGV: id, chunk, results, window, succeeded, failed, then code and count of each failure.
+-- The first write of a chunk wins. Gives {accepted, chunk to ring for, ...}.
+local function commit()
+  local chunk, status = ARGV[2], redis.call('HGET', META, 'status')
+  if status ~= 'running' and status ~= 'cancelling' then return {0} end
+  if redis.call('SETBIT', DONE, chunk, 1) == 1 then return {0} end
+  redis.call('HSET', RESULTS, chunk, ARGV[3])
+  redis.call('ZREM', LEASES, chunk)
+  redis.call('ZREM', RUNG, chunk)
+  redis.call('HDEL', ATTEMPTS, chunk)
+  redis.call('HDEL', SUSPECTS, 'at:' .. chunk, 'lost:' .. chunk)
+  local succeeded = redis.call('HINCRBY', META, 'succeeded', ARGV[5])
+  local failed = redis.call('HINCRBY', META, 'failed', ARGV[6])
+  for index = 7, #ARGV, 2 do
+    redis.call('HINCRBY', META, 'failure:' .. ARGV[index], ARGV[index + 1])
+  end
+  settle(ARGV[5] + ARGV[6])
+  keep()
+  if redis.call('HINCRBY', META, 'done_chunks', 1) == number('chunk_count') then
+    if failed == 0 then finish('succeeded')
+    elseif succeeded == 0 then finish('failed')
+    else finish('partially_succeeded') end
+    return {1}
+  end
+  if status == 'cancelling' then
+    if redis.call('ZCARD', LEASES) == 0 then finish('cancelled') else tell(status) end
+    return {1}
+  end
+  tell(status)
+  return top_up(tonumber(ARGV[4]), {1})
+end
+
+-- ARGV: id, window, whether messages that may be lost are rung again (1 or 0).
+-- Gives {lane, chunk to ring for, ...}.
+local function recover()
+  local status, now = redis.call('HGET', META, 'status'), now_ms()
+  local answer = {redis.call('HGET', META, 'lane') or 'bulk'}
+  if status ~= 'queued' and status ~= 'running' and status ~= 'cancelling' then
+    settle()
+    return answer
+  end
+  for _, chunk in ipairs(redis.call('ZRANGE', LEASES, '-inf', now, 'BYSCORE')) do
+    redis.call('ZREM', LEASES, chunk)
+    if status ~= 'cancelling' then
+      ring(chunk)
+      answer[#answer + 1] = chunk
+    end
+  end
+  if status == 'cancelling' then
+    if redis.call('ZCARD', LEASES) == 0 then finish('cancelled') end
+    return answer
+  end
+  if ARGV[3] == '1' then
+    for _, chunk in ipairs(redis.call('ZRANGE', RUNG, '-inf', now, 'BYSCORE')) do
+      ring(chunk)
+      answer[#answer + 1] = chunk
+    end
+  end
+  top_up(tonumber(ARGV[2]), answer)
+  keep()
+  return answer
+end
+
+-- ARGV: id. Leased chunks may still finish; all else stops here. Gives 0 for an unknown job.
+local function cancel()
+  local status = redis.call('HGET', META, 'status')
+  if not status then return 0 end
+  if status ~= 'queued' and status ~= 'running' then return 1 end
+  if redis.call('ZCARD', LEASES) == 0 then finish('cancelled')
+  else
+    redis.call('HSET', META, 'status', 'cancelling')
+    redis.call('DEL', RUNG)
+    tell('cancelling')
+  end
+  return 1
+end
+
+-- ARGV: id. Gives 0 for an unknown job.
+local function erase()
+  if redis.call('EXISTS', META) == 0 then return 0 end
+  settle()
+  for index = 1, 9 do redis.call('UNLINK', KEYS[index]) end
+  tell('erased')
+  return 1
+end

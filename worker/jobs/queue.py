@@ -1,0 +1,87 @@
+"""The queue: Celery as a doorbell, whose messages carry a job id and a chunk index."""
+
+from collections.abc import Iterable
+from urllib.parse import parse_qs, urlsplit
+
+import structlog
+from celery import Celery
+from kombu import Queue as KombuQueue
+from kombu.exceptions import OperationalError
+
+from worker.jobs.record import Lane
+from worker.jobs.settings import Settings
+
+CLASSIFY_CHUNK = "piqueue.classify_chunk"
+log = structlog.get_logger()
+
+
+def broker_url(redis_url: str) -> str:
+    """Give Celery's spelling of a Redis URL; it writes unix sockets another way."""
+    parts = urlsplit(redis_url)
+    if parts.scheme != "unix":
+        return redis_url
+    database = parse_qs(parts.query).get("db", ["0"])[0]
+    return f"redis+socket://{parts.path}?virtual_host={database}"
+
+
+def make_celery(settings: Settings) -> Celery:
+    """Configure Celery for Redis as it really behaves: no results, no events, no priorities."""
+    celery = Celery("piqueue", broker=broker_url(settings.redis_url), set_as_current=False)
+    celery.conf.update(
+        task_queues=[KombuQueue(lane) for lane in Lane],
+        task_default_queue=Lane.BULK,
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        task_ignore_result=True,
+        result_backend=None,
+        task_serializer="json",
+        accept_content=["json"],
+        worker_pool="threads",
+        worker_prefetch_multiplier=1,
+        worker_disable_prefetch=True,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_soft_shutdown_timeout=0,
+        worker_send_task_events=False,
+        worker_enable_remote_control=False,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_pool_acquire_timeout=5,
+        visibility_timeout=1800,
+        broker_transport_options={
+            "visibility_timeout": 1800,
+            "socket_timeout": 10,
+            "socket_connect_timeout": 5,
+            "socket_keepalive": True,
+            "health_check_interval": 5,
+            "unacked_restore_interval": 15,
+            "unacked_restore_throttle": 1,
+            "global_keyprefix": "piqueue:",
+            "client_name": "piqueue-worker",
+        },
+    )
+    return celery
+
+
+class DoorBell:
+    """Rings for chunks: puts one message a chunk on the queue of its lane."""
+
+    def __init__(self, celery: Celery) -> None:
+        self._celery = celery
+
+    def ring(self, job_id: str, chunk_indexes: Iterable[int], lane: Lane) -> None:
+        """Ring for chunks; one that cannot be rung for now is rung for by the sweep."""
+        for chunk_index in chunk_indexes:
+            try:
+                self._celery.send_task(
+                    CLASSIFY_CHUNK,
+                    (job_id, chunk_index),
+                    queue=lane,
+                    retry_policy={"max_retries": 1, "interval_start": 0.1},
+                )
+            except OperationalError as error:
+                log.warning(
+                    "ring_failed", job_id=job_id, chunk_index=chunk_index, reason=str(error)
+                )
+                return

@@ -1,0 +1,214 @@
+"""The words of the job contract: jobs, items, chunks and results, as values."""
+
+import json
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Self
+
+from ulid import ULID
+
+
+class JobStatus(StrEnum):
+    """Where a job stands; it only ever moves forward in this order."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    CANCELLING = "cancelling"
+    SUCCEEDED = "succeeded"
+    PARTIALLY_SUCCEEDED = "partially_succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def done(self) -> bool:
+        """Whether this status is a last one."""
+        return self not in (JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.CANCELLING)
+
+
+class Lane(StrEnum):
+    """The queue a job's chunks travel on; workers take from both in turn."""
+
+    INTERACTIVE = "interactive"
+    BULK = "bulk"
+
+
+class Stage(StrEnum):
+    """Where on its way an item was rejected."""
+
+    FETCH = "fetch"
+    DECODE = "decode"
+    INFER = "infer"
+
+
+class RejectionCode(StrEnum):
+    """Why an item has no scores: the closed set of ../docs and of the API."""
+
+    FETCH_DNS = "fetch_dns"
+    FETCH_BLOCKED_ADDRESS = "fetch_blocked_address"
+    FETCH_TIMEOUT = "fetch_timeout"
+    FETCH_CONNECTION = "fetch_connection"
+    FETCH_HTTP_STATUS = "fetch_http_status"
+    FETCH_TOO_LARGE = "fetch_too_large"
+    FETCH_REDIRECTS = "fetch_redirects"
+    NOT_AN_IMAGE = "not_an_image"
+    UNSUPPORTED_FORMAT = "unsupported_format"
+    TOO_MANY_PIXELS = "too_many_pixels"
+    TRUNCATED = "truncated"
+    DECODE_FAILED = "decode_failed"
+    MODEL_ERROR = "model_error"
+    WORKER_LOST = "worker_lost"
+    INTERNAL = "internal"
+
+
+@dataclass(frozen=True)
+class ItemSpec:
+    """One picture as submitted: fetched from `url`, or uploaded under `filename`."""
+
+    id: str
+    url: str | None = None
+    filename: str | None = None
+    columns: dict[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """Why an item has no scores."""
+
+    code: RejectionCode
+    stage: Stage
+    retryable: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What is known of the bytes and, once decoded, of the picture; sizes in pixels."""
+
+    sha256: str
+    byte_count: int
+    format: str | None = None
+    width: int | None = None
+    height: int | None = None
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Milliseconds an item spent in each stage; `infer_ms` is its share of the batch."""
+
+    fetch_ms: int = 0
+    decode_ms: int = 0
+    infer_ms: int = 0
+
+
+@dataclass(frozen=True)
+class ItemResult:
+    """What became of one item: scores in label order, or a rejection, never both."""
+
+    scores: tuple[float, ...] | None = None
+    rejection: Rejection | None = None
+    image: ImageFacts | None = None
+    timings: Timings = Timings()
+
+    def to_row(self) -> list[Any]:
+        """Give the compact JSON form kept in Redis."""
+        image, rejection, timings = self.image, self.rejection, self.timings
+        return [
+            self.scores,
+            rejection and [rejection.code, rejection.stage, rejection.retryable, rejection.detail],
+            image and [image.sha256, image.byte_count, image.format, image.width, image.height],
+            [timings.fetch_ms, timings.decode_ms, timings.infer_ms],
+        ]
+
+    @classmethod
+    def from_row(cls, row: list[Any]) -> Self:
+        """Read what `to_row` wrote."""
+        scores, rejection, image, timings = row
+        return cls(
+            scores=None if scores is None else tuple(scores),
+            rejection=rejection
+            and Rejection(RejectionCode(rejection[0]), Stage(rejection[1]), *rejection[2:]),
+            image=image and ImageFacts(*image),
+            timings=Timings(*timings),
+        )
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """The exact model a job is pinned to."""
+
+    name: str
+    version: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Items by state; they always add up to `total`."""
+
+    total: int
+    running: int
+    succeeded: int
+    failed: int
+    cancelled: int
+
+    @property
+    def waiting(self) -> int:
+        """Items that no worker holds yet."""
+        return self.total - self.running - self.finished - self.cancelled
+
+    @property
+    def finished(self) -> int:
+        """Items that have a result."""
+        return self.succeeded + self.failed
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as it stands in Redis; times are milliseconds since 1970 in UTC."""
+
+    id: str
+    status: JobStatus
+    model: ModelRef
+    lane: Lane
+    counts: Counts
+    chunk_items: int
+    created_ms: int
+    expires_ms: int
+    started_ms: int | None = None
+    finished_ms: int | None = None
+    name: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    failures: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def chunk_count(self) -> int:
+        """Chunks the job is cut into."""
+        return -(-self.counts.total // self.chunk_items)
+
+
+def new_job_id() -> str:
+    """Make an id that sorts by time and cannot be guessed (80 random bits)."""
+    return f"job_{ULID()}"
+
+
+def pack(rows: Sequence[Any]) -> bytes:
+    """Compress JSON rows for Redis."""
+    return zlib.compress(json.dumps(rows, separators=(",", ":")).encode())
+
+
+def unpack(packed: bytes) -> list[Any]:
+    """Read what `pack` wrote."""
+    rows: list[Any] = json.loads(zlib.decompress(packed))
+    return rows
+
+
+def pack_specs(specs: Sequence[ItemSpec]) -> bytes:
+    """Compress the items of one chunk."""
+    return pack([[spec.id, spec.url, spec.filename, spec.columns] for spec in specs])
+
+
+def unpack_specs(packed: bytes) -> list[ItemSpec]:
+    """Read what `pack_specs` wrote."""
+    return [ItemSpec(*row) for row in unpack(packed)]

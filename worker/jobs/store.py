@@ -1,0 +1,375 @@
+"""The job store: the ledger of jobs, items and results in Redis, changed only by atomic steps."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from redis import Redis
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
+
+from worker.jobs.errors import JobNotFound, LedgerUnavailable
+from worker.jobs.models import ModelCard
+from worker.jobs.record import (
+    Counts,
+    ItemResult,
+    ItemSpec,
+    Job,
+    JobStatus,
+    Lane,
+    ModelRef,
+    pack,
+    pack_specs,
+    unpack,
+    unpack_specs,
+)
+
+EVENTS_CHANNEL = "piqueue:events"
+# A worker that has not been heard of for this long counts as gone.
+WORKER_SILENT_S = 15
+# A job that was stored but not submitted within this time was abandoned by its client.
+UNSUBMITTED_TTL_S = 3600
+RESULTS_READ_CHUNKS = 16
+MAX_BLIND_ATTEMPTS = 6
+
+_JOB_KEYS = ("meta", "in", "res", "done", "lease", "rung", "attempts", "suspects", "model")
+_OPEN = "piqueue:open"
+_BACKLOG = "piqueue:backlog"
+_WORKERS = "piqueue:workers"
+_SWEEPER = "piqueue:sweeper"
+_LEDGER = Path(__file__).with_name("ledger.lua").read_text()
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """What the caller decides of a job; the store adds the rest."""
+
+    id: str
+    model: ModelCard
+    lane: Lane
+    total: int
+    chunk_items: int
+    ttl_s: int
+    name: str | None = None
+    metadata: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A chunk a worker holds: its `attempt` (from 1) proves the lease is its own."""
+
+    job_id: str
+    chunk_index: int
+    attempt: int
+    lane: Lane
+    first_index: int
+    specs: tuple[ItemSpec, ...]
+    # Positions in the chunk at which earlier attempts died.
+    lost: frozenset[int]
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether too many attempts ended without naming the item they died at."""
+        return self.attempt - len(self.lost) > MAX_BLIND_ATTEMPTS
+
+
+@dataclass(frozen=True)
+class StoredResult:
+    """One finished item, as read back."""
+
+    index: int
+    spec: ItemSpec
+    result: ItemResult
+    attempts: int
+
+
+def connect(url: str, *, timeout_s: float = 10, retries: int = 3) -> Redis:
+    """Give a client; a lost connection is tried again `retries` times, for about a second each."""
+    return Redis.from_url(
+        url,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=5,
+        health_check_interval=15,
+        retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=1), retries),
+    )
+
+
+@contextmanager
+def ledger_errors() -> Iterator[None]:
+    """Turn Redis being away or full into LedgerUnavailable."""
+    try:
+        yield
+    except (RedisConnectionError, RedisTimeoutError) as error:
+        raise LedgerUnavailable(f"Redis does not answer ({type(error).__name__})") from error
+    except (OutOfMemoryError, ReadOnlyError) as error:
+        raise LedgerUnavailable("Redis takes no writes: its memory is full") from error
+
+
+class JobStore:
+    """Jobs in Redis; every method raises LedgerUnavailable when Redis is away or full."""
+
+    def __init__(self, redis: Redis) -> None:
+        # redis-py annotates answers as either awaited or not, so the client is untyped here.
+        self._redis: Any = redis
+        steps = ("submit", "claim", "renew", "note", "commit", "recover", "cancel", "erase")
+        self._scripts = {
+            step: redis.register_script(f"{_LEDGER}\nreturn {step}()") for step in steps
+        }
+        self._window = (0.0, 0)
+
+    def _keys(self, job_id: str) -> list[str]:
+        return [f"piqueue:{{{job_id}}}:{key}" for key in _JOB_KEYS]
+
+    def _key(self, job_id: str, key: str) -> str:
+        return f"piqueue:{{{job_id}}}:{key}"
+
+    def _step(self, step: str, job_id: str, *args: str | bytes | float) -> Any:
+        with ledger_errors():
+            return self._scripts[step](
+                keys=[*self._keys(job_id), _OPEN, _BACKLOG], args=[job_id, *args]
+            )
+
+    def ping(self) -> None:
+        """Raise LedgerUnavailable unless Redis answers."""
+        with ledger_errors():
+            self._redis.ping()
+
+    def backlog(self) -> int:
+        """Count the items of all jobs that have no result yet."""
+        with ledger_errors():
+            return int(self._redis.get(_BACKLOG) or 0)
+
+    # Submitting: chunks first, the record last.
+
+    def put_chunk(self, job_id: str, chunk_index: int, specs: Sequence[ItemSpec]) -> None:
+        """Store the items of one chunk of a job that is not submitted yet."""
+        key = self._key(job_id, "in")
+        with ledger_errors(), self._redis.pipeline(transaction=True) as pipe:
+            pipe.hset(key, chunk_index, pack_specs(specs))
+            pipe.expire(key, UNSUBMITTED_TTL_S)
+            pipe.execute()
+
+    def submit(self, job: NewJob) -> list[int]:
+        """Make the stored chunks a job; gives the chunk indexes to ring for."""
+        fields: dict[str, str | int] = {
+            "model": job.model.name,
+            "version": job.model.version,
+            "sha256": job.model.sha256,
+            "lane": job.lane,
+            "total": job.total,
+            "chunk_items": job.chunk_items,
+            "chunk_count": -(-job.total // job.chunk_items),
+            "ttl_ms": job.ttl_s * 1000,
+            "metadata": json.dumps(job.metadata or {}),
+        }
+        if job.name is not None:
+            fields["name"] = job.name
+        with ledger_errors():
+            self._redis.set(
+                self._key(job.id, "model"), job.model.model_dump_json(), ex=UNSUBMITTED_TTL_S
+            )
+        pairs = [part for field in fields.items() for part in field]
+        return [int(chunk) for chunk in self._step("submit", job.id, self.window(), *pairs)]
+
+    # Working: claim, renew, note, commit.
+
+    def claim(self, job_id: str, chunk_index: int, lease_s: float) -> Claim | None:
+        """Take the lease of a chunk; None when the job is over or the chunk done or held."""
+        answer = self._step("claim", job_id, chunk_index, int(lease_s * 1000))
+        if answer[0] != b"claimed":
+            return None
+        _, attempt, lane, chunk_items, specs, lost = answer
+        return Claim(
+            job_id,
+            chunk_index,
+            int(attempt),
+            Lane(lane.decode()),
+            chunk_index * int(chunk_items),
+            tuple(unpack_specs(specs)),
+            frozenset(int(position) for position in lost.split()),
+        )
+
+    def renew(self, claim: Claim, lease_s: float) -> bool:
+        """Hold the chunk for another `lease_s`; False when the lease is not the caller's."""
+        lease_ms = int(lease_s * 1000)
+        return bool(self._step("renew", claim.job_id, claim.chunk_index, claim.attempt, lease_ms))
+
+    def note(self, claim: Claim, position: int) -> None:
+        """Write down the item that is about to be scored, for the case that it kills us."""
+        self._step("note", claim.job_id, claim.chunk_index, claim.attempt, position)
+
+    def commit(self, claim: Claim, results: Sequence[ItemResult]) -> list[int]:
+        """Store a chunk's results, once; gives the chunk indexes to ring for next."""
+        if len(results) != len(claim.specs):
+            raise ValueError(f"{len(results)} results for {len(claim.specs)} items")
+        codes = Counter(result.rejection.code for result in results if result.rejection)
+        packed = pack([claim.attempt, [result.to_row() for result in results]])
+        failed = codes.total()
+        failures = [part for pair in codes.items() for part in pair]
+        answer = self._step(
+            "commit",
+            claim.job_id,
+            claim.chunk_index,
+            packed,
+            self.window(),
+            len(results) - failed,
+            failed,
+            *failures,
+        )
+        return [int(chunk) for chunk in answer[1:]]
+
+    # Keeping things moving.
+
+    def open_jobs(self) -> list[str]:
+        """List the jobs that have unfinished items."""
+        with ledger_errors():
+            return [job_id.decode() for job_id in self._redis.hkeys(_OPEN)]
+
+    def recover(self, job_id: str, *, ring_again: bool) -> tuple[Lane, list[int]]:
+        """Free expired leases and top up the window; gives the chunk indexes to ring for.
+
+        With `ring_again` also the chunks whose message was not taken for half a minute.
+        """
+        lane, *chunks = self._step("recover", job_id, self.window(), int(ring_again))
+        return Lane(lane.decode()), [int(chunk) for chunk in chunks]
+
+    def messages(self) -> int:
+        """Count the messages that lie on the queues."""
+        with ledger_errors():
+            return sum(int(self._redis.llen(f"piqueue:{lane}")) for lane in Lane)
+
+    def elect_sweeper(self, worker_id: str, term_s: float) -> bool:
+        """Give True to one worker a term."""
+        with ledger_errors():
+            return bool(self._redis.set(_SWEEPER, worker_id, nx=True, px=int(term_s * 1000)))
+
+    def heartbeat(self, worker_id: str, slots: int) -> None:
+        """Say that this worker is alive and runs `slots` chunks at a time."""
+        with ledger_errors(), self._redis.pipeline(transaction=False) as pipe:
+            pipe.set(f"piqueue:worker:{worker_id}", slots, ex=WORKER_SILENT_S)
+            pipe.sadd(_WORKERS, worker_id)
+            pipe.execute()
+
+    def forget_worker(self, worker_id: str) -> None:
+        """Say that this worker has stopped."""
+        with ledger_errors():
+            self._redis.delete(f"piqueue:worker:{worker_id}")
+            self._redis.srem(_WORKERS, worker_id)
+
+    def live_workers(self) -> dict[str, int]:
+        """Give the slots of each worker heard of lately."""
+        with ledger_errors():
+            ids = [worker_id.decode() for worker_id in self._redis.smembers(_WORKERS)]
+            slots = self._redis.mget([f"piqueue:worker:{worker_id}" for worker_id in ids] or [""])
+            live = {worker: int(count) for worker, count in zip(ids, slots, strict=False) if count}
+            if gone := set(ids) - set(live):
+                self._redis.srem(_WORKERS, *gone)
+            return live
+
+    def window(self) -> int:
+        """Chunks of one job that may be on their way at once: twice what runs at a time."""
+        read_at, window = self._window
+        if time.monotonic() - read_at > WORKER_SILENT_S / 3 or not window:
+            window = max(4, 2 * sum(self.live_workers().values()))
+            self._window = (time.monotonic(), window)
+        return window
+
+    # Reading.
+
+    def job(self, job_id: str) -> Job:
+        """Read a job; costs the same for any number of items.
+
+        Raises:
+            JobNotFound: there is none of this id, or it has expired.
+        """
+        with ledger_errors(), self._redis.pipeline(transaction=True) as pipe:
+            pipe.hgetall(self._key(job_id, "meta"))
+            pipe.zrange(self._key(job_id, "lease"), 0, -1)
+            meta, leased = pipe.execute()
+        if not meta:
+            raise JobNotFound(f"no job {job_id}: it never was, was deleted or has expired")
+        return _job(job_id, {k.decode(): v.decode() for k, v in meta.items()}, leased)
+
+    def model(self, job_id: str) -> ModelCard:
+        """Read the model card a job is pinned to."""
+        with ledger_errors():
+            card = self._redis.get(self._key(job_id, "model"))
+        if card is None:
+            raise JobNotFound(f"no job {job_id}: it never was, was deleted or has expired")
+        return ModelCard.model_validate_json(card)
+
+    def results(self, job: Job, start_index: int = 0) -> Iterator[StoredResult]:
+        """Read the finished items from `start_index` on, in index order, a few chunks at a time."""
+        first = start_index // job.chunk_items
+        for at in range(first, job.chunk_count, RESULTS_READ_CHUNKS):
+            chunks = range(at, min(at + RESULTS_READ_CHUNKS, job.chunk_count))
+            with ledger_errors(), self._redis.pipeline(transaction=False) as pipe:
+                pipe.hmget(self._key(job.id, "res"), chunks)
+                pipe.hmget(self._key(job.id, "in"), chunks)
+                packed_results, packed_specs = pipe.execute()
+            for chunk, results, specs in zip(chunks, packed_results, packed_specs, strict=True):
+                if results is None or specs is None:
+                    continue
+                attempts, rows = unpack(results)
+                pairs = zip(unpack_specs(specs), rows, strict=True)
+                for index, (spec, row) in enumerate(pairs, start=chunk * job.chunk_items):
+                    if index >= start_index:
+                        yield StoredResult(index, spec, ItemResult.from_row(row), attempts)
+
+    # Ending.
+
+    def cancel(self, job_id: str) -> None:
+        """Stop a job; results it has stay. Raises JobNotFound."""
+        if not self._step("cancel", job_id):
+            raise JobNotFound(f"no job {job_id}: it never was, was deleted or has expired")
+
+    def erase(self, job_id: str) -> None:
+        """Remove a job with its items and results. Raises JobNotFound."""
+        if not self._step("erase", job_id):
+            raise JobNotFound(f"no job {job_id}: it never was, was deleted or has expired")
+
+    def abandon(self, job_id: str) -> None:
+        """Remove what was stored of a job that is not going to be submitted."""
+        with ledger_errors():
+            self._redis.unlink(*self._keys(job_id))
+
+
+def _job(job_id: str, meta: Mapping[str, str], leased: Sequence[bytes]) -> Job:
+    def maybe(field: str) -> int | None:
+        return int(meta[field]) if field in meta else None
+
+    total, chunk_items = int(meta["total"]), int(meta["chunk_items"])
+    running = sum(min(chunk_items, total - int(chunk) * chunk_items) for chunk in leased)
+    return Job(
+        id=job_id,
+        status=JobStatus(meta["status"]),
+        model=ModelRef(meta["model"], meta["version"], meta["sha256"]),
+        lane=Lane(meta["lane"]),
+        counts=Counts(
+            total=total,
+            running=running,
+            succeeded=int(meta["succeeded"]),
+            failed=int(meta["failed"]),
+            cancelled=int(meta["cancelled"]),
+        ),
+        chunk_items=chunk_items,
+        created_ms=int(meta["created_ms"]),
+        expires_ms=int(meta["expires_ms"]),
+        started_ms=maybe("started_ms"),
+        finished_ms=maybe("finished_ms"),
+        name=meta.get("name"),
+        metadata=json.loads(meta["metadata"]),
+        failures={
+            field.removeprefix("failure:"): int(count)
+            for field, count in meta.items()
+            if field.startswith("failure:")
+        },
+    )

@@ -1,0 +1,196 @@
+"""What one worker process holds, built once and warmed up, and the run of one chunk through it."""
+
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import structlog
+from model.predictor import Predictor, load_predictor
+
+from worker.classify import Arrival, Limits, classify
+from worker.fetch import Fetcher, FetchFailed, FetchLimits
+from worker.jobs.blobs import BlobStore, RedisBlobs
+from worker.jobs.models import ModelCard, ModelCatalog
+from worker.jobs.queue import DoorBell, make_celery
+from worker.jobs.record import ItemResult, Rejection, RejectionCode, Stage
+from worker.jobs.settings import Settings
+from worker.jobs.store import Claim, JobStore, connect
+
+# Chunks a process holds beyond those it scores, so that fetching and scoring overlap.
+FETCH_AHEAD = 2
+# A worker goes on trying to write down what it scored while Redis is away.
+REDIS_RETRIES = 60
+WORKER_LOST = Rejection(
+    RejectionCode.WORKER_LOST, Stage.INFER, True, "a worker process died at this picture"
+)
+UPLOAD_GONE = Rejection(
+    RejectionCode.INTERNAL, Stage.FETCH, False, "the uploaded bytes are gone: submit it again"
+)
+
+log = structlog.get_logger()
+
+
+@dataclass
+class Held:
+    """A chunk in work: its claim and when it was taken, by the monotonic clock."""
+
+    claim: Claim
+    since: float
+
+
+@dataclass
+class Runtime:
+    """The predictors, stores and fetcher of one worker process."""
+
+    settings: Settings
+    store: JobStore
+    blobs: BlobStore
+    bell: DoorBell
+    catalog: ModelCatalog
+    fetcher: Fetcher
+    worker_id: str
+    held: dict[tuple[str, int], Held] = field(default_factory=dict)
+    _predictors: dict[str, Predictor] = field(default_factory=dict)
+    _loading: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def slots(self) -> int:
+        """Chunks this process runs at a time."""
+        return self.settings.threads + FETCH_AHEAD
+
+    def predictor(self, model: ModelCard) -> Predictor:
+        """Give the warm predictor of a model, loading it at its first use."""
+        with self._loading:
+            predictor = self._predictors.get(model.sha256)
+            if predictor is None:
+                settings = self.settings
+                predictor = load_predictor(
+                    settings.artifacts_path / model.name / model.version,
+                    settings.engine.value,
+                    threads=settings.threads,
+                    batch_size=settings.batch_size,
+                )
+                predictor.warm_up()
+                self._predictors[model.sha256] = predictor
+                log.info("model_warm", model=model.name, version=model.version)
+            return predictor
+
+    @contextmanager
+    def holding(self, claim: Claim) -> Iterator[None]:
+        """Keep the lease of a claim alive while the block runs."""
+        key = (claim.job_id, claim.chunk_index)
+        self.held[key] = Held(claim, time.monotonic())
+        try:
+            yield
+        finally:
+            del self.held[key]
+
+    def close(self) -> None:
+        """Stop the fetcher."""
+        self.fetcher.close()
+
+
+def build_runtime(settings: Settings) -> Runtime:
+    """Connect, and load and warm the default model."""
+    redis = connect(settings.redis_url, retries=REDIS_RETRIES)
+    runtime = Runtime(
+        settings=settings,
+        store=JobStore(redis),
+        blobs=RedisBlobs(redis),
+        bell=DoorBell(make_celery(settings)),
+        catalog=ModelCatalog(settings.artifacts_path, settings.default_model),
+        fetcher=Fetcher(
+            FetchLimits(
+                timeout_s=settings.fetch_timeout_s,
+                max_bytes=settings.max_item_bytes,
+                concurrency=settings.fetch_concurrency,
+                per_host=settings.fetch_concurrency,
+                allow_networks=settings.fetch_allow_networks,
+            )
+        ),
+        worker_id=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}",
+    )
+    runtime.predictor(runtime.catalog.resolve(None))
+    return runtime
+
+
+def run_chunk(runtime: Runtime, job_id: str, chunk_index: int) -> None:
+    """Claim a chunk, score it, commit it, ring for the next; a doubled message does nothing."""
+    context = log.bind(job_id=job_id, chunk_index=chunk_index)
+    claim = runtime.store.claim(job_id, chunk_index, runtime.settings.lease_s)
+    if claim is None:
+        context.debug("chunk_not_ours")
+        return
+    with runtime.holding(claim):
+        results = _give_up(claim) if claim.hopeless else _score(runtime, claim)
+        ring = runtime.store.commit(claim, results)
+    runtime.bell.ring(job_id, ring, claim.lane)
+    runtime.blobs.discard(
+        job_id,
+        (
+            claim.first_index + position
+            for position, result in enumerate(results)
+            if result.scores and claim.specs[position].url is None
+        ),
+    )
+    context.info(
+        "chunk_committed",
+        attempt=claim.attempt,
+        items=len(results),
+        failed=sum(result.rejection is not None for result in results),
+    )
+
+
+def _score(runtime: Runtime, claim: Claim) -> list[ItemResult]:
+    """Score a chunk; from its second attempt on item by item, noting each, to find a killer."""
+    settings = runtime.settings
+    predictor = runtime.predictor(runtime.store.model(claim.job_id))
+    arrivals = _arrivals(runtime, claim)
+    count = len(claim.specs)
+    if claim.attempt == 1:
+        limits = Limits(settings.batch_size, settings.max_pixels)
+        return classify(arrivals, count, predictor, limits)
+    return classify(
+        arrivals,
+        count,
+        predictor,
+        Limits(1, settings.max_pixels),
+        note=lambda position: runtime.store.note(claim, position),
+    )
+
+
+def _arrivals(runtime: Runtime, claim: Claim) -> Iterator[Arrival]:
+    """Give each item of a chunk as its bytes come: lost ones first, then uploads, then URLs."""
+    urls: dict[int, str] = {}
+    for position, spec in enumerate(claim.specs):
+        if position in claim.lost:
+            yield Arrival(position, WORKER_LOST)
+        elif spec.url is not None:
+            urls[position] = spec.url
+        else:
+            payload = runtime.blobs.get(claim.job_id, claim.first_index + position)
+            yield Arrival(position, UPLOAD_GONE if payload is None else payload)
+    positions = list(urls)
+    for order, outcome in runtime.fetcher.fetch_all(list(urls.values())):
+        if isinstance(outcome, FetchFailed):
+            payload_or_not: bytes | Rejection = Rejection(
+                RejectionCode(outcome.code), Stage.FETCH, outcome.retryable, outcome.detail
+            )
+        else:
+            payload_or_not = outcome.payload
+        yield Arrival(positions[order], payload_or_not, outcome.elapsed_ms)
+
+
+def _give_up(claim: Claim) -> list[ItemResult]:
+    rejection = Rejection(
+        RejectionCode.INTERNAL,
+        Stage.INFER,
+        True,
+        f"{claim.attempt - 1} attempts at this part of the job failed; the worker's log says why",
+    )
+    return [ItemResult(rejection=rejection)] * len(claim.specs)
