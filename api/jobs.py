@@ -131,7 +131,7 @@ def _start_index(cursor: str | None) -> int:
         return 0
     try:
         name, _, index = base64.urlsafe_b64decode(cursor).decode().partition(":")
-        if name == "index":
+        if name == "index" and index.isdecimal():
             return int(index)
     except (binascii.Error, ValueError):
         pass

@@ -1,18 +1,29 @@
-"""What tests share: a real Redis for the session, emptied for each test."""
+"""What tests share: a real Redis, emptied for each test, and one whole Piqueue for the session."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
+import httpx2
 import pytest
 from redis import Redis
 
 from scripts.embedded_redis import EmbeddedRedis
+from scripts.stack import Stack
+
+STACK_ENV = {
+    # The tests' own servers; the rest of loopback stays refused.
+    "PIQUEUE_FETCH_ALLOW_NETWORKS": "127.0.0.1/32",
+    "PIQUEUE_MAX_FILES": "120",
+    "PIQUEUE_MAX_ITEM_BYTES": "1000000",
+    "PIQUEUE_MAX_REQUEST_BYTES": "20000000",
+    "PIQUEUE_MAX_PIXELS": "4000000",
+    "PIQUEUE_FETCH_TIMEOUT_S": "3",
+}
 
 
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Run one Redis for all tests of the session."""
-    with EmbeddedRedis(Path(tmp_path_factory.mktemp("redis"))) as server:
+    with EmbeddedRedis(tmp_path_factory.mktemp("redis")) as server:
         yield server.url
 
 
@@ -21,4 +32,18 @@ def redis_client(redis_url: str) -> Iterator[Redis]:
     """Give a client of an empty Redis."""
     with Redis.from_url(redis_url) as client:
         client.flushdb()
+        yield client
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Run Redis, one worker and the API for all tests of the session."""
+    with Stack(tmp_path_factory.mktemp("stack"), env=STACK_ENV) as running:
+        yield running
+
+
+@pytest.fixture
+def client(stack: Stack) -> Iterator[httpx2.Client]:
+    """Give an HTTP client of the running API."""
+    with httpx2.Client(base_url=stack.url, timeout=60) as client:
         yield client

@@ -2,6 +2,8 @@
 
 import sys
 
+from celery.signals import setup_logging
+
 from worker.jobs.errors import PiqueueError
 from worker.jobs.logs import configure_logs
 from worker.jobs.settings import load_settings
@@ -21,6 +23,7 @@ def main() -> int:
     except PiqueueError as error:
         print(f"piqueue worker: {error}", file=sys.stderr)  # noqa: T201
         return 1
+    setup_logging.connect(_keep_our_logs)
     celery = make_worker_app(runtime)
     worker = celery.Worker(
         pool="threads",
@@ -38,6 +41,10 @@ def main() -> int:
     pulse.stop()
     runtime.close()
     return int(worker.exitcode or 0)
+
+
+def _keep_our_logs(**_: object) -> None:
+    """Stand where Celery would set up logs of its own."""
 
 
 if __name__ == "__main__":

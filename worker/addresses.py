@@ -63,7 +63,7 @@ def is_disguised_ipv4(host: str) -> bool:
     meant as an address.
     """
     last_label = host.rstrip(".").rpartition(".")[2]
-    if not re.fullmatch(r"\d+|0x[0-9a-f]*", last_label, re.IGNORECASE):
+    if ":" in host or not re.fullmatch(r"\d+|0x[0-9a-f]*", last_label, re.IGNORECASE):
         return False
     try:
         IPv4Address(host)
