@@ -3,12 +3,13 @@
 import hashlib
 import time
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import structlog
-from model.predictor import Predictor
 
 from model.images import DecodedImage, ImageRejected, decode
+from model.predictor import Predictor
 from worker.jobs.record import (
     ImageFacts,
     ItemResult,
@@ -46,12 +47,12 @@ def classify(
     count: int,
     predictor: Predictor,
     limits: Limits,
-    note: Callable[[int], None] = lambda _position: None,
+    around: Callable[[int], AbstractContextManager[object]] = nullcontext,
 ) -> list[ItemResult]:
     """Score `count` items, each exactly once, whatever order they arrive in.
 
-    `note` hears the position of each item before anything is done with it. A bad item becomes a
-    rejection and its neighbours go on.
+    A bad item becomes a rejection and its neighbours go on. `around` gives, for the position of
+    an item, the context in which it is decoded, and the last of a batch in which that is scored.
 
     Raises:
         ValueError: an item arrived twice or not at all.
@@ -61,14 +62,16 @@ def classify(
     for arrival in arrivals:
         if arrival.position in results:
             raise ValueError(f"item {arrival.position} arrived twice")
-        note(arrival.position)
-        results[arrival.position], image = _decode(arrival, predictor, limits)
-        if image is not None:
-            batch.append((arrival.position, image))
-        if len(batch) == limits.batch_size:
+        with around(arrival.position):
+            results[arrival.position], image = _decode(arrival, predictor, limits)
+            if image is not None:
+                batch.append((arrival.position, image))
+            if len(batch) == limits.batch_size:
+                _score(batch, predictor, results)
+                batch = []
+    if batch:
+        with around(batch[-1][0]):
             _score(batch, predictor, results)
-            batch = []
-    _score(batch, predictor, results)
     if len(results) != count:
         raise ValueError(f"{len(results)} of {count} items arrived")
     return [results[position] for position in range(count)]
@@ -98,8 +101,6 @@ def _score(
     batch: list[tuple[int, DecodedImage]], predictor: Predictor, results: dict[int, ItemResult]
 ) -> None:
     """Add the scores of a batch to the results of its items."""
-    if not batch:
-        return
     started = time.monotonic()
     try:
         predictions = predictor.predict([image.pixels for _, image in batch])

@@ -156,8 +156,8 @@ async def download(
     """Fetch a URL that `parse_url` gave, within `limits`."""
     started = time.monotonic()
     try:
-        async with asyncio.timeout(limits.timeout_s) as deadline:
-            payload = await _get_with_retries(session, url, limits, deadline)
+        async with asyncio.timeout(limits.timeout_s):
+            payload = await _get_with_retries(session, url, limits, started + limits.timeout_s)
     except TimeoutError:
         failure = _Failure(
             FetchCode.TIMEOUT, f"no complete answer in {limits.timeout_s:g} s", retryable=True
@@ -170,7 +170,7 @@ async def download(
 
 
 async def _get_with_retries(
-    session: aiohttp.ClientSession, url: URL, limits: FetchLimits, deadline: asyncio.Timeout
+    session: aiohttp.ClientSession, url: URL, limits: FetchLimits, deadline: float
 ) -> bytes:
     retry = 0
     while True:
@@ -179,7 +179,7 @@ async def _get_with_retries(
         except _Failure as failure:
             jitter = random.uniform(0.5, 1)  # noqa: S311 - spreads the load, hides nothing
             pause_s = failure.retry_after_s + jitter * BACKOFF_S * 2**retry
-            if not failure.retryable or retry == RETRIES or _left_s(deadline) <= pause_s:
+            if not failure.retryable or retry == RETRIES or time.monotonic() + pause_s >= deadline:
                 raise
         await asyncio.sleep(pause_s)
         retry += 1
@@ -260,11 +260,6 @@ def _retry_after_s(header: str) -> float:
         return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
     except ValueError:
         return 0.0
-
-
-def _left_s(deadline: asyncio.Timeout) -> float:
-    when = deadline.when()
-    return float("inf") if when is None else when - asyncio.get_running_loop().time()
 
 
 def _ms_since(started: float) -> int:

@@ -6,12 +6,12 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import structlog
-from model.predictor import Predictor, load_predictor
 
+from model.predictor import Predictor, load_predictor
 from worker.classify import Arrival, Limits, classify
 from worker.fetch import Fetcher, FetchFailed, FetchLimits
 from worker.jobs.blobs import BlobStore, RedisBlobs
@@ -43,6 +43,29 @@ class Held:
     since: float
 
 
+class Company:
+    """Lets up to `size` threads score side by side, or one alone: if it dies, it was that one."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._places = threading.BoundedSemaphore(size)
+        self._taking_all = threading.Lock()
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Score beside others."""
+        with self._places:
+            yield
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Score while no other thread does."""
+        with self._taking_all, ExitStack() as places:
+            for _ in range(self.size):
+                places.enter_context(self._places)
+            yield
+
+
 @dataclass
 class Runtime:
     """The predictors, stores and fetcher of one worker process."""
@@ -54,6 +77,7 @@ class Runtime:
     catalog: ModelCatalog
     fetcher: Fetcher
     worker_id: str
+    company: Company
     held: dict[tuple[str, int], Held] = field(default_factory=dict)
     _predictors: dict[str, Predictor] = field(default_factory=dict)
     _loading: threading.Lock = field(default_factory=threading.Lock)
@@ -61,7 +85,7 @@ class Runtime:
     @property
     def slots(self) -> int:
         """Chunks this process runs at a time."""
-        return self.settings.threads + FETCH_AHEAD
+        return self.company.size
 
     def predictor(self, model: ModelCard) -> Predictor:
         """Give the warm predictor of a model, loading it at its first use."""
@@ -113,6 +137,7 @@ def build_runtime(settings: Settings) -> Runtime:
                 allow_networks=settings.fetch_allow_networks,
             )
         ),
+        company=Company(settings.threads + FETCH_AHEAD),
         worker_id=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}",
     )
     runtime.predictor(runtime.catalog.resolve(None))
@@ -147,21 +172,23 @@ def run_chunk(runtime: Runtime, job_id: str, chunk_index: int) -> None:
 
 
 def _score(runtime: Runtime, claim: Claim) -> list[ItemResult]:
-    """Score a chunk; from its second attempt on item by item, noting each, to find a killer."""
+    """Score a chunk; from its second attempt on item by item and alone, to find a killer."""
     settings = runtime.settings
     predictor = runtime.predictor(runtime.store.model(claim.job_id))
     arrivals = _arrivals(runtime, claim)
     count = len(claim.specs)
     if claim.attempt == 1:
         limits = Limits(settings.batch_size, settings.max_pixels)
-        return classify(arrivals, count, predictor, limits)
-    return classify(
-        arrivals,
-        count,
-        predictor,
-        Limits(1, settings.max_pixels),
-        note=lambda position: runtime.store.note(claim, position),
-    )
+        return classify(arrivals, count, predictor, limits, lambda _: runtime.company.shared())
+
+    @contextmanager
+    def noted(position: int) -> Iterator[None]:
+        with runtime.company.alone():
+            runtime.store.note(claim, position)
+            yield
+            runtime.store.note(claim, None)
+
+    return classify(arrivals, count, predictor, Limits(1, settings.max_pixels), noted)
 
 
 def _arrivals(runtime: Runtime, claim: Claim) -> Iterator[Arrival]:

@@ -5,8 +5,12 @@ import structlog
 from worker.jobs.queue import DoorBell
 from worker.jobs.store import JobStore
 
-# Above this many messages none is taken for lost: it may just be far behind.
-RING_AGAIN_BELOW = 1000
+# A message is taken at once where the queue is empty, and in its turn where it is not.
+LOST_AFTER_S = 30
+LOST_FROM_EMPTY_QUEUE_AFTER_S = 5
+# Above this many messages the workers are far behind, and none is taken for lost.
+FAR_BEHIND = 1000
+NEVER_S = 1e9
 
 log = structlog.get_logger()
 
@@ -16,9 +20,15 @@ def sweep(store: JobStore, bell: DoorBell) -> None:
     jobs = store.open_jobs()
     if not jobs:
         return
-    ring_again = store.messages() < RING_AGAIN_BELOW
+    lost_after_s = _lost_after_s(store.messages())
     for job_id in jobs:
-        lane, chunks = store.recover(job_id, ring_again=ring_again)
+        lane, chunks = store.recover(job_id, lost_after_s)
         if chunks:
             log.info("rung_again", job_id=job_id, chunks=chunks)
             bell.ring(job_id, chunks, lane)
+
+
+def _lost_after_s(messages: int) -> float:
+    if messages == 0:
+        return LOST_FROM_EMPTY_QUEUE_AFTER_S
+    return LOST_AFTER_S if messages < FAR_BEHIND else NEVER_S

@@ -4,9 +4,6 @@ local META, ITEMS, RESULTS, DONE, LEASES, RUNG, ATTEMPTS, SUSPECTS, MODEL = unpa
 local OPEN, BACKLOG = KEYS[10], KEYS[11]
 local JOB = ARGV[1]
 
--- A message that was rung this long ago and not taken may be lost.
-local RING_MS = 30000
-
 local function now_ms()
   local time = redis.call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)
@@ -50,7 +47,7 @@ local function finish(status)
 end
 
 local function ring(chunk)
-  redis.call('ZADD', RUNG, now_ms() + RING_MS, chunk)
+  redis.call('ZADD', RUNG, now_ms(), chunk)
 end
 
 -- Opens further chunks until `window` are on their way; gives the indexes to ring for.
@@ -121,11 +118,15 @@ local function renew()
   return 1
 end
 
--- ARGV: id, chunk, attempt, position of the item about to be scored.
+-- ARGV: id, chunk, attempt, position of the item about to be scored or '' for none.
 local function note()
   if not holds(ARGV[2], ARGV[3]) then return 0 end
-  redis.call('HSET', SUSPECTS, 'at:' .. ARGV[2], ARGV[4])
-  keep()
+  if ARGV[4] == '' then
+    redis.call('HDEL', SUSPECTS, 'at:' .. ARGV[2])
+  else
+    redis.call('HSET', SUSPECTS, 'at:' .. ARGV[2], ARGV[4])
+    keep()
+  end
   return 1
 end
 
@@ -161,7 +162,7 @@ local function commit()
   return top_up(tonumber(ARGV[4]), {1})
 end
 
--- ARGV: id, window, whether messages that may be lost are rung again (1 or 0).
+-- ARGV: id, window, age in ms from which a message that was not taken counts as lost.
 -- Gives {lane, chunk to ring for, ...}.
 local function recover()
   local status, now = redis.call('HGET', META, 'status'), now_ms()
@@ -181,11 +182,9 @@ local function recover()
     if redis.call('ZCARD', LEASES) == 0 then finish('cancelled') end
     return answer
   end
-  if ARGV[3] == '1' then
-    for _, chunk in ipairs(redis.call('ZRANGE', RUNG, '-inf', now, 'BYSCORE')) do
-      ring(chunk)
-      answer[#answer + 1] = chunk
-    end
+  for _, chunk in ipairs(redis.call('ZRANGE', RUNG, '-inf', now - ARGV[3], 'BYSCORE')) do
+    ring(chunk)
+    answer[#answer + 1] = chunk
   end
   top_up(tonumber(ARGV[2]), answer)
   keep()

@@ -202,9 +202,15 @@ class JobStore:
         lease_ms = int(lease_s * 1000)
         return bool(self._step("renew", claim.job_id, claim.chunk_index, claim.attempt, lease_ms))
 
-    def note(self, claim: Claim, position: int) -> None:
-        """Write down the item that is about to be scored, for the case that it kills us."""
-        self._step("note", claim.job_id, claim.chunk_index, claim.attempt, position)
+    def note(self, claim: Claim, position: int | None) -> None:
+        """Write down the item that is about to be scored, in case it kills us; None clears."""
+        self._step(
+            "note",
+            claim.job_id,
+            claim.chunk_index,
+            claim.attempt,
+            "" if position is None else position,
+        )
 
     def commit(self, claim: Claim, results: Sequence[ItemResult]) -> list[int]:
         """Store a chunk's results, once; gives the chunk indexes to ring for next."""
@@ -233,12 +239,13 @@ class JobStore:
         with ledger_errors():
             return [job_id.decode() for job_id in self._redis.hkeys(_OPEN)]
 
-    def recover(self, job_id: str, *, ring_again: bool) -> tuple[Lane, list[int]]:
+    def recover(self, job_id: str, lost_after_s: float) -> tuple[Lane, list[int]]:
         """Free expired leases and top up the window; gives the chunk indexes to ring for.
 
-        With `ring_again` also the chunks whose message was not taken for half a minute.
+        A message that was sent `lost_after_s` ago and not taken counts as lost.
         """
-        lane, *chunks = self._step("recover", job_id, self.window(), int(ring_again))
+        lost_after_ms = int(lost_after_s * 1000)
+        lane, *chunks = self._step("recover", job_id, self.window(), lost_after_ms)
         return Lane(lane.decode()), [int(chunk) for chunk in chunks]
 
     def messages(self) -> int:
