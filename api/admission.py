@@ -1,16 +1,17 @@
 """What is refused at the door: unfit URLs, files that are no pictures, work beyond what fits."""
 
-from collections.abc import Iterable, Sequence
 from urllib.parse import urlsplit
 
-from worker.jobs.errors import ItemProblem, ItemsRefused, QueueFull
+from api.services import Services
+from worker.jobs.errors import OverQuota, QueueFull
+from worker.jobs.keys import ANYONE
 from worker.jobs.record import ItemSpec
-from worker.jobs.settings import Settings
 from worker.jobs.store import JobStore
 
 MAX_URL_CHARS = 4096
 SNIFF_BYTES = 16
-RETRY_FULL_S = 30
+MAX_RETRY_AFTER_S = 300
+RETRY_UNKNOWN_S = 30
 
 _MAGIC = (
     b"\xff\xd8\xff",  # JPEG
@@ -56,34 +57,47 @@ def url_problem(url: str) -> str | None:
     return None
 
 
-def check_items(specs: Sequence[ItemSpec], problems: Iterable[ItemProblem] = ()) -> None:
-    """Refuse the submission if an item is unfit, or two have the same id.
-
-    Raises:
-        ItemsRefused: with every unfit item, those of `problems` included.
-    """
-    found = list(problems)
-    seen: dict[str, int] = {}
-    for index, spec in enumerate(specs):
-        first = seen.setdefault(spec.id, index)
-        if first != index:
-            detail = f"item {first} has the id {spec.id!r} too: ids must differ"
-            found.append(ItemProblem(index, spec.id, detail))
-        if spec.url is not None and (detail_or_none := url_problem(spec.url)):
-            found.append(ItemProblem(index, spec.id, detail_or_none))
-    if found:
-        raise ItemsRefused(sorted(found, key=lambda problem: problem.index))
+def item_problem(spec: ItemSpec, payload: bytes | None, max_bytes: int) -> str | None:
+    """Say what is wrong with an item, or None; an upload taken in before comes without payload."""
+    if payload is not None:
+        return _upload_problem(payload, max_bytes)
+    return None if spec.url is None else url_problem(spec.url)
 
 
-def check_room(store: JobStore, settings: Settings, count: int) -> None:
+def _upload_problem(payload: bytes, max_bytes: int) -> str | None:
+    """Say what is wrong with an uploaded file, or None, by its size and first bytes."""
+    if not payload:
+        return "the file is empty"
+    if len(payload) > max_bytes:
+        return f"the file has more than {max_bytes} bytes, which is the most a picture may have"
+    if not looks_like_image(payload[:SNIFF_BYTES]):
+        return "not a JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF picture by its first bytes"
+    return None
+
+
+def check_room(services: Services, owner: str, count: int) -> None:
     """Push back while too much work waits already.
 
     Raises:
-        QueueFull: `count` more items would be over the limit.
+        OverQuota: `count` more items would be over the caller's quota.
+        QueueFull: they would be over what all callers together may have waiting.
     """
+    store, settings = services.store, services.settings
+    waiting = store.backlog(owner)
+    if owner != ANYONE and waiting + count > settings.quota_items:
+        raise OverQuota(
+            f"you have {waiting} items waiting and may have {settings.quota_items}: "
+            "wait for some to be scored",
+            _retry_after_s(store, waiting),
+        )
     backlog = store.backlog()
     if backlog + count > settings.max_backlog_items:
         raise QueueFull(
             f"{backlog} items are waiting and at most {settings.max_backlog_items} may: try later",
-            RETRY_FULL_S,
+            _retry_after_s(store, backlog),
         )
+
+
+def _retry_after_s(store: JobStore, waiting: int) -> int:
+    rate = store.rate_per_s()
+    return max(1, min(MAX_RETRY_AFTER_S, round(waiting / rate))) if rate else RETRY_UNKNOWN_S

@@ -26,6 +26,11 @@ STATUS: dict[type[PiqueueError], tuple[int, str]] = {
     errors.ItemsRefused: (422, "items_refused"),
     errors.UnsupportedBody: (415, "unsupported_body"),
     errors.TooLarge: (413, "too_large"),
+    errors.JobNotDraft: (409, "job_not_draft"),
+    errors.IdempotencyMismatch: (422, "idempotency_mismatch"),
+    errors.IdempotencyInFlight: (409, "idempotency_in_flight"),
+    errors.Unauthorized: (401, "unauthorized"),
+    errors.OverQuota: (429, "over_quota"),
     errors.UploadRejected: (422, "upload_rejected"),
     errors.QueueFull: (503, "queue_full"),
     errors.NoAnswer: (503, "no_answer"),
@@ -34,6 +39,15 @@ STATUS: dict[type[PiqueueError], tuple[int, str]] = {
 }
 
 log = structlog.get_logger()
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Say in the OpenAPI document that a route may answer with these errors."""
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {
+        status: {"model": Problem, "description": HTTPStatus(status).phrase, "content": content}
+        for status in statuses
+    }
 
 
 def problem(
@@ -64,7 +78,9 @@ async def _ours(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, PiqueueError)
     status, code = STATUS[type(error)]
     headers = {}
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+    if status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
+    if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
         headers["Retry-After"] = str(getattr(error, "retry_after_s", RETRY_SOON_S))
     if isinstance(error, errors.ItemsRefused):
         return problem(

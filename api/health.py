@@ -2,7 +2,8 @@
 
 from fastapi import APIRouter
 
-from api.schemas import Health, ModelCardOut, Problem
+from api.errors import problems
+from api.schemas import Health, ModelCardOut
 from api.services import ServicesDep
 from worker.jobs.errors import NotReady
 
@@ -15,7 +16,7 @@ async def healthz() -> Health:
     return Health(status="ok")
 
 
-@router.get("/readyz", response_model_exclude_none=True, responses={503: {"model": Problem}})
+@router.get("/readyz", response_model_exclude_none=True, responses=problems(503))
 def readyz(services: ServicesDep) -> Health:
     """Say that Redis answers and a worker with a warm model is alive."""
     workers = len(services.store.live_workers())

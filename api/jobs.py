@@ -2,104 +2,225 @@
 
 import base64
 import binascii
+import re
 from itertools import islice
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
 
-from api.schemas import ItemIn, JobIn, JobOptions, JobOut, Problem, ResultOut, ResultsPage
+from api.auth import OwnerDep
+from api.errors import problems
+from api.schemas import (
+    ItemIn,
+    JobIn,
+    JobOptions,
+    JobOut,
+    JobsPage,
+    ResultOut,
+    ResultsPage,
+)
 from api.services import Services, ServicesDep
-from api.submission import submit
-from worker.jobs.errors import CursorInvalid
-from worker.jobs.record import Job
+from api.submission import add_to_draft, open_draft, reading, submit_draft, take_in
+from worker.jobs.errors import CursorInvalid, JobNotFound
+from worker.jobs.record import Job, JobStatus
 
 PAGE_ITEMS = 100
 MAX_PAGE_ITEMS = 1000
+MAX_WAIT_S = 60
 POLL_S = 1
 
 router = APIRouter(tags=["jobs"])
 
-_PROBLEM: dict[str, Any] = {"model": Problem}
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {"schema": {"$ref": "#/components/schemas/JobIn"}},
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["files"],
-                    "properties": {
-                        "files": {"type": "array", "items": {"type": "string", "format": "binary"}},
-                        "options": {
-                            "type": "string",
-                            "contentMediaType": "application/json",
-                            "contentSchema": {"$ref": "#/components/schemas/JobOptions"},
-                        },
-                    },
-                }
+_ITEMS_BODY: dict[str, Any] = {
+    "application/json": {"schema": {"$ref": "#/components/schemas/JobIn"}},
+    "multipart/form-data": {
+        "schema": {
+            "type": "object",
+            "required": ["files"],
+            "properties": {
+                "files": {"type": "array", "items": {"type": "string", "format": "binary"}},
+                "options": {
+                    "type": "string",
+                    "contentMediaType": "application/json",
+                    "contentSchema": {"$ref": "#/components/schemas/JobOptions"},
+                },
             },
-        },
-    }
+        }
+    },
+    "text/csv": {"schema": {"type": "string"}},
+    "application/x-ndjson": {"schema": {"type": "string"}},
 }
-# The bodies that `submit` reads by content type, for the OpenAPI document.
+_BODY = {"requestBody": {"required": True, "content": _ITEMS_BODY}}
+# The bodies that `reading` reads by content type, for the OpenAPI document.
 BODY_SCHEMAS = (JobIn, JobOptions, ItemIn)
 
 
 @router.post(
     "/jobs",
     status_code=202,
-    response_model_exclude_none=False,
     openapi_extra=_BODY,
-    responses=dict.fromkeys((400, 413, 415, 422, 503), _PROBLEM),
+    responses={
+        200: {"model": JobOut, "description": "Done within the time of `Prefer: wait`"},
+        201: {"model": JobOut, "description": "A draft, which takes items"},
+        **problems(400, 401, 409, 413, 415, 422, 429, 503),
+    },
 )
-async def submit_job(request: Request, response: Response, services: ServicesDep) -> JobOut:
-    """Submit pictures, as URLs or files, to be scored."""
-    job = await submit(request, services)
+async def submit_job(
+    request: Request,
+    response: Response,
+    services: ServicesDep,
+    owner: OwnerDep,
+    idempotency_key: Annotated[str | None, Header()] = None,
+    prefer: Annotated[str | None, Header(description="`wait=20`: answer when done")] = None,
+) -> JobOut:
+    """Submit pictures, as URLs or files, to be scored; or begin a draft of such a job."""
+    async with reading(request, services) as submission:
+        if submission.draft:
+            job = await run_in_threadpool(open_draft, services, owner, submission.options)
+            response.status_code = 201
+        else:
+            job, replayed = await run_in_threadpool(
+                take_in, services, owner, submission, idempotency_key
+            )
+            if replayed:
+                response.headers["Idempotency-Replayed"] = "true"
     response.headers["Location"] = f"/jobs/{job.id}"
-    return _show(job, response)
+    return await _answer_when_done(services, job, response, prefer)
 
 
-@router.get("/jobs/{job_id}", responses={404: _PROBLEM, 503: _PROBLEM})
-def read_job(
+@router.post(
+    "/jobs/{job_id}/items",
+    openapi_extra=_BODY,
+    responses=problems(400, 401, 404, 409, 413, 415, 422, 429, 503),
+)
+async def add_items(
+    job_id: str, request: Request, services: ServicesDep, owner: OwnerDep
+) -> JobOut:
+    """Add items to a draft; an item whose id it has already is passed over."""
+    draft = await run_in_threadpool(_own_job, services, owner, job_id)
+    async with reading(request, services) as submission:
+        job = await run_in_threadpool(add_to_draft, services, draft, submission.feed)
+    return JobOut.of(job)
+
+
+@router.post(
+    "/jobs/{job_id}/submit",
+    status_code=202,
+    responses={
+        200: {"model": JobOut, "description": "Done within the time of `Prefer: wait`"},
+        **problems(401, 404, 409, 413, 422, 429, 503),
+    },
+)
+async def submit_drafted_job(
     job_id: str,
     response: Response,
     services: ServicesDep,
-    results: Annotated[bool, Query(description="With the first results once done")] = True,
+    owner: OwnerDep,
+    prefer: Annotated[str | None, Header(description="`wait=20`: answer when done")] = None,
 ) -> JobOut:
+    """Submit a draft to be scored."""
+    await run_in_threadpool(_own_job, services, owner, job_id)
+    job = await run_in_threadpool(submit_draft, services, owner, job_id)
+    return await _answer_when_done(services, job, response, prefer)
+
+
+@router.get("/jobs", responses=problems(400, 401, 503))
+def list_jobs(
+    services: ServicesDep,
+    owner: OwnerDep,
+    status: JobStatus | None = None,
+    cursor: Annotated[str | None, Query(description="`next_cursor` of the page before")] = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE_ITEMS)] = PAGE_ITEMS,
+) -> JobsPage:
+    """List your jobs, newest first."""
+    before = None if cursor is None else _from_cursor("job", cursor)
+    jobs = (
+        job for job in services.store.jobs(owner, before) if status is None or job.status == status
+    )
+    page = list(islice(jobs, limit + 1))
+    return JobsPage(
+        jobs=[JobOut.of(job) for job in page[:limit]],
+        next_cursor=_cursor("job", page[limit - 1].id) if len(page) > limit else None,
+    )
+
+
+@router.get(
+    "/jobs/{job_id}",
+    responses={
+        304: {"description": "As the ETag says"},
+        **problems(401, 404, 503),
+    },
+    response_model=JobOut,
+)
+async def read_job(
+    job_id: str,
+    response: Response,
+    services: ServicesDep,
+    owner: OwnerDep,
+    results: Annotated[bool, Query(description="With the first results once done")] = True,
+    wait: Annotated[
+        float, Query(ge=0, le=MAX_WAIT_S, description="Answer when done, or after so many seconds")
+    ] = 0,
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Any:
     """Read where a job stands; once it is done, with its first 100 results."""
-    job = services.store.job(job_id)
-    page = _page(services, job, 0, PAGE_ITEMS).items if results and job.status.done else None
-    return _show(job, response, page)
+    job = await run_in_threadpool(_own_job, services, owner, job_id)
+    if wait and not job.status.done:
+        job = await services.waiters.wait_done(services.store, job_id, wait)
+    tag = _etag(job, results)
+    headers = {"ETag": tag, **_retry_after(job)}
+    if if_none_match is not None and tag in re.split(r"\s*,\s*", if_none_match):
+        return Response(status_code=304, headers=headers)
+    response.headers.update(headers)
+    return await _show(services, job) if results else JobOut.of(job)
 
 
 @router.get(
     "/jobs/{job_id}/results",
     response_model_exclude_unset=True,
-    responses={400: _PROBLEM, 404: _PROBLEM, 503: _PROBLEM},
+    responses=problems(400, 401, 404, 503),
 )
 def read_results(
     job_id: str,
     services: ServicesDep,
+    owner: OwnerDep,
     cursor: Annotated[str | None, Query(description="`next_cursor` of the page before")] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE_ITEMS)] = PAGE_ITEMS,
 ) -> ResultsPage:
     """Read the finished items, a page at a time; works while the job runs and after."""
-    return _page(services, services.store.job(job_id), _start_index(cursor), limit)
+    start = 0 if cursor is None else int(_from_cursor("index", cursor))
+    return _page(services, _own_job(services, owner, job_id), start, limit)
 
 
-@router.post("/jobs/{job_id}/cancel", status_code=202, responses={404: _PROBLEM, 503: _PROBLEM})
-def cancel_job(job_id: str, response: Response, services: ServicesDep) -> JobOut:
+@router.post(
+    "/jobs/{job_id}/cancel",
+    status_code=202,
+    responses=problems(401, 404, 503),
+)
+def cancel_job(job_id: str, response: Response, services: ServicesDep, owner: OwnerDep) -> JobOut:
     """Stop a job; what is being scored right now still ends, and results stay."""
+    _own_job(services, owner, job_id)
     services.store.cancel(job_id)
-    return _show(services.store.job(job_id), response)
+    job = services.store.job(job_id)
+    response.headers.update(_retry_after(job))
+    return JobOut.of(job)
 
 
-@router.delete("/jobs/{job_id}", status_code=204, responses={404: _PROBLEM, 503: _PROBLEM})
-def delete_job(job_id: str, services: ServicesDep) -> None:
+@router.delete("/jobs/{job_id}", status_code=204, responses=problems(401, 404, 503))
+def delete_job(job_id: str, services: ServicesDep, owner: OwnerDep) -> None:
     """Stop a job and erase it with its pictures and results."""
+    _own_job(services, owner, job_id)
     services.store.erase(job_id)
     services.blobs.erase(job_id)
+
+
+def _own_job(services: Services, owner: str, job_id: str) -> Job:
+    """Read a job of this owner's; another's is as if it were not there."""
+    job = services.store.job(job_id)
+    if job.owner != owner:
+        raise JobNotFound(job_id)
+    return job
 
 
 def first_result(services: Services, job: Job) -> ResultOut | None:
@@ -107,10 +228,39 @@ def first_result(services: Services, job: Job) -> ResultOut | None:
     return next(iter(_page(services, job, 0, 1).items), None)
 
 
-def _show(job: Job, response: Response, results: list[ResultOut] | None = None) -> JobOut:
+async def _answer_when_done(
+    services: Services, job: Job, response: Response, prefer: str | None
+) -> JobOut:
+    """Wait for the job as long as the client prefers to, then show it."""
+    wish = re.search(r"\bwait=([0-9]{1,4})\b", prefer or "")
+    if wish and not job.status.done and job.status is not JobStatus.DRAFT:
+        wait_s = min(int(wish[1]), MAX_WAIT_S)
+        response.headers["Preference-Applied"] = f"wait={wait_s}"
+        job = await services.waiters.wait_done(services.store, job.id, wait_s)
+        if job.status.done:
+            response.status_code = 200
+    response.headers.update(_retry_after(job))
+    return await _show(services, job)
+
+
+async def _show(services: Services, job: Job) -> JobOut:
     if not job.status.done:
-        response.headers["Retry-After"] = str(POLL_S)
-    return JobOut.of(job, results)
+        return JobOut.of(job)
+    page = await run_in_threadpool(_page, services, job, 0, PAGE_ITEMS)
+    return JobOut.of(job, page.items)
+
+
+def _retry_after(job: Job) -> dict[str, str]:
+    return {} if job.status.done else {"Retry-After": str(POLL_S)}
+
+
+def _etag(job: Job, results: bool) -> str:
+    """Name a state of a job as a client sees it; the rate and ETA alone make no new one."""
+    counts = job.counts
+    return (
+        f'W/"{job.status}-{counts.total}-{counts.running}-{counts.succeeded}-{counts.failed}'
+        f'-{int(results)}"'
+    )
 
 
 def _page(services: Services, job: Job, start_index: int, limit: int) -> ResultsPage:
@@ -119,20 +269,18 @@ def _page(services: Services, job: Job, start_index: int, limit: int) -> Results
     items = [ResultOut.of(result, model) for result in stored[:limit]]
     if len(stored) <= limit:
         return ResultsPage(items=items)
-    return ResultsPage(items=items, next_cursor=_cursor(stored[limit].index))
+    return ResultsPage(items=items, next_cursor=_cursor("index", stored[limit].index))
 
 
-def _cursor(index: int) -> str:
-    return base64.urlsafe_b64encode(f"index:{index}".encode()).decode()
+def _cursor(kind: str, value: object) -> str:
+    return base64.urlsafe_b64encode(f"{kind}:{value}".encode()).decode()
 
 
-def _start_index(cursor: str | None) -> int:
-    if cursor is None:
-        return 0
+def _from_cursor(kind: str, cursor: str) -> str:
     try:
-        name, _, index = base64.urlsafe_b64decode(cursor).decode().partition(":")
-        if name == "index" and index.isdecimal():
-            return int(index)
+        found, _, value = base64.urlsafe_b64decode(cursor).decode().partition(":")
     except (binascii.Error, ValueError):
-        pass
-    raise CursorInvalid("the cursor is not one of ours: use next_cursor of the page before")
+        found, value = "", ""
+    if found != kind or not re.fullmatch(r"[0-9]{1,9}" if kind == "index" else r"job_\w+", value):
+        raise CursorInvalid("the cursor is not one of ours: use next_cursor of the page before")
+    return value

@@ -1,9 +1,11 @@
 """The bodies of requests and answers, as pydantic models; the OpenAPI text is made of them."""
 
+import math
+import re
 from datetime import UTC, date, datetime
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 
 from worker.jobs.models import ModelCard
 from worker.jobs.record import (
@@ -14,6 +16,9 @@ from worker.jobs.record import (
     Stage,
 )
 from worker.jobs.store import StoredResult
+
+JOB_ERRORS = {"failure_budget": "failure_budget: more items failed than max_failures allows"}
+_SHARE = re.compile(r"(100|[0-9]{1,2})(\.[0-9]{1,3})?%")
 
 
 class _Body(BaseModel):
@@ -27,6 +32,27 @@ class JobOptions(_Body):
     name: str | None = Field(None, max_length=200)
     metadata: dict[str, JsonValue] = Field({}, description="Given back as it is")
     priority: Lane | None = Field(None, description="By size if unset")
+    max_failures: int | str | None = Field(
+        None, description="The job fails when more items than this do: a count, or a share as `5%`"
+    )
+    expires_in_s: int | None = Field(None, ge=60, le=90 * 86400)
+
+    @field_validator("max_failures")
+    @classmethod
+    def _count_or_share(cls, value: int | str | None) -> int | str | None:
+        if isinstance(value, str) and value.isdecimal():
+            value = int(value)
+        if value is None or (isinstance(value, int) and value >= 0):
+            return value
+        if isinstance(value, str) and _SHARE.fullmatch(value):
+            return value
+        raise ValueError("give a count from 0 up, or a share from 0% to 100%")
+
+    def budget(self, total: int) -> int | None:
+        """Give the most items of `total` that may fail."""
+        if isinstance(self.max_failures, str):
+            return math.floor(total * float(self.max_failures.rstrip("%")) / 100)
+        return self.max_failures
 
 
 class ItemIn(_Body):
@@ -34,13 +60,20 @@ class ItemIn(_Body):
 
     url: str
     id: str | None = Field(None, min_length=1, max_length=200, description="Its index if unset")
+    columns: dict[str, str] | None = Field(None, description="Given back with its result")
 
 
 class JobIn(JobOptions):
-    """A job of URLs: `urls` or `items`, not both."""
+    """A job of URLs, as `urls` or `items`, or a draft of one, which takes its items later."""
 
     urls: list[str] | None = Field(None, examples=[["https://example.com/beach.jpg"]])
     items: list[ItemIn] | None = None
+    draft: bool = False
+
+    @property
+    def options(self) -> JobOptions:
+        """The options alone."""
+        return JobOptions.model_validate(self.model_dump(include=set(JobOptions.model_fields)))
 
 
 class Problem(BaseModel):
@@ -200,6 +233,8 @@ class JobOut(BaseModel):
     finished_at: datetime | None
     expires_at: datetime
     metadata: dict[str, JsonValue]
+    parent_job: str | None
+    error: str | None = Field(description="Why the job as a whole failed")
     links: LinksOut
     results: list[ResultOut] | None = Field(
         None, description="The first 100 results, once the job is done"
@@ -240,9 +275,18 @@ class JobOut(BaseModel):
             finished_at=job.finished_ms and _utc(job.finished_ms),
             expires_at=_utc(job.expires_ms),
             metadata=job.metadata,
+            parent_job=job.parent_job,
+            error=job.error and JOB_ERRORS[job.error],
             links=LinksOut(self=path, results=f"{path}/results", cancel=f"{path}/cancel"),
             results=results,
         )
+
+
+class JobsPage(BaseModel):
+    """A caller's jobs, newest first."""
+
+    jobs: list[JobOut]
+    next_cursor: str | None = Field(description="Null on the last page")
 
 
 class ModelCardOut(BaseModel):

@@ -4,10 +4,13 @@ from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
+from api.auth import OwnerDep
+from api.bodies import add_files
+from api.errors import problems
 from api.jobs import first_result
-from api.schemas import JobOptions, Problem
+from api.schemas import JobOptions
 from api.services import ServicesDep
-from api.submission import create_upload_job
+from api.submission import Submission, take_in
 from worker.jobs.errors import JobRefused, NoAnswer, UploadRejected
 from worker.jobs.record import Lane
 
@@ -32,9 +35,9 @@ _BODY = {
 @router.post(
     "/scorefile/",
     openapi_extra=_BODY,
-    responses={status: {"model": Problem} for status in (400, 413, 422, 503)},
+    responses=problems(400, 401, 413, 422, 429, 503),
 )
-async def score_file(request: Request, services: ServicesDep) -> dict[str, float]:
+async def score_file(request: Request, services: ServicesDep, owner: OwnerDep) -> dict[str, float]:
     """Score one picture while the caller waits; gives each label's score."""
     store, wait_s = services.store, services.settings.sync_timeout_s
     # Read by hand: FastAPI would answer a body over the limit with 400.
@@ -42,9 +45,11 @@ async def score_file(request: Request, services: ServicesDep) -> dict[str, float
         file = form.get("file")
         if not isinstance(file, UploadFile):
             raise JobRefused("send one picture as a file named `file`, in a multipart form")
-        uploads = [(file.filename or "file", file.file)]
-        options = JobOptions(priority=Lane.INTERACTIVE)
-        job = await run_in_threadpool(create_upload_job, services, options, uploads)
+        files, size = [(file.filename or "file", file.file)], services.settings.max_item_bytes
+        submission = Submission(
+            JobOptions(priority=Lane.INTERACTIVE), lambda sink: add_files(files, size, sink)
+        )
+        job, _ = await run_in_threadpool(take_in, services, owner, submission)
     try:
         job = await services.waiters.wait_done(store, job.id, wait_s)
         result = await run_in_threadpool(first_result, services, job)

@@ -7,6 +7,8 @@ from fastapi import Depends, Request
 
 from api.waiting import Waiters
 from worker.jobs.blobs import BlobStore, RedisBlobs
+from worker.jobs.idempotency import IdempotencyKeys
+from worker.jobs.keys import KeyStore
 from worker.jobs.models import ModelCatalog
 from worker.jobs.queue import DoorBell, make_celery
 from worker.jobs.settings import Settings
@@ -23,6 +25,8 @@ class Services:
     bell: DoorBell
     catalog: ModelCatalog
     waiters: Waiters
+    keys: KeyStore
+    idempotency: IdempotencyKeys
 
     @classmethod
     def connect(cls, settings: Settings) -> Self:
@@ -35,6 +39,8 @@ class Services:
             bell=DoorBell(make_celery(settings)),
             catalog=ModelCatalog(settings.artifacts_path, settings.default_model),
             waiters=Waiters(settings.redis_url),
+            keys=KeyStore(redis),
+            idempotency=IdempotencyKeys(redis, settings.idempotency_ttl_s),
         )
 
 

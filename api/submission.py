@@ -1,182 +1,220 @@
-"""From the body of a request to a job: read, admitted, stored, rung for."""
+"""From a request to a job: its items are read by content type and taken in, once a key."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import BinaryIO
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from fastapi import Request
-from pydantic import ValidationError
-from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import UploadFile
 
-from api.admission import SNIFF_BYTES, check_items, check_room, looks_like_image
-from api.schemas import JobIn, JobOptions
+from api import bodies
+from api.admission import check_room, item_problem
+from api.bodies import Sink
+from api.intake import Intake
+from api.schemas import JobOptions
 from api.services import Services
 from worker.jobs.errors import (
-    BodyUnreadable,
+    LISTED_PROBLEMS,
+    IdempotencyMismatch,
     ItemProblem,
     ItemsRefused,
+    JobNotDraft,
     JobRefused,
     TooLarge,
     UnsupportedBody,
-    describe,
 )
-from worker.jobs.record import ItemSpec, Job, Lane, new_job_id
+from worker.jobs.idempotency import Replay
+from worker.jobs.record import CsvShape, ItemSpec, Job, JobStatus, new_job_id
 from worker.jobs.store import NewJob
 
-# Jobs up to this size go ahead of bulk work.
-INTERACTIVE_ITEMS = 64
-# A small job is cut into this many chunks, so that it is scored by several threads at once.
-SMALL_JOB_CHUNKS = 4
-# Uploads of one request that are in memory at a time.
-BLOBS_A_WRITE = 8
+MAX_KEY_CHARS = 255
+DRAFT_WRITE_ITEMS = 500
+
+Feed = Callable[[Sink], None]
 
 
-async def submit(request: Request, services: Services) -> Job:
-    """Make a job of a request's body, by its content type.
+@dataclass(frozen=True)
+class Submission:
+    """What a request asks for; `feed` hands its items to a sink, from a thread."""
+
+    options: JobOptions
+    feed: Feed
+    draft: bool = False
+
+
+@asynccontextmanager
+async def reading(request: Request, services: Services) -> AsyncIterator[Submission]:
+    """Read a request's body by its content type; its files are open while the block runs.
+
+    Raises:
+        JobRefused: the body is not one of ours.
+    """
+    settings, kind = services.settings, bodies.content_type(request)
+    params = dict(request.query_params)
+    stream = bodies.BodyStream(request)
+    match kind:
+        case bodies.JSON:
+            job = bodies.read_json(await _read_all(request, settings.max_json_bytes))
+            yield Submission(job.options, lambda sink: bodies.add_json_items(job, sink), job.draft)
+        case bodies.FORM:
+            async with request.form(max_files=settings.max_files, max_fields=10) as form:
+                options, files = bodies.form_parts(form.multi_items())
+                named = [(file.filename or str(at), file.file) for at, file in enumerate(files)]
+                size = settings.max_item_bytes
+                yield Submission(options, lambda sink: bodies.add_files(named, size, sink))
+        case bodies.CSV:
+            yield Submission(
+                bodies.options_from_query(params),
+                lambda sink: bodies.add_csv_items(stream, params, sink),
+            )
+        case bodies.NDJSON:
+            yield Submission(
+                bodies.options_from_query(params),
+                lambda sink: bodies.add_ndjson_items(stream, sink),
+            )
+        case _:
+            raise UnsupportedBody(
+                f"the content type is {kind or 'missing'}: send {', '.join(bodies.CONTENT_TYPES)}"
+            )
+
+
+async def _read_all(request: Request, max_bytes: int) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > max_bytes:
+            raise TooLarge(f"a JSON body may have {max_bytes} bytes: send CSV or NDJSON instead")
+    return bytes(body)
+
+
+def take_in(
+    services: Services, owner: str, submission: Submission, key: str | None = None
+) -> tuple[Job, bool]:
+    """Make a job; gives it, and whether it is the one that `key` made before.
 
     Raises:
         PiqueueError: the job was refused; nothing of it is kept.
     """
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    await run_in_threadpool(check_room, services.store, services.settings, 1)
-    if content_type == "application/json":
-        return await _submit_json(request, services)
-    if content_type == "multipart/form-data":
-        return await _submit_form(request, services)
-    raise UnsupportedBody(
-        f"the content type {content_type or 'of the body is missing'!r} is not one of "
-        "application/json and multipart/form-data"
-    )
-
-
-async def _submit_json(request: Request, services: Services) -> Job:
-    body = await request.body()
+    check_room(services, owner, 1)
+    if key is None:
+        return _make_job(services, owner, submission)[0], False
+    if not 0 < len(key) <= MAX_KEY_CHARS:
+        raise JobRefused(f"an Idempotency-Key has 1 to {MAX_KEY_CHARS} characters")
+    before = services.idempotency.begin(owner, key)
+    if before is not None:
+        with Intake(services, owner, submission.options, keep=False) as intake:
+            submission.feed(intake)
+        if intake.fingerprint != before.fingerprint:
+            raise IdempotencyMismatch(
+                "this Idempotency-Key was used for another submission: use a new key"
+            )
+        return services.store.job(before.job_id), True
     try:
-        job = JobIn.model_validate_json(body)
-    except ValidationError as error:
-        raise _unfit(error) from None
-    if (job.urls is None) == (job.items is None):
-        raise JobRefused("give either urls or items")
-    specs = [ItemSpec(str(index), url) for index, url in enumerate(job.urls or [])] or [
-        ItemSpec(str(index) if item.id is None else item.id, item.url)
-        for index, item in enumerate(job.items or [])
-    ]
-    return await run_in_threadpool(create_job, services, job, specs)
+        job, fingerprint = _make_job(services, owner, submission)
+    except BaseException:
+        services.idempotency.release(owner, key)
+        raise
+    services.idempotency.finish(owner, key, Replay(fingerprint, job.id))
+    return job, False
 
 
-async def _submit_form(request: Request, services: Services) -> Job:
-    limits = services.settings
-    async with request.form(max_files=limits.max_files, max_fields=10) as form:
-        options = JobOptions()
-        files: list[UploadFile] = []
-        for name, value in form.multi_items():
-            if name == "options" and isinstance(value, str):
-                try:
-                    options = JobOptions.model_validate_json(value)
-                except ValidationError as error:
-                    raise _unfit(error) from None
-            elif name == "files" and isinstance(value, UploadFile):
-                files.append(value)
-            else:
-                raise JobRefused(
-                    f"the form has a part {name!r}: send pictures as files named `files` and "
-                    "the options as JSON in a field named `options`"
-                )
-        uploads = [(file.filename or str(index), file.file) for index, file in enumerate(files)]
-        return await run_in_threadpool(create_upload_job, services, options, uploads)
+def _make_job(services: Services, owner: str, submission: Submission) -> tuple[Job, str]:
+    with Intake(services, owner, submission.options) as intake:
+        submission.feed(intake)
+        return intake.finish(), intake.fingerprint
 
 
-def create_upload_job(
-    services: Services, options: JobOptions, uploads: Sequence[tuple[str, BinaryIO]]
-) -> Job:
-    """Make a job of uploaded files, given by name; the name is the item's id.
-
-    Raises:
-        PiqueueError: the job was refused; nothing of it is kept.
-    """
-    specs = [ItemSpec(name, filename=name) for name, _ in uploads]
-    problems = [
-        ItemProblem(index, name, detail)
-        for index, (name, file) in enumerate(uploads)
-        if (detail := _upload_problem(file, services.settings.max_item_bytes))
-    ]
-    payloads = dict(enumerate(file for _, file in uploads))
-    return create_job(services, options, specs, problems, payloads)
-
-
-def create_job(
-    services: Services,
-    options: JobOptions,
-    specs: Sequence[ItemSpec],
-    problems: Sequence[ItemProblem] = (),
-    payloads: Mapping[int, BinaryIO] | None = None,
-) -> Job:
-    """Admit the items, store them, then the record, then ring for the first chunks.
-
-    Raises:
-        PiqueueError: the job was refused; nothing of it is kept.
-    """
-    settings, store = services.settings, services.store
-    if not specs:
-        raise JobRefused("the job has no items")
-    if len(specs) > settings.max_items:
-        raise TooLarge(f"{len(specs)} items; a job may hold {settings.max_items}")
-    model = services.catalog.resolve(options.model)
-    check_items(specs, problems)
-    check_room(store, settings, len(specs))
-    small = len(specs) <= INTERACTIVE_ITEMS
-    job = NewJob(
+def open_draft(services: Services, owner: str, options: JobOptions) -> Job:
+    """Begin a draft, which takes items until it is submitted."""
+    draft = NewJob(
         id=new_job_id(),
-        model=model,
-        lane=options.priority or (Lane.INTERACTIVE if small else Lane.BULK),
-        total=len(specs),
-        chunk_items=min(settings.chunk_items, -(-len(specs) // SMALL_JOB_CHUNKS)),
-        ttl_s=settings.job_ttl_s,
+        owner=owner,
+        model=services.catalog.resolve(options.model),
+        ttl_s=services.settings.draft_ttl_s,
         name=options.name,
         metadata=options.metadata,
     )
-    try:
-        for batch in _batches(payloads or {}):
-            services.blobs.put(job.id, batch, job.ttl_s)
-        for chunk, start in enumerate(range(0, job.total, job.chunk_items)):
-            store.put_chunk(job.id, chunk, specs[start : start + job.chunk_items])
-        ring = store.submit(job)
-    except BaseException:
-        store.abandon(job.id)
-        services.blobs.erase(job.id)
-        raise
-    services.bell.ring(job.id, ring, job.lane)
-    return store.job(job.id)
+    services.store.open_draft(draft, options.model_dump(mode="json"))
+    return services.store.job(draft.id)
 
 
-def _batches(payloads: Mapping[int, BinaryIO]) -> Iterator[dict[int, bytes]]:
-    indexes = list(payloads)
-    for start in range(0, len(indexes), BLOBS_A_WRITE):
-        yield {index: payloads[index].read() for index in indexes[start : start + BLOBS_A_WRITE]}
+def submit_draft(services: Services, owner: str, job_id: str) -> Job:
+    """Make a job of a draft.
+
+    Raises:
+        PiqueueError: it is none, or was refused; it stays a draft then, and takes no more items.
+    """
+    if services.store.job(job_id).counts.total == 0:
+        raise JobRefused("the draft has no items yet: add some first")
+    options = JobOptions.model_validate(services.store.close_draft(job_id))
+    with Intake(services, owner, options, draft_id=job_id) as intake:
+        for specs in services.store.draft_items(job_id, DRAFT_WRITE_ITEMS):
+            for spec in specs:
+                intake.add(spec)
+        return intake.finish()
 
 
-def _upload_problem(file: BinaryIO, max_bytes: int) -> str | None:
-    head = file.read(SNIFF_BYTES)
-    size = file.seek(0, 2)
-    file.seek(0)
-    if not size:
-        return "the file is empty"
-    if size > max_bytes:
-        return f"the file has {size} bytes; a picture may have {max_bytes}"
-    if not looks_like_image(head):
-        return "not a JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF picture by its first bytes"
-    return None
+class DraftSink:
+    """Adds the items of one request to a draft, each once by its id, so a request may be sent
+    again. Items that came before an unfit one stay."""
+
+    def __init__(self, services: Services, draft: Job) -> None:
+        self.count = 0
+        self._services = services
+        self._draft = draft
+        self._pending: list[ItemSpec] = []
+        self._problems: list[ItemProblem] = []
+        self._problem_count = 0
+
+    def shaped(self, csv: CsvShape) -> None:
+        """Pass over the layout: a draft may hold rows of many tables."""
+
+    def refuse(self, detail: str, item_id: str | None = None) -> None:
+        """Count the next item as unfit."""
+        self._problem_count += 1
+        if len(self._problems) < LISTED_PROBLEMS:
+            self._problems.append(ItemProblem(self.count, item_id, detail))
+        self.count += 1
+
+    def add(self, spec: ItemSpec, payload: bytes | None = None) -> None:
+        """Take the next item: of a URL, or with its payload, which is stored before it."""
+        settings = self._services.settings
+        if problem := item_problem(spec, payload, settings.max_item_bytes):
+            self.refuse(problem, spec.id)
+            return
+        self.count += 1
+        if payload is not None:
+            self._services.blobs.put(self._draft.id, spec.id, payload, settings.draft_ttl_s)
+        self._pending.append(spec)
+        if len(self._pending) == DRAFT_WRITE_ITEMS:
+            self._write()
+
+    def finish(self) -> Job:
+        """Give the draft with its new items.
+
+        Raises:
+            ItemsRefused: some of the items cannot be scored.
+        """
+        if self._pending:
+            self._write()
+        if self._problems:
+            raise ItemsRefused(self._problems, self._problem_count)
+        return self._services.store.job(self._draft.id)
+
+    def _write(self) -> None:
+        services = self._services
+        services.store.add(self._draft.id, self._pending, services.settings.max_items)
+        self._pending = []
 
 
-def _unfit(error: ValidationError) -> JobRefused:
-    """Say where a body does not fit; unfit items are named by their row."""
-    problems = []
-    for found in error.errors():
-        if found["type"] == "json_invalid":
-            return BodyUnreadable(f"the body is not JSON: {found['msg']}")
-        match found["loc"]:
-            case ("items" | "urls", int(index), *rest):
-                where = ".".join(str(part) for part in rest)
-                detail = f"{where}: {found['msg']}" if where else found["msg"]
-                problems.append(ItemProblem(index, None, detail))
-    return ItemsRefused(problems) if problems else JobRefused(describe(error.errors()))
+def add_to_draft(services: Services, draft: Job, feed: Feed) -> Job:
+    """Add items to a draft; gives it with its new count.
+
+    Raises:
+        PiqueueError: the draft takes no more, or some items cannot be scored.
+    """
+    check_room(services, draft.owner, draft.counts.total + 1)
+    if draft.status is not JobStatus.DRAFT:
+        raise JobNotDraft(f"{draft.id} is not a draft any more, so it takes no more items")
+    sink = DraftSink(services, draft)
+    feed(sink)
+    return sink.finish()

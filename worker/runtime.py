@@ -133,7 +133,7 @@ def build_runtime(settings: Settings) -> Runtime:
                 timeout_s=settings.fetch_timeout_s,
                 max_bytes=settings.max_item_bytes,
                 concurrency=settings.fetch_concurrency,
-                per_host=settings.fetch_concurrency,
+                per_host=settings.fetch_per_host,
                 allow_networks=settings.fetch_allow_networks,
             )
         ),
@@ -157,11 +157,11 @@ def run_chunk(runtime: Runtime, job_id: str, chunk_index: int) -> None:
     runtime.bell.ring(job_id, ring, claim.lane)
     runtime.blobs.discard(
         job_id,
-        (
-            claim.first_index + position
-            for position, result in enumerate(results)
-            if result.scores and claim.specs[position].url is None
-        ),
+        [
+            spec.id
+            for spec, result in zip(claim.specs, results, strict=True)
+            if result.scores and spec.url is None
+        ],
     )
     context.info(
         "chunk_committed",
@@ -200,7 +200,7 @@ def _arrivals(runtime: Runtime, claim: Claim) -> Iterator[Arrival]:
         elif spec.url is not None:
             urls[position] = spec.url
         else:
-            payload = runtime.blobs.get(claim.job_id, claim.first_index + position)
+            payload = runtime.blobs.get(claim.job_id, spec.id)
             yield Arrival(position, UPLOAD_GONE if payload is None else payload)
     positions = list(urls)
     for order, outcome in runtime.fetcher.fetch_all(list(urls.values())):

@@ -16,7 +16,9 @@ def wait_done(client: httpx2.Client, job: dict[str, Any], deadline_s: float = 60
     return job
 
 
-def all_results(client: httpx2.Client, job: dict[str, Any], limit: int = 40) -> list[dict[str, Any]]:
+def all_results(
+    client: httpx2.Client, job: dict[str, Any], limit: int = 40
+) -> list[dict[str, Any]]:
     """Read every page of a job's results."""
     items: list[dict[str, Any]] = []
     cursor: dict[str, str] = {}

@@ -177,7 +177,10 @@ def test_results_are_left_out_when_told(client: httpx2.Client, site: Site) -> No
         ({"urls": ["http://user:secret@h/"]}, {0: "user name or password"}),
         ({"urls": ["http://h:99999/"]}, {0: "not a URL"}),
         ({"urls": ["http://h/" + "x" * 5000]}, {0: "longer than 4096"}),
-        ({"items": [{"url": "http://h/", "id": "a"}, {"url": "http://i/", "id": "a"}]}, {1: "'a'"}),
+        (
+            {"items": [{"url": "http://h/", "id": "a"}, {"url": "http://i/", "id": "a"}]},
+            {1: "item 0 has the same id"},
+        ),
         ({"items": [{"url": "http://h/"}, {"id": "b"}]}, {1: "url: Field required"}),
         ({"urls": ["http://h/", 7]}, {1: "valid string"}),
     ],

@@ -1,6 +1,6 @@
 """The blob store: uploaded bytes, kept until they are scored or their job expires."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from redis import Redis
@@ -9,15 +9,15 @@ from worker.jobs.store import ledger_errors
 
 
 class BlobStore(Protocol):
-    """Payloads by job and item index."""
+    """Payloads by job and item id."""
 
-    def put(self, job_id: str, payloads: Mapping[int, bytes], ttl_s: int) -> None:
-        """Keep payloads for at most `ttl_s`."""
+    def put(self, job_id: str, item_id: str, payload: bytes, ttl_s: int) -> None:
+        """Keep a payload, and the others of its job, for at most `ttl_s` from now."""
 
-    def get(self, job_id: str, index: int) -> bytes | None:
+    def get(self, job_id: str, item_id: str) -> bytes | None:
         """Read a payload; None when it is not there."""
 
-    def discard(self, job_id: str, indexes: Iterable[int]) -> None:
+    def discard(self, job_id: str, item_ids: Sequence[str]) -> None:
         """Forget payloads."""
 
     def erase(self, job_id: str) -> None:
@@ -34,25 +34,24 @@ class RedisBlobs:
     def _key(job_id: str) -> str:
         return f"piqueue:{{{job_id}}}:blobs"
 
-    def put(self, job_id: str, payloads: Mapping[int, bytes], ttl_s: int) -> None:
-        """Keep payloads for at most `ttl_s`."""
+    def put(self, job_id: str, item_id: str, payload: bytes, ttl_s: int) -> None:
+        """Keep a payload, and the others of its job, for at most `ttl_s` from now."""
         with ledger_errors(), self._redis.pipeline(transaction=True) as pipe:
-            for index, payload in payloads.items():
-                pipe.hset(self._key(job_id), index, payload)
+            pipe.hset(self._key(job_id), item_id, payload)
             pipe.expire(self._key(job_id), ttl_s)
             pipe.execute()
 
-    def get(self, job_id: str, index: int) -> bytes | None:
+    def get(self, job_id: str, item_id: str) -> bytes | None:
         """Read a payload; None when it is not there."""
         with ledger_errors():
-            payload: bytes | None = self._redis.hget(self._key(job_id), index)
+            payload: bytes | None = self._redis.hget(self._key(job_id), item_id)
         return payload
 
-    def discard(self, job_id: str, indexes: Iterable[int]) -> None:
+    def discard(self, job_id: str, item_ids: Sequence[str]) -> None:
         """Forget payloads."""
-        if gone := list(indexes):
+        if item_ids:
             with ledger_errors():
-                self._redis.hdel(self._key(job_id), *gone)
+                self._redis.hdel(self._key(job_id), *item_ids)
 
     def erase(self, job_id: str) -> None:
         """Forget every payload of a job."""

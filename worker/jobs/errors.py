@@ -10,6 +10,11 @@ PiqueueError
 │   ├── ItemsRefused        some of its items cannot be scored; says which
 │   ├── UnsupportedBody     a content type that is not one of ours
 │   └── TooLarge            more bytes or items than one job may have
+├── JobNotDraft             items were added to a job that is submitted already
+├── IdempotencyMismatch     the key was used before, for another submission
+├── IdempotencyInFlight     a submission with this key is being taken in right now
+├── Unauthorized            no API key, or one that is not known
+├── OverQuota               the caller has too much work waiting
 ├── UploadRejected          the one picture of a caller that waits got a rejection
 ├── QueueFull               too much work is waiting already
 ├── NoAnswer                nothing was scored in the time a caller would wait
@@ -21,6 +26,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+# An answer lists this many refused items and counts the rest.
 LISTED_PROBLEMS = 100
 
 
@@ -34,6 +40,9 @@ class SettingsInvalid(PiqueueError):
 
 class JobNotFound(PiqueueError):
     """No such job, or it has expired."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"no job {job_id}: it never was, was deleted or has expired")
 
 
 class ModelNotFound(PiqueueError):
@@ -70,24 +79,51 @@ class ItemProblem:
 
 
 class ItemsRefused(JobRefused):
-    """Some items of the submission cannot be scored; nothing of it was stored."""
+    """Some items of the submission cannot be scored; nothing of it was stored.
 
-    def __init__(self, problems: Sequence[ItemProblem]) -> None:
-        super().__init__(f"{len(problems)} of the items cannot be scored; correct or remove them")
-        self.problem_count = len(problems)
-        self.problems = tuple(problems[:LISTED_PROBLEMS])
+    `problems` lists the first hundred of `problem_count`.
+    """
+
+    def __init__(self, problems: Sequence[ItemProblem], problem_count: int) -> None:
+        super().__init__(f"{problem_count} of the items cannot be scored; correct or remove them")
+        self.problems = tuple(problems)
+        self.problem_count = problem_count
+
+
+class JobNotDraft(PiqueueError):
+    """Items were added to a job that is submitted already."""
+
+
+class IdempotencyMismatch(PiqueueError):
+    """The key was used before, for another submission."""
+
+
+class IdempotencyInFlight(PiqueueError):
+    """A submission with this key is being taken in right now."""
+
+
+class Unauthorized(PiqueueError):
+    """No API key, or one that is not known."""
 
 
 class UploadRejected(PiqueueError):
     """The one picture of a caller that waits for its scores got a rejection."""
 
 
-class QueueFull(PiqueueError):
-    """Too much work is waiting already."""
+class _PushedBack(PiqueueError):
+    """Try again after `retry_after_s` seconds."""
 
     def __init__(self, detail: str, retry_after_s: int) -> None:
         super().__init__(detail)
         self.retry_after_s = retry_after_s
+
+
+class QueueFull(_PushedBack):
+    """Too much work is waiting already."""
+
+
+class OverQuota(_PushedBack):
+    """The caller has too much work waiting."""
 
 
 class NoAnswer(PiqueueError):

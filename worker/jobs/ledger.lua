@@ -1,8 +1,10 @@
 -- The ledger's atomic steps. Each script is this text followed by one call of a step.
--- KEYS: one job's keys, then the keys of all jobs; ARGV[1] is always the job's id.
-local META, ITEMS, RESULTS, DONE, LEASES, RUNG, ATTEMPTS, SUSPECTS, MODEL = unpack(KEYS, 1, 9)
-local OPEN, BACKLOG = KEYS[10], KEYS[11]
+-- KEYS: one job's keys, in the order of store.py; ARGV[1] is always the job's id.
+local META, ITEMS, RESULTS, DONE, LEASES, RUNG, ATTEMPTS, SUSPECTS, MODEL, DRAFT, IDS = unpack(KEYS)
 local JOB = ARGV[1]
+
+-- Unfinished items by job, as 'count owner', and their sums by owner and, under '*', of all.
+local OPEN, BACKLOG = 'piqueue:open', 'piqueue:backlog'
 
 local function now_ms()
   local time = redis.call('TIME')
@@ -13,11 +15,6 @@ local function number(field)
   return tonumber(redis.call('HGET', META, field)) or 0
 end
 
-local function chunk_size(chunk)
-  local items = number('chunk_items')
-  return math.min(items, number('total') - chunk * items)
-end
-
 local function tell(status)
   redis.call('PUBLISH', 'piqueue:events', JOB .. ' ' .. status)
 end
@@ -25,23 +22,26 @@ end
 -- Every key of a job dies with it.
 local function keep()
   local expires = redis.call('HGET', META, 'expires_ms')
-  for index = 1, 9 do redis.call('PEXPIREAT', KEYS[index], expires) end
+  for _, key in ipairs(KEYS) do redis.call('PEXPIREAT', key, expires) end
 end
 
 -- The items of a job that wait no longer leave the count of all waiting work.
 local function settle(count)
-  local left = tonumber(redis.call('HGET', OPEN, JOB))
+  local left, owner = string.match(redis.call('HGET', OPEN, JOB) or '', '^(%d+) (.*)$')
   if not left then return end
   local settled = math.min(count or left, left)
-  redis.call('DECRBY', BACKLOG, settled)
-  if settled == left then redis.call('HDEL', OPEN, JOB)
-  else redis.call('HINCRBY', OPEN, JOB, -settled) end
+  redis.call('HINCRBY', BACKLOG, '*', -settled)
+  if redis.call('HINCRBY', BACKLOG, owner, -settled) == 0 then
+    redis.call('HDEL', BACKLOG, owner)
+  end
+  if settled == tonumber(left) then redis.call('HDEL', OPEN, JOB)
+  else redis.call('HSET', OPEN, JOB, (left - settled) .. ' ' .. owner) end
 end
 
 local function finish(status)
   local unfinished = number('total') - number('succeeded') - number('failed')
   redis.call('HSET', META, 'status', status, 'finished_ms', now_ms(), 'cancelled', unfinished)
-  redis.call('DEL', LEASES, RUNG, ATTEMPTS, SUSPECTS)
+  redis.call('DEL', LEASES, RUNG, ATTEMPTS, SUSPECTS, DRAFT, IDS)
   settle()
   tell(status)
 end
@@ -63,18 +63,54 @@ local function top_up(window, chunks)
   return chunks
 end
 
+-- ARGV: id, then the fields of the record and their values. Items are added until `submit`.
+local function open_draft()
+  redis.call('HSET', META, unpack(ARGV, 2))
+  redis.call('HSET', META, 'status', 'draft', 'created_ms', now_ms(),
+    'expires_ms', now_ms() + number('ttl_ms'), 'total', 0, 'succeeded', 0, 'failed', 0,
+    'cancelled', 0)
+  keep()
+end
+
+-- ARGV: id, most items, then id and form of each item. An id that is there already is passed
+-- over. Gives the count of items, -1 where no draft is open, -2 where they would be too many.
+local function add()
+  if redis.call('HGET', META, 'status') ~= 'draft' or number('closed') == 1 then return -1 end
+  if number('total') + (#ARGV - 2) / 2 > tonumber(ARGV[2]) then return -2 end
+  for index = 3, #ARGV, 2 do
+    if redis.call('SADD', IDS, ARGV[index]) == 1 then
+      redis.call('RPUSH', DRAFT, ARGV[index + 1])
+      redis.call('HINCRBY', META, 'total', 1)
+    end
+  end
+  keep()
+  return number('total')
+end
+
+-- ARGV: id. No items are added from now on. Gives 0 where there is no draft.
+local function close()
+  if redis.call('HGET', META, 'status') ~= 'draft' then return 0 end
+  redis.call('HSET', META, 'closed', 1)
+  return 1
+end
+
 -- ARGV: id, window, then the fields of the record and their values. Gives the chunks to ring for.
 local function submit()
+  local status = redis.call('HGET', META, 'status')
   -- Sent again because the first answer was lost.
-  if redis.call('EXISTS', META) == 1 then return redis.call('ZRANGE', RUNG, 0, -1) end
+  if status and status ~= 'draft' then return redis.call('ZRANGE', RUNG, 0, -1) end
   redis.call('HSET', META, unpack(ARGV, 3))
-  redis.call('HSET', META, 'status', 'queued', 'created_ms', now_ms(),
-    'expires_ms', now_ms() + number('ttl_ms'), 'succeeded', 0, 'failed', 0, 'cancelled', 0,
-    'done_chunks', 0, 'next_chunk', 0)
-  redis.call('HSET', OPEN, JOB, number('total'))
-  redis.call('INCRBY', BACKLOG, number('total'))
+  redis.call('HSET', META, 'status', 'queued', 'expires_ms', now_ms() + number('ttl_ms'),
+    'succeeded', 0, 'failed', 0, 'cancelled', 0, 'done_chunks', 0, 'next_chunk', 0)
+  redis.call('HSETNX', META, 'created_ms', now_ms())
+  redis.call('DEL', DRAFT, IDS)
+  local owner = redis.call('HGET', META, 'owner')
+  redis.call('HSET', OPEN, JOB, number('total') .. ' ' .. owner)
+  redis.call('HINCRBY', BACKLOG, '*', number('total'))
+  redis.call('HINCRBY', BACKLOG, owner, number('total'))
   local chunks = top_up(tonumber(ARGV[2]), {})
   keep()
+  tell('queued')
   return chunks
 end
 
@@ -148,7 +184,18 @@ local function commit()
   end
   settle(ARGV[5] + ARGV[6])
   keep()
-  if redis.call('HINCRBY', META, 'done_chunks', 1) == number('chunk_count') then
+  -- What was finished in each ten seconds, for the rate of late.
+  local bucket = 'piqueue:rate:' .. math.floor(now_ms() / 10000)
+  redis.call('INCRBY', bucket, ARGV[5] + ARGV[6])
+  redis.call('EXPIRE', bucket, 90)
+  local done = redis.call('HINCRBY', META, 'done_chunks', 1)
+  local budget = tonumber(redis.call('HGET', META, 'max_failures'))
+  if budget and failed > budget then
+    redis.call('HSET', META, 'error', 'failure_budget')
+    finish('failed')
+    return {1}
+  end
+  if done == number('chunk_count') then
     if failed == 0 then finish('succeeded')
     elseif succeeded == 0 then finish('failed')
     else finish('partially_succeeded') end
@@ -195,7 +242,7 @@ end
 local function cancel()
   local status = redis.call('HGET', META, 'status')
   if not status then return 0 end
-  if status ~= 'queued' and status ~= 'running' then return 1 end
+  if status ~= 'draft' and status ~= 'queued' and status ~= 'running' then return 1 end
   if redis.call('ZCARD', LEASES) == 0 then finish('cancelled')
   else
     redis.call('HSET', META, 'status', 'cancelling')
@@ -209,7 +256,7 @@ end
 local function erase()
   if redis.call('EXISTS', META) == 0 then return 0 end
   settle()
-  for index = 1, 9 do redis.call('UNLINK', KEYS[index]) end
+  redis.call('UNLINK', unpack(KEYS))
   tell('erased')
   return 1
 end

@@ -13,6 +13,7 @@ from ulid import ULID
 class JobStatus(StrEnum):
     """Where a job stands; it only ever moves forward in this order."""
 
+    DRAFT = "draft"
     QUEUED = "queued"
     RUNNING = "running"
     CANCELLING = "cancelling"
@@ -24,7 +25,12 @@ class JobStatus(StrEnum):
     @property
     def done(self) -> bool:
         """Whether this status is a last one."""
-        return self not in (JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.CANCELLING)
+        return self in (
+            JobStatus.SUCCEEDED,
+            JobStatus.PARTIALLY_SUCCEEDED,
+            JobStatus.FAILED,
+            JobStatus.CANCELLED,
+        )
 
 
 class Lane(StrEnum):
@@ -64,12 +70,24 @@ class RejectionCode(StrEnum):
 
 @dataclass(frozen=True)
 class ItemSpec:
-    """One picture as submitted: fetched from `url`, or uploaded under `filename`."""
+    """One picture as submitted: fetched from `url`, or uploaded under `filename`.
+
+    `columns` come back with the result. `parent_index` is the item of the parent job that a retry
+    tries again.
+    """
 
     id: str
     url: str | None = None
     filename: str | None = None
     columns: dict[str, str] | None = None
+    parent_index: int | None = None
+
+    def to_row(self) -> list[Any]:
+        """Give the compact JSON form kept in Redis."""
+        row = [self.id, self.url, self.filename, self.columns, self.parent_index]
+        while row[-1] is None:
+            row.pop()
+        return row
 
 
 @dataclass(frozen=True)
@@ -144,6 +162,15 @@ class ModelRef:
 
 
 @dataclass(frozen=True)
+class CsvShape:
+    """How the table of a CSV submission was laid out, for results that repeat it untouched."""
+
+    header: tuple[str, ...]
+    url_column: str
+    id_column: str | None
+
+
+@dataclass(frozen=True)
 class Counts:
     """Items by state; they always add up to `total`."""
 
@@ -169,6 +196,7 @@ class Job:
     """A job as it stands in Redis; times are milliseconds since 1970 in UTC."""
 
     id: str
+    owner: str
     status: JobStatus
     model: ModelRef
     lane: Lane
@@ -181,6 +209,9 @@ class Job:
     name: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     failures: dict[str, int] = field(default_factory=dict)
+    parent_job: str | None = None
+    error: str | None = None
+    csv: CsvShape | None = None
 
     @property
     def chunk_count(self) -> int:
@@ -206,7 +237,7 @@ def unpack(packed: bytes) -> list[Any]:
 
 def pack_specs(specs: Sequence[ItemSpec]) -> bytes:
     """Compress the items of one chunk."""
-    return pack([[spec.id, spec.url, spec.filename, spec.columns] for spec in specs])
+    return pack([spec.to_row() for spec in specs])
 
 
 def unpack_specs(packed: bytes) -> list[ItemSpec]:

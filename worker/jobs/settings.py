@@ -56,9 +56,19 @@ class Settings(BaseSettings):
         25_000_000, ge=1, description="Size of one picture, uploaded or fetched"
     )
     max_request_bytes: int = Field(500_000_000, ge=1, description="Size of one request")
+    max_json_bytes: int = Field(
+        50_000_000, ge=1, description="Size of one JSON body, which is held in memory"
+    )
     max_pixels: int = Field(50_000_000, ge=1, description="Width x height of one picture")
     max_backlog_items: int = Field(
         5_000_000, ge=1, description="Items waiting in all jobs before new ones are answered 503"
+    )
+    quota_items: int = Field(
+        2_000_000, ge=1, description="Items one API key may have waiting before it is answered 429"
+    )
+    draft_ttl_s: int = Field(86400, ge=60, description="A draft is kept this long unless submitted")
+    idempotency_ttl_s: int = Field(
+        86400, ge=60, description="An Idempotency-Key is remembered this long"
     )
     job_ttl_s: int = Field(7 * 86400, ge=60, description="A job and its results are kept this long")
     sync_timeout_s: float = Field(
@@ -70,8 +80,14 @@ class Settings(BaseSettings):
     fetch_concurrency: int = Field(
         32, ge=1, description="Downloads one worker process runs at a time"
     )
+    fetch_per_host: int = Field(
+        16, ge=1, description="Downloads one worker process runs at a time from one host"
+    )
     fetch_allow_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = Field(
         (), description="Private ranges pictures may come from, such as 10.0.0.0/8, comma separated"
+    )
+    allow_no_keys: bool = Field(
+        False, description="Serve beyond this machine although no API key is set up"
     )
     log_json: bool = Field(True, description="Logs as JSON lines; false for people")
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from redis.exceptions import OutOfMemoryError, ReadOnlyError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
-from worker.jobs.errors import JobNotFound, LedgerUnavailable
+from worker.jobs.errors import JobNotDraft, JobNotFound, LedgerUnavailable, TooLarge
 from worker.jobs.models import ModelCard
 from worker.jobs.record import (
     Counts,
+    CsvShape,
     ItemResult,
     ItemSpec,
     Job,
@@ -38,9 +40,13 @@ WORKER_SILENT_S = 15
 # A job that was stored but not submitted within this time was abandoned by its client.
 UNSUBMITTED_TTL_S = 3600
 RESULTS_READ_CHUNKS = 16
+LIST_READ = 100
 MAX_BLIND_ATTEMPTS = 6
 
-_JOB_KEYS = ("meta", "in", "res", "done", "lease", "rung", "attempts", "suspects", "model")
+_JOB_KEYS = (
+    *("meta", "in", "res", "done", "lease", "rung", "attempts", "suspects", "model"),
+    *("draft", "ids"),
+)
 _OPEN = "piqueue:open"
 _BACKLOG = "piqueue:backlog"
 _WORKERS = "piqueue:workers"
@@ -53,13 +59,23 @@ class NewJob:
     """What the caller decides of a job; the store adds the rest."""
 
     id: str
+    owner: str
     model: ModelCard
-    lane: Lane
-    total: int
-    chunk_items: int
     ttl_s: int
     name: str | None = None
     metadata: Mapping[str, Any] | None = None
+    parent_job: str | None = None
+    csv: CsvShape | None = None
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What is known of a job once all its items are stored."""
+
+    lane: Lane
+    total: int
+    chunk_items: int
+    max_failures: int | None = None
 
 
 @dataclass(frozen=True)
@@ -119,7 +135,19 @@ class JobStore:
     def __init__(self, redis: Redis) -> None:
         # redis-py annotates answers as either awaited or not, so the client is untyped here.
         self._redis: Any = redis
-        steps = ("submit", "claim", "renew", "note", "commit", "recover", "cancel", "erase")
+        steps = (
+            "open_draft",
+            "add",
+            "close",
+            "submit",
+            "claim",
+            "renew",
+            "note",
+            "commit",
+            "recover",
+            "cancel",
+            "erase",
+        )
         self._scripts = {
             step: redis.register_script(f"{_LEDGER}\nreturn {step}()") for step in steps
         }
@@ -133,19 +161,24 @@ class JobStore:
 
     def _step(self, step: str, job_id: str, *args: str | bytes | float) -> Any:
         with ledger_errors():
-            return self._scripts[step](
-                keys=[*self._keys(job_id), _OPEN, _BACKLOG], args=[job_id, *args]
-            )
+            return self._scripts[step](keys=self._keys(job_id), args=[job_id, *args])
 
     def ping(self) -> None:
         """Raise LedgerUnavailable unless Redis answers."""
         with ledger_errors():
             self._redis.ping()
 
-    def backlog(self) -> int:
-        """Count the items of all jobs that have no result yet."""
+    def backlog(self, owner: str = "*") -> int:
+        """Count the items without a result, of one owner's jobs or of all."""
         with ledger_errors():
-            return int(self._redis.get(_BACKLOG) or 0)
+            return int(self._redis.hget(_BACKLOG, owner) or 0)
+
+    def rate_per_s(self) -> float:
+        """Give the items finished a second of late, all jobs together."""
+        with ledger_errors():
+            seconds, _ = self._redis.time()
+            buckets = [f"piqueue:rate:{seconds // 10 - ago}" for ago in range(1, 7)]
+            return sum(int(count or 0) for count in self._redis.mget(buckets)) / 60
 
     # Submitting: chunks first, the record last.
 
@@ -157,27 +190,109 @@ class JobStore:
             pipe.expire(key, UNSUBMITTED_TTL_S)
             pipe.execute()
 
-    def submit(self, job: NewJob) -> list[int]:
+    def submit(self, job: NewJob, shape: Shape) -> list[int]:
         """Make the stored chunks a job; gives the chunk indexes to ring for."""
-        fields: dict[str, str | int] = {
-            "model": job.model.name,
-            "version": job.model.version,
-            "sha256": job.model.sha256,
-            "lane": job.lane,
-            "total": job.total,
-            "chunk_items": job.chunk_items,
-            "chunk_count": -(-job.total // job.chunk_items),
-            "ttl_ms": job.ttl_s * 1000,
-            "metadata": json.dumps(job.metadata or {}),
+        fields = {
+            **self._header(job),
+            "lane": shape.lane,
+            "total": shape.total,
+            "chunk_items": shape.chunk_items,
+            "chunk_count": -(-shape.total // shape.chunk_items),
         }
-        if job.name is not None:
-            fields["name"] = job.name
+        if shape.max_failures is not None:
+            fields["max_failures"] = shape.max_failures
+        ring = self._step("submit", job.id, self.window(), *_flat(fields))
+        self._list(job)
+        return [int(chunk) for chunk in ring]
+
+    # Drafts: items are added as often as needed, then submitted as a whole.
+
+    def open_draft(self, job: NewJob, options: Mapping[str, Any]) -> None:
+        """Begin a draft; `options` are given back by `draft_options`."""
+        fields = {**self._header(job), "lane": Lane.BULK, "chunk_items": 1}
+        self._step("open_draft", job.id, *_flat({**fields, "options": json.dumps(options)}))
+        self._list(job)
+
+    def add(self, job_id: str, specs: Sequence[ItemSpec], max_items: int) -> int:
+        """Add items to a draft, those whose id it has already excepted; gives its item count.
+
+        Raises:
+            JobNotDraft: the job is submitted, or about to be.
+            TooLarge: the draft would hold more than `max_items`.
+        """
+        forms = [part for spec in specs for part in (spec.id, json.dumps(spec.to_row()))]
+        count = int(self._step("add", job_id, max_items, *forms))
+        if count == -1:
+            raise JobNotDraft(f"{job_id} is not a draft any more, so it takes no more items")
+        if count == -2:
+            raise TooLarge(f"a job may hold {max_items} items")
+        return count
+
+    def close_draft(self, job_id: str) -> dict[str, Any]:
+        """Take no more items; gives the options of the draft.
+
+        Raises:
+            JobNotDraft: it is submitted already.
+        """
+        if not self._step("close", job_id):
+            raise JobNotDraft(f"{job_id} is not a draft: it was submitted already")
+        with ledger_errors():
+            options: dict[str, Any] = json.loads(
+                self._redis.hget(self._key(job_id, "meta"), "options")
+            )
+        return options
+
+    def draft_items(self, job_id: str, step: int) -> Iterator[list[ItemSpec]]:
+        """Read the items of a draft, `step` at a time."""
+        for start in count(0, step):
+            with ledger_errors():
+                rows = self._redis.lrange(self._key(job_id, "draft"), start, start + step - 1)
+            if not rows:
+                return
+            yield [ItemSpec(*json.loads(row)) for row in rows]
+
+    def _header(self, job: NewJob) -> dict[str, Any]:
         with ledger_errors():
             self._redis.set(
                 self._key(job.id, "model"), job.model.model_dump_json(), ex=UNSUBMITTED_TTL_S
             )
-        pairs = [part for field in fields.items() for part in field]
-        return [int(chunk) for chunk in self._step("submit", job.id, self.window(), *pairs)]
+        optional = {
+            "name": job.name,
+            "parent_job": job.parent_job,
+            "csv": job.csv and json.dumps([job.csv.header, job.csv.url_column, job.csv.id_column]),
+        }
+        return {
+            "owner": job.owner,
+            "model": job.model.name,
+            "version": job.model.version,
+            "sha256": job.model.sha256,
+            "ttl_ms": job.ttl_s * 1000,
+            "metadata": json.dumps(job.metadata or {}),
+            **{field: value for field, value in optional.items() if value is not None},
+        }
+
+    def _list(self, job: NewJob) -> None:
+        """Put a job on its owner's list."""
+        with ledger_errors():
+            self._redis.zadd(_list_key(job.owner), {job.id: 0})
+
+    def jobs(self, owner: str, before: str | None = None) -> Iterator[Job]:
+        """Read an owner's jobs, newest first, or only those older than the job `before`."""
+        end = "+" if before is None else f"({before}"
+        while True:
+            with ledger_errors():
+                ids = self._redis.zrange(
+                    _list_key(owner), end, "-", desc=True, bylex=True, offset=0, num=LIST_READ
+                )
+            for job_id in (raw.decode() for raw in ids):
+                try:
+                    yield self.job(job_id)
+                except JobNotFound:
+                    with ledger_errors():
+                        self._redis.zrem(_list_key(owner), job_id)
+            if len(ids) < LIST_READ:
+                return
+            end = f"({ids[-1].decode()}"
 
     # Working: claim, renew, note, commit.
 
@@ -302,7 +417,7 @@ class JobStore:
             pipe.zrange(self._key(job_id, "lease"), 0, -1)
             meta, leased = pipe.execute()
         if not meta:
-            raise JobNotFound(f"no job {job_id}: it never was, was deleted or has expired")
+            raise JobNotFound(job_id)
         return _job(job_id, {k.decode(): v.decode() for k, v in meta.items()}, leased)
 
     def model(self, job_id: str) -> ModelCard:
@@ -310,7 +425,7 @@ class JobStore:
         with ledger_errors():
             card = self._redis.get(self._key(job_id, "model"))
         if card is None:
-            raise JobNotFound(f"no job {job_id}: it never was, was deleted or has expired")
+            raise JobNotFound(job_id)
         return ModelCard.model_validate_json(card)
 
     def results(self, job: Job, start_index: int = 0) -> Iterator[StoredResult]:
@@ -336,12 +451,12 @@ class JobStore:
     def cancel(self, job_id: str) -> None:
         """Stop a job; results it has stay. Raises JobNotFound."""
         if not self._step("cancel", job_id):
-            raise JobNotFound(f"no job {job_id}: it never was, was deleted or has expired")
+            raise JobNotFound(job_id)
 
     def erase(self, job_id: str) -> None:
         """Remove a job with its items and results. Raises JobNotFound."""
         if not self._step("erase", job_id):
-            raise JobNotFound(f"no job {job_id}: it never was, was deleted or has expired")
+            raise JobNotFound(job_id)
 
     def abandon(self, job_id: str) -> None:
         """Remove what was stored of a job that is not going to be submitted."""
@@ -349,14 +464,24 @@ class JobStore:
             self._redis.unlink(*self._keys(job_id))
 
 
+def _flat(fields: Mapping[str, Any]) -> list[Any]:
+    return [part for pair in fields.items() for part in pair]
+
+
+def _list_key(owner: str) -> str:
+    return f"piqueue:jobs:{owner}"
+
+
 def _job(job_id: str, meta: Mapping[str, str], leased: Sequence[bytes]) -> Job:
     def maybe(field: str) -> int | None:
         return int(meta[field]) if field in meta else None
 
+    csv = json.loads(meta["csv"]) if "csv" in meta else None
     total, chunk_items = int(meta["total"]), int(meta["chunk_items"])
     running = sum(min(chunk_items, total - int(chunk) * chunk_items) for chunk in leased)
     return Job(
         id=job_id,
+        owner=meta["owner"],
         status=JobStatus(meta["status"]),
         model=ModelRef(meta["model"], meta["version"], meta["sha256"]),
         lane=Lane(meta["lane"]),
@@ -379,4 +504,7 @@ def _job(job_id: str, meta: Mapping[str, str], leased: Sequence[bytes]) -> Job:
             for field, count in meta.items()
             if field.startswith("failure:")
         },
+        parent_job=meta.get("parent_job"),
+        error=meta.get("error"),
+        csv=CsvShape(tuple(csv[0]), *csv[1:]) if csv else None,
     )

@@ -20,7 +20,7 @@ from worker.jobs.record import (
     Stage,
     new_job_id,
 )
-from worker.jobs.store import Claim, JobStore, NewJob
+from worker.jobs.store import Claim, JobStore, NewJob, Shape
 
 MODEL = ModelCard(
     name="scenes",
@@ -41,11 +41,11 @@ def store(redis_client: Redis) -> JobStore:
 
 
 def submit(store: JobStore, total: int, chunk_items: int = 10) -> tuple[str, list[int]]:
-    job = NewJob(new_job_id(), MODEL, Lane.BULK, total, chunk_items, ttl_s=3600)
+    job = NewJob(new_job_id(), "anyone", MODEL, ttl_s=3600)
     specs = [ItemSpec(f"id-{index}", f"http://h/{index}") for index in range(total)]
     for chunk, start in enumerate(range(0, total, chunk_items)):
         store.put_chunk(job.id, chunk, specs[start : start + chunk_items])
-    return job.id, store.submit(job)
+    return job.id, store.submit(job, Shape(Lane.BULK, total, chunk_items))
 
 
 def claim(store: JobStore, job_id: str, chunk: int, lease_s: float = 30) -> Claim:
@@ -305,9 +305,10 @@ def test_a_job_that_expired_unfinished_leaves_the_backlog(
 
 
 def test_a_submission_that_is_repeated_by_a_retry_counts_once(store: JobStore) -> None:
-    job = NewJob(new_job_id(), MODEL, Lane.BULK, 10, 10, ttl_s=3600)
+    job = NewJob(new_job_id(), "anyone", MODEL, ttl_s=3600)
+    shape = Shape(Lane.BULK, total=10, chunk_items=10)
     store.put_chunk(job.id, 0, [ItemSpec(str(index), "http://h/") for index in range(10)])
-    assert store.submit(job) == store.submit(job) == [0]
+    assert store.submit(job, shape) == store.submit(job, shape) == [0]
     assert store.backlog() == 10
 
 
@@ -325,11 +326,9 @@ def test_one_worker_a_term_is_elected_to_sweep(store: JobStore) -> None:
 
 def test_a_job_keeps_its_name_metadata_and_model(store: JobStore) -> None:
     metadata = {"order": 7, "tags": ["a", None], "höhe": 1.5}
-    job = NewJob(
-        new_job_id(), MODEL, Lane.INTERACTIVE, 1, 1, ttl_s=60, name="März", metadata=metadata
-    )
+    job = NewJob(new_job_id(), "me", MODEL, ttl_s=60, name="März", metadata=metadata)
     store.put_chunk(job.id, 0, [ItemSpec("a", "http://h/", columns={"price": "9.90"})])
-    store.submit(job)
+    store.submit(job, Shape(Lane.INTERACTIVE, total=1, chunk_items=1))
     read = store.job(job.id)
     assert (read.name, read.metadata, read.lane) == ("März", metadata, Lane.INTERACTIVE)
     assert read.model.sha256 == MODEL.sha256

@@ -1,0 +1,29 @@
+"""Who is calling: the owner of the API key, or anyone while no key is set up."""
+
+from typing import Annotated
+
+from fastapi import Depends
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from api.services import ServicesDep
+from worker.jobs.errors import Unauthorized
+from worker.jobs.keys import ANYONE
+
+_bearer = HTTPBearer(auto_error=False, description="An API key, once one is set up")
+
+
+def _owner(
+    services: ServicesDep,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+) -> str:
+    if credentials is not None:
+        key = services.keys.find(credentials.credentials)
+        if key is None:
+            raise Unauthorized("this API key is not known: it was mistyped or revoked")
+        return key.owner
+    if services.keys.all():
+        raise Unauthorized("send an API key: Authorization: Bearer pq_…")
+    return ANYONE
+
+
+OwnerDep = Annotated[str, Depends(_owner)]

@@ -1,0 +1,179 @@
+"""Taking in a submission: each item is checked and stored as it comes, the job is made last."""
+
+import hashlib
+import json
+from array import array
+from itertools import pairwise
+from types import TracebackType
+from typing import Self
+
+from api.admission import check_room, item_problem
+from api.schemas import JobOptions
+from api.services import Services
+from worker.jobs.errors import LISTED_PROBLEMS, ItemProblem, ItemsRefused, JobRefused, TooLarge
+from worker.jobs.record import CsvShape, ItemSpec, Job, Lane, new_job_id
+from worker.jobs.store import NewJob, Shape
+
+# Jobs up to this size go ahead of bulk work,
+INTERACTIVE_ITEMS = 64
+# and are cut into this many chunks, so that several threads score one at once.
+SMALL_JOB_CHUNKS = 4
+
+
+class Intake:
+    """One submission; leaving its block before `finish` forgets all that was stored of it.
+
+    With `keep` false it is only checked. With `draft_id` it submits that draft, which stays.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        owner: str,
+        options: JobOptions,
+        *,
+        keep: bool = True,
+        parent_job: str | None = None,
+        draft_id: str | None = None,
+    ) -> None:
+        self.count = 0
+        self.job_id = draft_id or new_job_id()
+        self._services = services
+        self._owner = owner
+        self._options = options
+        self._keep = keep
+        self._parent_job = parent_job
+        self._csv: CsvShape | None = None
+        self._model = services.catalog.resolve(options.model)
+        self._forget = keep and draft_id is None
+        self._problems: list[ItemProblem] = []
+        self._problem_count = 0
+        self._chunk_items = services.settings.chunk_items
+        self._chunks_put = 0
+        self._pending: list[ItemSpec] = []
+        # Eight bytes an item, so that a million ids are compared in little memory.
+        self._id_hashes = array("q")
+        self._digest = hashlib.sha256(options.model_dump_json().encode())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._forget:
+            self._services.store.abandon(self.job_id)
+            self._services.blobs.erase(self.job_id)
+
+    @property
+    def fingerprint(self) -> str:
+        """Give a hash of the options and all items so far."""
+        return self._digest.hexdigest()
+
+    def shaped(self, csv: CsvShape) -> None:
+        """Note how the table that the items come from is laid out."""
+        self._csv = csv
+
+    def refuse(self, detail: str, item_id: str | None = None) -> None:
+        """Count the next item as unfit; the submission will be refused, naming it."""
+        self._refuse(ItemProblem(self.count, item_id, detail))
+        self.count += 1
+
+    def add(self, spec: ItemSpec, payload: bytes | None = None) -> None:
+        """Take the next item: of a URL, or with its payload.
+
+        Raises:
+            TooLarge: the job would hold too many items.
+        """
+        settings = self._services.settings
+        if self.count >= settings.max_items:
+            raise TooLarge(f"a job may hold {settings.max_items} items: send the rest as another")
+        problem = item_problem(spec, payload, settings.max_item_bytes)
+        if problem is not None:
+            self.refuse(problem, spec.id)
+            return
+        self.count += 1
+        self._id_hashes.append(hash(spec.id))
+        self._digest.update(json.dumps(spec.to_row()).encode())
+        if payload is not None:
+            self._digest.update(hashlib.sha256(payload).digest())
+        if self._problem_count:
+            return
+        if payload is not None and self._keep:
+            self._services.blobs.put(self.job_id, spec.id, payload, settings.job_ttl_s)
+        self._pending.append(spec)
+        if self.count > INTERACTIVE_ITEMS:
+            self._put_chunks()
+
+    def finish(self) -> Job:
+        """Make the job: its record, then the doorbell.
+
+        Raises:
+            PiqueueError: the submission is refused.
+        """
+        self.check()
+        services, store = self._services, self._services.store
+        small = self.count <= INTERACTIVE_ITEMS
+        if small:
+            self._chunk_items = min(self._chunk_items, -(-self.count // SMALL_JOB_CHUNKS))
+        self._put_chunks(last=True)
+        lane = self._options.priority or (Lane.INTERACTIVE if small else Lane.BULK)
+        shape = Shape(lane, self.count, self._chunk_items, self._options.budget(self.count))
+        ring = store.submit(self.new_job(), shape)
+        self._forget = False
+        services.bell.ring(self.job_id, ring, lane)
+        return store.job(self.job_id)
+
+    def check(self) -> None:
+        """Refuse the submission if anything is wrong with it as a whole.
+
+        Raises:
+            PiqueueError: it is empty, has unfit items or ids that are the same, or is too much.
+        """
+        if not self.count:
+            raise JobRefused("the job has no items")
+        if not self._problem_count:
+            self._find_same_ids()
+        if self._problem_count:
+            raise ItemsRefused(self._problems, self._problem_count)
+        check_room(self._services, self._owner, self.count)
+
+    def new_job(self) -> NewJob:
+        """Give what the store needs to know of the job besides its items."""
+        return NewJob(
+            id=self.job_id,
+            owner=self._owner,
+            model=self._model,
+            ttl_s=self._options.expires_in_s or self._services.settings.job_ttl_s,
+            name=self._options.name,
+            metadata=self._options.metadata,
+            parent_job=self._parent_job,
+            csv=self._csv,
+        )
+
+    def _refuse(self, problem: ItemProblem) -> None:
+        self._problem_count += 1
+        if len(self._problems) < LISTED_PROBLEMS:
+            self._problems.append(problem)
+
+    def _find_same_ids(self) -> None:
+        if all(one != next_one for one, next_one in pairwise(sorted(self._id_hashes))):
+            return
+        first_index: dict[int, int] = {}
+        for index, hashed in enumerate(self._id_hashes):
+            first = first_index.setdefault(hashed, index)
+            if first != index:
+                detail = f"item {first} has the same id: ids must differ"
+                self._refuse(ItemProblem(index, None, detail))
+
+    def _put_chunks(self, *, last: bool = False) -> None:
+        size = self._chunk_items
+        while len(self._pending) >= size or (last and self._pending):
+            if self._keep:
+                specs = self._pending[:size]
+                self._services.store.put_chunk(self.job_id, self._chunks_put, specs)
+            del self._pending[:size]
+            self._chunks_put += 1

@@ -1,0 +1,49 @@
+"""The tutorial's way, as a baseline: FastAPI, and Keras `predict` on one picture a request."""
+
+import argparse
+import io
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated
+
+import keras
+import numpy as np
+import uvicorn
+from fastapi import FastAPI, File, UploadFile
+from PIL import Image
+
+from model.card import load_card
+from worker.jobs.settings import ARTIFACTS_PATH
+
+
+def create_app(artifact: Path, port: int) -> FastAPI:
+    """Load the Keras model of `artifact` once; print `port` when the app is ready."""
+    card = load_card(artifact)
+    network = keras.models.load_model(artifact / card.files["keras"].path, compile=False)
+    height, width = card.input_size
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        network.predict(np.zeros((1, height, width, 3), np.uint8), verbose=0)
+        print(port, flush=True)
+        yield
+
+    app = FastAPI(lifespan=lifespan)
+
+    @app.post("/scorefile/")
+    def score_file(file: Annotated[UploadFile, File()]) -> dict[str, float]:
+        picture = Image.open(io.BytesIO(file.file.read())).convert("RGB").resize((width, height))
+        scores = network.predict(np.asarray(picture)[np.newaxis], verbose=0)[0]
+        return dict(zip(card.labels, scores.tolist(), strict=True))
+
+    return app
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--artifact", type=Path, default=ARTIFACTS_PATH / "scenes" / "1")
+    listener = socket.create_server(("127.0.0.1", 0))
+    app = create_app(parser.parse_args().artifact, listener.getsockname()[1])
+    uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])

@@ -1,0 +1,94 @@
+"""A real HTTP server in a thread of its own, for tests; it notes what it saw."""
+
+import asyncio
+import ssl
+import threading
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from aiohttp import web
+
+Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One request; `target` is the path and query exactly as sent."""
+
+    target: str
+    headers: Mapping[str, str]
+    connection: object
+
+
+class Site:
+    """Answers a path with the coroutine given for it, and any other with its path as the body.
+
+    `most_open` counts the requests that were being answered at once.
+    """
+
+    def __init__(
+        self,
+        answers: Mapping[str, Answer] | None = None,
+        host: str = "127.0.0.1",
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self.requests: list[Seen] = []
+        self.open = 0
+        self.most_open = 0
+        self.port = 0
+        self._answers = answers or {}
+        self._host = host
+        self._tls = tls
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+
+    def url(self, path: str = "/", host: str | None = None) -> str:
+        """Give the URL of `path`, reaching this server by `host` if that is named."""
+        scheme = "https" if self._tls else "http"
+        return f"{scheme}://{host or self._host}:{self.port}{path}"
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Run `function` in the server's event loop."""
+        self._loop.call_soon_threadsafe(function)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _start(self) -> None:
+        server = web.Server(self._answer, handler_cancellation=True)
+        self._runner = web.ServerRunner(server, shutdown_timeout=0)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, self._host, 0, ssl_context=self._tls).start()
+        self.port = int(self._runner.addresses[0][1])
+
+    async def _stop(self) -> None:
+        await self._runner.cleanup()
+        await self._loop.shutdown_default_executor()
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        assert request.transport is not None
+        peer = request.transport.get_extra_info("peername")
+        self.requests.append(Seen(request.raw_path, request.headers.copy(), peer))
+        self.open += 1
+        self.most_open = max(self.most_open, self.open)
+        try:
+            if answer := self._answers.get(request.path):
+                return await answer(request)
+            return web.Response(text=request.path)
+        finally:
+            self.open -= 1

@@ -1,0 +1,60 @@
+"""Idempotency keys: a submission that is sent again gives the job it gave before."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from redis import Redis
+
+from worker.jobs.errors import IdempotencyInFlight
+from worker.jobs.store import ledger_errors
+
+# A submission whose API process died frees its key after this long.
+IN_FLIGHT_TTL_S = 600
+_IN_FLIGHT = b"in flight"
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What an idempotency key was used for before."""
+
+    fingerprint: str
+    job_id: str
+
+
+class IdempotencyKeys:
+    """Keys by owner, remembered for `ttl_s`."""
+
+    def __init__(self, redis: Redis, ttl_s: int) -> None:
+        self._redis: Any = redis
+        self._ttl_s = ttl_s
+
+    @staticmethod
+    def _key(owner: str, key: str) -> str:
+        return f"piqueue:idempotency:{owner}:{hashlib.sha256(key.encode()).hexdigest()}"
+
+    def begin(self, owner: str, key: str) -> Replay | None:
+        """Take a key, or give what it was used for.
+
+        Raises:
+            IdempotencyInFlight: a submission with this key is being taken in right now.
+        """
+        name = self._key(owner, key)
+        with ledger_errors():
+            before = self._redis.set(name, _IN_FLIGHT, nx=True, get=True, ex=IN_FLIGHT_TTL_S)
+        if before is None:
+            return None
+        if before == _IN_FLIGHT:
+            raise IdempotencyInFlight("a submission with this Idempotency-Key is still running")
+        return Replay(*before.decode().split())
+
+    def finish(self, owner: str, key: str, replay: Replay) -> None:
+        """Remember what the key was used for."""
+        with ledger_errors():
+            value = f"{replay.fingerprint} {replay.job_id}"
+            self._redis.set(self._key(owner, key), value, ex=self._ttl_s)
+
+    def release(self, owner: str, key: str) -> None:
+        """Free a key whose submission came to nothing."""
+        with ledger_errors():
+            self._redis.delete(self._key(owner, key))
