@@ -1,14 +1,12 @@
 """What is refused at the door: unfit URLs, files that are no pictures, work beyond what fits."""
 
-from urllib.parse import urlsplit
-
 from api.services import Services
+from api.urls import url_problem
 from worker.jobs.errors import OverQuota, QueueFull
 from worker.jobs.keys import ANYONE
 from worker.jobs.record import ItemSpec
 from worker.jobs.store import JobStore
 
-MAX_URL_CHARS = 4096
 SNIFF_BYTES = 16
 MAX_RETRY_AFTER_S = 300
 RETRY_UNKNOWN_S = 30
@@ -33,28 +31,6 @@ def looks_like_image(head: bytes) -> bool:
     webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
     avif = head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis", b"mif1", b"miaf")
     return webp or avif
-
-
-def url_problem(url: str) -> str | None:
-    """Say what is wrong with a URL, or None; nothing is looked up or dialled."""
-    if len(url) > MAX_URL_CHARS:
-        return f"the URL is longer than {MAX_URL_CHARS} characters"
-    if any(ord(char) <= 32 or ord(char) == 127 for char in url):
-        return "the URL has spaces or control characters: percent-encode them"
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        return f"not a URL: {error}"
-    if parts.scheme not in ("http", "https"):
-        return "the URL must begin with http:// or https://"
-    if not parts.hostname:
-        return "the URL names no host"
-    if parts.username is not None or parts.password is not None:
-        return "the URL holds a user name or password: leave them out"
-    if port == 0:
-        return "port 0 cannot be connected to"
-    return None
 
 
 def item_problem(spec: ItemSpec, payload: bytes | None, max_bytes: int) -> str | None:

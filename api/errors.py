@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from api.request_id import current_request_id
 from api.schemas import Problem
 from worker.jobs import errors
 from worker.jobs.errors import PiqueueError
@@ -26,6 +27,12 @@ STATUS: dict[type[PiqueueError], tuple[int, str]] = {
     errors.ItemsRefused: (422, "items_refused"),
     errors.UnsupportedBody: (415, "unsupported_body"),
     errors.TooLarge: (413, "too_large"),
+    errors.ParameterInvalid: (422, "parameter_invalid"),
+    errors.NotAcceptable: (406, "not_acceptable"),
+    errors.FormatUnavailable: (501, "format_unavailable"),
+    errors.JobNotDone: (409, "job_not_done"),
+    errors.ParentGone: (409, "parent_gone"),
+    errors.WebhookNotFound: (404, "webhook_not_found"),
     errors.JobNotDraft: (409, "job_not_draft"),
     errors.IdempotencyMismatch: (422, "idempotency_mismatch"),
     errors.IdempotencyInFlight: (409, "idempotency_in_flight"),
@@ -60,6 +67,7 @@ def problem(
         status=status,
         code=code,
         detail=detail,
+        request_id=current_request_id(),
         **extra,
     )
     content = body.model_dump(exclude_none=True)

@@ -1,11 +1,13 @@
-"""Whether the service is up and what it offers: /healthz, /readyz, /models."""
+"""Whether the service is up and what it offers: /healthz, /readyz, /models, /limits."""
 
 from fastapi import APIRouter
 
+from api.auth import OwnerDep
 from api.errors import problems
-from api.schemas import Health, ModelCardOut
+from api.schemas import Health, LimitsOut, ModelCardOut
 from api.services import ServicesDep
 from worker.jobs.errors import NotReady
+from worker.jobs.keys import ANYONE
 
 router = APIRouter(tags=["service"])
 
@@ -41,3 +43,21 @@ def models(services: ServicesDep) -> list[ModelCardOut]:
         )
         for card in services.catalog.all()
     ]
+
+
+@router.get("/limits", responses=problems(401, 503))
+def limits(services: ServicesDep, owner: OwnerDep) -> LimitsOut:
+    """Say how much one may send, and how much of one's quota is used."""
+    settings, store = services.settings, services.store
+    return LimitsOut(
+        max_items=settings.max_items,
+        max_files=settings.max_files,
+        max_item_bytes=settings.max_item_bytes,
+        max_request_bytes=settings.max_request_bytes,
+        max_json_bytes=settings.max_json_bytes,
+        max_pixels=settings.max_pixels,
+        job_ttl_s=settings.job_ttl_s,
+        quota_items=None if owner == ANYONE else settings.quota_items,
+        waiting_items=store.backlog(owner),
+        rate_per_s=round(store.rate_per_s(), 1),
+    )

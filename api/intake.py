@@ -10,6 +10,7 @@ from typing import Self
 from api.admission import check_room, item_problem
 from api.schemas import JobOptions
 from api.services import Services
+from api.table import Layout
 from worker.jobs.errors import LISTED_PROBLEMS, ItemProblem, ItemsRefused, JobRefused, TooLarge
 from worker.jobs.record import CsvShape, ItemSpec, Job, Lane, new_job_id
 from worker.jobs.store import NewJob, Shape
@@ -44,6 +45,7 @@ class Intake:
         self._keep = keep
         self._parent_job = parent_job
         self._csv: CsvShape | None = None
+        self._layout = Layout()
         self._model = services.catalog.resolve(options.model)
         self._forget = keep and draft_id is None
         self._problems: list[ItemProblem] = []
@@ -92,6 +94,8 @@ class Intake:
         if self.count >= settings.max_items:
             raise TooLarge(f"a job may hold {settings.max_items} items: send the rest as another")
         problem = item_problem(spec, payload, settings.max_item_bytes)
+        if problem is None and self._csv is None:
+            problem = self._layout.add(spec)
         if problem is not None:
             self.refuse(problem, spec.id)
             return
@@ -151,7 +155,8 @@ class Intake:
             name=self._options.name,
             metadata=self._options.metadata,
             parent_job=self._parent_job,
-            csv=self._csv,
+            csv=self._csv or self._layout.shape(),
+            webhook_url=self._options.webhook_url,
         )
 
     def _refuse(self, problem: ItemProblem) -> None:

@@ -1,7 +1,5 @@
 """The routes of jobs: submit, read, cancel, delete."""
 
-import base64
-import binascii
 import re
 from itertools import islice
 from typing import Annotated, Any
@@ -9,24 +7,26 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
+from api import cursors
 from api.auth import OwnerDep
+from api.cursors import MAX_PAGE_ITEMS, PAGE_ITEMS
 from api.errors import problems
+from api.ownership import own_job
+from api.results import first_results
 from api.schemas import (
+    DraftItemOut,
+    DraftItemsPage,
     ItemIn,
     JobIn,
     JobOptions,
     JobOut,
     JobsPage,
-    ResultOut,
-    ResultsPage,
 )
 from api.services import Services, ServicesDep
 from api.submission import add_to_draft, open_draft, reading, submit_draft, take_in
-from worker.jobs.errors import CursorInvalid, JobNotFound
+from worker.jobs.errors import JobNotDraft
 from worker.jobs.record import Job, JobStatus
 
-PAGE_ITEMS = 100
-MAX_PAGE_ITEMS = 1000
 MAX_WAIT_S = 60
 POLL_S = 1
 
@@ -98,10 +98,29 @@ async def add_items(
     job_id: str, request: Request, services: ServicesDep, owner: OwnerDep
 ) -> JobOut:
     """Add items to a draft; an item whose id it has already is passed over."""
-    draft = await run_in_threadpool(_own_job, services, owner, job_id)
+    draft = await run_in_threadpool(own_job, services, owner, job_id)
     async with reading(request, services) as submission:
         job = await run_in_threadpool(add_to_draft, services, draft, submission.feed)
     return JobOut.of(job)
+
+
+@router.get("/jobs/{job_id}/items", responses=problems(400, 401, 404, 409, 503))
+def list_draft_items(
+    job_id: str,
+    services: ServicesDep,
+    owner: OwnerDep,
+    cursor: Annotated[str | None, Query(description="`next_cursor` of the page before")] = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE_ITEMS)] = PAGE_ITEMS,
+) -> DraftItemsPage:
+    """List the items a draft has, so that an upload that broke off sends only the rest."""
+    if own_job(services, owner, job_id).status is not JobStatus.DRAFT:
+        raise JobNotDraft(f"{job_id} is not a draft any more: read its results")
+    start = 0 if cursor is None else cursors.index(cursor)
+    specs = next(services.store.draft_items(job_id, limit + 1, start), [])
+    return DraftItemsPage(
+        items=[DraftItemOut(id=spec.id) for spec in specs[:limit]],
+        next_cursor=cursors.to_index(start + limit) if len(specs) > limit else None,
+    )
 
 
 @router.post(
@@ -120,7 +139,7 @@ async def submit_drafted_job(
     prefer: Annotated[str | None, Header(description="`wait=20`: answer when done")] = None,
 ) -> JobOut:
     """Submit a draft to be scored."""
-    await run_in_threadpool(_own_job, services, owner, job_id)
+    await run_in_threadpool(own_job, services, owner, job_id)
     job = await run_in_threadpool(submit_draft, services, owner, job_id)
     return await _answer_when_done(services, job, response, prefer)
 
@@ -134,14 +153,14 @@ def list_jobs(
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE_ITEMS)] = PAGE_ITEMS,
 ) -> JobsPage:
     """List your jobs, newest first."""
-    before = None if cursor is None else _from_cursor("job", cursor)
+    before = None if cursor is None else cursors.job_id(cursor)
     jobs = (
         job for job in services.store.jobs(owner, before) if status is None or job.status == status
     )
     page = list(islice(jobs, limit + 1))
     return JobsPage(
         jobs=[JobOut.of(job) for job in page[:limit]],
-        next_cursor=_cursor("job", page[limit - 1].id) if len(page) > limit else None,
+        next_cursor=cursors.to_job(page[limit - 1].id) if len(page) > limit else None,
     )
 
 
@@ -165,7 +184,7 @@ async def read_job(
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Any:
     """Read where a job stands; once it is done, with its first 100 results."""
-    job = await run_in_threadpool(_own_job, services, owner, job_id)
+    job = await run_in_threadpool(own_job, services, owner, job_id)
     if wait and not job.status.done:
         job = await services.waiters.wait_done(services.store, job_id, wait)
     tag = _etag(job, results)
@@ -176,23 +195,6 @@ async def read_job(
     return await _show(services, job) if results else JobOut.of(job)
 
 
-@router.get(
-    "/jobs/{job_id}/results",
-    response_model_exclude_unset=True,
-    responses=problems(400, 401, 404, 503),
-)
-def read_results(
-    job_id: str,
-    services: ServicesDep,
-    owner: OwnerDep,
-    cursor: Annotated[str | None, Query(description="`next_cursor` of the page before")] = None,
-    limit: Annotated[int, Query(ge=1, le=MAX_PAGE_ITEMS)] = PAGE_ITEMS,
-) -> ResultsPage:
-    """Read the finished items, a page at a time; works while the job runs and after."""
-    start = 0 if cursor is None else int(_from_cursor("index", cursor))
-    return _page(services, _own_job(services, owner, job_id), start, limit)
-
-
 @router.post(
     "/jobs/{job_id}/cancel",
     status_code=202,
@@ -200,7 +202,7 @@ def read_results(
 )
 def cancel_job(job_id: str, response: Response, services: ServicesDep, owner: OwnerDep) -> JobOut:
     """Stop a job; what is being scored right now still ends, and results stay."""
-    _own_job(services, owner, job_id)
+    own_job(services, owner, job_id)
     services.store.cancel(job_id)
     job = services.store.job(job_id)
     response.headers.update(_retry_after(job))
@@ -210,22 +212,9 @@ def cancel_job(job_id: str, response: Response, services: ServicesDep, owner: Ow
 @router.delete("/jobs/{job_id}", status_code=204, responses=problems(401, 404, 503))
 def delete_job(job_id: str, services: ServicesDep, owner: OwnerDep) -> None:
     """Stop a job and erase it with its pictures and results."""
-    _own_job(services, owner, job_id)
+    own_job(services, owner, job_id)
     services.store.erase(job_id)
     services.blobs.erase(job_id)
-
-
-def _own_job(services: Services, owner: str, job_id: str) -> Job:
-    """Read a job of this owner's; another's is as if it were not there."""
-    job = services.store.job(job_id)
-    if job.owner != owner:
-        raise JobNotFound(job_id)
-    return job
-
-
-def first_result(services: Services, job: Job) -> ResultOut | None:
-    """Give the result of the first item, if it has one."""
-    return next(iter(_page(services, job, 0, 1).items), None)
 
 
 async def _answer_when_done(
@@ -246,8 +235,7 @@ async def _answer_when_done(
 async def _show(services: Services, job: Job) -> JobOut:
     if not job.status.done:
         return JobOut.of(job)
-    page = await run_in_threadpool(_page, services, job, 0, PAGE_ITEMS)
-    return JobOut.of(job, page.items)
+    return JobOut.of(job, await run_in_threadpool(first_results, services, job))
 
 
 def _retry_after(job: Job) -> dict[str, str]:
@@ -261,26 +249,3 @@ def _etag(job: Job, results: bool) -> str:
         f'W/"{job.status}-{counts.total}-{counts.running}-{counts.succeeded}-{counts.failed}'
         f'-{int(results)}"'
     )
-
-
-def _page(services: Services, job: Job, start_index: int, limit: int) -> ResultsPage:
-    model = services.store.model(job.id)
-    stored = list(islice(services.store.results(job, start_index), limit + 1))
-    items = [ResultOut.of(result, model) for result in stored[:limit]]
-    if len(stored) <= limit:
-        return ResultsPage(items=items)
-    return ResultsPage(items=items, next_cursor=_cursor("index", stored[limit].index))
-
-
-def _cursor(kind: str, value: object) -> str:
-    return base64.urlsafe_b64encode(f"{kind}:{value}".encode()).decode()
-
-
-def _from_cursor(kind: str, cursor: str) -> str:
-    try:
-        found, _, value = base64.urlsafe_b64decode(cursor).decode().partition(":")
-    except (binascii.Error, ValueError):
-        found, value = "", ""
-    if found != kind or not re.fullmatch(r"[0-9]{1,9}" if kind == "index" else r"job_\w+", value):
-        raise CursorInvalid("the cursor is not one of ours: use next_cursor of the page before")
-    return value

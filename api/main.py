@@ -6,8 +6,9 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from api import errors, health, jobs, scorefile
+from api import errors, events, health, jobs, results, retry, scorefile, webhooks
 from api.body_limit import BodyLimit
+from api.request_id import RequestId
 from api.services import Services
 from worker.jobs.settings import Settings, load_settings
 
@@ -30,6 +31,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.services = services
     errors.install(app)
     app.add_middleware(BodyLimit, max_bytes=services.settings.max_request_bytes)
-    for router in (jobs.router, scorefile.router, health.router):
+    app.add_middleware(RequestId)
+    for router in (
+        jobs.router,
+        events.router,
+        webhooks.router,
+        results.router,
+        retry.router,
+        scorefile.router,
+        health.router,
+    ):
         app.include_router(router)
     return app

@@ -7,8 +7,9 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 
-from worker.jobs.models import ModelCard
+from api.urls import url_problem
 from worker.jobs.record import (
+    JOB_ERRORS,
     Job,
     JobStatus,
     Lane,
@@ -17,7 +18,6 @@ from worker.jobs.record import (
 )
 from worker.jobs.store import StoredResult
 
-JOB_ERRORS = {"failure_budget": "failure_budget: more items failed than max_failures allows"}
 _SHARE = re.compile(r"(100|[0-9]{1,2})(\.[0-9]{1,3})?%")
 
 
@@ -36,6 +36,18 @@ class JobOptions(_Body):
         None, description="The job fails when more items than this do: a count, or a share as `5%`"
     )
     expires_in_s: int | None = Field(None, ge=60, le=90 * 86400)
+    webhook_url: str | None = Field(
+        None,
+        description="Told when the job is done, as Standard Webhooks has it",
+        examples=["https://example.com/piqueue"],
+    )
+
+    @field_validator("webhook_url")
+    @classmethod
+    def _fit_to_post_to(cls, value: str | None) -> str | None:
+        if value is not None and (problem := url_problem(value)):
+            raise ValueError(problem)
+        return value
 
     @field_validator("max_failures")
     @classmethod
@@ -84,6 +96,7 @@ class Problem(BaseModel):
     status: int
     code: str
     detail: str
+    request_id: str | None = Field(None, description="As in the logs and in X-Request-ID")
     problem_count: int | None = Field(None, description="Refused items, listed or not")
     problems: list[dict[str, Any]] | None = Field(None, description="The first 100 refused items")
 
@@ -158,14 +171,11 @@ class ResultOut(BaseModel):
     error: ErrorOut | None
 
     @classmethod
-    def of(cls, stored: StoredResult, model: ModelCard) -> Self:
-        """Show a stored result with the labels and thresholds of its model."""
+    def of(
+        cls, stored: StoredResult, scores: dict[str, float] | None, labels: list[str] | None
+    ) -> Self:
+        """Show a stored result with these of its scores and labels."""
         result, spec = stored.result, stored.spec
-        scores = labels = None
-        if result.scores is not None:
-            scores = dict(zip(model.labels, result.scores, strict=True))
-            pairs = zip(scores.items(), model.thresholds, strict=True)
-            labels = [label for (label, score), threshold in pairs if score >= threshold]
         return cls(
             index=stored.index,
             id=spec.id,
@@ -200,6 +210,12 @@ class ResultOut(BaseModel):
         )
 
 
+class RetryIn(_Body):
+    """Which items of a job are tried again: all that failed, or those that may go better now."""
+
+    only: Literal["failed", "retryable"] = "failed"
+
+
 class ResultsPage(BaseModel):
     """Finished items in index order; while the job runs, those not yet done are left out."""
 
@@ -212,6 +228,7 @@ class LinksOut(BaseModel):
 
     self: str
     results: str
+    events: str
     cancel: str
 
 
@@ -277,7 +294,12 @@ class JobOut(BaseModel):
             metadata=job.metadata,
             parent_job=job.parent_job,
             error=job.error and JOB_ERRORS[job.error],
-            links=LinksOut(self=path, results=f"{path}/results", cancel=f"{path}/cancel"),
+            links=LinksOut(
+                self=path,
+                results=f"{path}/results",
+                events=f"{path}/events",
+                cancel=f"{path}/cancel",
+            ),
             results=results,
         )
 
@@ -286,6 +308,19 @@ class JobsPage(BaseModel):
     """A caller's jobs, newest first."""
 
     jobs: list[JobOut]
+    next_cursor: str | None = Field(description="Null on the last page")
+
+
+class DraftItemOut(BaseModel):
+    """An item that a draft has."""
+
+    id: str
+
+
+class DraftItemsPage(BaseModel):
+    """The items of a draft, in the order they came."""
+
+    items: list[DraftItemOut]
     next_cursor: str | None = Field(description="Null on the last page")
 
 
@@ -299,6 +334,21 @@ class ModelCardOut(BaseModel):
     thresholds: dict[str, float]
     created: date
     default: bool
+
+
+class LimitsOut(BaseModel):
+    """What one request, one job and one caller may amount to."""
+
+    max_items: int
+    max_files: int
+    max_item_bytes: int
+    max_request_bytes: int
+    max_json_bytes: int
+    max_pixels: int
+    job_ttl_s: int
+    quota_items: int | None = Field(description="Items you may have waiting; null without keys")
+    waiting_items: int = Field(description="Items you have waiting")
+    rate_per_s: float = Field(description="Items finished a second of late, everyone's together")
 
 
 class Health(BaseModel):

@@ -7,7 +7,7 @@ from starlette.datastructures import UploadFile
 from api.auth import OwnerDep
 from api.bodies import add_files
 from api.errors import problems
-from api.jobs import first_result
+from api.results import first_results
 from api.schemas import JobOptions
 from api.services import ServicesDep
 from api.submission import Submission, take_in
@@ -52,12 +52,13 @@ async def score_file(request: Request, services: ServicesDep, owner: OwnerDep) -
         job, _ = await run_in_threadpool(take_in, services, owner, submission)
     try:
         job = await services.waiters.wait_done(store, job.id, wait_s)
-        result = await run_in_threadpool(first_result, services, job)
+        results = await run_in_threadpool(first_results, services, job)
     finally:
         await run_in_threadpool(store.erase, job.id)
         await run_in_threadpool(services.blobs.erase, job.id)
-    if result is None:
+    if not results:
         raise NoAnswer(f"no worker scored the picture in {wait_s:g} s: try later")
+    (result,) = results
     if result.scores is None:
         assert result.error is not None
         raise UploadRejected(f"{result.error.code}: {result.error.detail}")

@@ -10,9 +10,11 @@ from worker.jobs.blobs import BlobStore, RedisBlobs
 from worker.jobs.idempotency import IdempotencyKeys
 from worker.jobs.keys import KeyStore
 from worker.jobs.models import ModelCatalog
+from worker.jobs.outbox import Outbox
 from worker.jobs.queue import DoorBell, make_celery
 from worker.jobs.settings import Settings
 from worker.jobs.store import JobStore, connect
+from worker.jobs.webhook_secrets import WebhookSecrets
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Services:
     waiters: Waiters
     keys: KeyStore
     idempotency: IdempotencyKeys
+    outbox: Outbox
+    webhook_secrets: WebhookSecrets
 
     @classmethod
     def connect(cls, settings: Settings) -> Self:
@@ -41,6 +45,8 @@ class Services:
             waiters=Waiters(settings.redis_url),
             keys=KeyStore(redis),
             idempotency=IdempotencyKeys(redis, settings.idempotency_ttl_s),
+            outbox=Outbox(redis),
+            webhook_secrets=WebhookSecrets(redis),
         )
 
 

@@ -132,6 +132,7 @@ def open_draft(services: Services, owner: str, options: JobOptions) -> Job:
         ttl_s=services.settings.draft_ttl_s,
         name=options.name,
         metadata=options.metadata,
+        webhook_url=options.webhook_url,
     )
     services.store.open_draft(draft, options.model_dump(mode="json"))
     return services.store.job(draft.id)

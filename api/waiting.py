@@ -1,9 +1,9 @@
-"""Waiting for a job to be done without asking again and again."""
+"""Waiting for a job to change or to be done without asking again and again."""
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import structlog
 from redis.asyncio import Redis
@@ -20,12 +20,46 @@ RECONNECT_S = 0.5
 log = structlog.get_logger()
 
 
+class News:
+    """Tells one client of the changes of one job."""
+
+    def __init__(self) -> None:
+        self._changed = asyncio.Event()
+        self._over = asyncio.Event()
+
+    def tell(self, *, over: bool) -> None:
+        """Say that the job has changed, or that it is done or erased."""
+        self._changed.set()
+        if over:
+            self._over.set()
+
+    async def wait(self, least_s: float, most_s: float) -> None:
+        """Return once the job has changed, but only after `least_s` unless it is over; or after
+        `most_s`. What changed before the last wait ended does not count."""
+        if not await _is_set(self._over, least_s):
+            await _is_set(self._changed, most_s - least_s)
+        self._changed.clear()
+        self._over.clear()
+
+
+async def _is_set(event: asyncio.Event, timeout_s: float) -> bool:
+    """Wait for an event; False when it did not come in time."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), timeout_s)
+    return event.is_set()
+
+
 class Waiters:
-    """Hears of finished jobs over one Redis subscription and wakes who waits for them."""
+    """Hears of jobs over one Redis subscription and tells who waits for them."""
 
     def __init__(self, redis_url: str) -> None:
         self._redis_url = redis_url
-        self._events: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._news: defaultdict[str, set[News]] = defaultdict(set)
+
+    @property
+    def watched_count(self) -> int:
+        """Jobs that clients wait for right now."""
+        return len(self._news)
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
@@ -38,24 +72,29 @@ class Waiters:
             with suppress(asyncio.CancelledError):
                 await task
 
+    @contextmanager
+    def hearing(self, job_id: str) -> Iterator[News]:
+        """Hear of a job while the block runs; read the job after this, or a change is missed."""
+        news = News()
+        self._news[job_id].add(news)
+        try:
+            yield news
+        finally:
+            self._news[job_id].discard(news)
+            if not self._news[job_id]:
+                del self._news[job_id]
+
     async def wait_done(self, store: JobStore, job_id: str, timeout_s: float) -> Job:
         """Give the job once it is done, or as it stands after `timeout_s`."""
         deadline = asyncio.get_running_loop().time() + timeout_s
-        event = asyncio.Event()
-        self._events[job_id].add(event)
-        try:
+        with self.hearing(job_id) as news:
             while True:
                 job = await run_in_threadpool(store.job, job_id)
                 left_s = deadline - asyncio.get_running_loop().time()
                 if job.status.done or left_s <= 0:
                     return job
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(event.wait(), min(left_s, LOOK_EVERY_S))
-                event.clear()
-        finally:
-            self._events[job_id].discard(event)
-            if not self._events[job_id]:
-                del self._events[job_id]
+                wait_s = min(left_s, LOOK_EVERY_S)
+                await news.wait(least_s=wait_s, most_s=wait_s)
 
     async def _listen(self) -> None:
         while True:
@@ -71,6 +110,7 @@ class Waiters:
 
     def _hear(self, message: str) -> None:
         job_id, _, status = message.partition(" ")
-        if job_id in self._events and (status == "erased" or JobStatus(status).done):
-            for event in self._events[job_id]:
-                event.set()
+        if job_id in self._news:
+            over = status == "erased" or JobStatus(status).done
+            for news in self._news[job_id]:
+                news.tell(over=over)

@@ -10,6 +10,7 @@ from worker.jobs.settings import load_settings
 from worker.pulse import Pulse
 from worker.runtime import build_runtime
 from worker.tasks import make_worker_app
+from worker.webhooks import WebhookSender
 
 LOOP_TICK_S = 1.0
 
@@ -36,8 +37,11 @@ def main() -> int:
     )
     pulse = Pulse(runtime)
     worker.hub.call_repeatedly(LOOP_TICK_S, pulse.loop_tick)
+    webhooks = WebhookSender(settings)
     pulse.start()
+    webhooks.start()
     worker.start()
+    webhooks.stop()
     pulse.stop()
     runtime.close()
     return int(worker.exitcode or 0)

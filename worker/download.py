@@ -195,7 +195,7 @@ async def _get(session: aiohttp.ClientSession, url: URL, limits: FetchLimits) ->
                     return await _read(response, limits.max_bytes)
             url = _redirected(url, location)
     except (aiohttp.ClientError, UnicodeError) as error:
-        raise _explained(error) from error
+        raise explained(error) from error
     raise _Failure(FetchCode.REDIRECTS, f"redirected more than {limits.max_redirects} times")
 
 
@@ -228,7 +228,8 @@ async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
     return b"".join(parts)
 
 
-def _explained(error: aiohttp.ClientError | UnicodeError) -> _Failure:
+def explained(error: aiohttp.ClientError | UnicodeError) -> _Failure:
+    """Say what a request failed for, as a code and a sentence without the URL."""
     match error:
         case aiohttp.ClientConnectorDNSError():
             again = error.os_error.errno == socket.EAI_AGAIN

@@ -114,3 +114,17 @@ def test_without_redis_or_worker_the_service_says_so(
                 assert (answer.status_code, answer.json()["code"]) == (503, "ledger_unavailable")
                 assert int(answer.headers["retry-after"]) > 0
             assert client.get("/healthz").status_code == 200
+
+
+def test_a_request_is_named_in_its_answer_and_in_its_errors(client: httpx2.Client) -> None:
+    given = client.get("/jobs/job_x", headers={"X-Request-ID": "my-request.7"})
+    assert given.headers["x-request-id"] == given.json()["request_id"] == "my-request.7"
+    unfit = client.get("/healthz", headers={"X-Request-ID": "a b"})
+    assert len(unfit.headers["x-request-id"]) == 32
+
+
+def test_the_limits_are_said(client: httpx2.Client) -> None:
+    limits = client.get("/limits").json()
+    assert limits["max_files"] == 120
+    assert limits["quota_items"] is None
+    assert limits["waiting_items"] >= 0

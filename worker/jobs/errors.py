@@ -10,6 +10,12 @@ PiqueueError
 │   ├── ItemsRefused        some of its items cannot be scored; says which
 │   ├── UnsupportedBody     a content type that is not one of ours
 │   └── TooLarge            more bytes or items than one job may have
+├── ParameterInvalid        a parameter does not fit the job or the other parameters
+├── NotAcceptable           results were asked for in no format of ours
+├── FormatUnavailable       results were asked for in a format whose library is not installed
+├── JobNotDone              a job that still runs was to be retried, or its webhook replayed
+├── WebhookNotFound         a job was submitted without a webhook_url
+├── ParentGone              a retry was to be read with its parent, which is there no more
 ├── JobNotDraft             items were added to a job that is submitted already
 ├── IdempotencyMismatch     the key was used before, for another submission
 ├── IdempotencyInFlight     a submission with this key is being taken in right now
@@ -88,6 +94,30 @@ class ItemsRefused(JobRefused):
         super().__init__(f"{problem_count} of the items cannot be scored; correct or remove them")
         self.problems = tuple(problems)
         self.problem_count = problem_count
+
+
+class ParameterInvalid(PiqueueError):
+    """A parameter does not fit the job it was given for, or the other parameters."""
+
+
+class NotAcceptable(PiqueueError):
+    """Results were asked for in no format of ours."""
+
+
+class FormatUnavailable(PiqueueError):
+    """Results were asked for in a format whose library is not installed."""
+
+
+class JobNotDone(PiqueueError):
+    """A job that still runs was to be retried, or its webhook replayed."""
+
+
+class WebhookNotFound(PiqueueError):
+    """A job was submitted without a webhook_url."""
+
+
+class ParentGone(PiqueueError):
+    """A retry was to be read with its parent, which was deleted or has expired."""
 
 
 class JobNotDraft(PiqueueError):

@@ -5,6 +5,8 @@ local JOB = ARGV[1]
 
 -- Unfinished items by job, as 'count owner', and their sums by owner and, under '*', of all.
 local OPEN, BACKLOG = 'piqueue:open', 'piqueue:backlog'
+-- The jobs whose webhook is still to be delivered, by when its next attempt is due (hooks.lua).
+local HOOKS = 'piqueue:hooks'
 
 local function now_ms()
   local time = redis.call('TIME')
@@ -42,6 +44,9 @@ local function finish(status)
   local unfinished = number('total') - number('succeeded') - number('failed')
   redis.call('HSET', META, 'status', status, 'finished_ms', now_ms(), 'cancelled', unfinished)
   redis.call('DEL', LEASES, RUNG, ATTEMPTS, SUSPECTS, DRAFT, IDS)
+  if redis.call('HEXISTS', META, 'webhook_url') == 1 then
+    redis.call('ZADD', HOOKS, now_ms(), JOB)
+  end
   settle()
   tell(status)
 end
@@ -256,6 +261,7 @@ end
 local function erase()
   if redis.call('EXISTS', META) == 0 then return 0 end
   settle()
+  redis.call('ZREM', HOOKS, JOB)
   redis.call('UNLINK', unpack(KEYS))
   tell('erased')
   return 1

@@ -163,7 +163,9 @@ class ModelRef:
 
 @dataclass(frozen=True)
 class CsvShape:
-    """How the table of a CSV submission was laid out, for results that repeat it untouched."""
+    """How the items read as a table, for results that repeat it: as their CSV was, or as laid out
+    for them. `url_column` holds the file name of an upload; without `id_column` ids are not shown.
+    """
 
     header: tuple[str, ...]
     url_column: str
@@ -191,6 +193,10 @@ class Counts:
         return self.succeeded + self.failed
 
 
+# Why a job as a whole failed, by the code in its record.
+JOB_ERRORS = {"failure_budget": "failure_budget: more items failed than max_failures allows"}
+
+
 @dataclass(frozen=True)
 class Job:
     """A job as it stands in Redis; times are milliseconds since 1970 in UTC."""
@@ -212,6 +218,7 @@ class Job:
     parent_job: str | None = None
     error: str | None = None
     csv: CsvShape | None = None
+    webhook_url: str | None = field(default=None, repr=False)
 
     @property
     def chunk_count(self) -> int:

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, PositiveFloat, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from worker.jobs.errors import SettingsInvalid
 
 PREFIX = "PIQUEUE_"
+# Read by scripts.client; a shell that has them set may start an API or a worker all the same.
+CLIENT_VARIABLES = {"PIQUEUE_URL", "PIQUEUE_API_KEY"}
 ARTIFACTS_PATH = Path(__file__).resolve().parents[2] / "model" / "artifacts"
 
 
@@ -86,6 +88,14 @@ class Settings(BaseSettings):
     fetch_allow_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = Field(
         (), description="Private ranges pictures may come from, such as 10.0.0.0/8, comma separated"
     )
+    webhook_retry_s: Annotated[tuple[PositiveFloat, ...], NoDecode] = Field(
+        (5, 30, 120, 600, 3600, 6 * 3600, 12 * 3600, 86400, 86400),
+        description="Waits before each further attempt at a webhook, comma separated; each is "
+        "varied by a fifth",
+    )
+    webhook_timeout_s: float = Field(
+        15, gt=0, description="How long a webhook's receiver may take to answer"
+    )
     allow_no_keys: bool = Field(
         False, description="Serve beyond this machine although no API key is set up"
     )
@@ -98,7 +108,7 @@ class Settings(BaseSettings):
             raise ValueError("must begin with redis://, rediss:// or unix://")
         return value
 
-    @field_validator("fetch_allow_networks", mode="before")
+    @field_validator("fetch_allow_networks", "webhook_retry_s", mode="before")
     @classmethod
     def _comma_separated(cls, value: Any) -> Any:
         if isinstance(value, str):
@@ -114,7 +124,11 @@ def load_settings(**overrides: Any) -> Settings:
             names each and says what to change.
     """
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
-    unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
+    unknown = sorted(
+        name
+        for name in os.environ
+        if name.startswith(PREFIX) and name not in known | CLIENT_VARIABLES
+    )
     if unknown:
         raise SettingsInvalid(
             f"unknown setting {', '.join(unknown)}: correct or unset it; "

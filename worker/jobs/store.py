@@ -2,11 +2,12 @@
 
 import json
 import time
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import count
+from dataclasses import dataclass, field
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ MAX_BLIND_ATTEMPTS = 6
 
 _JOB_KEYS = (
     *("meta", "in", "res", "done", "lease", "rung", "attempts", "suspects", "model"),
-    *("draft", "ids"),
+    *("draft", "ids", "webhook", "webhook_log"),
 )
 _OPEN = "piqueue:open"
 _BACKLOG = "piqueue:backlog"
@@ -66,6 +67,7 @@ class NewJob:
     metadata: Mapping[str, Any] | None = None
     parent_job: str | None = None
     csv: CsvShape | None = None
+    webhook_url: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -242,9 +244,11 @@ class JobStore:
             )
         return options
 
-    def draft_items(self, job_id: str, step: int) -> Iterator[list[ItemSpec]]:
-        """Read the items of a draft, `step` at a time."""
-        for start in count(0, step):
+    def draft_items(
+        self, job_id: str, step: int, start_index: int = 0
+    ) -> Iterator[list[ItemSpec]]:
+        """Read the items of a draft from `start_index` on, `step` at a time."""
+        for start in count(start_index, step):
             with ledger_errors():
                 rows = self._redis.lrange(self._key(job_id, "draft"), start, start + step - 1)
             if not rows:
@@ -259,6 +263,7 @@ class JobStore:
         optional = {
             "name": job.name,
             "parent_job": job.parent_job,
+            "webhook_url": job.webhook_url,
             "csv": job.csv and json.dumps([job.csv.header, job.csv.url_column, job.csv.id_column]),
         }
         return {
@@ -429,22 +434,57 @@ class JobStore:
         return ModelCard.model_validate_json(card)
 
     def results(self, job: Job, start_index: int = 0) -> Iterator[StoredResult]:
-        """Read the finished items from `start_index` on, in index order, a few chunks at a time."""
-        first = start_index // job.chunk_items
-        for at in range(first, job.chunk_count, RESULTS_READ_CHUNKS):
-            chunks = range(at, min(at + RESULTS_READ_CHUNKS, job.chunk_count))
+        """Read the items finished by now, from `start_index` on, in index order.
+
+        A few chunks are held at a time; those not finished cost nothing.
+
+        Raises:
+            JobNotFound: the job was erased or expired before all was read.
+        """
+        finished = self._finished_chunks(job, start_index // job.chunk_items)
+        while chunks := list(islice(finished, RESULTS_READ_CHUNKS)):
             with ledger_errors(), self._redis.pipeline(transaction=False) as pipe:
                 pipe.hmget(self._key(job.id, "res"), chunks)
                 pipe.hmget(self._key(job.id, "in"), chunks)
                 packed_results, packed_specs = pipe.execute()
             for chunk, results, specs in zip(chunks, packed_results, packed_specs, strict=True):
                 if results is None or specs is None:
-                    continue
+                    raise JobNotFound(job.id)
                 attempts, rows = unpack(results)
                 pairs = zip(unpack_specs(specs), rows, strict=True)
                 for index, (spec, row) in enumerate(pairs, start=chunk * job.chunk_items):
                     if index >= start_index:
                         yield StoredResult(index, spec, ItemResult.from_row(row), attempts)
+
+    def _finished_chunks(self, job: Job, first: int) -> Iterator[int]:
+        with ledger_errors():
+            bits = self._redis.get(self._key(job.id, "done")) or b""
+        if job.counts.finished and not bits:
+            raise JobNotFound(job.id)
+        for chunk in range(first, min(job.chunk_count, 8 * len(bits))):
+            if bits[chunk // 8] >> (7 - chunk % 8) & 1:
+                yield chunk
+
+    def retry_index(self, retry: Job, parent_index: int) -> int:
+        """Give an index of a retry from which on it has all that it tries again of its parent's
+        items from `parent_index` on; it may be a few items early.
+
+        Raises:
+            JobNotFound: the retry was erased or has expired.
+        """
+
+        def parent_index_of_first(chunk: int) -> int:
+            with ledger_errors():
+                specs = self._redis.hget(self._key(retry.id, "in"), chunk)
+            if specs is None:
+                raise JobNotFound(retry.id)
+            first = unpack_specs(specs)[0].parent_index
+            assert first is not None
+            return first
+
+        chunks = range(retry.chunk_count)
+        later = bisect_right(chunks, parent_index, key=parent_index_of_first)
+        return max(0, later - 1) * retry.chunk_items
 
     # Ending.
 
@@ -507,4 +547,5 @@ def _job(job_id: str, meta: Mapping[str, str], leased: Sequence[bytes]) -> Job:
         parent_job=meta.get("parent_job"),
         error=meta.get("error"),
         csv=CsvShape(tuple(csv[0]), *csv[1:]) if csv else None,
+        webhook_url=meta.get("webhook_url"),
     )

@@ -1,0 +1,105 @@
+"""The results of a job: in pages, or as one download in the format the caller likes."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import StreamingResponse
+
+from api import cursors, downloads, result_examples
+from api.auth import OwnerDep
+from api.cursors import PAGE_ITEMS
+from api.errors import problems
+from api.formats import Format, choose
+from api.lineage import ancestry, newest_results
+from api.ownership import own_job
+from api.schemas import ResultOut, ResultsPage
+from api.selection import ResultsQuery, Selection
+from api.services import Services, ServicesDep
+from api.table import Layout, Table
+from worker.jobs.errors import ParameterInvalid
+from worker.jobs.record import Job
+from worker.jobs.store import StoredResult
+
+# A page that needs more looks through its items gives what it found so far.
+PAGE_SCAN_ITEMS = 20_000
+
+router = APIRouter(tags=["jobs"])
+
+
+@router.get(
+    "/jobs/{job_id}/results",
+    response_model=ResultsPage,
+    response_model_exclude_unset=True,
+    responses={
+        200: {
+            "description": "A page of results, or all of them as a download",
+            "content": result_examples.RESULTS,
+        },
+        **problems(400, 401, 404, 406, 409, 422, 501, 503),
+    },
+)
+def read_results(
+    job_id: str,
+    request: Request,
+    response: Response,
+    services: ServicesDep,
+    owner: OwnerDep,
+    query: Annotated[ResultsQuery, Query()],
+) -> Any:
+    """Read the items that are finished, in the order they were submitted, at any time.
+
+    `format`, or `Accept`, chooses between pages of JSON and a download of everything as JSONL, CSV
+    or Parquet. Filters, `top_k` and `threshold` work on stored scores: no picture is scored again.
+    A page may be shorter than `limit` while a filter leaves much out; it is the last one if it has
+    no `next_cursor`.
+
+    A table repeats the columns of a submitted CSV in their order; other items have `id`, then `url`
+    (`filename` of uploads, `source` if a job has both), then their `columns` as they first came.
+    Then follow `status`, a column a label, `labels` (in CSV joined by `;`), `error_code` and
+    `error_detail`, each with `_` at its end if the input has a column of that name. In CSV, text
+    that begins with `=`, `+`, `-`, `@`, tab or a line break gets a `'` before it, so that no
+    spreadsheet runs it, unless it is a plain number such as -1.5.
+    """
+    job = own_job(services, owner, job_id)
+    line = ancestry(services.store, job) if query.merge else [job]
+    form, media_type = choose(query.format, request.headers.get("accept", ""))
+    selection = Selection.of(services.store.model(job_id), query)
+    headers = {"Vary": "Accept"}
+    if form is Format.JSON:
+        response.headers.update(headers)
+        start = 0 if query.cursor is None else cursors.index(query.cursor)
+        found = newest_results(services.store, line, start)
+        return _page(found, selection, query.limit or PAGE_ITEMS)
+    if query.cursor is not None or query.limit is not None:
+        raise ParameterInvalid(f"cursor and limit are for pages: {form} gives all results at once")
+    shown = selection.of_all(newest_results(services.store, line))
+    table = Table(line[0].csv or Layout().shape(), selection.labels)
+    match form:
+        case Format.JSONL:
+            blocks = downloads.jsonl(shown)
+        case Format.CSV:
+            blocks = downloads.csv_table(table, shown)
+        case Format.PARQUET:
+            blocks = downloads.parquet(table, shown)
+    headers["Content-Disposition"] = f'attachment; filename="{job_id}.{form}"'
+    return StreamingResponse(blocks, media_type=media_type, headers=headers)
+
+
+def first_results(services: Services, job: Job) -> list[ResultOut]:
+    """Give the first page of a job's results."""
+    selection = Selection.of(services.store.model(job.id))
+    return _page(services.store.results(job), selection, PAGE_ITEMS).items
+
+
+def _page(results: Iterator[StoredResult], selection: Selection, limit: int) -> ResultsPage:
+    items: list[ResultOut] = []
+    for scanned, stored in enumerate(results):
+        if scanned == PAGE_SCAN_ITEMS:
+            return ResultsPage(items=items, next_cursor=cursors.to_index(stored.index))
+        if (shown := selection.show(stored)) is None:
+            continue
+        if len(items) == limit:
+            return ResultsPage(items=items, next_cursor=cursors.to_index(stored.index))
+        items.append(ResultOut.of(*shown))
+    return ResultsPage(items=items)

@@ -1,0 +1,57 @@
+"""What kind of picture a payload claims to be by its first bytes, and whether it was cut short."""
+
+import re
+from typing import Literal
+
+_SIGNATURES = {
+    kind: re.compile(pattern, re.DOTALL)
+    for kind, pattern in {
+        "JPEG": rb"\xff\xd8\xff",
+        "PNG": rb"\x89PNG\r\n\x1a\n",
+        "WEBP": rb"RIFF....WEBP",
+        "GIF": rb"GIF8[79]a",
+        "BMP": rb"BM.{4}\0\0\0\0",
+        "TIFF": rb"II[*+]\0|MM\0[*+]",
+        "AVIF": rb"....ftypavi[fs]",
+        "HEIF": rb"....ftyp(hei|hev|mif|msf|crx)",
+        "JPEG 2000": rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51",
+        "JPEG XL": rb"\0\0\0\x0cJXL |\xff\x0a",
+        "SVG": rb"(\xef\xbb\xbf)?\s{,99}<(svg\b|!DOCTYPE svg\b|(\?xml|!--).{,999}?<svg\b)",
+        "ICO": rb"\0\0[\x01\x02]\0",
+        "PSD": rb"8BPS",
+        "XCF": rb"gimp xcf",
+        "QOI": rb"qoif",
+        "DDS": rb"DDS ",
+        "PNM": rb"P[1-7]\s",
+        "EPS": rb"%!PS|\xc5\xd0\xd3\xc6",
+        "ICNS": rb"icns",
+        "OpenEXR": rb"v/1\x01",
+        "Radiance HDR": rb"#\?(RADIANCE|RGBE)",
+        "camera raw": rb"FUJIFILM|II(RO|U\0)",
+    }.items()
+}
+
+
+def kind_of(payload: bytes) -> str | None:
+    """The format whose signature the payload bears, or None for no format of pictures."""
+    return next((kind for kind, start in _SIGNATURES.items() if start.match(payload)), None)
+
+
+def is_cut(payload: bytes) -> bool:
+    """Whether a payload lacks the end it announces; False where only a decoder could tell."""
+    match kind_of(payload):
+        case "JPEG":
+            return b"\xff\xd9" not in payload
+        case "PNG":
+            return b"IEND" not in payload
+        case "GIF":
+            return not payload.endswith(b";")
+        case "WEBP":
+            return len(payload) < 8 + int.from_bytes(payload[4:8], "little")
+        case "BMP":
+            return len(payload) < int.from_bytes(payload[2:6], "little")
+        case "TIFF":
+            order: Literal["little", "big"] = "little" if payload[:1] == b"I" else "big"
+            return len(payload) <= int.from_bytes(payload[4:8], order)
+        case _:
+            return False

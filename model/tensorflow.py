@@ -1,0 +1,62 @@
+"""The GPU engine: the Keras model as compiled TensorFlow, in batches of a few fixed sizes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.card import Card, find_file
+from model.predictor import Prediction, check_images
+
+
+def sees_gpu() -> bool:
+    """Whether TensorFlow finds a GPU that it can use; imports TensorFlow."""
+    import tensorflow as tf
+
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
+class TensorFlowPredictor:
+    """Scores batches of 1, 2, 4 and so on up to `batch_size`, filled up with blank images.
+
+    Each size is traced once, in `warm_up` or when first needed; any other size would be traced,
+    and on a GPU tuned, while jobs wait.
+    """
+
+    def __init__(self, card: Card, folder: Path, batch_size: int) -> None:
+        import tensorflow as tf
+
+        self.card = card
+        network = tf.keras.models.load_model(find_file(card, folder, "keras"), compile=False)
+        self._score = tf.function(lambda batch: network(batch, training=False))
+        self._sizes = [*_powers_of_two(batch_size), batch_size]
+
+    def warm_up(self) -> None:
+        """Trace and run every batch size."""
+        for size in self._sizes:
+            self._run(np.zeros((size, *self.card.input_size, 3), np.uint8))
+
+    def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
+        """See `Predictor.predict`."""
+        check_images(images, self.card)
+        largest = self._sizes[-1]
+        predictions = []
+        for start in range(0, len(images), largest):
+            chosen = images[start : start + largest]
+            size = next(size for size in self._sizes if size >= len(chosen))
+            batch = np.zeros((size, *self.card.input_size, 3), np.uint8)
+            batch[: len(chosen)] = chosen
+            scores = self._run(batch)[: len(chosen)]
+            predictions += [Prediction(tuple(row)) for row in scores.tolist()]
+        return predictions
+
+    def _run(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        import tensorflow as tf
+
+        scores: NDArray[np.float32] = self._score(tf.constant(batch)).numpy()
+        return scores
+
+
+def _powers_of_two(below: int) -> list[int]:
+    return [1 << exponent for exponent in range((below - 1).bit_length())]

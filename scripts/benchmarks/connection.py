@@ -1,0 +1,72 @@
+"""One kept-alive connection to our own API, as thin as can be: what it costs is measured too."""
+
+import json
+import time
+from collections.abc import Mapping
+from http.client import HTTPConnection
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+from urllib.parse import urlsplit
+
+_BOUNDARY = "piqueue-benchmark"
+
+
+class Connection:
+    """Sends requests one after the other; `last_s` is how long the last one took."""
+
+    def __init__(self, url: str, timeout_s: float = 120) -> None:
+        parts = urlsplit(url)
+        self.last_s = 0.0
+        self._connection = HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._connection.close()
+
+    def get(self, target: str) -> Any:
+        """Give the JSON of an answer."""
+        return self.send("GET", target)
+
+    def post(self, target: str, document: Any) -> Any:
+        """Post JSON; gives the JSON of the answer."""
+        headers = {"Content-Type": "application/json"}
+        return self.send("POST", target, json.dumps(document).encode(), headers)
+
+    def send(
+        self,
+        method: str,
+        target: str,
+        body: bytes | BinaryIO | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        """Give the JSON of an answer.
+
+        Raises:
+            RuntimeError: the answer is not 2xx.
+        """
+        started = time.perf_counter()
+        self._connection.request(method, target, body, dict(headers or {}))
+        answer = self._connection.getresponse()
+        text = answer.read()
+        self.last_s = time.perf_counter() - started
+        if not 200 <= answer.status < 300:
+            raise RuntimeError(f"{method} {target}: {answer.status} {text.decode()}")
+        return json.loads(text) if text else None
+
+
+def multipart(name: str, payload: bytes) -> tuple[bytes, dict[str, str]]:
+    """Give the body and headers that post one picture as a file named `name`."""
+    head = (
+        f"--{_BOUNDARY}\r\n"
+        f'Content-Disposition: form-data; name="{name}"; filename="picture.jpg"\r\n'
+        "Content-Type: image/jpeg\r\n\r\n"
+    )
+    body = head.encode() + payload + f"\r\n--{_BOUNDARY}--\r\n".encode()
+    return body, {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"}

@@ -1,0 +1,53 @@
+"""How soon a worker is ready, and how much memory the processes hold."""
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from scripts.benchmarks.figures import Figure
+from scripts.benchmarks.programs import ROOT, START_DEADLINE_S, output_of, resident_mb
+from scripts.benchmarks.throughput import score_urls
+from scripts.benchmarks.workbench import Workbench
+from scripts.child import Child, StartFailed
+from scripts.embedded_redis import EmbeddedRedis
+from worker.jobs.store import JobStore, connect
+
+_HEAVY = ("tensorflow", "keras", "numpy", "PIL")
+_COUNT_HEAVY = f"import sys, api.main; print(sum(name in sys.modules for name in {_HEAVY}))"
+
+
+def footprint(bench: Workbench) -> Iterator[Figure]:
+    """Measure starts on a Redis of their own, then memory after a job."""
+    with EmbeddedRedis(bench.new_folder("redis")) as redis:
+        folder = bench.new_folder("worker")
+        starts = [_start_s(folder, redis.url) for _ in range(bench.scale.starts)]
+    yield Figure.of("worker start", "s", starts, ("<=", 2), "process start to heartbeat")
+
+    with bench.image_server() as urls, bench.stack() as stack:
+        score_urls(stack.url, urls)
+        (worker_pid,) = stack.workers
+        assert stack.api_pid
+        after = f"after {len(urls)} pictures"
+        yield Figure.of("worker memory", "MB", [resident_mb(worker_pid)], ("<=", 200), after)
+        yield Figure.of("API memory", "MB", [resident_mb(stack.api_pid)], ("<=", 120), after)
+
+    loaded = float(output_of("-c", _COUNT_HEAVY))
+    yield Figure.of("heavy imports of the API", "", [loaded], ("<=", 0), f"of {', '.join(_HEAVY)}")
+
+
+def _start_s(folder: Path, redis_url: str) -> float:
+    environment = {"PIQUEUE_REDIS_URL": redis_url}
+    worker = Child([sys.executable, "-m", "worker"], folder / "log", environment, ROOT)
+    store = JobStore(connect(redis_url))
+    before = store.live_workers().keys()
+    started = time.monotonic()
+    worker.start()
+    try:
+        while not store.live_workers().keys() - before:
+            if worker.pid is None or time.monotonic() - started > START_DEADLINE_S:
+                raise StartFailed(f"the worker does not come up\n{worker.log_tail()}")
+            time.sleep(0.005)
+        return time.monotonic() - started
+    finally:
+        worker.stop(grace_s=10)

@@ -1,0 +1,60 @@
+"""How long one picture takes through the whole service, against its bare decode and inference."""
+
+import time
+from collections.abc import Iterator
+from itertools import cycle
+
+from model.images import decode
+from model.predictor import load_predictor
+from scripts.benchmarks.alternating import in_turn, percentile
+from scripts.benchmarks.connection import Connection, multipart
+from scripts.benchmarks.figures import Figure
+from scripts.benchmarks.pictures import read_pictures
+from scripts.benchmarks.workbench import Workbench
+from worker.jobs.settings import ARTIFACTS_PATH
+
+WARM_UP = 20
+PAUSE_S = 0.02
+
+
+def one_picture(bench: Workbench) -> Iterator[Figure]:
+    """Post one picture and wait for its score, in turn with the same work in this process."""
+    predictor = load_predictor(ARTIFACTS_PATH / "scenes" / "1", "litert")
+    predictor.warm_up()
+    size = predictor.card.input_size
+    payloads = read_pictures(bench.pictures)
+    ours, theirs = cycle(payloads), cycle(payloads)
+
+    with bench.stack() as stack, Connection(stack.url) as connection:
+
+        def service() -> float:
+            body, headers = multipart("files", next(ours))
+            time.sleep(PAUSE_S)
+            job = connection.send("POST", "/jobs", body, {**headers, "Prefer": "wait=20"})
+            assert job["counts"]["succeeded"] == 1
+            return connection.last_s
+
+        def bare() -> float:
+            payload = next(theirs)
+            time.sleep(PAUSE_S)
+            started = time.perf_counter()
+            predictor.predict([decode(payload, size).pixels])
+            return time.perf_counter() - started
+
+        in_turn(service, bare, WARM_UP)
+        pairs = in_turn(service, bare, bench.scale.requests)
+
+    service_s, bare_s = zip(*pairs, strict=True)
+    median_s = percentile(bare_s, 0.5)
+    for name, share, bound in (("median", 0.5, 2.0), ("95th percentile", 0.95, 3.0)):
+        ours_s, theirs_s = percentile(service_s, share), percentile(bare_s, share)
+        yield Figure(
+            f"one picture, {name} / bare",
+            "x",
+            ours_s / theirs_s,
+            min(service_s) / median_s,
+            max(service_s) / median_s,
+            "<=",
+            bound,
+            f"{ours_s * 1000:.1f} against {theirs_s * 1000:.1f} ms",
+        )

@@ -1,0 +1,55 @@
+"""The programs a benchmark runs beside itself: each is gone when it ends."""
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from scripts.child import Child, StartFailed
+
+ROOT = Path(__file__).resolve().parents[2]
+START_DEADLINE_S = 120
+RUN_DEADLINE_S = 600
+
+
+@contextmanager
+def serving(log_path: Path, module: str, *arguments: str) -> Iterator[str]:
+    """Run a module that prints the port it listens on once it is ready; gives its address."""
+    child = Child([sys.executable, "-m", module, *arguments], log_path, cwd=ROOT)
+    child.start()
+    try:
+        yield f"http://127.0.0.1:{_printed_port(child, log_path)}"
+    finally:
+        child.stop(grace_s=5)
+
+
+def output_of(*arguments: str) -> str:
+    """Run Python to its end; gives what it printed."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        timeout=RUN_DEADLINE_S,
+    ).stdout
+
+
+def resident_mb(pid: int, which: str = "VmRSS") -> float:
+    """Give the resident memory of a process in MB, or with "VmHWM" the most it ever had."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    found = re.search(rf"^{which}:\s+(\d+) kB$", status, re.MULTILINE)
+    assert found
+    return int(found[1]) * 1024 / 1e6
+
+
+def _printed_port(child: Child, log_path: Path) -> int:
+    deadline = time.monotonic() + START_DEADLINE_S
+    while not (port := re.search(r"^(\d+)$", log_path.read_text(), re.MULTILINE)):
+        if child.pid is None or time.monotonic() > deadline:
+            raise StartFailed(f"it does not come up\n{child.log_tail()}")
+        time.sleep(0.02)
+    return int(port[1])

@@ -1,0 +1,127 @@
+"""What the commands share: how to reach the API, what to say when it fails, exit codes."""
+
+import argparse
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+from pathlib import Path
+from typing import BinaryIO, get_args
+
+from api.schemas import JobOut
+from scripts.client import Client, PiqueueApiError, ResultsFormat
+from scripts.progress import tell
+from scripts.sources import SourceUnfit
+from worker.jobs.errors import PiqueueError
+
+# The API names its query parameter, where a person needs the option.
+_QUERY_COLUMN = re.compile(r"\?(url|id)_column=")
+_FORMATS: dict[str, ResultsFormat] = {
+    ".csv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+}
+
+
+class ExitCode(IntEnum):
+    """How a command ended."""
+
+    ALL_SUCCEEDED = 0
+    NOTHING_SUCCEEDED = 1
+    SOME_FAILED = 2
+    INTERRUPTED = 130
+
+
+class CommandFailed(Exception):
+    """A command cannot go on; the text says why."""
+
+
+def connection_options() -> argparse.ArgumentParser:
+    """Options of every command that calls the API."""
+    parser = argparse.ArgumentParser(add_help=False)
+    group = parser.add_argument_group("the API")
+    group.add_argument("--url", help="its address; else $PIQUEUE_URL, else http://127.0.0.1:8000")
+    group.add_argument("--api-key", metavar="KEY", help="better given as $PIQUEUE_API_KEY")
+    return parser
+
+
+def connect(options: argparse.Namespace, patience_s: float = 10) -> Client:
+    """A client that says when it waits for the API."""
+
+    def waiting(error: PiqueueApiError, pause_s: float) -> None:
+        nonlocal said
+        if error.detail != said:
+            said = error.detail
+            tell(f"waiting for the API: {error.detail}")
+
+    said = ""
+    return Client(options.url, options.api_key, patience_s=patience_s, on_retry=waiting)
+
+
+def run(program: str, command: Callable[[], int]) -> int:
+    """Run a command; what is expected to go wrong becomes a sentence and exit code 1."""
+    try:
+        return command()
+    except PiqueueApiError as error:
+        tell(f"{program}: {_QUERY_COLUMN.sub(r'--\1-column', error.detail)}")
+        for row in error.problems:
+            tell(refusal(row.get("index"), row.get("id"), row["detail"]))
+        if (unlisted := error.problem_count - len(error.problems)) > 0:
+            tell(f"  and {unlisted} more")
+    except (CommandFailed, SourceUnfit, PiqueueError, OSError) as error:
+        tell(f"{program}: {error}")
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+    return ExitCode.NOTHING_SUCCEEDED
+
+
+def refusal(index: int | None, item_id: str | None, detail: str) -> str:
+    """One line about an item that was refused."""
+    where = [] if index is None else [f"item {index}"]
+    return f"  {', '.join(where + ([item_id] if item_id else []))}: {detail}"
+
+
+def summary(job: JobOut) -> str:
+    """One line about where a job stands."""
+    counts = job.counts
+    parts = [f"{counts.succeeded} of {counts.total} succeeded"]
+    if counts.failed:
+        reasons = ", ".join(f"{code} {count}" for code, count in job.failures.items())
+        parts.append(f"{counts.failed} failed ({reasons})")
+    if counts.cancelled:
+        parts.append(f"{counts.cancelled} cancelled")
+    if not job.done and job.eta_s is not None:
+        parts.append(f"{job.rate_per_s}/s, about {job.eta_s} s left")
+    if job.error:
+        parts.append(job.error)
+    return f"{job.id} {job.status}: {'; '.join(parts)}"
+
+
+def results_format(output: Path | None, named: str | None = None) -> ResultsFormat:
+    """The format that is named, or that the suffix of `output` means, or CSV.
+
+    Raises:
+        CommandFailed: the suffix means none.
+    """
+    for known in get_args(ResultsFormat):
+        if known == named:
+            return known
+    if output is None:
+        return "csv"
+    try:
+        return _FORMATS[output.suffix.lower()]
+    except KeyError:
+        raise CommandFailed(f"{output}: results are written as {', '.join(_FORMATS)}") from None
+
+
+@contextmanager
+def written_whole(output: Path) -> Iterator[BinaryIO]:
+    """A file that takes the place of `output` once the block ends, and never if it fails."""
+    part = output.with_name(f".{output.name}.part")
+    try:
+        with part.open("w+b") as file:
+            yield file
+        part.replace(output)
+    finally:
+        part.unlink(missing_ok=True)

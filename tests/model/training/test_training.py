@@ -1,0 +1,255 @@
+"""A whole training run on a tiny data set, and what it leaves behind."""
+
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from model.card import Card, load_card
+from model.images import PREPROCESSING
+from model.predictor import load_predictor
+from model.training.config import DataConfig, TrainingConfig
+from model.training.dataset import load_images, read_annotations
+from model.training.export import write_artifact
+from model.training.half import round_to_half
+from model.training.network import Network, build_network
+from scripts.train import main
+from tests.model.training.pictures import (
+    SIDE,
+    TARGETS,
+    data_settings,
+    training_settings,
+    write_base_weights,
+    write_pictures,
+    write_yaml,
+)
+
+pytestmark = pytest.mark.filterwarnings(
+    # TensorFlow's tensors do not know NumPy 2's copy argument yet.
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning",
+)
+
+
+def run_training(folder: Path) -> Path:
+    """Trains on the pictures in `folder`; the artifact's folder."""
+    data = write_yaml(folder / "data.yaml", **data_settings(folder))
+    training = write_yaml(folder / "training.yaml", **training_settings(folder))
+    arguments = ["--csv_path", str(folder / "labels.csv"), "--data_config_path", str(data)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TF_ENABLE_ONEDNN_OPTS", "1")
+        assert main([*arguments, "--training_config_path", str(training)]) == 0
+    return folder / "out/colours/3"
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    config = DataConfig.model_validate(data_settings(folder))
+    annotations = read_annotations(write_pictures(folder, 48), config)
+    write_base_weights(folder / "base.weights.h5", load_images(annotations.names, config))
+    return run_training(folder)
+
+
+@pytest.fixture
+def images() -> list[NDArray[np.uint8]]:
+    random = np.random.default_rng(5)
+    return list(random.integers(0, 256, (5, SIDE, SIDE, 3), dtype=np.uint8))
+
+
+def test_the_card_says_what_was_trained(artifact: Path) -> None:
+    card = load_card(artifact)
+    assert (card.name, card.version) == ("colours", "3")
+    assert card.labels == tuple(TARGETS)
+    assert (card.activation, card.preprocessing) == ("sigmoid", PREPROCESSING)
+    assert card.input_size == (SIDE, SIDE)
+    assert abs((card.created - datetime.now(UTC).date()).days) <= 1
+
+
+def test_red_and_blue_are_learned(artifact: Path) -> None:
+    metrics = load_card(artifact).metrics
+    assert metrics["validation"]["binary_accuracy"] > 0.8
+    assert metrics["validation"]["macro_average_precision"] > 0.8
+    assert metrics["out_of_fold"]["macro_average_precision"] > 0.7
+
+
+def test_only_the_artifact_is_left(artifact: Path) -> None:
+    assert {path.name for path in artifact.iterdir()} == {
+        "card.json",
+        "model.keras",
+        "model.tflite",
+    }
+    assert [path.name for path in artifact.parent.iterdir()] == ["3"]
+
+
+def test_both_engines_give_the_same_scores(artifact: Path, images: list[NDArray[np.uint8]]) -> None:
+    litert = load_predictor(artifact, "litert").predict(images)
+    tensorflow = load_predictor(artifact, "tensorflow").predict(images)
+    scores = np.array([prediction.scores for prediction in litert])
+    assert scores.shape == (5, 2)
+    assert np.ptp(scores, axis=0).min() > 0, "pictures are told apart"
+    assert scores == pytest.approx(np.array([p.scores for p in tensorflow]), abs=1e-3)
+
+
+def test_the_litert_model_takes_bytes_in_any_batch_size(
+    artifact: Path, images: list[NDArray[np.uint8]]
+) -> None:
+    from ai_edge_litert.interpreter import Interpreter
+
+    one_by_one = load_predictor(artifact, "litert").predict(images)
+    interpreter = Interpreter(model_path=str(artifact / "model.tflite"))
+    (pictures,) = interpreter.get_input_details()
+    (scores,) = interpreter.get_output_details()
+    assert (pictures["dtype"], scores["dtype"]) == (np.uint8, np.float32)
+    interpreter.resize_tensor_input(pictures["index"], (5, SIDE, SIDE, 3))
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(pictures["index"], np.stack(images))
+    interpreter.invoke()
+    together = interpreter.get_tensor(scores["index"])
+    assert together == pytest.approx(np.array([p.scores for p in one_by_one]), abs=1e-4)
+
+
+@pytest.fixture(scope="module")
+def untrained(artifact: Path) -> Network:
+    """What the training run that wrote `artifact` began with."""
+    folder = artifact.parents[2]
+    return build_network(
+        DataConfig.model_validate(data_settings(folder)),
+        TrainingConfig.model_validate(training_settings(folder)),
+    )
+
+
+def test_batch_normalisation_keeps_its_statistics(artifact: Path, untrained: Network) -> None:
+    trained = keras.models.load_model(artifact / "model.keras", compile=False)
+    before, after = (
+        {weight.path: np.asarray(weight) for weight in network.weights}
+        for network in (untrained.full, trained)
+    )
+    moving = [path for path in after if path.endswith(("moving_mean", "moving_variance"))]
+    assert len(moving) == 2 * 52
+    for path in moving:
+        assert np.array_equal(before[path], after[path]), path
+    tuned = [path for path in after if "block_16" in path and path.endswith("kernel")]
+    assert tuned
+    for path in tuned:
+        assert not np.allclose(before[path], after[path], rtol=1e-3, atol=0), path
+
+
+def test_the_neck_scores_alike_while_training_and_after(untrained: Network) -> None:
+    features = np.random.default_rng(3).normal(size=(4, *untrained.neck.input_shape[1:]))
+    while_training = np.asarray(untrained.neck(features, training=True))
+    assert while_training == pytest.approx(np.asarray(untrained.neck(features, training=False)))
+
+
+def test_a_seed_fixes_the_first_weights(artifact: Path, untrained: Network) -> None:
+    folder = artifact.parents[2]
+    data = DataConfig.model_validate(data_settings(folder))
+    for seed, same in ((1, True), (2, False)):
+        config = TrainingConfig.model_validate(training_settings(folder) | {"seed": seed})
+        again = build_network(data, config)
+        for one, two in zip(untrained.head.weights, again.head.weights, strict=True):
+            assert np.array_equal(one, two) == (same or not np.any(one))
+
+
+def tiny_model(bias: float) -> Any:
+    pictures = keras.Input((8, 8, 3), dtype="uint8")
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(pictures))
+    start = keras.initializers.Constant(bias)
+    scores = keras.layers.Dense(1, activation="sigmoid", bias_initializer=start)(pooled)
+    return keras.Model(pictures, scores)
+
+
+def test_an_artifact_is_replaced_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "tiny/1"
+    card = {
+        "name": "tiny",
+        "version": "1",
+        "labels": ["bright"],
+        "thresholds": [0.5],
+        "activation": "sigmoid",
+        "input_size": (8, 8),
+        "preprocessing": PREPROCESSING,
+        "created": "2026-01-31",
+    }
+    dark = [np.zeros((8, 8, 3), np.uint8)]
+    for bias, expected in ((0.0, 0.5), (2.0, 0.8808)):
+        assert write_artifact(tiny_model(bias), folder, card) == load_card(folder)
+        (prediction,) = load_predictor(folder, "litert").predict(dark)
+        assert prediction.scores == pytest.approx([expected], abs=1e-3)
+    with pytest.raises(ValueError, match="one threshold a label"):
+        write_artifact(tiny_model(0.0), folder, card | {"thresholds": []})
+    (prediction,) = load_predictor(folder, "litert").predict(dark)
+    assert prediction.scores == pytest.approx([0.8808], abs=1e-3), "a failed export changes nothing"
+    assert [path.name for path in folder.parent.iterdir()] == ["1"]
+
+
+def test_rounding_leaves_only_what_half_precision_holds() -> None:
+    keras.utils.set_random_seed(4)
+    pictures = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(6, 3, use_bias=False)(pictures)
+    x = keras.layers.BatchNormalization(gamma_initializer="random_normal")(x)
+    x = keras.layers.DepthwiseConv2D(3, use_bias=False)(x)
+    x = keras.layers.BatchNormalization(moving_mean_initializer="random_normal")(x)
+    network = keras.Model(pictures, x)
+    before = [np.asarray(weight) for weight in network.weights]
+    round_to_half(network)
+    convolution, norm, depthwise, depthwise_norm = network.layers[1:]
+    for layer, following, axis in ((convolution, norm, -1), (depthwise, depthwise_norm, -2)):
+        scale = following.gamma / np.sqrt(following.moving_variance + following.epsilon)
+        shape = [1, 1, 1, 1]
+        shape[axis] = -1
+        folded = np.asarray(layer.kernel) * np.reshape(scale, shape)
+        assert folded == pytest.approx(folded.astype(np.float16).astype(np.float64), rel=1e-6)
+    for weight, old in zip(network.weights, before, strict=True):
+        assert np.asarray(weight) == pytest.approx(old, rel=1e-3, abs=1e-4)
+
+
+def test_missing_base_weights_stop_the_run_with_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_pictures(tmp_path, 24)
+    data = write_yaml(tmp_path / "data.yaml", **data_settings(tmp_path))
+    training = write_yaml(tmp_path / "training.yaml", **training_settings(tmp_path))
+    arguments = ["--csv_path", str(tmp_path / "labels.csv"), "--data_config_path", str(data)]
+    arguments += ["--training_config_path", str(training), "--base_weights", "gone.h5"]
+    assert main(arguments) == 2
+    assert "there is no file gone.h5" in capsys.readouterr().err
+
+
+def test_training_turns_onednn_on_before_tensorflow_is_loaded(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from scripts.train import main; assert 'tensorflow' not in sys.modules;"
+        "main(['--csv_path', 'a', '--data_config_path', 'b', '--training_config_path', 'c']);"
+        "print(os.environ['TF_ENABLE_ONEDNN_OPTS'])"
+    )
+    for given, expected in ((None, "1"), ("0", "0")):
+        environment = {k: v for k, v in os.environ.items() if k != "TF_ENABLE_ONEDNN_OPTS"}
+        if given is not None:
+            environment["TF_ENABLE_ONEDNN_OPTS"] = given
+        ran = subprocess.run(
+            [sys.executable, "-c", code],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert ran.stdout.strip() == expected
+
+
+BUNDLED = Path("model/artifacts/scenes/1")
+
+
+def test_the_bundled_model_is_whole_small_and_good_enough() -> None:
+    card: Card = load_card(BUNDLED, verify=True)
+    assert card.labels == ("beach", "city", "sunset", "trees")
+    assert card.metrics["validation"]["binary_accuracy"] >= 0.97
+    assert card.metrics["validation"]["macro_average_precision"] >= 0.975
+    assert card.files["litert"].bytes < 5_000_000
+    assert card.files["keras"].bytes < 12_000_000
+    assert card.sources

@@ -1,0 +1,62 @@
+-- The atomic steps of the webhook outbox. Each script is this text followed by one call of a step.
+-- KEYS: those of one job, as outbox.py orders them; ARGV[1] is always the job's id.
+local META, HOOK, LOG = unpack(KEYS)
+local JOB = ARGV[1]
+
+-- Jobs by when the next attempt is due. A claimed one is due again when its lease runs out; that
+-- time is also what proves a claim.
+local HOOKS = 'piqueue:hooks'
+
+local function now_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local function keep()
+  local expires = redis.call('HGET', META, 'expires_ms')
+  redis.call('PEXPIREAT', HOOK, expires)
+  redis.call('PEXPIREAT', LOG, expires)
+end
+
+-- ARGV: id, lease in ms. Gives {end of the lease, attempts so far}, or nothing where none is due.
+local function claim()
+  local due = tonumber(redis.call('ZSCORE', HOOKS, JOB))
+  if not due or due > now_ms() then return {} end
+  if redis.call('EXISTS', META) == 0 then
+    redis.call('ZREM', HOOKS, JOB)
+    return {}
+  end
+  local lease_end = now_ms() + ARGV[2]
+  redis.call('ZADD', HOOKS, lease_end, JOB)
+  return {lease_end, tonumber(redis.call('HGET', HOOK, 'attempts')) or 0}
+end
+
+local function holds(lease_end)
+  return tonumber(redis.call('ZSCORE', HOOKS, JOB)) == tonumber(lease_end)
+end
+
+-- ARGV: id, end of the lease, delay in ms. Gives an unused claim back, to be due later.
+local function postpone()
+  if holds(ARGV[2]) then redis.call('ZADD', HOOKS, now_ms() + ARGV[3], JOB) end
+end
+
+-- ARGV: id, end of the lease, entry for the log, entries to keep, state, then the delay in ms if
+-- that is 'pending'. What a claim that is lost says goes to the log and changes nothing.
+local function settle()
+  if redis.call('EXISTS', META) == 0 then return end
+  redis.call('LPUSH', LOG, ARGV[3])
+  redis.call('LTRIM', LOG, 0, ARGV[4] - 1)
+  if holds(ARGV[2]) then
+    redis.call('HINCRBY', HOOK, 'attempts', 1)
+    redis.call('HSET', HOOK, 'state', ARGV[5])
+    if ARGV[5] == 'pending' then redis.call('ZADD', HOOKS, now_ms() + ARGV[6], JOB)
+    else redis.call('ZREM', HOOKS, JOB) end
+  end
+  keep()
+end
+
+-- ARGV: id. Begins anew, with an attempt that is due now.
+local function replay()
+  redis.call('DEL', HOOK)
+  redis.call('ZADD', HOOKS, now_ms(), JOB)
+end
