@@ -4,6 +4,7 @@ import hashlib
 import json
 from array import array
 from itertools import pairwise
+from random import randrange
 from types import TracebackType
 from typing import Self
 
@@ -19,6 +20,7 @@ from worker.jobs.store import NewJob, Shape
 INTERACTIVE_ITEMS = 64
 # and are cut into this many chunks, so that several threads score one at once.
 SMALL_JOB_CHUNKS = 4
+SAMPLE_ITEMS = 50
 
 
 class Intake:
@@ -55,6 +57,8 @@ class Intake:
         self._pending: list[ItemSpec] = []
         # Eight bytes an item, so that a million ids are compared in little memory.
         self._id_hashes = array("q")
+        # Up to SAMPLE_ITEMS of the URL items, each as likely as any other to be among them.
+        self.sample: list[ItemSpec] = []
         self._digest = hashlib.sha256(options.model_dump_json().encode())
 
     def __enter__(self) -> Self:
@@ -106,6 +110,8 @@ class Intake:
             self._digest.update(hashlib.sha256(payload).digest())
         if self._problem_count:
             return
+        if not self._keep and spec.url is not None:
+            self._consider(spec)
         if payload is not None and self._keep:
             self._services.blobs.put(self.job_id, spec.id, payload, settings.job_ttl_s)
         self._pending.append(spec)
@@ -157,7 +163,14 @@ class Intake:
             parent_job=self._parent_job,
             csv=self._csv or self._layout.shape(),
             webhook_url=self._options.webhook_url,
+            use_cache=self._options.use_cache,
         )
+
+    def _consider(self, spec: ItemSpec) -> None:
+        if len(self.sample) < SAMPLE_ITEMS:
+            self.sample.append(spec)
+        elif (place := randrange(self.count)) < SAMPLE_ITEMS:  # noqa: S311
+            self.sample[place] = spec
 
     def _refuse(self, problem: ItemProblem) -> None:
         self._problem_count += 1

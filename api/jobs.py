@@ -10,12 +10,14 @@ from starlette.concurrency import run_in_threadpool
 from api import cursors
 from api.auth import OwnerDep
 from api.cursors import MAX_PAGE_ITEMS, PAGE_ITEMS
+from api.dry_run import dry_run
 from api.errors import problems
 from api.ownership import own_job
 from api.results import first_results
 from api.schemas import (
     DraftItemOut,
     DraftItemsPage,
+    DryRunOut,
     ItemIn,
     JobIn,
     JobOptions,
@@ -59,9 +61,13 @@ BODY_SCHEMAS = (JobIn, JobOptions, ItemIn)
 @router.post(
     "/jobs",
     status_code=202,
+    response_model=JobOut | DryRunOut,
     openapi_extra=_BODY,
     responses={
-        200: {"model": JobOut, "description": "Done within the time of `Prefer: wait`"},
+        200: {
+            "model": JobOut | DryRunOut,
+            "description": "Done within the time of `Prefer: wait`, or a dry run",
+        },
         201: {"model": JobOut, "description": "A draft, which takes items"},
         **problems(400, 401, 409, 413, 415, 422, 429, 503),
     },
@@ -73,9 +79,12 @@ async def submit_job(
     owner: OwnerDep,
     idempotency_key: Annotated[str | None, Header()] = None,
     prefer: Annotated[str | None, Header(description="`wait=20`: answer when done")] = None,
-) -> JobOut:
+) -> Any:
     """Submit pictures, as URLs or files, to be scored; or begin a draft of such a job."""
     async with reading(request, services) as submission:
+        if submission.options.dry_run:
+            response.status_code = 200
+            return await dry_run(services, owner, submission)
         if submission.draft:
             job = await run_in_threadpool(open_draft, services, owner, submission.options)
             response.status_code = 201

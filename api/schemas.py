@@ -36,6 +36,8 @@ class JobOptions(_Body):
         None, description="The job fails when more items than this do: a count, or a share as `5%`"
     )
     expires_in_s: int | None = Field(None, ge=60, le=90 * 86400)
+    use_cache: bool = Field(False, description="Take and keep scores of pictures seen before")
+    dry_run: bool = Field(False, description="Only check, try up to 50 URLs and estimate the time")
     webhook_url: str | None = Field(
         None,
         description="Told when the job is done, as Standard Webhooks has it",
@@ -118,6 +120,7 @@ class CountsOut(BaseModel):
     succeeded: int
     failed: int
     cancelled: int
+    cached: int = Field(description="Of the succeeded ones, those scored before")
 
 
 class ImageOut(BaseModel):
@@ -166,6 +169,7 @@ class ResultOut(BaseModel):
     image: ImageOut | None
     scores: dict[str, float] | None
     labels: list[str] | None
+    cached: bool
     attempts: int
     ms: TimingsOut
     error: ErrorOut | None
@@ -194,6 +198,7 @@ class ResultOut(BaseModel):
             ),
             scores=scores,
             labels=labels,
+            cached=result.cached,
             attempts=stored.attempts,
             ms=TimingsOut(
                 fetch=result.timings.fetch_ms,
@@ -283,6 +288,7 @@ class JobOut(BaseModel):
                 succeeded=counts.succeeded,
                 failed=counts.failed,
                 cancelled=counts.cancelled,
+                cached=counts.cached,
             ),
             rate_per_s=rate,
             eta_s=eta,
@@ -302,6 +308,25 @@ class JobOut(BaseModel):
             ),
             results=results,
         )
+
+
+class HostOut(BaseModel):
+    """How the sampled URLs of one host fared."""
+
+    host: str
+    sampled: int
+    failures: dict[str, int] = Field(description="By error code")
+
+
+class DryRunOut(BaseModel):
+    """What a submission would come to; nothing of it is kept."""
+
+    dry_run: Literal[True] = True
+    items: int
+    model: ModelOut
+    sampled: int = Field(description="URLs that were fetched and scored to see how they fare")
+    hosts: list[HostOut] = Field(description="Those with failures first")
+    eta_s: int | None = Field(description="At the rate of late; null while nothing was scored yet")
 
 
 class JobsPage(BaseModel):

@@ -3,21 +3,19 @@
 import argparse
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
 
+from api.schemas import ItemIn, JobOut, ResultOut
 from scripts.child import StartFailed
-from scripts.http_client import Answer, post_files, post_json, request
+from scripts.client import Client, PiqueueApiError
 from scripts.photo_server import PhotoServer
 from scripts.serve import SAMPLES, how_to_submit, stop_on_signals, wait_for_signal
+from scripts.sources import find_pictures, named
 from scripts.stack import ROOT, Stack
 
 _FOLDER = ROOT / ".piqueue" / "demo"
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
 _MOST_UPLOADS = 20  # more photos than these are scored by URL only
 _STUCK_S = 120.0  # a chunk whose worker died starts again within 40 s
 _POLL_S = 0.1
@@ -50,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if chosen.keep:
                 with suppress(KeyboardInterrupt):
                     wait_for_signal()
-    except (DemoFailed, StartFailed, OSError) as error:
+    except (DemoFailed, PiqueueApiError, StartFailed, OSError) as error:
         print(f"scripts/demo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -68,55 +66,47 @@ def find_photos(paths: Iterable[Path]) -> Iterator[Path]:
         if path.is_file():
             yield path
             continue
-        found = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in _SUFFIXES]
+        found = find_pictures(path)
         if not found:
             raise DemoFailed(f"{path}: {'no pictures there' if path.is_dir() else 'not found'}")
         yield from found
-
-
-def named(photos: Iterable[Path]) -> dict[str, Path]:
-    """The photos by file name, or by whole path where two share a file name."""
-    photos = list(photos)
-    count = Counter(photo.name for photo in photos)
-    return {photo.name if count[photo.name] == 1 else str(photo): photo for photo in photos}
 
 
 def demonstrate(url: str, photos: Mapping[str, Path]) -> bool:
     """Score the photos, as files unless they are many and by URL; whether all succeeded.
 
     Raises:
-        DemoFailed: a job of URLs is refused, or a job stands still.
+        PiqueueApiError: the job of URLs is refused.
+        DemoFailed: a job stands still.
     """
-    results: list[dict[str, Any]] = []
+    results: list[ResultOut] = []
     refused = False
-    if len(photos) <= _MOST_UPLOADS:
-        answer = post_files(f"{url}/jobs", photos)
-        refused = answer.status != 202
-        if refused:
-            print(f"The upload was refused:\n{answer.body.decode()}", file=sys.stderr)
-        else:
-            results += _follow(url, answer.json(), "files")
-    with PhotoServer(photos) as server:
-        items = [{"id": name, "url": server.url_of(name)} for name in photos]
-        answer = post_json(f"{url}/jobs", {"items": items})
-        results += _follow(url, _accepted(answer), "URLs")
+    with Client(url) as client:
+        if len(photos) <= _MOST_UPLOADS:
+            try:
+                results += _follow(client, client.submit_files(photos), "files")
+            except PiqueueApiError as error:
+                refused = True
+                print(f"The upload was refused: {error}", *error.problems, file=sys.stderr)
+        with PhotoServer(photos) as server:
+            items = [ItemIn(id=name, url=server.url_of(name)) for name in photos]
+            results += _follow(client, client.submit_items(items), "URLs")
     print(f"\n{table(results)}")
-    return not refused and all(result["status"] == "succeeded" for result in results)
+    return not refused and all(result.status == "succeeded" for result in results)
 
 
-def table(results: Sequence[dict[str, Any]]) -> str:
+def table(results: Sequence[ResultOut]) -> str:
     """One line a result: item, source, a score a label, and the labels or what went wrong."""
-    labels = next((list(result["scores"]) for result in results if result["scores"]), [])
+    labels = next((list(result.scores) for result in results if result.scores), [])
     rows = [["item", "source", *labels, "labels"]]
     for result in results:
-        scores = result["scores"]
-        if scores:
-            cells = [f"{scores[label]:.3f}" for label in labels]
-            last = ", ".join(result["labels"]) or "none"
-        else:
-            cells = ["-"] * len(labels)
-            last = f"{result['error']['code']}: {result['error']['detail']}"
-        rows.append([result["id"], result["source"]["type"], *cells, last])
+        cells, last = ["-"] * len(labels), ""
+        if result.scores:
+            cells = [f"{result.scores[label]:.3f}" for label in labels]
+            last = ", ".join(result.labels or ()) or "none"
+        elif result.error:
+            last = f"{result.error.code}: {result.error.detail}"
+        rows.append([result.id, result.source.type, *cells, last])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -124,36 +114,18 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def _follow(url: str, job: dict[str, Any], what: str) -> list[dict[str, Any]]:
+def _follow(client: Client, job: JobOut, what: str) -> Iterator[ResultOut]:
     """Show a job's progress until it is done; its results in order."""
     shown, shown_at = -1, time.monotonic()
-    while True:
-        total = job["counts"]["total"]
-        finished = total - job["counts"]["waiting"] - job["counts"]["running"]
+    for latest in client.follow(job.id, every_s=_POLL_S):
+        total = latest.counts.total
+        finished = total - latest.counts.waiting - latest.counts.running
         if finished != shown:
             shown, shown_at = finished, time.monotonic()
-            print(f"{job['id']}: {finished} of {total} {what}", flush=True)
-        if job["done"]:
-            return list(_results(url, job["id"]))
+            print(f"{job.id}: {finished} of {total} {what}", flush=True)
         if time.monotonic() - shown_at > _STUCK_S:
-            raise DemoFailed(f"{job['id']} stands still: see the logs in {_FOLDER}")
-        time.sleep(_POLL_S)
-        job = _accepted(request(f"{url}/jobs/{job['id']}?results=false"))
-
-
-def _results(url: str, job_id: str) -> Iterator[dict[str, Any]]:
-    cursor: str | None = ""
-    while cursor is not None:
-        query = f"?format=json&cursor={quote(cursor)}" if cursor else "?format=json"
-        page = _accepted(request(f"{url}/jobs/{job_id}/results{query}"))
-        yield from page["items"]
-        cursor = page.get("next_cursor")
-
-
-def _accepted(answer: Answer) -> Any:
-    if answer.status not in (200, 202):
-        raise DemoFailed(f"the API answered {answer.status}: {answer.body.decode()}")
-    return answer.json()
+            raise DemoFailed(f"{job.id} stands still: see the logs in {_FOLDER}")
+    return client.results(job.id)
 
 
 def _how_to_go_on(url: str, keep: bool) -> str:

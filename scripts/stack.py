@@ -1,6 +1,5 @@
 """Redis, the API and the workers on one machine: watched, started again, stopped together."""
 
-import http.client
 import socket
 import sys
 import time
@@ -10,8 +9,8 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from scripts.child import Child, StartFailed
+from scripts.client import Client
 from scripts.embedded_redis import EmbeddedRedis
-from scripts.http_client import request
 from scripts.keeper import Keeper
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -157,14 +156,15 @@ class Stack:
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + _READY_DEADLINE_S
-        while not _says_ready(self.url):
-            for child, keeper in self._programs:
-                if keeper.ended_count >= _ENDS_BEFORE_READY_COUNT:
-                    raise StartFailed(f"{keeper.name} does not stay up\n{child.log_tail()}")
-            if time.monotonic() > deadline:
-                logs = "\n".join(child.log_tail() for child, _ in self._programs)
-                raise StartFailed(f"not ready after {_READY_DEADLINE_S:.0f} s\n{logs}")
-            time.sleep(0.02)
+        with Client(self.url, timeout_s=5) as client:
+            while not client.ready():
+                for child, keeper in self._programs:
+                    if keeper.ended_count >= _ENDS_BEFORE_READY_COUNT:
+                        raise StartFailed(f"{keeper.name} does not stay up\n{child.log_tail()}")
+                if time.monotonic() > deadline:
+                    logs = "\n".join(child.log_tail() for child, _ in self._programs)
+                    raise StartFailed(f"not ready after {_READY_DEADLINE_S:.0f} s\n{logs}")
+                time.sleep(0.02)
 
 
 def listenable_port(host: str, port: int) -> int:
@@ -179,10 +179,3 @@ def listenable_port(host: str, port: int) -> int:
             return int(probe.getsockname()[1])
     except OSError as error:
         raise StartFailed(f"cannot listen on {host}, port {port}: {error.strerror}") from None
-
-
-def _says_ready(url: str) -> bool:
-    try:
-        return request(f"{url}/readyz", timeout_s=5).status == 200
-    except (OSError, http.client.HTTPException):
-        return False

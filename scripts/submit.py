@@ -55,10 +55,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a .csv, .tsv, .ndjson, .jsonl or .txt file, - for URLs on standard input, "
         "or any number of pictures and folders",
     )
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write results here: "
-                        ".csv, .jsonl or .parquet")
-    parser.add_argument("--resume", metavar="JOB", help="go on with a job; name the folder again "
-                        "if its upload was not complete")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="write results here: .csv, .jsonl or .parquet",
+    )
+    parser.add_argument(
+        "--resume",
+        metavar="JOB",
+        help="go on with a job; name the folder again if its upload was not complete",
+    )
     parser.add_argument("--no-wait", action="store_true", help="print the job's id and leave")
     table = parser.add_argument_group("tables")
     table.add_argument("--url-column", default="url", metavar="NAME", help="(%(default)s)")
@@ -70,7 +78,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     job.add_argument("--name", help="to know it by")
     job.add_argument("--priority", choices=list(Lane), help="else by size")
     job.add_argument(
-        "--max-failures", metavar="COUNT|PERCENT", help="give the job up beyond these, as 100 or 5%%"
+        "--max-failures",
+        metavar="COUNT|PERCENT",
+        help="give the job up beyond these, as 100 or 5%%",
     )
     job.add_argument("--expires-in", dest="expires_in_s", metavar="SECONDS", help="then it is gone")
 
@@ -86,7 +96,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def submit(options: argparse.Namespace) -> int:
-    """Submit, follow, write; gives the exit code."""
+    """Submit, follow, write; gives the exit code.
+
+    Raises:
+        CommandFailed: the options contradict each other or the job.
+        SourceUnfit: there is nothing that could be submitted.
+        PiqueueApiError: the job was refused, or the API stays away.
+    """
     if not options.sources and not options.resume:
         raise CommandFailed("name what to submit, or give --resume JOB")
     if options.output:
@@ -96,27 +112,135 @@ def submit(options: argparse.Namespace) -> int:
     source = None
     if options.sources:
         source = find_source(options.sources, options.encoding, options.sep)
-    job = None
-    refused: list[Refused] = []
     with connect(options, PATIENCE_S) as client:
+        submission = _Submission(client, options, source)
         try:
-            job = client.job(options.resume) if options.resume else _begin(client, source, options)
-            if job.status is JobStatus.DRAFT:
-                refused = _fill(client, job, source)
-                job = client.submit_draft(job.id)
-            if not options.no_wait:
-                job = _follow(client, job)
-                if options.output:
-                    with written_whole(options.output) as file:
-                        client.download(job.id, file, results_format(options.output))
-        except (KeyboardInterrupt, PiqueueApiError, OSError) as error:
-            if job is None or not isinstance(error, KeyboardInterrupt):
-                
-                raise
+            return submission.run()
+        except KeyboardInterrupt:
+            tell(f"\n{submission.where_it_stands()}")
             return ExitCode.INTERRUPTED
-    _tell_refused(refused)
-    if options.no_wait:
-        print(job.id)
-        return ExitCode.SOME_FAILED if refused else ExitCode.ALL_SUCCEEDED
-    print(summary(job))
-    return _exit_code(job, refused)
+        except (PiqueueApiError, OSError):
+            if submission.job is not None:
+                tell(submission.where_it_stands())
+            raise
+
+
+class _Submission:
+    """One run of the command; `job` is None until there is one."""
+
+    def __init__(self, client: Client, options: argparse.Namespace, source: Source | None) -> None:
+        self.job: JobOut | None = None
+        self._client = client
+        self._options = options
+        self._source = source
+
+    def run(self) -> int:
+        """Do all of it; gives the exit code."""
+        options = self._options
+        self.job = self._client.job(options.resume) if options.resume else self._begin()
+        refused: list[Refused] = []
+        if self.job.status is JobStatus.DRAFT:
+            refused = self._fill(self.job)
+            self.job = self._client.submit_draft(self.job.id)
+        if options.no_wait:
+            print(self.job.id)
+            return ExitCode.SOME_FAILED if refused else ExitCode.ALL_SUCCEEDED
+        self.job = self._follow(self.job)
+        if options.output:
+            with written_whole(options.output) as file:
+                self._client.download(self.job.id, file, results_format(options.output))
+        print(summary(self.job))
+        if not options.output:
+            tell(f"to have the results: piqueue results {self.job.id} -o results.csv")
+        return _exit_code(self.job, refused)
+
+    def where_it_stands(self) -> str:
+        """Say what became of the job, and how to go on."""
+        if self.job is None:
+            return "nothing was submitted, unless the last byte had gone out: see piqueue jobs"
+        options = self._options
+        command = [*options.program.split(), "--resume", self.job.id]
+        if self.job.status is JobStatus.DRAFT:
+            command += options.sources
+        if options.output:
+            command += ["-o", str(options.output)]
+        if options.url:
+            command += ["--url", options.url]
+        stands = "is not uploaded yet" if self.job.status is JobStatus.DRAFT else "goes on"
+        return f"{self.job.id} {stands}; to see it through: {shlex.join(command)}"
+
+    def _begin(self) -> JobOut:
+        client, wanted, options = self._client, self._options, _job_options(self._options)
+        match self._source:
+            case Table(rows):
+                return client.submit_csv(
+                    rows, options, url_column=wanted.url_column, id_column=wanted.id_column
+                )
+            case Lines(items):
+                return client.submit_ndjson(items, options)
+            case _:
+                return client.open_draft(options)
+
+    def _fill(self, draft: JobOut) -> list[Refused]:
+        """Send the files that a draft does not have yet; gives those that were refused."""
+        if not isinstance(self._source, Pictures):
+            raise CommandFailed(
+                f"{draft.id} is a draft, whose upload is not complete: name its pictures again"
+            )
+        files = self._source.files
+        there = set(self._client.draft_ids(draft.id)) if draft.counts.total else set()
+        missing = {item_id: path for item_id, path in files.items() if item_id not in there}
+        done = len(files) - len(missing)
+        with Progress("uploaded", len(files), done) as progress:
+
+            def sent(count: int) -> None:
+                nonlocal done
+                done += count
+                progress.show(done)
+
+            refused = upload(self._client, draft.id, missing, sent)
+        if refused:
+            tell(f"{len(refused)} of {len(files)} files were refused and are not part of the job:")
+            for one in refused[:LISTED_PROBLEMS]:
+                tell(refusal(None, one.id, one.detail))
+            if len(refused) > LISTED_PROBLEMS:
+                tell(f"  and {len(refused) - LISTED_PROBLEMS} more")
+        if len(refused) == len(files):
+            self._client.delete(draft.id)
+            self.job = None
+            raise CommandFailed("there is nothing left to submit")
+        return refused
+
+    def _follow(self, job: JobOut) -> JobOut:
+        tell(f"{job.id}: {job.counts.total} pictures")
+        with Progress("scored", job.counts.total, _over(job)) as progress:
+            for latest in self._client.follow(job.id):
+                progress.show(_over(latest))
+        return latest
+
+
+def _job_options(options: argparse.Namespace) -> JobOptions:
+    names = ("model", "name", "priority", "max_failures", "expires_in_s")
+    given = {name: getattr(options, name) for name in names}
+    try:
+        return JobOptions.model_validate(
+            {name: value for name, value in given.items() if value is not None}
+        )
+    except ValidationError as error:
+        raise CommandFailed(describe(error.errors())) from None
+
+
+def _over(job: JobOut) -> int:
+    """Items that wait and run no more."""
+    return job.counts.total - job.counts.waiting - job.counts.running
+
+
+def _exit_code(job: JobOut, refused: Sequence[Refused]) -> ExitCode:
+    if not job.counts.succeeded:
+        return ExitCode.NOTHING_SUCCEEDED
+    complete = job.counts.succeeded == job.counts.total and not refused
+    return ExitCode.ALL_SUCCEEDED if complete else ExitCode.SOME_FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
-from typing import BinaryIO, get_args
+from typing import BinaryIO
 
 from api.schemas import JobOut
 from scripts.client import Client, PiqueueApiError, ResultsFormat
@@ -49,13 +49,13 @@ def connection_options() -> argparse.ArgumentParser:
 def connect(options: argparse.Namespace, patience_s: float = 10) -> Client:
     """A client that says when it waits for the API."""
 
-    def waiting(error: PiqueueApiError, pause_s: float) -> None:
-        nonlocal said
-        if error.detail != said:
-            said = error.detail
+    said: set[str] = set()
+
+    def waiting(error: PiqueueApiError, _pause_s: float) -> None:
+        if error.detail not in said:
+            said.add(error.detail)
             tell(f"waiting for the API: {error.detail}")
 
-    said = ""
     return Client(options.url, options.api_key, patience_s=patience_s, on_retry=waiting)
 
 
@@ -64,7 +64,8 @@ def run(program: str, command: Callable[[], int]) -> int:
     try:
         return command()
     except PiqueueApiError as error:
-        tell(f"{program}: {_QUERY_COLUMN.sub(r'--\1-column', error.detail)}")
+        detail = _QUERY_COLUMN.sub(r"--\1-column", error.detail)
+        tell(f"{program}: {detail}")
         for row in error.problems:
             tell(refusal(row.get("index"), row.get("id"), row["detail"]))
         if (unlisted := error.problem_count - len(error.problems)) > 0:
@@ -98,15 +99,14 @@ def summary(job: JobOut) -> str:
     return f"{job.id} {job.status}: {'; '.join(parts)}"
 
 
-def results_format(output: Path | None, named: str | None = None) -> ResultsFormat:
+def results_format(output: Path | None, named: ResultsFormat | None = None) -> ResultsFormat:
     """The format that is named, or that the suffix of `output` means, or CSV.
 
     Raises:
         CommandFailed: the suffix means none.
     """
-    for known in get_args(ResultsFormat):
-        if known == named:
-            return known
+    if named:
+        return named
     if output is None:
         return "csv"
     try:

@@ -45,9 +45,7 @@ def upload(
     return refused
 
 
-def _batches(
-    pictures: Mapping[str, Path], unreadable: list[Refused]
-) -> Iterator[dict[str, Path]]:
+def _batches(pictures: Mapping[str, Path], unreadable: list[Refused]) -> Iterator[dict[str, Path]]:
     """Cut the files into batches bounded by count and bytes, one file at least."""
     batch: dict[str, Path] = {}
     batch_bytes = 0

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 
@@ -18,6 +19,7 @@ from worker.jobs.blobs import BlobStore, RedisBlobs
 from worker.jobs.models import ModelCard, ModelCatalog
 from worker.jobs.queue import DoorBell, make_celery
 from worker.jobs.record import ItemResult, Rejection, RejectionCode, Stage
+from worker.jobs.scorecache import ScoreCache
 from worker.jobs.settings import Settings
 from worker.jobs.store import Claim, JobStore, connect
 
@@ -73,6 +75,7 @@ class Runtime:
     settings: Settings
     store: JobStore
     blobs: BlobStore
+    cache: ScoreCache
     bell: DoorBell
     catalog: ModelCatalog
     fetcher: Fetcher
@@ -126,6 +129,7 @@ def build_runtime(settings: Settings) -> Runtime:
         settings=settings,
         store=JobStore(redis),
         blobs=RedisBlobs(redis),
+        cache=ScoreCache(redis, settings.cache_ttl_s),
         bell=DoorBell(make_celery(settings)),
         catalog=ModelCatalog(settings.artifacts_path, settings.default_model),
         fetcher=Fetcher(
@@ -174,12 +178,20 @@ def run_chunk(runtime: Runtime, job_id: str, chunk_index: int) -> None:
 def _score(runtime: Runtime, claim: Claim) -> list[ItemResult]:
     """Score a chunk; from its second attempt on item by item and alone, to find a killer."""
     settings = runtime.settings
-    predictor = runtime.predictor(runtime.store.model(claim.job_id))
+    model = runtime.store.model(claim.job_id)
+    predictor = runtime.predictor(model)
+    cache = partial(runtime.cache.get, model.sha256) if claim.use_cache else _nothing_known
     arrivals = _arrivals(runtime, claim)
     count = len(claim.specs)
     if claim.attempt == 1:
         limits = Limits(settings.batch_size, settings.max_pixels)
-        return classify(arrivals, count, predictor, limits, lambda _: runtime.company.shared())
+        results = classify(
+            arrivals, count, predictor, limits, lambda _: runtime.company.shared(), cache
+        )
+        for result in results if claim.use_cache else ():
+            if result.scores and not result.cached:
+                runtime.cache.put(model.sha256, result)
+        return results
 
     @contextmanager
     def noted(position: int) -> Iterator[None]:
@@ -189,6 +201,10 @@ def _score(runtime: Runtime, claim: Claim) -> list[ItemResult]:
             runtime.store.note(claim, None)
 
     return classify(arrivals, count, predictor, Limits(1, settings.max_pixels), noted)
+
+
+def _nothing_known(_sha256: str) -> None:
+    """Stand for the cache of a job that uses none."""
 
 
 def _arrivals(runtime: Runtime, claim: Claim) -> Iterator[Arrival]:

@@ -5,12 +5,15 @@ from typing import Any
 
 import keras
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from model.training.augmentation import augment
 from model.training.config import TrainingConfig
 from model.training.dataset import Labels, Pixels
 from model.training.network import Network
+
+log = structlog.get_logger()
 
 Features = NDArray[np.float16]
 
@@ -47,6 +50,7 @@ def make_training_set(
         for number in range(config.augmented_copies):
             changed = augment(images, seed=config.seed * 1000 + number)
             copies[number] = trunk_features(network, changed, config)
+            log.info("augmented copy made", number=number + 1, of=config.augmented_copies)
     pooled = [
         network.neck.predict(features, batch_size=config.batch_size, verbose=0)
         for features in copies

@@ -8,6 +8,8 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 from urllib.parse import urlsplit
 
+# The API closes a connection that is idle for 5 s.
+STALE_S = 3
 _BOUNDARY = "piqueue-benchmark"
 
 
@@ -17,6 +19,7 @@ class Connection:
     def __init__(self, url: str, timeout_s: float = 120) -> None:
         parts = urlsplit(url)
         self.last_s = 0.0
+        self._used_at = time.perf_counter()
         self._connection = HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_s)
 
     def __enter__(self) -> Self:
@@ -52,10 +55,13 @@ class Connection:
             RuntimeError: the answer is not 2xx.
         """
         started = time.perf_counter()
+        if started - self._used_at > STALE_S:
+            self._connection.close()  # the request opens it again
         self._connection.request(method, target, body, dict(headers or {}))
         answer = self._connection.getresponse()
         text = answer.read()
-        self.last_s = time.perf_counter() - started
+        self._used_at = time.perf_counter()
+        self.last_s = self._used_at - started
         if not 200 <= answer.status < 300:
             raise RuntimeError(f"{method} {target}: {answer.status} {text.decode()}")
         return json.loads(text) if text else None

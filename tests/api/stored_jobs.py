@@ -1,9 +1,7 @@
 """Jobs written straight into the ledger of a running Piqueue, with the results a test wants."""
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import islice
 
 from redis import Redis
 
@@ -45,49 +43,32 @@ def rejected(rejection: Rejection = TIMEOUT) -> ItemResult:
 def ledger(redis_url: str) -> Iterator[JobStore]:
     """Open the ledger at this address."""
     redis: Redis = connect(redis_url)
-    try:
+    with redis:
         yield JobStore(redis)
-    finally:
-        redis.close()
 
 
 def store_job(
     store: JobStore,
-    items: Sequence[tuple[ItemSpec, ItemResult]],
-    *,
-    csv: CsvShape | None = None,
-    parent_job: str | None = None,
-    chunk_items: int = 4,
-) -> Job:
-    """Make a job of these items that is done, each with its result."""
-    return store_long_job(
-        store,
-        len(items),
-        lambda index: items[index],
-        csv=csv,
-        parent_job=parent_job,
-        chunk_items=chunk_items,
-    )
-
-
-def store_long_job(
-    store: JobStore,
     count: int,
-    item: Callable[[int], tuple[ItemSpec, ItemResult]],
+    spec: Callable[[int], ItemSpec],
+    result: Callable[[int], ItemResult],
     *,
     csv: CsvShape | None = None,
     parent_job: str | None = None,
     chunk_items: int = 32,
-    done: Callable[[int], bool] = lambda _chunk: True,
 ) -> Job:
-    """Make a job of `count` items whose chunks are finished where `done` says so."""
+    """Make a job that is done, of `count` items given by their index."""
     job_id = new_job_id()
-    chunks = range(-(-count // chunk_items))
-    indexes = iter(range(count))
-    pairs = {}
-    for chunk in chunks:
-        pairs[chunk] = [item(index) for index in islice(indexes, chunk_items)]
-        store.put_chunk(job_id, chunk, [spec for spec, _ in pairs[chunk]])
-        if not done(chunk):
-            del pairs[chunk]
-    return store.job(job_id)
+    indexes = range(count)
+    chunks = [indexes[at : at + chunk_items] for at in range(0, count, chunk_items)]
+    for chunk_index, chunk in enumerate(chunks):
+        store.put_chunk(job_id, chunk_index, [spec(index) for index in chunk])
+    new_job = NewJob(job_id, ANYONE, MODEL, ttl_s=3600, parent_job=parent_job, csv=csv)
+    store.submit(new_job, Shape(Lane.BULK, count, chunk_items))
+    for chunk_index, chunk in enumerate(chunks):
+        claim = store.claim(job_id, chunk_index, lease_s=30)
+        assert claim is not None
+        store.commit(claim, [result(index) for index in chunk])
+    job = store.job(job_id)
+    assert job.status.done
+    return job

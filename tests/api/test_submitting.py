@@ -347,3 +347,37 @@ def test_without_keys_the_api_does_not_listen_beyond_this_machine(redis_url: str
     answer = subprocess.run(command, capture_output=True, text=True, timeout=30, env=env)
     assert answer.returncode == 1
     assert "PIQUEUE_ALLOW_NO_KEYS" in answer.stderr
+
+
+def test_a_dry_run_checks_all_rows_tries_some_and_keeps_nothing(
+    client: httpx2.Client, site: Site
+) -> None:
+    urls = [site.url(f"/{at}.jpg") for at in range(150)] + ["http://127.0.0.2:9/x.jpg"] * 150
+    before = client.get("/jobs").json()["jobs"][:1]
+    answer = client.post("/jobs", json={"urls": urls, "dry_run": True})
+    assert answer.status_code == 200
+    report = answer.json()
+    assert (report["dry_run"], report["items"], report["sampled"]) == (True, 300, 50)
+    assert report["eta_s"] >= 0
+    refusing, fine = report["hosts"]
+    assert refusing["host"] == "127.0.0.2"
+    assert refusing["failures"] == {"fetch_blocked_address": refusing["sampled"]}
+    assert fine == {"host": "127.0.0.1", "sampled": 50 - refusing["sampled"], "failures": {}}
+    assert client.get("/jobs").json()["jobs"][:1] == before
+    unfit = client.post("/jobs", json={"urls": [*urls, "x"], "dry_run": True})
+    assert [row["index"] for row in unfit.json()["problems"]] == [300]
+
+
+def test_pictures_seen_before_are_not_scored_again_where_the_cache_is_used(
+    client: httpx2.Client,
+) -> None:
+    files = [("files", (f"{at}.jpg", jpeg(1000 + at))) for at in range(6)]
+    options = {"options": json.dumps({"use_cache": True})}
+    first, second, third = (
+        wait_done(client, client.post("/jobs", files=files, data=data).json())
+        for data in (options, options, {})
+    )
+    assert [job["counts"]["cached"] for job in (first, second, third)] == [0, 6, 0]
+    assert [result["cached"] for result in second["results"]] == [True] * 6
+    for result, again in zip(first["results"], second["results"], strict=True):
+        assert (result["scores"], result["image"]) == (again["scores"], again["image"])

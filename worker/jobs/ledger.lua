@@ -120,7 +120,8 @@ local function submit()
 end
 
 -- ARGV: id, chunk, lease in ms. 
--- Gives {outcome, attempt, lane, items a chunk, items, positions of lost items}.
+-- Gives {outcome, attempt, lane, items a chunk, whether to use the cache,
+-- items, positions of lost items}.
 local function claim()
   local chunk, status = ARGV[2], redis.call('HGET', META, 'status')
   if status ~= 'queued' and status ~= 'running' then return {'over'} end
@@ -144,7 +145,7 @@ local function claim()
   end
   keep()
   return {'claimed', attempt, redis.call('HGET', META, 'lane'), number('chunk_items'),
-    redis.call('HGET', ITEMS, chunk), lost}
+    number('use_cache'), redis.call('HGET', ITEMS, chunk), lost}
 end
 
 local function holds(chunk, attempt)
@@ -171,8 +172,8 @@ local function note()
   return 1
 end
 
--- ARGV: id, chunk, results, window, succeeded, failed, then code and count of each failure.
--- The first write of a chunk wins. Gives {accepted, chunk to ring for, ...}.
+-- ARGV: id, chunk, results, window, succeeded, failed, cached, then code and count of each
+-- failure. The first write of a chunk wins. Gives {accepted, chunk to ring for, ...}.
 local function commit()
   local chunk, status = ARGV[2], redis.call('HGET', META, 'status')
   if status ~= 'running' and status ~= 'cancelling' then return {0} end
@@ -184,7 +185,8 @@ local function commit()
   redis.call('HDEL', SUSPECTS, 'at:' .. chunk, 'lost:' .. chunk)
   local succeeded = redis.call('HINCRBY', META, 'succeeded', ARGV[5])
   local failed = redis.call('HINCRBY', META, 'failed', ARGV[6])
-  for index = 7, #ARGV, 2 do
+  redis.call('HINCRBY', META, 'cached', ARGV[7])
+  for index = 8, #ARGV, 2 do
     redis.call('HINCRBY', META, 'failure:' .. ARGV[index], ARGV[index + 1])
   end
   settle(ARGV[5] + ARGV[6])

@@ -128,6 +128,8 @@ class ItemResult:
     rejection: Rejection | None = None
     image: ImageFacts | None = None
     timings: Timings = Timings()
+    # Whether the scores are those of the same picture, scored before by the same model.
+    cached: bool = False
 
     def to_row(self) -> list[Any]:
         """Give the compact JSON form kept in Redis."""
@@ -137,18 +139,20 @@ class ItemResult:
             rejection and [rejection.code, rejection.stage, rejection.retryable, rejection.detail],
             image and [image.sha256, image.byte_count, image.format, image.width, image.height],
             [timings.fetch_ms, timings.decode_ms, timings.infer_ms],
+            int(self.cached),
         ]
 
     @classmethod
     def from_row(cls, row: list[Any]) -> Self:
         """Read what `to_row` wrote."""
-        scores, rejection, image, timings = row
+        scores, rejection, image, timings, cached = row
         return cls(
             scores=None if scores is None else tuple(scores),
             rejection=rejection
             and Rejection(RejectionCode(rejection[0]), Stage(rejection[1]), *rejection[2:]),
             image=image and ImageFacts(*image),
             timings=Timings(*timings),
+            cached=bool(cached),
         )
 
 
@@ -181,6 +185,8 @@ class Counts:
     succeeded: int
     failed: int
     cancelled: int
+    # Of the succeeded ones, those whose scores came from the cache.
+    cached: int = 0
 
     @property
     def waiting(self) -> int:

@@ -73,6 +73,9 @@ class Settings(BaseSettings):
         86400, ge=60, description="An Idempotency-Key is remembered this long"
     )
     job_ttl_s: int = Field(7 * 86400, ge=60, description="A job and its results are kept this long")
+    cache_ttl_s: int = Field(
+        86400, ge=1, description="Scores are kept this long for jobs with `use_cache`"
+    )
     sync_timeout_s: float = Field(
         30, gt=0, description="How long POST /scorefile/ waits for its score"
     )

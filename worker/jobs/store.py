@@ -67,6 +67,7 @@ class NewJob:
     metadata: Mapping[str, Any] | None = None
     parent_job: str | None = None
     csv: CsvShape | None = None
+    use_cache: bool = False
     webhook_url: str | None = field(default=None, repr=False)
 
 
@@ -89,6 +90,7 @@ class Claim:
     attempt: int
     lane: Lane
     first_index: int
+    use_cache: bool
     specs: tuple[ItemSpec, ...]
     # Positions in the chunk at which earlier attempts died.
     lost: frozenset[int]
@@ -244,9 +246,7 @@ class JobStore:
             )
         return options
 
-    def draft_items(
-        self, job_id: str, step: int, start_index: int = 0
-    ) -> Iterator[list[ItemSpec]]:
+    def draft_items(self, job_id: str, step: int, start_index: int = 0) -> Iterator[list[ItemSpec]]:
         """Read the items of a draft from `start_index` on, `step` at a time."""
         for start in count(start_index, step):
             with ledger_errors():
@@ -273,6 +273,7 @@ class JobStore:
             "sha256": job.model.sha256,
             "ttl_ms": job.ttl_s * 1000,
             "metadata": json.dumps(job.metadata or {}),
+            "use_cache": int(job.use_cache),
             **{field: value for field, value in optional.items() if value is not None},
         }
 
@@ -306,13 +307,14 @@ class JobStore:
         answer = self._step("claim", job_id, chunk_index, int(lease_s * 1000))
         if answer[0] != b"claimed":
             return None
-        _, attempt, lane, chunk_items, specs, lost = answer
+        _, attempt, lane, chunk_items, use_cache, specs, lost = answer
         return Claim(
             job_id,
             chunk_index,
             int(attempt),
             Lane(lane.decode()),
             chunk_index * int(chunk_items),
+            bool(use_cache),
             tuple(unpack_specs(specs)),
             frozenset(int(position) for position in lost.split()),
         )
@@ -348,6 +350,7 @@ class JobStore:
             self.window(),
             len(results) - failed,
             failed,
+            sum(result.cached for result in results),
             *failures,
         )
         return [int(chunk) for chunk in answer[1:]]
@@ -531,6 +534,7 @@ def _job(job_id: str, meta: Mapping[str, str], leased: Sequence[bytes]) -> Job:
             succeeded=int(meta["succeeded"]),
             failed=int(meta["failed"]),
             cancelled=int(meta["cancelled"]),
+            cached=int(meta.get("cached", 0)),
         ),
         chunk_items=chunk_items,
         created_ms=int(meta["created_ms"]),
