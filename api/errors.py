@@ -50,18 +50,14 @@ log = structlog.get_logger()
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Say in the OpenAPI document that a route may answer with these errors."""
-    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {
-        status: {"model": Problem, "description": HTTPStatus(status).phrase, "content": content}
-        for status in statuses
+        status: {"model": Problem, "description": HTTPStatus(status).phrase} for status in statuses
     }
 
 
-def problem(
-    status: int, code: str, detail: str, headers: dict[str, str] | None = None, **extra: Any
-) -> JSONResponse:
-    """Build an error answer."""
-    body = Problem(
+def problem_body(status: int, code: str, detail: str, **extra: Any) -> Problem:
+    """Build the body of an error answer."""
+    return Problem(
         type=f"urn:piqueue:problem:{code}",
         title=HTTPStatus(status).phrase,
         status=status,
@@ -70,6 +66,13 @@ def problem(
         request_id=current_request_id(),
         **extra,
     )
+
+
+def problem(
+    status: int, code: str, detail: str, headers: dict[str, str] | None = None, **extra: Any
+) -> JSONResponse:
+    """Build an error answer."""
+    body = problem_body(status, code, detail, **extra)
     content = body.model_dump(exclude_none=True)
     return JSONResponse(content, status, headers, media_type=MEDIA_TYPE)
 

@@ -132,7 +132,10 @@ class Intake:
         self._put_chunks(last=True)
         lane = self._options.priority or (Lane.INTERACTIVE if small else Lane.BULK)
         shape = Shape(lane, self.count, self._chunk_items, self._options.budget(self.count))
-        ring = store.submit(self.new_job(), shape)
+        job = self.new_job()
+        # For as long as the job, so that uploads that fail can be tried again.
+        services.blobs.keep(self.job_id, job.ttl_s)
+        ring = store.submit(job, shape)
         self._forget = False
         services.bell.ring(self.job_id, ring, lane)
         return store.job(self.job_id)

@@ -18,9 +18,6 @@ from api.schemas import (
     DraftItemOut,
     DraftItemsPage,
     DryRunOut,
-    ItemIn,
-    JobIn,
-    JobOptions,
     JobOut,
     JobsPage,
 )
@@ -54,8 +51,6 @@ _ITEMS_BODY: dict[str, Any] = {
     "application/x-ndjson": {"schema": {"type": "string"}},
 }
 _BODY = {"requestBody": {"required": True, "content": _ITEMS_BODY}}
-# The bodies that `reading` reads by content type, for the OpenAPI document.
-BODY_SCHEMAS = (JobIn, JobOptions, ItemIn)
 
 
 @router.post(

@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from api import errors, events, health, jobs, results, retry, scorefile, webhooks
+from api import errors, events, health, jobs, openapi, results, retry, scorefile, webhooks
 from api.body_limit import BodyLimit
 from api.request_id import RequestId
 from api.services import Services
@@ -42,4 +42,5 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         health.router,
     ):
         app.include_router(router)
+    openapi.install(app)
     return app

@@ -25,7 +25,7 @@ router = APIRouter(tags=["jobs"])
     status_code=202,
     responses={
         202: {"description": "The new job", "content": result_examples.RETRIED},
-        **problems(401, 404, 409, 413, 422, 429, 503),
+        **problems(400, 401, 404, 409, 413, 422, 429, 503),
     },
 )
 def retry_job(

@@ -16,6 +16,7 @@ from worker.jobs.record import Lane
 
 router = APIRouter(tags=["one picture"])
 
+_SCORES = {"beach": 0.0, "city": 0.999, "sunset": 0.005, "trees": 0.0}
 _BODY = {
     "requestBody": {
         "required": True,
@@ -35,7 +36,10 @@ _BODY = {
 @router.post(
     "/scorefile/",
     openapi_extra=_BODY,
-    responses=problems(400, 401, 413, 422, 429, 503),
+    responses={
+        200: {"content": {"application/json": {"example": _SCORES}}},
+        **problems(400, 401, 413, 422, 429, 503),
+    },
 )
 async def score_file(request: Request, services: ServicesDep, owner: OwnerDep) -> dict[str, float]:
     """Score one picture while the caller waits; gives each label's score."""

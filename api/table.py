@@ -29,7 +29,8 @@ class Layout:
 
     def shape(self) -> CsvShape:
         """Give the layout of all items so far."""
-        source = "filename" if not self._has_urls else "source" if self._has_files else "url"
+        uploads = "source" if self._has_urls else "filename"
+        source = uploads if self._has_files else "url"
         id_column, source = free_names(("id", source), self._columns)
         return CsvShape((id_column, source, *self._columns), source, id_column)
 

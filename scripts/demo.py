@@ -84,10 +84,12 @@ def demonstrate(url: str, photos: Mapping[str, Path]) -> bool:
     with Client(url) as client:
         if len(photos) <= _MOST_UPLOADS:
             try:
-                results += _follow(client, client.submit_files(photos), "files")
+                job = client.submit_files(photos)
             except PiqueueApiError as error:
                 refused = True
-                print(f"The upload was refused: {error}", *error.problems, file=sys.stderr)
+                print("The upload was refused:", error, *error.problems, sep="\n", file=sys.stderr)
+            else:
+                results += _follow(client, job, "files")
         with PhotoServer(photos) as server:
             items = [ItemIn(id=name, url=server.url_of(name)) for name in photos]
             results += _follow(client, client.submit_items(items), "URLs")

@@ -80,7 +80,9 @@ def run(program: str, command: Callable[[], int]) -> int:
 def refusal(index: int | None, item_id: str | None, detail: str) -> str:
     """One line about an item that was refused."""
     where = [] if index is None else [f"item {index}"]
-    return f"  {', '.join(where + ([item_id] if item_id else []))}: {detail}"
+    if item_id and item_id != str(index):
+        where.append(item_id)
+    return f"  {', '.join(where)}: {detail}"
 
 
 def summary(job: JobOut) -> str:

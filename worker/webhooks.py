@@ -29,7 +29,7 @@ CONCURRENCY = 32
 PER_HOST = 8
 HOST_BUSY_S = 5
 # A lease outlives the attempt by this long, for what comes before and after the request.
-LEASE_MARGIN_S = 15
+LEASE_MARGIN_S = 10
 # What is under way when the worker stops may take this long.
 GRACE_S = 5
 JITTER = 0.2

@@ -1,6 +1,5 @@
 """Redis and the API without a worker, so that a benchmark decides itself what becomes of a job."""
 
-import http.client
 import sys
 import time
 from collections.abc import Iterator
@@ -8,10 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx2
+
 from scripts.benchmarks.programs import ROOT, START_DEADLINE_S
 from scripts.child import Child, StartFailed
 from scripts.embedded_redis import EmbeddedRedis
-from scripts.http_client import request
 from scripts.stack import listenable_port
 
 
@@ -46,9 +46,9 @@ def _wait_until_up(api: Child, url: str) -> None:
     deadline = time.monotonic() + START_DEADLINE_S
     while True:
         try:
-            request(f"{url}/healthz", timeout_s=5)
+            httpx2.get(f"{url}/healthz", timeout=5, trust_env=False)
             return
-        except (OSError, http.client.HTTPException):
+        except httpx2.TransportError:
             if api.pid is None or time.monotonic() > deadline:
                 raise StartFailed(f"the API does not come up\n{api.log_tail()}") from None
         time.sleep(0.02)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.demo import DemoFailed, demonstrate, find_photos, named
+from scripts.demo import DemoFailed, demonstrate, find_photos
+from scripts.sources import named
 from scripts.stack import Stack
 from tests.pictures import jpeg
 

@@ -14,6 +14,9 @@ class BlobStore(Protocol):
     def put(self, job_id: str, item_id: str, payload: bytes, ttl_s: int) -> None:
         """Keep a payload, and the others of its job, for at most `ttl_s` from now."""
 
+    def keep(self, job_id: str, ttl_s: int) -> None:
+        """Keep the payloads that a job has for `ttl_s` from now."""
+
     def get(self, job_id: str, item_id: str) -> bytes | None:
         """Read a payload; None when it is not there."""
 
@@ -40,6 +43,11 @@ class RedisBlobs:
             pipe.hset(self._key(job_id), item_id, payload)
             pipe.expire(self._key(job_id), ttl_s)
             pipe.execute()
+
+    def keep(self, job_id: str, ttl_s: int) -> None:
+        """Keep the payloads that a job has for `ttl_s` from now."""
+        with ledger_errors():
+            self._redis.expire(self._key(job_id), ttl_s)
 
     def get(self, job_id: str, item_id: str) -> bytes | None:
         """Read a payload; None when it is not there."""
