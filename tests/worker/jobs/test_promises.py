@@ -174,8 +174,8 @@ class Ledger(RuleBasedStateMachine):
             if seen.gone:
                 continue
             leases = f"piqueue:{{{job_id}}}:lease"
-            for chunk in self.redis.zrange(leases, 0, -1):
-                self.redis.zadd(leases, {chunk: 1})
+            for held in self.redis.zrange(leases, 0, -1):
+                self.redis.zadd(leases, {str(int(held)): 1})  # type: ignore[arg-type]
             while not (job := self.store.job(job_id)).status.done:
                 for chunk in self.store.recover(job_id, lost_after_s=0)[1]:
                     claim = self.store.claim(job_id, chunk, lease_s=60)

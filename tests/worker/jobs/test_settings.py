@@ -1,0 +1,43 @@
+"""Settings from the environment: what is wrong with them stops the start, by name."""
+
+from ipaddress import IPv4Network
+
+import pytest
+
+from scripts.docs import PATH, settings_document
+from worker.jobs.errors import SettingsInvalid
+from worker.jobs.settings import load_settings
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIQUEUE_CHUNK_ITEMS", "7")
+    monkeypatch.setenv("PIQUEUE_FETCH_ALLOW_NETWORKS", "10.0.0.0/8, 127.0.0.1/32")
+    settings = load_settings()
+    assert settings.chunk_items == 7
+    assert settings.fetch_allow_networks == (
+        IPv4Network("10.0.0.0/8"),
+        IPv4Network("127.0.0.1/32"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("PIQUEUE_CHUNK_ITEM", "7", "PIQUEUE_CHUNK_ITEM: correct or unset it"),
+        ("PIQUEUE_CHUNK_ITEMS", "many", "PIQUEUE_CHUNK_ITEMS: .*integer"),
+        ("PIQUEUE_CHUNK_ITEMS", "0", "PIQUEUE_CHUNK_ITEMS: .*greater than or equal to 1"),
+        ("PIQUEUE_REDIS_URL", "http://h", "PIQUEUE_REDIS_URL: .*redis://, rediss:// or unix://"),
+        ("PIQUEUE_ENGINE", "torch", "PIQUEUE_ENGINE: .*litert"),
+        ("PIQUEUE_FETCH_ALLOW_NETWORKS", "10.0.0.1/8", "PIQUEUE_FETCH_ALLOW_NETWORKS: .*IPv4"),
+    ],
+)
+def test_a_wrong_setting_stops_the_start_with_its_name(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsInvalid, match=says):
+        load_settings()
+
+
+def test_the_settings_document_is_up_to_date() -> None:
+    assert PATH.read_text() == settings_document()
