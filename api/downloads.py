@@ -13,7 +13,7 @@ from api.table import Table
 from worker.jobs.errors import FormatUnavailable
 
 BLOCK_ROWS = 500
-ROW_GROUP_ROWS = 10_000
+ROW_GROUP_ROWS = 5000
 LABEL_SEPARATOR = ";"
 # A spreadsheet runs a cell that begins so as a formula, unless it is a plain number.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")

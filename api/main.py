@@ -6,7 +6,19 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from api import errors, events, health, jobs, openapi, results, retry, scorefile, webhooks
+from api import (
+    errors,
+    events,
+    health,
+    jobs,
+    metrics,
+    openapi,
+    page,
+    results,
+    retry,
+    scorefile,
+    webhooks,
+)
 from api.body_limit import BodyLimit
 from api.request_id import RequestId
 from api.services import Services
@@ -40,7 +52,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         retry.router,
         scorefile.router,
         health.router,
+        metrics.router,
+        page.router,
     ):
         app.include_router(router)
+    metrics.install(app, services.store)
     openapi.install(app)
     return app

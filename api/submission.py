@@ -109,7 +109,8 @@ def take_in(
             )
         return services.store.job(before.job_id), True
     try:
-        job, fingerprint = _make_job(services, owner, submission)
+        with services.idempotency.held(owner, key):
+            job, fingerprint = _make_job(services, owner, submission)
     except BaseException:
         services.idempotency.release(owner, key)
         raise

@@ -5,6 +5,7 @@ from typing import Self
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
 
 from api.auth import OwnerDep
 from api.errors import problems
@@ -17,6 +18,26 @@ from worker.jobs.record import Job
 from worker.jobs.webhook_secrets import WebhookSecret
 
 router = APIRouter(tags=["webhooks"])
+
+_WEBHOOK: JsonDict = {
+    "url": "https://example.com/piqueue?token=1f0c",
+    "webhook_id": "msg_01M81QHC2PSQY738DHJF0EYRK9",
+    "state": "pending",
+    "next_attempt_at": "2026-11-22T14:00:50Z",
+    "attempts": [
+        {
+            "at": "2026-11-22T14:00:05Z",
+            "took_ms": 15003,
+            "status_code": None,
+            "error": "fetch_timeout",
+        },
+        {"at": "2026-11-22T14:00:00Z", "took_ms": 84, "status_code": 500, "error": None},
+    ],
+}
+_SECRET: JsonDict = {
+    "secret": "whsec_dGhpcyBpcyBhbiBleGFtcGxlLCBhbmQgbm8gc2VjcmV0",
+    "previous_until": "2026-11-23T14:00:00Z",
+}
 
 
 class AttemptOut(BaseModel):
@@ -41,30 +62,7 @@ class AttemptOut(BaseModel):
 class WebhookOut(BaseModel):
     """The webhook of a job."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "url": "https://example.com/piqueue?token=1f0c",
-                "webhook_id": "msg_01JDAZ5T3V8RC0T8V1CGB6NMEX",
-                "state": "pending",
-                "next_attempt_at": "2026-11-22T14:00:35Z",
-                "attempts": [
-                    {
-                        "at": "2026-11-22T14:00:05Z",
-                        "took_ms": 15003,
-                        "status_code": None,
-                        "error": "fetch_timeout",
-                    },
-                    {
-                        "at": "2026-11-22T14:00:00Z",
-                        "took_ms": 84,
-                        "status_code": 500,
-                        "error": None,
-                    },
-                ],
-            }
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [_WEBHOOK]})
 
     url: str
     webhook_id: str = Field(description="Sent as `webhook-id`, the same with each attempt")
@@ -91,14 +89,7 @@ class WebhookOut(BaseModel):
 class WebhookSecretOut(BaseModel):
     """The secret that your webhooks are signed with."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "secret": "whsec_bm90IGEgcmVhbCBzZWNyZXQsIGFuIGV4YW1wbGUgb2Y=",
-                "previous_until": "2026-11-23T14:00:00Z",
-            }
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [_SECRET]})
 
     secret: str
     previous_until: datetime | None = Field(

@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -55,6 +56,7 @@ class Pictures:
 
 
 Source = Table | Lines | Pictures
+Opened = Callable[[], AbstractContextManager[BinaryIO]]
 
 
 def find_source(
@@ -151,34 +153,35 @@ def _kind(name: str) -> str:
     return "csv" if suffix in (".csv", ".tsv") else "unknown"
 
 
-def _spooled(stream: BinaryIO) -> Callable[[], BinaryIO]:
+def _spooled(stream: BinaryIO) -> Opened:
     """Keep what can be read only once on disk, for a request may be sent again."""
     copy = tempfile.TemporaryFile()  # noqa: SIM115 - gone when we are
     shutil.copyfileobj(stream, copy)
 
-    def rewound() -> BinaryIO:
+    def rewound() -> AbstractContextManager[BinaryIO]:
         copy.seek(0)
-        return copy
+        return nullcontext(copy)
 
     return rewound
 
 
-def _url_items(opened: Callable[[], BinaryIO], name: str, codec: str) -> Body:
+def _url_items(opened: Opened, name: str, codec: str) -> Body:
     """URLs, one a line, as items; empty lines and those that begin with # are none."""
 
     def items() -> Iterator[bytes]:
-        lines = codecs.getreader("utf-8-sig" if codec == "utf-8" else codec)(opened())
+        read = codecs.getreader("utf-8-sig" if codec == "utf-8" else codec)
         batch: list[str] = []
-        try:
-            for line in lines:
-                url = line.strip()
-                if url and not url.startswith("#"):
-                    batch.append(json.dumps({"url": url}))
-                if len(batch) == _LINES_AT_ONCE:
-                    yield ("\n".join(batch) + "\n").encode()
-                    batch.clear()
-        except UnicodeError as error:
-            raise SourceUnfit(f"{name} is not {codec} ({error}): give --encoding") from None
+        with opened() as file:
+            try:
+                for line in read(file):
+                    url = line.strip()
+                    if url and not url.startswith("#"):
+                        batch.append(json.dumps({"url": url}))
+                    if len(batch) == _LINES_AT_ONCE:
+                        yield ("\n".join(batch) + "\n").encode()
+                        batch.clear()
+            except UnicodeError as error:
+                raise SourceUnfit(f"{name} is not {codec} ({error}): give --encoding") from None
         yield "\n".join(batch).encode()
 
     return items

@@ -7,6 +7,7 @@ from celery.signals import setup_logging
 from worker.jobs.errors import PiqueueError
 from worker.jobs.logs import configure_logs
 from worker.jobs.settings import load_settings
+from worker.metrics import serve_metrics
 from worker.pulse import Pulse
 from worker.runtime import build_runtime
 from worker.tasks import make_worker_app
@@ -21,6 +22,7 @@ def main() -> int:
         settings = load_settings()
         configure_logs(as_json=settings.log_json)
         runtime = build_runtime(settings)
+        scrapes = serve_metrics(runtime.metrics, settings)
     except PiqueueError as error:
         print(f"piqueue worker: {error}", file=sys.stderr)  # noqa: T201
         return 1
@@ -37,13 +39,16 @@ def main() -> int:
     )
     pulse = Pulse(runtime)
     worker.hub.call_repeatedly(LOOP_TICK_S, pulse.loop_tick)
-    webhooks = WebhookSender(settings)
+    webhooks = WebhookSender(settings, runtime.metrics)
     pulse.start()
     webhooks.start()
     worker.start()
     webhooks.stop()
     pulse.stop()
     runtime.close()
+    if scrapes:
+        scrapes.shutdown()
+        scrapes.server_close()
     return int(worker.exitcode or 0)
 
 

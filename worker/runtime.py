@@ -16,12 +16,14 @@ from model.predictor import Predictor, load_predictor
 from worker.classify import Arrival, Limits, classify
 from worker.fetch import Fetcher, FetchFailed, FetchLimits
 from worker.jobs.blobs import BlobStore, RedisBlobs
+from worker.jobs.errors import JobNotFound
 from worker.jobs.models import ModelCard, ModelCatalog
 from worker.jobs.queue import DoorBell, make_celery
 from worker.jobs.record import ItemResult, Rejection, RejectionCode, Stage
 from worker.jobs.scorecache import ScoreCache
 from worker.jobs.settings import Settings
 from worker.jobs.store import Claim, JobStore, connect
+from worker.metrics import TimedPredictor, WorkerMetrics
 
 # Chunks a process holds beyond those it scores, so that fetching and scoring overlap.
 FETCH_AHEAD = 2
@@ -81,6 +83,7 @@ class Runtime:
     fetcher: Fetcher
     worker_id: str
     company: Company
+    metrics: WorkerMetrics = field(default_factory=WorkerMetrics)
     held: dict[tuple[str, int], Held] = field(default_factory=dict)
     _predictors: dict[str, Predictor] = field(default_factory=dict)
     _loading: threading.Lock = field(default_factory=threading.Lock)
@@ -103,6 +106,7 @@ class Runtime:
                     batch_size=settings.batch_size,
                 )
                 predictor.warm_up()
+                predictor = TimedPredictor(predictor, model, self.metrics)
                 self._predictors[model.sha256] = predictor
                 log.info("model_warm", model=model.name, version=model.version)
             return predictor
@@ -155,10 +159,18 @@ def run_chunk(runtime: Runtime, job_id: str, chunk_index: int) -> None:
     if claim is None:
         context.debug("chunk_not_ours")
         return
-    with runtime.holding(claim):
-        results = _give_up(claim) if claim.hopeless else _score(runtime, claim)
-        ring = runtime.store.commit(claim, results)
+    runtime.metrics.claimed(claim)
+    started = time.monotonic()
+    try:
+        with runtime.holding(claim):
+            model = runtime.store.model(job_id)
+            results = _give_up(claim) if claim.hopeless else _score(runtime, claim, model)
+            ring = runtime.store.commit(claim, results)
+    except JobNotFound:
+        context.info("job_gone")
+        return
     runtime.bell.ring(job_id, ring, claim.lane)
+    runtime.metrics.committed(claim, model, results, time.monotonic() - started)
     runtime.blobs.discard(
         job_id,
         [
@@ -175,10 +187,9 @@ def run_chunk(runtime: Runtime, job_id: str, chunk_index: int) -> None:
     )
 
 
-def _score(runtime: Runtime, claim: Claim) -> list[ItemResult]:
+def _score(runtime: Runtime, claim: Claim, model: ModelCard) -> list[ItemResult]:
     """Score a chunk; from its second attempt on item by item and alone, to find a killer."""
     settings = runtime.settings
-    model = runtime.store.model(claim.job_id)
     predictor = runtime.predictor(model)
     cache = partial(runtime.cache.get, model.sha256) if claim.use_cache else _nothing_known
     arrivals = _arrivals(runtime, claim)

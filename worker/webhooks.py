@@ -22,6 +22,7 @@ from worker.jobs.record import Job
 from worker.jobs.settings import Settings
 from worker.jobs.store import JobStore, connect
 from worker.jobs.webhook_secrets import WebhookSecret, WebhookSecrets
+from worker.metrics import WorkerMetrics
 
 POLL_S = 0.5
 # Deliveries one process has under way, and of these to one host; more for it wait their turn.
@@ -46,9 +47,10 @@ log = structlog.get_logger()
 class WebhookSender:
     """Posts what is due until stopped; whatever happens to it, the outbox keeps the rest."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, metrics: WorkerMetrics) -> None:
         redis = connect(settings.redis_url)
         self._settings = settings
+        self._metrics = metrics
         self._store = JobStore(redis)
         self._outbox = Outbox(redis)
         self._secrets = WebhookSecrets(redis)
@@ -122,6 +124,7 @@ class WebhookSender:
         state, delay_s = next_step(
             attempt.status, delivery.attempts, self._settings.webhook_retry_s
         )
+        self._metrics.webhook_attempted(state)
         await asyncio.to_thread(self._outbox.settle, delivery, attempt, state, delay_s)
         log.info(
             "webhook_attempted",

@@ -16,6 +16,7 @@ if not hasattr(np, "sctypes"):
         "others": [bool, object, bytes, str, np.void],
     }
 
+import imgaug
 import imgaug.augmenters as iaa
 
 AUGMENTERS: dict[str, Any] = {
@@ -54,7 +55,8 @@ def augment(images: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
         for make in group.values()
     ]
     sequence = iaa.Sequential(steps, random_order=True)
-    sequence.seed_(seed)  # of every step too, which the constructor's seed is not
+    sequence.seed_(seed)  # reaches every step, as the constructor's seed does not,
+    imgaug.seed(seed)  # but for the colour space that brightness is changed in
     with warnings.catch_warnings():
         # imgaug calls ImageIO the old way when it re-compresses.
         warnings.simplefilter("ignore", DeprecationWarning)

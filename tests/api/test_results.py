@@ -14,12 +14,18 @@ import httpx2
 import pyarrow.parquet
 import pytest
 
+from api.downloads import csv_table, jsonl
+from api.result_examples import RESULTS, RETRIED
+from api.schemas import JobOut, ResultsPage
+from api.selection import Selection
+from api.table import Table
 from scripts.stack import Stack
 from tests.api.polling import wait_done
 from tests.api.stored_jobs import MODEL, NOT_FOUND, TIMEOUT, ledger, rejected, scored, store_job
 from tests.pictures import jpeg
-from worker.jobs.record import CsvShape, ItemResult, ItemSpec, Job
-from worker.jobs.store import JobStore
+from worker.jobs.keys import ANYONE
+from worker.jobs.record import CsvShape, ItemResult, ItemSpec, Job, Lane, Rejection, new_job_id
+from worker.jobs.store import Claim, JobStore, NewJob, Shape, StoredResult
 
 LABELS = ["beach", "city", "sunset", "trees"]
 COUNT = 250
@@ -364,7 +370,7 @@ def test_what_a_spreadsheet_would_run_is_escaped_in_csv_only(
 
 
 def test_an_error_detail_is_escaped_too(client: httpx2.Client, store: JobStore) -> None:
-    evil = type(TIMEOUT)(TIMEOUT.code, TIMEOUT.stage, True, "=cmd|' /C calc'!A0")
+    evil = Rejection(TIMEOUT.code, TIMEOUT.stage, True, "=cmd|' /C calc'!A0")
     job = store_job(store, 1, spec, lambda _: rejected(evil))
     assert table(client, job)[1][-1] == "'=cmd|' /C calc'!A0"
 
@@ -434,37 +440,58 @@ def test_too_many_different_columns_are_refused_by_row(client: httpx2.Client) ->
 # While a job runs, or when it is gone.
 
 
+def begin(
+    store: JobStore, *, held: int = 20, max_failures: int | None = None
+) -> tuple[Job, list[Claim]]:
+    """Begin a job of 20 chunks of two items, the first ones held by us, not by the worker."""
+    job_id = new_job_id()
+    for chunk in range(20):
+        specs = [ItemSpec(str(2 * chunk + at), "http://127.0.0.2/") for at in range(2)]
+        store.put_chunk(job_id, chunk, specs)
+    new_job = NewJob(job_id, ANYONE, MODEL, ttl_s=600)
+    store.submit(new_job, Shape(Lane.BULK, 40, 2, max_failures))
+    claims = [store.claim(job_id, chunk, lease_s=600) for chunk in range(held)]
+    return store.job(job_id), [claim for claim in claims if claim]
+
+
 def test_a_finished_part_is_read_while_the_rest_runs(
     client: httpx2.Client, store: JobStore
 ) -> None:
-    from worker.jobs.keys import ANYONE
-    from worker.jobs.record import Lane, new_job_id
-    from worker.jobs.store import NewJob, Shape
-
-    job_id = new_job_id()
-    for chunk in range(20):
-        specs = [
-            ItemSpec(str(index), "http://127.0.0.2/") for index in range(chunk * 2, chunk * 2 + 2)
-        ]
-        store.put_chunk(job_id, chunk, specs)
-    store.submit(NewJob(job_id, ANYONE, MODEL, ttl_s=600), Shape(Lane.BULK, 40, 2))
+    job, claims = begin(store)
     for chunk in (0, 8, 9):
-        claim = store.claim(job_id, chunk, lease_s=60)
-        assert claim is not None
-        store.commit(claim, [scored(0, 0, 0, chunk / 10), rejected()])
-    held = store.claim(job_id, 19, lease_s=60)
-    running = store.job(job_id)
-    assert not running.status.done
+        store.commit(claims[chunk], [scored(0, 0, 0, chunk / 10), rejected()])
+    assert store.job(job.id).status == "running"
     finished = [0, 1, 16, 17, 18, 19]
-    assert [item["index"] for page in pages(client, running, limit=4) for item in page] == finished
-    assert [row[0] for row in table(client, running)[1:]] == [str(index) for index in finished]
-    assert parquet(client, running, status="failed").num_rows == 3
-    store.cancel(job_id)
-    assert held is not None
-    store.commit(held, [rejected(), rejected()])
-    assert store.job(job_id).status == "cancelled"
-    assert len(table(client, running)[1:]) == 8
-    store.erase(job_id)
+    assert [item["index"] for page in pages(client, job, limit=4) for item in page] == finished
+    assert [row[0] for row in table(client, job)[1:]] == [str(index) for index in finished]
+    assert parquet(client, job, status="failed").num_rows == 3
+    store.erase(job.id)
+
+
+@pytest.mark.parametrize("ends", ["cancelled", "failed", "succeeded", "partially_succeeded"])
+def test_results_are_read_in_every_last_status(
+    client: httpx2.Client, store: JobStore, ends: str
+) -> None:
+    job, claims = begin(
+        store,
+        held=3 if ends == "cancelled" else 20,
+        max_failures=2 if ends == "failed" else None,
+    )
+    if ends == "cancelled":
+        store.cancel(job.id)
+    good, bad = scored(0.1, 0.2, 0.3, 0.4), rejected()
+    for claim in claims[:2]:
+        store.commit(claim, [good, good if ends == "succeeded" else bad])
+    for claim in claims[2:]:
+        store.commit(claim, [good, bad if ends == "failed" else good])
+    now = store.job(job.id)
+    assert now.status == ends
+    finished = now.counts.finished
+    assert finished == {"cancelled": 6, "failed": 6}.get(ends, 40)
+    assert sum(len(page) for page in pages(client, job, limit=7)) == finished
+    assert len(table(client, job)) == 1 + finished
+    assert parquet(client, job).num_rows == finished
+    assert len(read(client, job, format="jsonl").text.splitlines()) == finished
 
 
 def test_a_job_without_results_gives_an_empty_table(client: httpx2.Client) -> None:
@@ -538,11 +565,6 @@ def hundred_thousand(store: JobStore) -> Job:
 
 
 def test_the_first_bytes_leave_before_most_is_read() -> None:
-    from api.downloads import csv_table, jsonl
-    from api.selection import Selection
-    from api.table import Table
-    from worker.jobs.store import StoredResult
-
     count = 0
 
     def results() -> Iterator[StoredResult]:
@@ -594,10 +616,7 @@ def test_the_document_shows_every_format(client: httpx2.Client) -> None:
     assert {"404", "406", "409", "422", "501"} <= set(operation["responses"])
 
 
-def test_the_examples_of_the_document_are_what_the_api_gives(client: httpx2.Client) -> None:
-    from api.result_examples import RESULTS, RETRIED
-    from api.schemas import JobOut, ResultsPage
-
+def test_the_examples_of_the_document_are_what_the_api_gives() -> None:
     page = RESULTS["application/json"]["examples"]["page"]["value"]
     parsed = ResultsPage.model_validate(page)
     assert json.loads(parsed.model_dump_json(exclude_unset=True)) == page

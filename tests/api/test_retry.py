@@ -12,6 +12,7 @@ import httpx2
 import pyarrow.parquet
 import pytest
 from aiohttp import web
+from redis import Redis
 
 from scripts.stack import Stack
 from tests.api.polling import wait_done
@@ -125,7 +126,7 @@ def test_a_retry_holds_the_failed_items_and_merges_with_its_parent(
     assert [row[3] for row in cells].count("failed") == 1
 
 
-def test_uploads_are_tried_again_from_their_kept_bytes(client: httpx2.Client, stack: Stack) -> None:
+def test_uploads_are_tried_again_from_their_kept_bytes(client: httpx2.Client) -> None:
     cut = {f"cut-{seed}.jpg": jpeg(seed)[:2000] for seed in range(3)}
     pictures = {"good.jpg": jpeg(9), **cut}
     files = [("files", named) for named in pictures.items()]
@@ -139,6 +140,25 @@ def test_uploads_are_tried_again_from_their_kept_bytes(client: httpx2.Client, st
     second = retry(client, first)
     assert second["counts"]["failed"] == 3
     assert [item["id"] for item in merged(client, second["id"])] == list(pictures)
+
+
+@pytest.mark.parametrize("drafted", [False, True])
+def test_the_bytes_of_a_failed_upload_are_kept_as_long_as_its_job(
+    client: httpx2.Client, stack: Stack, drafted: bool
+) -> None:
+    files = [("files", ("cut.jpg", jpeg(1)[:2000]))]
+    month_s = 30 * 86400
+    options = {"expires_in_s": month_s}
+    if drafted:
+        draft = client.post("/jobs", json={"draft": True, **options}).json()["links"]["self"]
+        assert client.post(f"{draft}/items", files=files).status_code == 200
+        job = client.post(f"{draft}/submit").json()
+    else:
+        job = client.post("/jobs", files=files, data={"options": json.dumps(options)}).json()
+    wait_done(client, job)
+    with Redis.from_url(stack.redis_url) as redis:
+        left_s: Any = redis.ttl(f"piqueue:{{{job['id']}}}:blobs")
+    assert month_s - 120 < left_s <= month_s
 
 
 def test_uploads_whose_bytes_are_gone_are_refused_by_row(

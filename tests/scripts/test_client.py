@@ -155,7 +155,7 @@ def test_jobs_are_listed_cancelled_retried_and_deleted(api: Client) -> None:
     draft = api.open_draft()
     listed = [found.id for found in api.jobs()]
     assert [listed.index(one.id) for one in (draft, many, again, job)] == [0, 1, 2, 3]
-    assert {found.status for found in api.jobs("draft")} == {"draft"}  # type: ignore[arg-type]
+    assert {found.status for found in api.jobs(JobStatus.DRAFT)} == {"draft"}
     api.delete(draft.id)
     with pytest.raises(PiqueueApiError, match="no job") as gone:
         api.job(draft.id)

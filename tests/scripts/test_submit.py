@@ -11,6 +11,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import termios
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -66,18 +67,10 @@ def piqueue(*arguments: str | Path) -> list[str]:
     return [sys.executable, "-m", "scripts.cli", *map(str, arguments)]
 
 
-def run(
-    *arguments: str | Path, given: str = "", env: Mapping[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str | Path, given: str = "") -> subprocess.CompletedProcess[str]:
     """Run piqueue in a process of its own."""
     return subprocess.run(
-        piqueue(*arguments),
-        input=given,
-        cwd=ROOT,
-        env={**os.environ, **(env or {})},
-        capture_output=True,
-        text=True,
-        timeout=120,
+        piqueue(*arguments), input=given, cwd=ROOT, capture_output=True, text=True, timeout=120
     )
 
 
@@ -99,7 +92,7 @@ def check_scores(row: Mapping[str, Any]) -> None:
 
 
 def test_a_packed_table_in_another_encoding_gives_its_columns_back(
-    site: Site, tmp_path: Path
+    site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = tmp_path / "export.csv.gz"
     text = "Artikel;Bild;Preis;leer\n"
@@ -109,9 +102,9 @@ def test_a_packed_table_in_another_encoding_gives_its_columns_back(
     table.write_bytes(gzip.compress(text.encode("cp1252")))
     results = tmp_path / "results.csv"
     columns = ["--url-column", "Bild", "--id-column", "Artikel"]
-    answer = run("submit", table, "--sep", ";", "--encoding", "cp1252", *columns, "-o", results)
-    assert answer.returncode == 0, answer.stderr
-    assert "5 of 5 succeeded" in answer.stdout
+    packed = ["submit", str(table), "--sep", ";", "--encoding", "cp1252"]
+    assert cli.main([*packed, *columns, "-o", str(results)]) == 0
+    assert "5 of 5 succeeded" in capsys.readouterr().out
     rows = rows_of(results)
     assert list(rows[0])[:5] == ["Artikel", "Bild", "Preis", "leer", "status"]
     assert [(row["Artikel"], row["Bild"], row["Preis"], row["leer"]) for row in rows] == [
@@ -225,6 +218,26 @@ def test_a_job_is_followed_although_the_api_is_killed(
     assert "200 of 200 succeeded" in captured.out
 
 
+def test_a_table_is_submitted_once_although_the_api_is_killed_in_its_middle(
+    own_stack: Stack, site: Site
+) -> None:
+    killed: list[int] = []
+
+    def rows() -> Iterator[bytes]:
+        yield b"url\n" + f"{site.url('/1.jpg')}\n".encode() * 20_000
+        if not killed and own_stack.api_pid:
+            killed.append(own_stack.api_pid)
+            os.kill(own_stack.api_pid, signal.SIGKILL)
+        yield b"".join(f"{site.url(f'/{seed}.jpg')}\n".encode() for seed in range(10))
+
+    with Client(own_stack.url) as client:
+        before = {job.id for job in client.jobs()}
+        job = client.submit_csv(rows)
+        assert killed
+        assert {found.id for found in client.jobs()} - before == {job.id}
+        client.delete(job.id)
+
+
 def test_a_broken_off_upload_is_resumed_with_what_is_missing(
     stack: Stack, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -241,10 +254,14 @@ def test_a_broken_off_upload_is_resumed_with_what_is_missing(
     assert f"{draft.id} succeeded: 6 of 6" in capsys.readouterr().out
 
 
-def test_ctrl_c_leaves_the_job_running_and_says_how_to_go_on(site: Site, tmp_path: Path) -> None:
+def test_ctrl_c_leaves_the_job_running_and_says_how_to_go_on(
+    stack: Stack, site: Site, tmp_path: Path
+) -> None:
     results = tmp_path / "the results.csv"
     urls = tmp_path / "urls.txt"
     urls.write_text(f"{site.url('/slow.jpg')}\n" * 300)
+    # A test run in the background has Ctrl-C ignored, and its children with it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         piqueue("submit", urls, "-o", results),
         cwd=ROOT,
@@ -252,6 +269,7 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_go_on(site: Site, tmp_pat
         stderr=subprocess.PIPE,
         text=True,
     )
+    signal.signal(signal.SIGINT, before)
     assert process.stderr
     started = process.stderr.readline()
     job = job_of(started)
@@ -262,7 +280,8 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_go_on(site: Site, tmp_pat
     hint = re.search(r"goes on; to see it through: piqueue (.*)", said)
     assert hint, said
     assert not results.exists()
-    assert re.match(f"{job} (queued|running): ", run("status", job).stdout)
+    with Client(stack.url) as client:
+        assert client.job(job).status in ("queued", "running")
     again = run(*shlex.split(hint[1]))
     assert again.returncode == 0, again.stderr
     assert f"{job} succeeded: 300 of 300" in again.stdout
@@ -360,18 +379,24 @@ def test_a_packed_table_without_pandas_is_told(
     assert "pip install 'piqueue[tables]'" in capsys.readouterr().err
 
 
-def test_a_job_is_left_alone_looked_at_cancelled_and_deleted(site: Site, tmp_path: Path) -> None:
+def test_a_job_is_left_alone_looked_at_cancelled_and_deleted(
+    site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def prints(*arguments: str) -> str:
+        assert cli.main(arguments) == 0
+        return capsys.readouterr().out
+
     urls = tmp_path / "urls.txt"
     urls.write_text(f"{site.url('/slow.jpg')}\n" * 500)
-    left = run("submit", urls, "--no-wait", "--max-failures", "5%", "--expires-in", "3600")
-    assert (left.returncode, left.stdout) == (0, f"{job_of(left.stdout)}\n")
-    job = job_of(left.stdout)
-    assert f"{job} cancel" in run("cancel", job).stdout
-    assert run("submit", "--resume", job).returncode in (1, 2)
-    table = run("results", job, "--status", "succeeded")
-    assert table.stdout.startswith("id,url,status,beach,city,sunset,trees,labels")
-    assert run("delete", job).returncode == 0
-    assert run("status", job).returncode == 1
+    job = prints("submit", str(urls), "--no-wait", "--max-failures", "5%", "--expires-in", "3600")
+    job = job.removesuffix("\n")
+    assert job == job_of(job)
+    assert f"{job} cancel" in prints("cancel", job)
+    assert cli.main(["submit", "--resume", job]) in (1, 2)
+    assert f"{job} cancelled: " in capsys.readouterr().out
+    assert prints("results", job).startswith("id,url,status,beach,city,sunset,trees,labels")
+    assert prints("delete", job) == ""
+    assert cli.main(["status", job]) == 1
 
 
 def test_a_retry_is_read_together_with_its_parent(
@@ -393,33 +418,42 @@ def test_a_retry_is_read_together_with_its_parent(
     ]
 
 
-def test_keys_are_made_used_and_removed(own_stack: Stack, site: Site, tmp_path: Path) -> None:
+def test_keys_are_made_used_and_removed(
+    own_stack: Stack,
+    site: Site,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def piqueue_says(*arguments: str) -> tuple[int, str, str]:
+        code = cli.main(arguments)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    monkeypatch.setenv("PIQUEUE_REDIS_URL", own_stack.redis_url)
+    monkeypatch.setenv("PIQUEUE_URL", own_stack.url)
     urls = tmp_path / "urls.txt"
     urls.write_text(site.url("/1.jpg"))
-    to_redis = {"PIQUEUE_REDIS_URL": own_stack.redis_url}
-    made = run("keys", "add", "Alice B.", env=to_redis)
-    key = made.stdout.strip()
-    assert re.fullmatch(r"pq_[\w-]{43}", key)
-    assert "shown this once" in made.stderr
-    listed = re.fullmatch(r"(\w+)  Alice B\.\n", run("keys", "list", env=to_redis).stdout)
+    code, key, told = piqueue_says("keys", "add", "Alice B.")
+    assert (code, "shown this once" in told) == (0, True)
+    assert re.fullmatch(r"pq_[\w-]{43}\n", key)
+    listed = re.fullmatch(r"(\w+)  Alice B\.\n", piqueue_says("keys", "list")[1])
     assert listed
     try:
-        without = run("submit", urls, "--url", own_stack.url)
-        assert (without.returncode, without.stdout) == (1, "")
-        assert "send an API key" in without.stderr
-        with_key = run("submit", urls, "--url", own_stack.url, env={"PIQUEUE_API_KEY": key})
-        assert with_key.returncode == 0, with_key.stderr
-        assert run("status", job_of(with_key.stdout), "--url", own_stack.url).returncode == 1
+        code, output, told = piqueue_says("submit", str(urls))
+        assert (code, output) == (1, "")
+        assert "send an API key" in told
+        monkeypatch.setenv("PIQUEUE_API_KEY", key.strip())
+        assert piqueue_says("submit", str(urls))[0] == 0
     finally:
-        removed = run("keys", "remove", listed[1], env=to_redis)
-    assert removed.returncode == 0
-    assert run("keys", "list", env=to_redis).stdout == ""
-    worthless = run("jobs", "--url", own_stack.url, "--api-key", key)
-    assert "mistyped or revoked" in worthless.stderr
+        assert piqueue_says("keys", "remove", listed[1])[0] == 0
+    assert piqueue_says("keys", "list")[1] == ""
+    assert "mistyped or revoked" in piqueue_says("jobs")[2]
 
 
 def test_on_a_terminal_there_is_a_bar(site: Site) -> None:
     ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
     shown = b""
     with subprocess.Popen(
         piqueue("submit", "-"),

@@ -1,16 +1,20 @@
 """Idempotency keys: a submission that is sent again gives the job it gave before."""
 
 import hashlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from redis import Redis
 
-from worker.jobs.errors import IdempotencyInFlight
+from worker.jobs.errors import IdempotencyInFlight, LedgerUnavailable
 from worker.jobs.store import ledger_errors
 
-# A submission whose API process died frees its key after this long.
-IN_FLIGHT_TTL_S = 600
+# A submission whose API process died frees its key after this long; others renew theirs.
+IN_FLIGHT_TTL_S = 20
+_RENEW_EVERY_S = 5
 _IN_FLIGHT = b"in flight"
 
 
@@ -47,6 +51,24 @@ class IdempotencyKeys:
         if before == _IN_FLIGHT:
             raise IdempotencyInFlight("a submission with this Idempotency-Key is still running")
         return Replay(*before.decode().split())
+
+    @contextmanager
+    def held(self, owner: str, key: str) -> Iterator[None]:
+        """Hold a key that `begin` took while the block runs, however slowly a body comes in."""
+        name, over = self._key(owner, key), threading.Event()
+
+        def renew() -> None:
+            while not over.wait(_RENEW_EVERY_S):
+                with suppress(LedgerUnavailable), ledger_errors():
+                    self._redis.expire(name, IN_FLIGHT_TTL_S)
+
+        renewing = threading.Thread(target=renew, name="idempotency-key", daemon=True)
+        renewing.start()
+        try:
+            yield
+        finally:
+            over.set()
+            renewing.join()
 
     def finish(self, owner: str, key: str, replay: Replay) -> None:
         """Remember what the key was used for."""

@@ -106,7 +106,7 @@ local function submit()
   if status and status ~= 'draft' then return redis.call('ZRANGE', RUNG, 0, -1) end
   redis.call('HSET', META, unpack(ARGV, 3))
   redis.call('HSET', META, 'status', 'queued', 'expires_ms', now_ms() + number('ttl_ms'),
-    'succeeded', 0, 'failed', 0, 'cancelled', 0, 'done_chunks', 0, 'next_chunk', 0)
+    'submitted_ms', now_ms(), 'succeeded', 0, 'failed', 0, 'cancelled', 0, 'done_chunks', 0, 'next_chunk', 0)
   redis.call('HSETNX', META, 'created_ms', now_ms())
   redis.call('DEL', DRAFT, IDS)
   local owner = redis.call('HGET', META, 'owner')
@@ -121,7 +121,7 @@ end
 
 -- ARGV: id, chunk, lease in ms. 
 -- Gives {outcome, attempt, lane, items a chunk, whether to use the cache,
--- items, positions of lost items}.
+-- items, positions of lost items, ms since it was rung for or -1}.
 local function claim()
   local chunk, status = ARGV[2], redis.call('HGET', META, 'status')
   if status ~= 'queued' and status ~= 'running' then return {'over'} end
@@ -129,6 +129,7 @@ local function claim()
   local deadline = tonumber(redis.call('ZSCORE', LEASES, chunk))
   if deadline and deadline > now_ms() then return {'leased'} end
   local attempt = redis.call('HINCRBY', ATTEMPTS, chunk, 1)
+  local rung = tonumber(redis.call('ZSCORE', RUNG, chunk))
   redis.call('ZREM', RUNG, chunk)
   redis.call('ZADD', LEASES, now_ms() + ARGV[3], chunk)
   -- The item a careful attempt died at is given up from the next attempt on.
@@ -145,7 +146,7 @@ local function claim()
   end
   keep()
   return {'claimed', attempt, redis.call('HGET', META, 'lane'), number('chunk_items'),
-    number('use_cache'), redis.call('HGET', ITEMS, chunk), lost}
+    number('use_cache'), redis.call('HGET', ITEMS, chunk), lost, rung and now_ms() - rung or -1}
 end
 
 local function holds(chunk, attempt)

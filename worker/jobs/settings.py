@@ -89,7 +89,9 @@ class Settings(BaseSettings):
         16, ge=1, description="Downloads one worker process runs at a time from one host"
     )
     fetch_allow_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = Field(
-        (), description="Private ranges pictures may come from, such as 10.0.0.0/8, comma separated"
+        (),
+        description="Private ranges pictures may come from and webhooks go to, such as 10.0.0.0/8, "
+        "comma separated",
     )
     webhook_retry_s: Annotated[tuple[PositiveFloat, ...], NoDecode] = Field(
         (5, 30, 120, 600, 3600, 6 * 3600, 12 * 3600, 86400, 86400),
@@ -101,6 +103,12 @@ class Settings(BaseSettings):
     )
     allow_no_keys: bool = Field(
         False, description="Serve beyond this machine although no API key is set up"
+    )
+    metrics_host: str = Field(
+        "127.0.0.1", description="The address a worker serves its metrics on, to whoever asks"
+    )
+    metrics_port: int = Field(
+        0, ge=0, le=65535, description="The port a worker serves its metrics on; 0: it serves none"
     )
     log_json: bool = Field(True, description="Logs as JSON lines; false for people")
 

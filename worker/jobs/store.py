@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from heapq import nsmallest
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ WORKER_SILENT_S = 15
 UNSUBMITTED_TTL_S = 3600
 RESULTS_READ_CHUNKS = 16
 LIST_READ = 100
+OPEN_JOBS_READ = 1000
 MAX_BLIND_ATTEMPTS = 6
 
 _JOB_KEYS = (
@@ -94,11 +96,23 @@ class Claim:
     specs: tuple[ItemSpec, ...]
     # Positions in the chunk at which earlier attempts died.
     lost: frozenset[int]
+    # Since it was last rung for; None where that is not known.
+    waited_s: float | None
 
     @property
     def hopeless(self) -> bool:
         """Whether too many attempts ended without naming the item they died at."""
         return self.attempt - len(self.lost) > MAX_BLIND_ATTEMPTS
+
+
+@dataclass(frozen=True)
+class OpenItems:
+    """The unfinished items of all jobs, and how long ago the first that waits was submitted."""
+
+    waiting: int
+    running: int
+    oldest_waiting_s: float
+    job_count: int
 
 
 @dataclass(frozen=True)
@@ -307,7 +321,7 @@ class JobStore:
         answer = self._step("claim", job_id, chunk_index, int(lease_s * 1000))
         if answer[0] != b"claimed":
             return None
-        _, attempt, lane, chunk_items, use_cache, specs, lost = answer
+        _, attempt, lane, chunk_items, use_cache, specs, lost, waited_ms = answer
         return Claim(
             job_id,
             chunk_index,
@@ -317,6 +331,7 @@ class JobStore:
             bool(use_cache),
             tuple(unpack_specs(specs)),
             frozenset(int(position) for position in lost.split()),
+            None if waited_ms < 0 else waited_ms / 1000,
         )
 
     def renew(self, claim: Claim, lease_s: float) -> bool:
@@ -361,6 +376,38 @@ class JobStore:
         """List the jobs that have unfinished items."""
         with ledger_errors():
             return [job_id.decode() for job_id in self._redis.hkeys(_OPEN)]
+
+    def open_items(self) -> OpenItems:
+        """Count the unfinished items; those that run are looked for in the oldest jobs alone."""
+        with ledger_errors():
+            unfinished = {
+                job_id.decode(): int(count.split()[0])
+                for job_id, count in self._redis.hgetall(_OPEN).items()
+            }
+            oldest = nsmallest(OPEN_JOBS_READ, unfinished)
+            with self._redis.pipeline(transaction=False) as pipe:
+                pipe.time()
+                for job_id in oldest:
+                    meta = self._key(job_id, "meta")
+                    pipe.hmget(meta, "total", "chunk_items", "submitted_ms")
+                    pipe.zrange(self._key(job_id, "lease"), 0, -1)
+                (seconds, microseconds), *read = pipe.execute()
+        now_ms = seconds * 1000 + microseconds // 1000
+        all_running, oldest_ms = 0, now_ms
+        for job_id, fields, leased in zip(oldest, read[::2], read[1::2], strict=True):
+            if None in fields:  # erased or expired just now
+                continue
+            total, chunk_items, submitted_ms = map(int, fields)
+            running = min(_running(leased, total, chunk_items), unfinished[job_id])
+            all_running += running
+            if unfinished[job_id] > running:
+                oldest_ms = min(oldest_ms, submitted_ms)
+        return OpenItems(
+            waiting=sum(unfinished.values()) - all_running,
+            running=all_running,
+            oldest_waiting_s=(now_ms - oldest_ms) / 1000,
+            job_count=len(unfinished),
+        )
 
     def recover(self, job_id: str, lost_after_s: float) -> tuple[Lane, list[int]]:
         """Free expired leases and top up the window; gives the chunk indexes to ring for.
@@ -515,13 +562,17 @@ def _list_key(owner: str) -> str:
     return f"piqueue:jobs:{owner}"
 
 
+def _running(leased: Sequence[bytes], total: int, chunk_items: int) -> int:
+    """Count the items of leased chunks, of which the last may be a short one."""
+    return sum(min(chunk_items, total - int(chunk) * chunk_items) for chunk in leased)
+
+
 def _job(job_id: str, meta: Mapping[str, str], leased: Sequence[bytes]) -> Job:
     def maybe(field: str) -> int | None:
         return int(meta[field]) if field in meta else None
 
     csv = json.loads(meta["csv"]) if "csv" in meta else None
     total, chunk_items = int(meta["total"]), int(meta["chunk_items"])
-    running = sum(min(chunk_items, total - int(chunk) * chunk_items) for chunk in leased)
     return Job(
         id=job_id,
         owner=meta["owner"],
@@ -530,7 +581,7 @@ def _job(job_id: str, meta: Mapping[str, str], leased: Sequence[bytes]) -> Job:
         lane=Lane(meta["lane"]),
         counts=Counts(
             total=total,
-            running=running,
+            running=_running(leased, total, chunk_items),
             succeeded=int(meta["succeeded"]),
             failed=int(meta["failed"]),
             cancelled=int(meta["cancelled"]),

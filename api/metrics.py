@@ -1,0 +1,114 @@
+"""GET /metrics: HTTP requests as this process answered them, and the ledger as it stands."""
+
+import time
+from collections.abc import Iterator
+
+import prometheus_client
+from fastapi import APIRouter, FastAPI, Request, Response
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import Collector
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.auth import OwnerDep
+from worker.jobs.store import JobStore
+
+# What a caller makes up, a path or a method, never becomes a series of its own.
+NO_ROUTE = "none"
+METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+OTHER_METHOD = "other"
+BUCKETS_S = (0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60)
+
+router = APIRouter(tags=["service"])
+
+
+class LedgerCollector(Collector):
+    """The gauges of the ledger, read anew for each scrape; any API process gives the same."""
+
+    def __init__(self, store: JobStore) -> None:
+        self._store = store
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Read them; raises LedgerUnavailable."""
+        items, workers = self._store.open_items(), self._store.live_workers()
+        for name, text, value in (
+            ("piqueue_items_waiting", "Items that no worker holds yet", items.waiting),
+            ("piqueue_items_running", "Items that a worker holds", items.running),
+            ("piqueue_backlog_items", "Items without a result", items.waiting + items.running),
+            (
+                "piqueue_oldest_waiting_item_age_seconds",
+                "Since the submission of the first item that still waits",
+                items.oldest_waiting_s,
+            ),
+            ("piqueue_jobs_open", "Jobs that have unfinished items", items.job_count),
+            ("piqueue_queue_messages", "Messages on the queues", self._store.messages()),
+            ("piqueue_workers", "Worker processes heard of lately", len(workers)),
+            ("piqueue_worker_slots", "Chunks they run at a time", sum(workers.values())),
+        ):
+            yield GaugeMetricFamily(name, text, value)
+
+
+class HttpMetrics:
+    """ASGI middleware that counts requests and times them until their answer begins."""
+
+    def __init__(self, app: ASGIApp, registry: CollectorRegistry) -> None:
+        self._app = app
+        self._requests = Counter(
+            "piqueue_http_requests",
+            "HTTP requests, by route",
+            ("route", "method", "status"),
+            registry=registry,
+        )
+        self._seconds = Histogram(
+            "piqueue_http_request_seconds",
+            "From a request to the beginning of its answer",
+            ("route", "method"),
+            buckets=BUCKETS_S,
+            registry=registry,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on and count it; one that raises is answered 500 further out."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started, answered = time.monotonic(), False
+
+        def count(status: int) -> None:
+            nonlocal answered
+            answered = True
+            # The router leaves the route it chose in the scope.
+            route = getattr(scope.get("route"), "path", NO_ROUTE)
+            method = scope["method"] if scope["method"] in METHODS else OTHER_METHOD
+            self._requests.labels(route, method, status).inc()
+            self._seconds.labels(route, method).observe(time.monotonic() - started)
+
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                count(message["status"])
+            await send(message)
+
+        try:
+            await self._app(scope, receive, counted)
+        except Exception:
+            if not answered:
+                count(500)
+            raise
+
+
+def install(app: FastAPI, store: JobStore) -> None:
+    """Make `app` count its requests and answer scrapes."""
+    prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    registry.register(LedgerCollector(store))
+    app.state.metrics = registry
+    app.add_middleware(HttpMetrics, registry=registry)
+
+
+@router.get("/metrics", include_in_schema=False)
+def read_metrics(request: Request, _owner: OwnerDep) -> Response:
+    """Answer a scrape; it needs a key like any other request."""
+    body = prometheus_client.generate_latest(request.app.state.metrics)
+    return Response(body, media_type=CONTENT_TYPE_PLAIN_0_0_4)
