@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from api.schemas import (
     DraftItemsPage,
+    DryRunOut,
     ItemIn,
     JobOptions,
     JobOut,
@@ -26,6 +27,7 @@ from api.schemas import (
     ResultOut,
     ResultsPage,
 )
+from api.urls import url_problem
 from worker.jobs.record import JobStatus
 
 Body = Callable[[], Iterable[bytes]]
@@ -126,8 +128,8 @@ class Client:
         settings = ClientSettings()
         key = api_key or (settings.api_key and settings.api_key.get_secret_value())
         self.url = (url or settings.url).rstrip("/")
-        if urlsplit(self.url).scheme not in ("http", "https"):
-            raise PiqueueApiError("url_invalid", f"{self.url}: an address begins with http://")
+        if problem := url_problem(self.url):
+            raise PiqueueApiError("url_invalid", f"{self.url}, the address of the API: {problem}")
         self._http = httpx2.Client(
             base_url=self.url,
             headers={"Authorization": f"Bearer {key}"} if key else {},
@@ -172,7 +174,7 @@ class Client:
 
     def submit_ndjson(self, lines: Path | Body, options: JobOptions | None = None) -> JobOut:
         """Submit a file, or what `lines` yields at each call, of one JSON item a line."""
-        return self._submit_table("application/x-ndjson", lines, options, {})
+        return self._table(JobOut, "application/x-ndjson", lines, _fields(options))
 
     def submit_csv(
         self,
@@ -183,8 +185,25 @@ class Client:
         id_column: str | None = None,
     ) -> JobOut:
         """Submit a CSV file, or what `table` yields at each call: UTF-8, commas, a header row."""
-        columns = {"url_column": url_column, **({"id_column": id_column} if id_column else {})}
-        return self._submit_table("text/csv", table, options, columns)
+        columns = _columns(url_column, id_column)
+        return self._table(JobOut, "text/csv", table, {**_fields(options), **columns})
+
+    def dry_run_ndjson(self, lines: Path | Body, options: JobOptions | None = None) -> DryRunOut:
+        """Say what `submit_ndjson` would come to; some URLs are tried, nothing is kept."""
+        fields = {**_fields(options), "dry_run": True}
+        return self._table(DryRunOut, "application/x-ndjson", lines, fields)
+
+    def dry_run_csv(
+        self,
+        table: Path | Body,
+        options: JobOptions | None = None,
+        *,
+        url_column: str = "url",
+        id_column: str | None = None,
+    ) -> DryRunOut:
+        """Say what `submit_csv` would come to; some URLs are tried, nothing is kept."""
+        fields = {**_fields(options), **_columns(url_column, id_column), "dry_run": True}
+        return self._table(DryRunOut, "text/csv", table, fields)
 
     def submit_files(
         self, pictures: Mapping[str, Path | bytes], options: JobOptions | None = None
@@ -192,25 +211,25 @@ class Client:
         """Submit files by id in one request, all or none; more than a thousand want a draft."""
         return self._post_files("/jobs", pictures, options, _new_key())
 
-    def _submit_table(
-        self, kind: str, table: Path | Body, options: JobOptions | None, columns: Mapping[str, str]
-    ) -> JobOut:
-        fields = (options or JobOptions()).model_dump(mode="json", exclude_defaults=True)
-        if "metadata" in fields:
-            fields["metadata"] = json.dumps(fields["metadata"])
-        return self._job(
+    def _table(
+        self, model: type[_Model], kind: str, table: Path | Body, params: Mapping[str, Any]
+    ) -> _Model:
+        if "metadata" in params:
+            params = {**params, "metadata": json.dumps(params["metadata"])}
+        return self._request(
+            model,
+            "POST",
             "/jobs",
             body=(lambda: _read(table)) if isinstance(table, Path) else table,
             headers={"Content-Type": kind, **_new_key()},
-            params={**fields, **columns},
+            params=params,
         )
 
     # Drafts: items are added in parts, each once by its id, then submitted as a whole.
 
     def open_draft(self, options: JobOptions | None = None) -> JobOut:
         """Begin a job that takes items until it is submitted."""
-        fields = (options or JobOptions()).model_dump(mode="json", exclude_defaults=True)
-        return self._job("/jobs", json={**fields, "draft": True})
+        return self._job("/jobs", json={**_fields(options), "draft": True})
 
     def add_items(self, job_id: str, items: Iterable[ItemIn]) -> JobOut:
         """Add pictures by URL to a draft; give them ids, for an id is taken in once."""
@@ -250,7 +269,7 @@ class Client:
             ("files", (item_id, file if isinstance(file, bytes) else file.read_bytes()))
             for item_id, file in pictures.items()
         ]
-        form = {"options": options.model_dump_json(exclude_defaults=True)} if options else {}
+        form = {"options": json.dumps(_fields(options))} if options else {}
         return self._job(path, files=files, data=form, headers=headers)
 
     # Following and reading.
@@ -265,7 +284,7 @@ class Client:
     def job(self, job_id: str, *, wait_s: float = 0) -> JobOut:
         """Read where a job stands: now, or once it is done or `wait_s` have passed."""
         params = {"wait": wait_s, "results": False}
-        return JobOut.model_validate_json(self._request("GET", f"/jobs/{job_id}", params=params))
+        return self._request(JobOut, "GET", f"/jobs/{job_id}", params=params)
 
     def jobs(self, status: JobStatus | None = None) -> Iterator[JobOut]:
         """List your jobs, newest first."""
@@ -334,18 +353,17 @@ class Client:
 
     def delete(self, job_id: str) -> None:
         """Stop a job and erase it with its pictures and results."""
-        self._request("DELETE", f"/jobs/{job_id}")
+        self._persist(lambda: self._accept(self._http.delete(f"/jobs/{job_id}")))
 
     # Requests.
 
     def _job(self, path: str, **request: Any) -> JobOut:
-        return JobOut.model_validate_json(self._request("POST", path, **request))
+        return self._request(JobOut, "POST", path, **request)
 
     def _pages(self, path: str, model: type[_Model], params: Mapping[str, Any]) -> Iterator[_Model]:
         cursor: dict[str, str] = {}
         while True:
-            found = self._request("GET", path, params={**params, **cursor})
-            page = model.model_validate_json(found)
+            page = self._request(model, "GET", path, params={**params, **cursor})
             yield page
             next_cursor = getattr(page, "next_cursor", None)
             if next_cursor is None:
@@ -354,17 +372,23 @@ class Client:
 
     def _request(
         self,
+        model: type[_Model],
         method: str,
         path: str,
         *,
         repeatable: bool = True,
         body: Body | None = None,
         **request: Any,
-    ) -> bytes:
-        def once() -> bytes:
+    ) -> _Model:
+        def once() -> _Model:
             if body is not None:  # made anew for each try
                 request["content"] = body()
-            return self._accept(self._http.request(method, path, **request)).content
+            response = self._accept(self._http.request(method, path, **request))
+            try:
+                return model.model_validate_json(response.content)
+            except ValidationError:
+                detail = f"what answers at {self.url} is not Piqueue, or not of this version"
+                raise PiqueueApiError("not_piqueue", detail, response.status_code) from None
 
         return self._persist(once, repeatable=repeatable)
 
@@ -416,6 +440,18 @@ def _may_pass(error: PiqueueApiError, repeatable: bool) -> bool:
             return repeatable
         case _:
             return error.code == "idempotency_in_flight"
+
+
+def _fields(options: JobOptions | None) -> dict[str, Any]:
+    """Options as the API takes them, without those that are not set."""
+    fields = (options or JobOptions()).model_dump(mode="json", exclude_defaults=True)
+    if "dry_run" in fields:
+        raise ValueError("a dry run makes no job: call dry_run_csv or dry_run_ndjson")
+    return fields
+
+
+def _columns(url_column: str, id_column: str | None) -> dict[str, str]:
+    return {"url_column": url_column, **({"id_column": id_column} if id_column else {})}
 
 
 def _new_key() -> dict[str, str]:

@@ -67,6 +67,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="JOB",
         help="go on with a job; name the folder again if its upload was not complete",
     )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check a table or list and try some of its URLs"
+    )
     parser.add_argument("--no-wait", action="store_true", help="print the job's id and leave")
     table = parser.add_argument_group("tables")
     table.add_argument("--url-column", default="url", metavar="NAME", help="(%(default)s)")
@@ -113,6 +116,8 @@ def submit(options: argparse.Namespace) -> int:
     if options.sources:
         source = find_source(options.sources, options.encoding, options.sep)
     with connect(options, PATIENCE_S) as client:
+        if options.dry_run:
+            return _dry_run(client, options, source)
         submission = _Submission(client, options, source)
         try:
             return submission.run()
@@ -170,16 +175,14 @@ class _Submission:
         return f"{self.job.id} {stands}; to see it through: {shlex.join(command)}"
 
     def _begin(self) -> JobOut:
-        client, wanted, options = self._client, self._options, _job_options(self._options)
+        options = _job_options(self._options)
         match self._source:
             case Table(rows):
-                return client.submit_csv(
-                    rows, options, url_column=wanted.url_column, id_column=wanted.id_column
-                )
+                return self._client.submit_csv(rows, options, **_columns(self._options))
             case Lines(items):
-                return client.submit_ndjson(items, options)
+                return self._client.submit_ndjson(items, options)
             case _:
-                return client.open_draft(options)
+                return self._client.open_draft(options)
 
     def _fill(self, draft: JobOut) -> list[Refused]:
         """Send the files that a draft does not have yet; gives those that were refused."""
@@ -217,6 +220,32 @@ class _Submission:
             for latest in self._client.follow(job.id):
                 progress.show(_over(latest))
         return latest
+
+
+def _dry_run(client: Client, options: argparse.Namespace, source: Source | None) -> int:
+    """Show what a submission would come to; the exit code is that of the URLs that were tried."""
+    match source:
+        case Table(rows):
+            tried = client.dry_run_csv(rows, _job_options(options), **_columns(options))
+        case Lines(items):
+            tried = client.dry_run_ndjson(items, _job_options(options))
+        case _:
+            raise CommandFailed("a dry run tries the URLs of a table or a list")
+    print(f"{tried.items} pictures for {tried.model.name}@{tried.model.version}")
+    if tried.eta_s is not None:
+        print(f"would take about {tried.eta_s} s")
+    failed_count = 0
+    for host in tried.hosts:
+        failed_count += sum(host.failures.values())
+        codes = ", ".join(f"{code} {count}" for code, count in host.failures.items())
+        print(f"{host.host}: {host.sampled} tried, {codes or 'all good'}")
+    if not failed_count:
+        return ExitCode.ALL_SUCCEEDED
+    return ExitCode.SOME_FAILED if failed_count < tried.sampled else ExitCode.NOTHING_SUCCEEDED
+
+
+def _columns(options: argparse.Namespace) -> dict[str, str]:
+    return {"url_column": options.url_column, "id_column": options.id_column}
 
 
 def _job_options(options: argparse.Namespace) -> JobOptions:

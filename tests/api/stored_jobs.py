@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from redis import Redis
 
 from worker.jobs.keys import ANYONE
-from worker.jobs.models import ModelCatalog
+from worker.jobs.models import ModelCard, ModelCatalog
 from worker.jobs.record import (
     CsvShape,
     ImageFacts,
@@ -56,6 +56,7 @@ def store_job(
     csv: CsvShape | None = None,
     parent_job: str | None = None,
     chunk_items: int = 32,
+    model: ModelCard = MODEL,
 ) -> Job:
     """Make a job that is done, of `count` items given by their index."""
     job_id = new_job_id()
@@ -63,7 +64,7 @@ def store_job(
     chunks = [indexes[at : at + chunk_items] for at in range(0, count, chunk_items)]
     for chunk_index, chunk in enumerate(chunks):
         store.put_chunk(job_id, chunk_index, [spec(index) for index in chunk])
-    new_job = NewJob(job_id, ANYONE, MODEL, ttl_s=3600, parent_job=parent_job, csv=csv)
+    new_job = NewJob(job_id, ANYONE, model, ttl_s=3600, parent_job=parent_job, csv=csv)
     store.submit(new_job, Shape(Lane.BULK, count, chunk_items))
     for chunk_index, chunk in enumerate(chunks):
         claim = store.claim(job_id, chunk_index, lease_s=30)

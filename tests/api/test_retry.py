@@ -16,7 +16,7 @@ from redis import Redis
 
 from scripts.stack import Stack
 from tests.api.polling import wait_done
-from tests.api.stored_jobs import NOT_FOUND, TIMEOUT, ledger, rejected, scored, store_job
+from tests.api.stored_jobs import MODEL, NOT_FOUND, TIMEOUT, ledger, rejected, scored, store_job
 from tests.pictures import jpeg
 from tests.worker.site import Site
 from worker.jobs.record import CsvShape, ItemResult, ItemSpec, Job, Rejection
@@ -223,6 +223,18 @@ def test_an_unfit_wish_is_refused(client: httpx2.Client, store: JobStore, body: 
     job = store_job(store, 1, lambda _: ItemSpec("a", "https://h/"), lambda _: rejected())
     answer = client.post(f"/jobs/{job.id}/retry", json=body)
     assert (answer.status_code, answer.json()["code"]) == (422, "parameter_invalid")
+
+
+def test_a_job_is_not_retried_with_a_model_that_was_replaced(
+    client: httpx2.Client, store: JobStore
+) -> None:
+    old = MODEL.model_copy(update={"sha256": "0" * 64})
+    job = store_job(
+        store, 1, lambda _: ItemSpec("a", "https://h/"), lambda _: rejected(), model=old
+    )
+    answer = client.post(f"/jobs/{job.id}/retry")
+    assert (answer.status_code, answer.json()["code"]) == (422, "model_not_found")
+    assert "scenes@1" in answer.json()["detail"]
 
 
 def test_an_unknown_job_is_not_retried(client: httpx2.Client) -> None:

@@ -293,9 +293,31 @@ def test_address_and_key_come_from_the_environment(
     assert load_settings(), "a process of the server starts with these set"
 
 
-def test_an_address_without_scheme_is_told() -> None:
-    with pytest.raises(PiqueueApiError, match="begins with http://"):
-        Client("localhost:8000")
+def test_an_address_that_is_none_is_told() -> None:
+    for address in ("localhost:8000", "http://[::1", "http://"):
+        with pytest.raises(PiqueueApiError, match="the address of the API"):
+            Client(address)
+
+
+def test_a_stranger_that_answers_is_told() -> None:
+    with (
+        misbehaving(says(200, "<h1>It works</h1>")) as site,
+        Client(site.url("")) as client,
+        pytest.raises(PiqueueApiError, match="is not Piqueue"),
+    ):
+        client.open_draft()
+
+
+def test_a_dry_run_says_what_a_table_would_come_to(api: Client, photos: Site) -> None:
+    rows = f"picture\n{photos.url('/1.jpg')}\n{photos.url('/none.jpg')}\n".encode()
+    before = [job.id for job in api.jobs()]
+    tried = api.dry_run_csv(lambda: [rows], url_column="picture")
+    assert (tried.items, tried.sampled) == (2, 2)
+    assert [host.failures for host in tried.hosts] == [{"not_an_image": 1}]
+    assert api.dry_run_ndjson(lambda: [b'{"url": "http://127.0.0.1:9/"}']).items == 1
+    assert [job.id for job in api.jobs()] == before
+    with pytest.raises(ValueError, match="dry_run_csv"):
+        api.submit_csv(lambda: [rows], JobOptions(dry_run=True))
 
 
 def test_the_client_needs_nothing_of_the_server() -> None:

@@ -20,6 +20,7 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 from aiohttp import web
+from redis import Redis
 
 from scripts import cli, submit
 from scripts.client import Client
@@ -223,9 +224,15 @@ def test_a_table_is_submitted_once_although_the_api_is_killed_in_its_middle(
 ) -> None:
     killed: list[int] = []
 
+    def is_held() -> bool:
+        with Redis.from_url(own_stack.redis_url) as redis:
+            held = redis.scan_iter("piqueue:idempotency:*")
+            return b"in flight" in redis.mget([*held, "none"])
+
     def rows() -> Iterator[bytes]:
         yield b"url\n" + f"{site.url('/1.jpg')}\n".encode() * 20_000
         if not killed and own_stack.api_pid:
+            assert eventually(is_held)
             killed.append(own_stack.api_pid)
             os.kill(own_stack.api_pid, signal.SIGKILL)
         yield b"".join(f"{site.url(f'/{seed}.jpg')}\n".encode() for seed in range(10))
@@ -300,6 +307,25 @@ def test_the_exit_code_tells_some_failed_from_none_succeeded(
     assert cli.main(["submit", str(table)]) == 1
 
 
+def test_a_dry_run_tries_urls_and_keeps_nothing(
+    stack: Stack, site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Client(stack.url) as client:
+        before = [job.id for job in client.jobs()]
+        table = tmp_path / "photos.csv"
+        table.write_text(f"url\n{site.url('/1.jpg')}\n{site.url('/none.jpg')}\n")
+        assert cli.main(["submit", str(table), "--dry-run"]) == 2
+        output = capsys.readouterr().out
+        assert output.startswith("2 pictures for scenes@")
+        assert "127.0.0.1: 2 tried, not_an_image 1" in output
+        urls = tmp_path / "urls.txt"
+        urls.write_text(site.url("/1.jpg"))
+        assert cli.main(["submit", str(urls), "--dry-run"]) == 0
+        assert "127.0.0.1: 1 tried, all good" in capsys.readouterr().out
+        assert cli.main(["submit", str(tmp_path / "x.jpg"), "--dry-run"]) == 1
+        assert [job.id for job in client.jobs()] == before
+
+
 def test_refused_rows_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = tmp_path / "photos.csv"
     table.write_text("sku,url\na,http://h/\nb,ftp://h/\nc\n" + "d,x\n" * 200)
@@ -351,7 +377,7 @@ def test_a_file_that_is_no_picture_does_not_stop_the_others(
         (["status", "job_unknown"], "no job job_unknown"),
         (["results", "job_unknown"], "no job job_unknown"),
         (["keys", "remove", "nobody"], "no owner nobody"),
-        (["jobs", "--url", "localhost:8000"], "begins with http://"),
+        (["jobs", "--url", "localhost:8000"], "begin with http://"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(
