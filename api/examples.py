@@ -64,6 +64,7 @@ JOB: dict[str, Any] = {
 EXAMPLES: dict[str, Any] = {
     "JobOut": JOB,
     "JobsPage": {"jobs": [JOB], "next_cursor": None},
+    "DraftItemsPage": {"items": [{"id": "beach.jpg"}, {"id": "park.jpg"}], "next_cursor": None},
     "ResultsPage": {"items": [RESULT], "next_cursor": "aW5kZXg6MTg="},
     "DryRunOut": {
         "dry_run": True,
