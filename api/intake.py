@@ -26,7 +26,8 @@ SAMPLE_ITEMS = 50
 class Intake:
     """One submission; leaving its block before `finish` forgets all that was stored of it.
 
-    With `keep` false it is only checked. With `draft_id` it submits that draft, which stays.
+    With `keep` false it is only checked. With `compared` it has a `fingerprint`. With `draft_id`
+    it submits that draft, which stays.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Intake:
         options: JobOptions,
         *,
         keep: bool = True,
+        compared: bool = False,
         parent_job: str | None = None,
         draft_id: str | None = None,
     ) -> None:
@@ -59,6 +61,7 @@ class Intake:
         self._id_hashes = array("q")
         # Up to SAMPLE_ITEMS of the URL items, each as likely as any other to be among them.
         self.sample: list[ItemSpec] = []
+        self._compared = compared
         self._digest = hashlib.sha256(options.model_dump_json().encode())
 
     def __enter__(self) -> Self:
@@ -105,9 +108,9 @@ class Intake:
             return
         self.count += 1
         self._id_hashes.append(hash(spec.id))
-        self._digest.update(json.dumps(spec.to_row()).encode())
-        if payload is not None:
-            self._digest.update(hashlib.sha256(payload).digest())
+        if self._compared:
+            self._digest.update(json.dumps(spec.to_row()).encode())
+            self._digest.update(hashlib.sha256(payload or b"").digest())
         if self._problem_count:
             return
         if not self._keep and spec.url is not None:

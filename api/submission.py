@@ -96,12 +96,14 @@ def take_in(
     """
     check_room(services, owner, 1)
     if key is None:
-        return _make_job(services, owner, submission)[0], False
+        with Intake(services, owner, submission.options) as intake:
+            submission.feed(intake)
+            return intake.finish(), False
     if not 0 < len(key) <= MAX_KEY_CHARS:
         raise JobRefused(f"an Idempotency-Key has 1 to {MAX_KEY_CHARS} characters")
     before = services.idempotency.begin(owner, key)
     if before is not None:
-        with Intake(services, owner, submission.options, keep=False) as intake:
+        with Intake(services, owner, submission.options, keep=False, compared=True) as intake:
             submission.feed(intake)
         if intake.fingerprint != before.fingerprint:
             raise IdempotencyMismatch(
@@ -110,18 +112,14 @@ def take_in(
         return services.store.job(before.job_id), True
     try:
         with services.idempotency.held(owner, key):
-            job, fingerprint = _make_job(services, owner, submission)
+            with Intake(services, owner, submission.options, compared=True) as intake:
+            submission.feed(intake)
+            job = intake.finish()
     except BaseException:
         services.idempotency.release(owner, key)
         raise
-    services.idempotency.finish(owner, key, Replay(fingerprint, job.id))
+    services.idempotency.finish(owner, key, Replay(intake.fingerprint, job.id))
     return job, False
-
-
-def _make_job(services: Services, owner: str, submission: Submission) -> tuple[Job, str]:
-    with Intake(services, owner, submission.options) as intake:
-        submission.feed(intake)
-        return intake.finish(), intake.fingerprint
 
 
 def open_draft(services: Services, owner: str, options: JobOptions) -> Job:

@@ -165,13 +165,14 @@ class _Submission:
             return "nothing was submitted, unless the last byte had gone out: see piqueue jobs"
         options = self._options
         command = [*options.program.split(), "--resume", self.job.id]
+        stands = "is done" if self.job.done else "goes on"
         if self.job.status is JobStatus.DRAFT:
+            stands = "is not uploaded yet"
             command += options.sources
         if options.output:
             command += ["-o", str(options.output)]
         if options.url:
             command += ["--url", options.url]
-        stands = "is not uploaded yet" if self.job.status is JobStatus.DRAFT else "goes on"
         return f"{self.job.id} {stands}; to see it through: {shlex.join(command)}"
 
     def _begin(self) -> JobOut:

@@ -1,7 +1,9 @@
 """What the commands share: how to reach the API, what to say when it fails, exit codes."""
 
 import argparse
+import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
@@ -70,6 +72,8 @@ def run(program: str, command: Callable[[], int]) -> int:
             tell(refusal(row.get("index"), row.get("id"), row["detail"]))
         if (unlisted := error.problem_count - len(error.problems)) > 0:
             tell(f"  and {unlisted} more")
+    except BrokenPipeError:  # who read our output has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (CommandFailed, SourceUnfit, PiqueueError, OSError) as error:
         tell(f"{program}: {error}")
     except KeyboardInterrupt:

@@ -4,7 +4,6 @@ import asyncio
 import random
 import threading
 import time
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -23,12 +22,14 @@ from worker.jobs.settings import Settings
 from worker.jobs.store import JobStore, connect
 from worker.jobs.webhook_secrets import WebhookSecret, WebhookSecrets
 from worker.metrics import WorkerMetrics
+from worker.turns import Turns
 
 POLL_S = 0.5
+# As long as there is something to do, the outbox is looked at this often.
+POLL_BUSY_S = 0.1
 # Deliveries one process has under way, and of these to one host; more for it wait their turn.
 CONCURRENCY = 32
 PER_HOST = 8
-HOST_BUSY_S = 5
 # A lease outlives the attempt by this long, for what comes before and after the request.
 LEASE_MARGIN_S = 10
 # What is under way when the worker stops may take this long.
@@ -54,8 +55,8 @@ class WebhookSender:
         self._store = JobStore(redis)
         self._outbox = Outbox(redis)
         self._secrets = WebhookSecrets(redis)
-        self._busy: Counter[str] = Counter()
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._turns = Turns(PER_HOST)
+        self._under_way: dict[str, asyncio.Task[None]] = {}
         self._stopping = threading.Event()
         self._thread = threading.Thread(
             target=lambda: asyncio.run(self._deliver_forever()), name="webhooks", daemon=True
@@ -83,13 +84,15 @@ class WebhookSender:
         )
         async with open_session(limits) as session:
             while not self._stopping.is_set():
-                for job_id in await self._due(CONCURRENCY - len(self._under_way)):
-                    task = asyncio.create_task(self._deliver(session, job_id))
-                    self._under_way.add(task)
-                    task.add_done_callback(self._ended)
-                await asyncio.sleep(POLL_S)
+                due = await self._due(CONCURRENCY - len(self._under_way))
+                for job_id in due:
+                    if job_id not in self._under_way:
+                        task = asyncio.create_task(self._deliver(session, job_id), name=job_id)
+                        self._under_way[job_id] = task
+                        task.add_done_callback(self._ended)
+                await asyncio.sleep(POLL_BUSY_S if due else POLL_S)
             if self._under_way:
-                await asyncio.wait(self._under_way, timeout=GRACE_S)
+                await asyncio.wait(self._under_way.values(), timeout=GRACE_S)
 
     async def _due(self, count: int) -> list[str]:
         if count == 0:
@@ -102,9 +105,9 @@ class WebhookSender:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Note how a task broke, by its kind alone: the text could hold the URL."""
-        self._under_way.discard(task)
+        del self._under_way[task.get_name()]
         if not task.cancelled() and (error := task.exception()):
-            log.error("webhook_broke", kind=type(error).__name__)
+            log.error("webhook_broke", job_id=task.get_name(), kind=type(error).__name__)
 
     async def _deliver(self, session: aiohttp.ClientSession, job_id: str) -> None:
         """Make one attempt, if the delivery is ours to make and its host is not busy."""
@@ -113,14 +116,11 @@ class WebhookSender:
             return
         delivery, job, secret = taken
         host = urlsplit(job.webhook_url or "").hostname or ""
-        if self._busy[host] >= PER_HOST:
-            await asyncio.to_thread(self._outbox.postpone, delivery, HOST_BUSY_S)
+        if wait_s := self._turns.wait_s(host, time.monotonic()):
+            await asyncio.to_thread(self._outbox.postpone, delivery, wait_s)
             return
-        self._busy[host] += 1
-        try:
+        with self._turns.place(host):
             attempt = await post(session, job, secret, self._settings.webhook_timeout_s)
-        finally:
-            self._busy -= Counter([host])
         state, delay_s = next_step(
             attempt.status, delivery.attempts, self._settings.webhook_retry_s
         )

@@ -299,6 +299,22 @@ def test_an_address_that_is_none_is_told() -> None:
             Client(address)
 
 
+def test_a_body_over_the_bound_is_refused_and_not_sent_again(api: Client) -> None:
+    sendings = 0
+
+    def too_much() -> Iterator[bytes]:
+        nonlocal sendings
+        sendings += 1
+        yield b"url\n"
+        for _ in range(30):
+            yield (b"http://h/" + b"a" * 990 + b"\n") * 1000
+
+    with pytest.raises(PiqueueApiError, match="over 20000000 bytes") as refusal:
+        api.submit_csv(too_much)
+    assert (refusal.value.status, refusal.value.code) == (413, "too_large")
+    assert sendings == 1
+
+
 def test_a_stranger_that_answers_is_told() -> None:
     with (
         misbehaving(says(200, "<h1>It works</h1>")) as site,

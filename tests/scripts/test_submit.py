@@ -425,6 +425,19 @@ def test_a_job_is_left_alone_looked_at_cancelled_and_deleted(
     assert cli.main(["status", job]) == 1
 
 
+def test_a_reader_that_leaves_early_hears_no_complaint(
+    stack: Stack, site: Site, tmp_path: Path
+) -> None:
+    with Client(stack.url) as client:
+        job = client.wait(client.submit_urls([site.url("/1.jpg")] * 2000).id, timeout_s=120)
+    pipeline = f"{shlex.join(piqueue('results', job.id))} | head -n 1"
+    answer = subprocess.run(
+        ["sh", "-c", pipeline], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert answer.stdout.startswith("id,url,status")
+    assert answer.stderr == ""
+
+
 def test_a_retry_is_read_together_with_its_parent(
     site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

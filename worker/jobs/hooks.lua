@@ -35,7 +35,7 @@ local function holds(lease_end)
   return tonumber(redis.call('ZSCORE', HOOKS, JOB)) == tonumber(lease_end)
 end
 
--- ARGV: id, end of the lease, delay in ms. Gives an unused claim back, to be due later.
+-- ARGV: id, end of the lease, delay in ms. Gives a claim back unused, to be due later.
 local function postpone()
   if holds(ARGV[2]) then redis.call('ZADD', HOOKS, now_ms() + ARGV[3], JOB) end
 end

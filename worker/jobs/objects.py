@@ -1,0 +1,31 @@
+"""What is kept on S3 where the settings say so; boto3 is loaded only then."""
+
+from typing import TYPE_CHECKING
+
+from redis import Redis
+
+from worker.jobs.blobs import BlobStore, RedisBlobs
+from worker.jobs.settings import IN_REDIS, Settings
+
+if TYPE_CHECKING:
+    from worker.jobs.parts import ResultParts
+
+
+def open_blobs(settings: Settings, redis: Redis) -> BlobStore:
+    """Give the blob store of PIQUEUE_BLOBS_URL."""
+    if settings.blobs_url == IN_REDIS:
+        return RedisBlobs(redis)
+    from worker.jobs.s3 import Folder
+    from worker.jobs.s3blobs import S3Blobs
+
+    return S3Blobs(Folder.open(settings, settings.blobs_url), redis)
+
+
+def open_parts(settings: Settings, redis: Redis) -> "ResultParts | None":
+    """Give where results are written to, if PIQUEUE_RESULTS_URL is set."""
+    if settings.results_url is None:
+        return None
+    from worker.jobs.parts import ResultParts
+    from worker.jobs.s3 import Folder
+
+    return ResultParts(Folder.open(settings, settings.results_url), redis)

@@ -1,0 +1,170 @@
+"""S3, or any server that speaks its protocol: the client, and a folder in a bucket."""
+
+import base64
+import hashlib
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import batched
+from typing import Any
+
+from worker.jobs.errors import SettingsInvalid, StorageUnavailable
+from worker.jobs.settings import S3_FOLDER, Settings
+
+try:
+    from boto3.s3.transfer import TransferConfig
+    from boto3.session import Session
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, ClientError
+except ImportError:
+    raise SettingsInvalid("S3 is set up, and needs boto3: install piqueue[s3]") from None
+
+CONNECTIONS = 32
+CONNECT_TIMEOUT_S = 3.0
+READ_TIMEOUT_S = 10.0
+ATTEMPTS = 3
+MULTIPART_BYTES = 8 * 1024 * 1024
+DELETED_AT_ONCE = 1000
+_CODE = re.compile(r"\w{1,64}")
+
+
+def connect_s3(
+    settings: Settings,
+    *,
+    connections: int = CONNECTIONS,
+    timeout_s: float = READ_TIMEOUT_S,
+    attempts: int = ATTEMPTS,
+) -> Any:
+    """Give a client for use by many threads, with the credentials that boto3 finds by itself."""
+    client = Session().client(
+        "s3",
+        endpoint_url=settings.s3_endpoint_url,
+        region_name=settings.s3_region,
+        config=Config(
+            signature_version="s3v4",
+            connect_timeout=min(CONNECT_TIMEOUT_S, timeout_s),
+            read_timeout=timeout_s,
+            max_pool_connections=connections,
+            retries={"mode": "standard", "total_max_attempts": attempts},
+            s3={"addressing_style": "path" if settings.s3_path_style else "auto"},
+            # Servers other than Amazon's know few of the newer checksums.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        ),
+    )
+    client.meta.events.register("before-sign.s3.DeleteObjects", _add_md5)
+    return client
+
+
+def _add_md5(request: Any, **_: object) -> None:
+    """Add the checksum that older servers ask for where many objects are deleted."""
+    digest = hashlib.md5(request.body, usedforsecurity=False).digest()
+    request.headers["Content-MD5"] = base64.b64encode(digest).decode()
+
+
+def status_of(error: ClientError) -> tuple[int, str]:
+    """Give the HTTP status and the code of an answer that is an error."""
+    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    return status, code if _CODE.fullmatch(code) else "unknown"
+
+
+@contextmanager
+def storage_errors() -> Iterator[None]:
+    """Turn what S3 and boto3 raise into StorageUnavailable, without the URLs in their texts."""
+    try:
+        yield
+    except ClientError as error:
+        status, code = status_of(error)
+        raise StorageUnavailable(f"S3 answers {status} ({code})") from None
+    except BotoCoreError as error:
+        raise StorageUnavailable(f"S3 does not answer ({type(error).__name__})") from None
+
+
+class Folder:
+    """Objects under `s3://bucket/prefix`; every method raises StorageUnavailable."""
+
+    def __init__(self, client: Any, url: str, encryption: Mapping[str, str]) -> None:
+        place = S3_FOLDER.fullmatch(url)
+        assert place is not None, "the settings were checked"
+        self._client = client
+        self._bucket = place["bucket"]
+        self._prefix = f"{place['prefix']}/" if place["prefix"] else ""
+        self._encryption = dict(encryption)
+
+    @classmethod
+    def open(cls, settings: Settings, url: str) -> "Folder":
+        """Give the folder at `url`; nothing is asked of the server yet."""
+        encryption = {}
+        if settings.s3_encryption is not None:
+            encryption["ServerSideEncryption"] = settings.s3_encryption
+        if settings.s3_kms_key_id is not None:
+            encryption["SSEKMSKeyId"] = settings.s3_kms_key_id
+        return cls(connect_s3(settings), url, encryption)
+
+    def put(self, key: str, payload: bytes, content_type: str = "application/octet-stream") -> None:
+        """Write an object, in several parts if it is large; `sha256` can tell what it holds."""
+        digest = hashlib.sha256(payload).hexdigest()
+        extra = {"ContentType": content_type, "Metadata": {"sha256": digest}, **self._encryption}
+        config = TransferConfig(multipart_threshold=MULTIPART_BYTES, use_threads=False)
+        with storage_errors():
+            self._client.upload_fileobj(
+                io.BytesIO(payload), self._bucket, self._prefix + key, ExtraArgs=extra, Config=config
+            )
+
+    def get(self, key: str) -> bytes | None:
+        """Read an object; None when it is not there."""
+        with storage_errors():
+            try:
+                answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)
+            except self._client.exceptions.NoSuchKey:
+                return None
+            with answer["Body"] as body:
+                payload: bytes = body.read()
+        return payload
+
+    def sha256(self, key: str) -> str | None:
+        """Give the digest of what `put` wrote; None when nothing of ours is there."""
+        with storage_errors():
+            try:
+                answer = self._client.head_object(Bucket=self._bucket, Key=self._prefix + key)
+            except ClientError as error:
+                if status_of(error)[0] == 404:
+                    return None
+                raise
+        digest: str | None = answer["Metadata"].get("sha256")
+        return digest
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Delete objects, whether they are there or not."""
+        self._delete([self._prefix + key for key in keys])
+
+    def delete_under(self, prefix: str) -> None:
+        """Delete every object whose key begins with `prefix`."""
+        with storage_errors():
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket, Prefix=self._prefix + prefix
+            )
+            found = [entry["Key"] for page in pages for entry in page.get("Contents", ())]
+        self._delete(found)
+
+    def _delete(self, full_keys: Sequence[str]) -> None:
+        for some in batched(full_keys, DELETED_AT_ONCE):
+            with storage_errors():
+                answer = self._client.delete_objects(
+                    Bucket=self._bucket,
+                    Delete={"Objects": [{"Key": key} for key in some], "Quiet": True},
+                )
+            if errors := answer.get("Errors"):
+                raise StorageUnavailable(f"S3 did not delete ({errors[0].get('Code')})")
+
+    def presign(self, key: str, expires_s: int) -> str:
+        """Give a URL by which anyone can read the object for a time; nothing is asked."""
+        with storage_errors():
+            url: str = self._client.generate_presigned_url(
+                "get_object",
+                Params={"Bucket": self._bucket, "Key": self._prefix + key},
+                ExpiresIn=expires_s,
+            )
+        return url
