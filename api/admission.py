@@ -1,10 +1,11 @@
 """What is refused at the door: unfit URLs, files that are no pictures, work beyond what fits."""
 
 from api.services import Services
-from api.urls import url_problem
+from api.urls import source_problem
 from worker.jobs.errors import OverQuota, QueueFull
 from worker.jobs.keys import ANYONE
 from worker.jobs.record import ItemSpec
+from worker.jobs.settings import Settings
 from worker.jobs.store import JobStore
 
 SNIFF_BYTES = 16
@@ -33,11 +34,11 @@ def looks_like_image(head: bytes) -> bool:
     return webp or avif
 
 
-def item_problem(spec: ItemSpec, payload: bytes | None, max_bytes: int) -> str | None:
+def item_problem(spec: ItemSpec, payload: bytes | None, settings: Settings) -> str | None:
     """Say what is wrong with an item, or None; an upload taken in before comes without payload."""
     if payload is not None:
-        return _upload_problem(payload, max_bytes)
-    return None if spec.url is None else url_problem(spec.url)
+        return _upload_problem(payload, settings.max_item_bytes)
+    return None if spec.url is None else source_problem(spec.url, settings.s3_fetch_buckets)
 
 
 def _upload_problem(payload: bytes, max_bytes: int) -> str | None:

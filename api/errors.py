@@ -33,6 +33,8 @@ STATUS: dict[type[PiqueueError], tuple[int, str]] = {
     errors.JobNotDone: (409, "job_not_done"),
     errors.ParentGone: (409, "parent_gone"),
     errors.WebhookNotFound: (404, "webhook_not_found"),
+    errors.PartsNotFound: (404, "parts_not_found"),
+    errors.PartsNotReady: (503, "parts_not_ready"),
     errors.JobNotDraft: (409, "job_not_draft"),
     errors.IdempotencyMismatch: (422, "idempotency_mismatch"),
     errors.IdempotencyInFlight: (409, "idempotency_in_flight"),
@@ -42,6 +44,7 @@ STATUS: dict[type[PiqueueError], tuple[int, str]] = {
     errors.QueueFull: (503, "queue_full"),
     errors.NoAnswer: (503, "no_answer"),
     errors.LedgerUnavailable: (503, "ledger_unavailable"),
+    errors.StorageUnavailable: (503, "storage_unavailable"),
     errors.NotReady: (503, "not_ready"),
 }
 

@@ -37,6 +37,7 @@ class Intake:
         options: JobOptions,
         *,
         keep: bool = True,
+        fleeting: bool = False,
         compared: bool = False,
         parent_job: str | None = None,
         draft_id: str | None = None,
@@ -100,7 +101,7 @@ class Intake:
         settings = self._services.settings
         if self.count >= settings.max_items:
             raise TooLarge(f"a job may hold {settings.max_items} items: send the rest as another")
-        problem = item_problem(spec, payload, settings.max_item_bytes)
+        problem = item_problem(spec, payload, settings)
         if problem is None and self._csv is None:
             problem = self._layout.add(spec)
         if problem is not None:

@@ -1,20 +1,24 @@
 """What the routes of one API process share, built once at its start."""
 
 from dataclasses import dataclass
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 from fastapi import Depends, Request
 
 from api.waiting import Waiters
-from worker.jobs.blobs import BlobStore, RedisBlobs
+from worker.jobs.blobs import BlobStore
 from worker.jobs.idempotency import IdempotencyKeys
 from worker.jobs.keys import KeyStore
 from worker.jobs.models import ModelCatalog
+from worker.jobs.objects import open_blobs, open_parts
 from worker.jobs.outbox import Outbox
 from worker.jobs.queue import DoorBell, make_celery
 from worker.jobs.settings import Settings
 from worker.jobs.store import JobStore, connect
 from worker.jobs.webhook_secrets import WebhookSecrets
+
+if TYPE_CHECKING:  # it loads boto3
+    from worker.jobs.parts import ResultParts
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,8 @@ class Services:
     settings: Settings
     store: JobStore
     blobs: BlobStore
+    # None unless results are written to S3.
+    parts: "ResultParts | None"
     bell: DoorBell
     catalog: ModelCatalog
     waiters: Waiters
@@ -39,7 +45,8 @@ class Services:
         return cls(
             settings=settings,
             store=JobStore(redis),
-            blobs=RedisBlobs(redis),
+            blobs=open_blobs(settings, redis),
+            parts=open_parts(settings, redis),
             bell=DoorBell(make_celery(settings)),
             catalog=ModelCatalog(settings.artifacts_path, settings.default_model),
             waiters=Waiters(settings.redis_url),

@@ -111,8 +111,10 @@ def take_in(
             )
         return services.store.job(before.job_id), True
     try:
-        with services.idempotency.held(owner, key):
-            with Intake(services, owner, submission.options, compared=True) as intake:
+        with (
+            services.idempotency.held(owner, key),
+            Intake(services, owner, submission.options, compared=True) as intake,
+        ):
             submission.feed(intake)
             job = intake.finish()
     except BaseException:

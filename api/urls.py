@@ -1,5 +1,6 @@
 """What a URL must be like; kept apart from the service, for clients read the schemas too."""
 
+from collections.abc import Collection
 from urllib.parse import urlsplit
 
 MAX_URL_CHARS = 4096
@@ -24,4 +25,24 @@ def url_problem(url: str) -> str | None:
         return "the URL holds a user name or password: leave them out"
     if port == 0:
         return "port 0 cannot be connected to"
+    return None
+
+
+def source_problem(url: str, s3_buckets: Collection[str]) -> str | None:
+    """Say what is wrong with where a picture is to come from, or None: a URL, or s3://bucket/key.
+
+    The key is taken as it stands: `%`, `?` and spaces in it mean themselves.
+    """
+    if not url.startswith("s3://"):
+        return url_problem(url)
+    bucket, _, key = url.removeprefix("s3://").partition("/")
+    if not bucket or not key:
+        return "an S3 URL is like s3://bucket/key"
+    if len(url) > MAX_URL_CHARS or not key.isprintable():
+        return f"the S3 URL is longer than {MAX_URL_CHARS} characters or not printable"
+    if bucket not in s3_buckets:
+        return (
+            f"pictures may not come from the bucket {bucket}: "
+            "whoever runs this service can add it to PIQUEUE_S3_FETCH_BUCKETS"
+        )
     return None

@@ -22,6 +22,7 @@ import pytest
 from aiohttp import web
 from redis import Redis
 
+from api.schemas import ItemIn
 from scripts import cli, submit
 from scripts.client import Client
 from scripts.stack import ROOT, Stack
@@ -428,8 +429,9 @@ def test_a_job_is_left_alone_looked_at_cancelled_and_deleted(
 def test_a_reader_that_leaves_early_hears_no_complaint(
     stack: Stack, site: Site, tmp_path: Path
 ) -> None:
+    item = ItemIn(url=site.url("/1.jpg"), columns={"long": "x" * 9000})  # a pipe holds 64 KB
     with Client(stack.url) as client:
-        job = client.wait(client.submit_urls([site.url("/1.jpg")] * 2000).id, timeout_s=120)
+        job = client.wait(client.submit_items([item] * 40).id, timeout_s=60)
     pipeline = f"{shlex.join(piqueue('results', job.id))} | head -n 1"
     answer = subprocess.run(
         ["sh", "-c", pipeline], cwd=ROOT, capture_output=True, text=True, timeout=60

@@ -16,6 +16,8 @@ PiqueueError
 ├── JobNotDone              a job that still runs was to be retried, or its webhook replayed
 ├── WebhookNotFound         a job was submitted without a webhook_url
 ├── ParentGone              a retry was to be read with its parent, which is there no more
+├── PartsNotFound           the results of a job are not on S3
+├── PartsNotReady           the manifest of a job's results is not written yet
 ├── JobNotDraft             items were added to a job that is submitted already
 ├── IdempotencyMismatch     the key was used before, for another submission
 ├── IdempotencyInFlight     a submission with this key is being taken in right now
@@ -25,6 +27,7 @@ PiqueueError
 ├── QueueFull               too much work is waiting already
 ├── NoAnswer                nothing was scored in the time a caller would wait
 ├── LedgerUnavailable       Redis does not answer, or refuses writes
+├── StorageUnavailable      S3 does not answer, or refuses what is asked
 └── NotReady                no worker with a warm model is alive
 """
 
@@ -116,6 +119,14 @@ class WebhookNotFound(PiqueueError):
     """A job was submitted without a webhook_url."""
 
 
+class PartsNotFound(PiqueueError):
+    """The results of a job are not on S3."""
+
+
+class PartsNotReady(PiqueueError):
+    """The manifest of a job's results is not written yet."""
+
+
 class ParentGone(PiqueueError):
     """A retry was to be read with its parent, which was deleted or has expired."""
 
@@ -162,6 +173,10 @@ class NoAnswer(PiqueueError):
 
 class LedgerUnavailable(PiqueueError):
     """Redis does not answer, or refuses writes."""
+
+
+class StorageUnavailable(PiqueueError):
+    """S3 does not answer, or refuses what is asked."""
 
 
 class NotReady(PiqueueError):

@@ -19,11 +19,11 @@ def webhook_id(job_id: str) -> str:
 def job_finished(job: Job) -> bytes:
     """Write the event of a job that is done, the same bytes each time."""
     assert job.finished_ms is not None
-    body = {"type": JOB_FINISHED, "timestamp": _utc(job.finished_ms), "data": _fields(job)}
+    body = {"type": JOB_FINISHED, "timestamp": _utc(job.finished_ms), "data": job_fields(job)}
     return to_json(body)
 
 
-def _fields(job: Job) -> dict[str, Any]:
+def job_fields(job: Job) -> dict[str, Any]:
     """Give the fields of a job that is done, as the API shows them."""
     return {
         "id": job.id,

@@ -7,6 +7,8 @@ local JOB = ARGV[1]
 local OPEN, BACKLOG = 'piqueue:open', 'piqueue:backlog'
 -- The jobs whose webhook is still to be delivered, by when its next attempt is due (hooks.lua).
 local HOOKS = 'piqueue:hooks'
+-- The finished jobs whose manifest is still to be written, by when that is due (duelist.py).
+local MANIFESTS = 'piqueue:manifests'
 
 local function now_ms()
   local time = redis.call('TIME')
@@ -47,6 +49,7 @@ local function finish(status)
   if redis.call('HEXISTS', META, 'webhook_url') == 1 then
     redis.call('ZADD', HOOKS, now_ms(), JOB)
   end
+  if number('parts') == 1 then redis.call('ZADD', MANIFESTS, now_ms(), JOB) end
   settle()
   tell(status)
 end
@@ -121,7 +124,8 @@ end
 
 -- ARGV: id, chunk, lease in ms. 
 -- Gives {outcome, attempt, lane, items a chunk, whether to use the cache,
--- items, positions of lost items, ms since it was rung for or -1}.
+-- items, positions of lost items, ms since it was rung for or -1,
+-- attempts that were put off, whether results become files}.
 local function claim()
   local chunk, status = ARGV[2], redis.call('HGET', META, 'status')
   if status ~= 'queued' and status ~= 'running' then return {'over'} end
@@ -146,7 +150,8 @@ local function claim()
   end
   keep()
   return {'claimed', attempt, redis.call('HGET', META, 'lane'), number('chunk_items'),
-    number('use_cache'), redis.call('HGET', ITEMS, chunk), lost, rung and now_ms() - rung or -1}
+    number('use_cache'), redis.call('HGET', ITEMS, chunk), lost, rung and now_ms() - rung or -1,
+    tonumber(redis.call('HGET', ATTEMPTS, 'put_off:' .. chunk)) or 0, number('parts')}
 end
 
 local function holds(chunk, attempt)
@@ -157,6 +162,16 @@ end
 -- ARGV: id, chunk, attempt, lease in ms. Gives 1 while the caller still holds the chunk.
 local function renew()
   if not holds(ARGV[2], ARGV[3]) then return 0 end
+  redis.call('ZADD', LEASES, now_ms() + ARGV[4], ARGV[2])
+  return 1
+end
+
+-- ARGV: id, chunk, attempt, delay in ms. The chunk is rung for after the delay, and the attempt
+-- says nothing against its items.
+local function put_off()
+  if not holds(ARGV[2], ARGV[3]) then return 0 end
+  redis.call('HINCRBY', ATTEMPTS, 'put_off:' .. ARGV[2], 1)
+  redis.call('HDEL', SUSPECTS, 'at:' .. ARGV[2])
   redis.call('ZADD', LEASES, now_ms() + ARGV[4], ARGV[2])
   return 1
 end
@@ -182,7 +197,7 @@ local function commit()
   redis.call('HSET', RESULTS, chunk, ARGV[3])
   redis.call('ZREM', LEASES, chunk)
   redis.call('ZREM', RUNG, chunk)
-  redis.call('HDEL', ATTEMPTS, chunk)
+  redis.call('HDEL', ATTEMPTS, chunk, 'put_off:' .. chunk)
   redis.call('HDEL', SUSPECTS, 'at:' .. chunk, 'lost:' .. chunk)
   local succeeded = redis.call('HINCRBY', META, 'succeeded', ARGV[5])
   local failed = redis.call('HINCRBY', META, 'failed', ARGV[6])
@@ -265,6 +280,7 @@ local function erase()
   if redis.call('EXISTS', META) == 0 then return 0 end
   settle()
   redis.call('ZREM', HOOKS, JOB)
+  redis.call('ZREM', MANIFESTS, JOB)
   redis.call('UNLINK', unpack(KEYS))
   tell('erased')
   return 1

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import batched, groupby
+from itertools import groupby, islice
 
 from pydantic import BaseModel
 from pydantic_core import to_json
@@ -75,8 +75,9 @@ class ResultParts:
         again. `go_on` is called from time to time, and may raise to stop this.
         """
         parts: list[Part] = []
+        chunks = _chunks(job, results)
         with ThreadPoolExecutor(ABREAST, "parts") as pool:
-            for some in batched(_chunks(job, results), LOOKED_AT_ONCE):
+            while some := list(islice(chunks, LOOKED_AT_ONCE)):
                 go_on()
                 parts += pool.map(lambda chunk: self._settled(job, model, *chunk), some)
         fields = {**job_fields(job), "parts": [part.model_dump() for part in parts]}

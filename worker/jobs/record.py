@@ -225,6 +225,8 @@ class Job:
     error: str | None = None
     csv: CsvShape | None = None
     webhook_url: str | None = field(default=None, repr=False)
+    # Whether the results are written to S3 besides.
+    parts: bool = False
 
     @property
     def chunk_count(self) -> int:

@@ -6,7 +6,6 @@ import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import batched
 from typing import Any
 
 from worker.jobs.errors import SettingsInvalid, StorageUnavailable
@@ -150,7 +149,8 @@ class Folder:
         self._delete(found)
 
     def _delete(self, full_keys: Sequence[str]) -> None:
-        for some in batched(full_keys, DELETED_AT_ONCE):
+        for start in range(0, len(full_keys), DELETED_AT_ONCE):
+            some = full_keys[start : start + DELETED_AT_ONCE]
             with storage_errors():
                 answer = self._client.delete_objects(
                     Bucket=self._bucket,

@@ -1,13 +1,14 @@
 """The one configuration of a Piqueue process, read from `PIQUEUE_*` environment variables."""
 
 import os
+import re
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, PositiveFloat, ValidationError, field_validator
+from pydantic import Field, PositiveFloat, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from worker.jobs.errors import SettingsInvalid
@@ -15,6 +16,10 @@ from worker.jobs.errors import SettingsInvalid
 PREFIX = "PIQUEUE_"
 # Read by scripts.client; a shell that has them set may start an API or a worker all the same.
 CLIENT_VARIABLES = {"PIQUEUE_URL", "PIQUEUE_API_KEY"}
+IN_REDIS = "redis"
+S3_FOLDER = re.compile(
+    r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(/(?P<prefix>[^\x00-\x20?#]*?))?/?"
+)
 ARTIFACTS_PATH = Path(__file__).resolve().parents[2] / "model" / "artifacts"
 
 
@@ -93,6 +98,27 @@ class Settings(BaseSettings):
         description="Private ranges pictures may come from and webhooks go to, such as 10.0.0.0/8, "
         "comma separated",
     )
+    blobs_url: str = Field(
+        IN_REDIS, description="Where uploaded pictures are kept: redis, or s3://bucket/prefix"
+    )
+    results_url: str | None = Field(
+        None,
+        description="Where results are written to as files besides, such as s3://bucket/prefix",
+    )
+    s3_endpoint_url: str | None = Field(
+        None, description="The S3 server, such as https://s3.example.com; Amazon's if unset"
+    )
+    s3_region: str | None = Field(None, description="Its region; as boto3 finds it if unset")
+    s3_path_style: bool = Field(
+        False, description="Name the bucket in the path of a request, not in its host name"
+    )
+    s3_encryption: Literal["AES256", "aws:kms"] | None = Field(
+        None, description="Server-side encryption of what is written to S3: AES256 or aws:kms"
+    )
+    s3_kms_key_id: str | None = Field(None, description="The key of the encryption aws:kms")
+    s3_fetch_buckets: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Buckets that s3:// items may come from, comma separated"
+    )
     webhook_retry_s: Annotated[tuple[PositiveFloat, ...], NoDecode] = Field(
         (5, 30, 120, 600, 3600, 6 * 3600, 12 * 3600, 86400, 86400),
         description="Waits before each further attempt at a webhook, comma separated; each is "
@@ -119,7 +145,32 @@ class Settings(BaseSettings):
             raise ValueError("must begin with redis://, rediss:// or unix://")
         return value
 
-    @field_validator("fetch_allow_networks", "webhook_retry_s", mode="before")
+    @field_validator("blobs_url", "results_url")
+    @classmethod
+    def _folder(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None or (info.field_name == "blobs_url" and value == IN_REDIS):
+            return value
+        if not S3_FOLDER.fullmatch(value):
+            raise ValueError("must be like s3://bucket/prefix")
+        return value
+
+    @field_validator("s3_endpoint_url")
+    @classmethod
+    def _http_without_password(cls, value: str | None) -> str | None:
+        if value is not None:
+            parts = urlsplit(value)
+            if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+                raise ValueError("must be like https://s3.example.com, without user and password")
+        return value
+
+    @field_validator("s3_kms_key_id")
+    @classmethod
+    def _key_has_a_use(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("s3_encryption") != "aws:kms":
+            raise ValueError("set PIQUEUE_S3_ENCRYPTION=aws:kms as well, or unset this")
+        return value
+
+    @field_validator("fetch_allow_networks", "s3_fetch_buckets", "webhook_retry_s", mode="before")
     @classmethod
     def _comma_separated(cls, value: Any) -> Any:
         if isinstance(value, str):

@@ -71,6 +71,8 @@ class NewJob:
     csv: CsvShape | None = None
     use_cache: bool = False
     webhook_url: str | None = field(default=None, repr=False)
+    # Whether the results are written to S3 besides.
+    parts: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,11 +100,19 @@ class Claim:
     lost: frozenset[int]
     # Since it was last rung for; None where that is not known.
     waited_s: float | None
+    # Attempts that were given back, for a reason that was none of the items' fault.
+    put_off: int = 0
+    parts: bool = False
+
+    @property
+    def first_try(self) -> bool:
+        """Whether no attempt was lost on this chunk before."""
+        return self.attempt - self.put_off == 1
 
     @property
     def hopeless(self) -> bool:
         """Whether too many attempts ended without naming the item they died at."""
-        return self.attempt - len(self.lost) > MAX_BLIND_ATTEMPTS
+        return self.attempt - self.put_off - len(self.lost) > MAX_BLIND_ATTEMPTS
 
 
 @dataclass(frozen=True)
@@ -160,6 +170,7 @@ class JobStore:
             "submit",
             "claim",
             "renew",
+            "put_off",
             "note",
             "commit",
             "recover",
@@ -288,6 +299,7 @@ class JobStore:
             "ttl_ms": job.ttl_s * 1000,
             "metadata": json.dumps(job.metadata or {}),
             "use_cache": int(job.use_cache),
+            "parts": int(job.parts),
             **{field: value for field, value in optional.items() if value is not None},
         }
 
@@ -321,7 +333,7 @@ class JobStore:
         answer = self._step("claim", job_id, chunk_index, int(lease_s * 1000))
         if answer[0] != b"claimed":
             return None
-        _, attempt, lane, chunk_items, use_cache, specs, lost, waited_ms = answer
+        _, attempt, lane, chunk_items, use_cache, specs, lost, waited_ms, put_off, parts = answer
         return Claim(
             job_id,
             chunk_index,
@@ -332,12 +344,19 @@ class JobStore:
             tuple(unpack_specs(specs)),
             frozenset(int(position) for position in lost.split()),
             None if waited_ms < 0 else waited_ms / 1000,
+            int(put_off),
+            bool(parts),
         )
 
     def renew(self, claim: Claim, lease_s: float) -> bool:
         """Hold the chunk for another `lease_s`; False when the lease is not the caller's."""
         lease_ms = int(lease_s * 1000)
         return bool(self._step("renew", claim.job_id, claim.chunk_index, claim.attempt, lease_ms))
+
+    def put_off(self, claim: Claim, delay_s: float) -> None:
+        """Give a chunk back that cannot be worked on now; it is rung for after `delay_s`."""
+        delay_ms = int(delay_s * 1000)
+        self._step("put_off", claim.job_id, claim.chunk_index, claim.attempt, delay_ms)
 
     def note(self, claim: Claim, position: int | None) -> None:
         """Write down the item that is about to be scored, in case it kills us; None clears."""
@@ -603,4 +622,5 @@ def _job(job_id: str, meta: Mapping[str, str], leased: Sequence[bytes]) -> Job:
         error=meta.get("error"),
         csv=CsvShape(tuple(csv[0]), *csv[1:]) if csv else None,
         webhook_url=meta.get("webhook_url"),
+        parts=meta.get("parts") == "1",
     )
