@@ -58,7 +58,7 @@ async def _try(
             sink.add(ItemSpec(str(index), spec.url))
 
     options = JobOptions(model=model, name="dry run", priority=Lane.INTERACTIVE)
-    submission = Submission(options, feed)
+    submission = Submission(options, feed, fleeting=True)
     job, _ = await run_in_threadpool(take_in, services, owner, submission)
     try:
         job = await services.waiters.wait_done(services.store, job.id, SAMPLE_WAIT_S)

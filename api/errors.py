@@ -111,8 +111,11 @@ async def _ours(_request: Request, error: Exception) -> JSONResponse:
     return problem(status, code, str(error), headers)
 
 
-async def _http(_request: Request, error: Exception) -> JSONResponse:
+async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
+    if error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        size = request.app.state.services.settings.max_request_bytes
+        return await _ours(request, errors.TooLarge(f"over {size} bytes: send it in parts"))
     code = HTTPStatus(error.status_code).name.lower()
     headers = dict(error.headers) if error.headers else None
     return problem(error.status_code, code, str(error.detail), headers)

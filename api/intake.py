@@ -26,8 +26,8 @@ SAMPLE_ITEMS = 50
 class Intake:
     """One submission; leaving its block before `finish` forgets all that was stored of it.
 
-    With `keep` false it is only checked. With `compared` it has a `fingerprint`. With `draft_id`
-    it submits that draft, which stays.
+    With `keep` false it is only checked. The results of a `fleeting` one are not written to S3.
+    With `compared` it has a `fingerprint`. With `draft_id` it submits that draft, which stays.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Intake:
         self._owner = owner
         self._options = options
         self._keep = keep
+        self._parts = None if fleeting else services.parts
         self._parent_job = parent_job
         self._csv: CsvShape | None = None
         self._layout = Layout()
@@ -139,6 +140,8 @@ class Intake:
         job = self.new_job()
         # For as long as the job, so that uploads that fail can be tried again.
         services.blobs.keep(self.job_id, job.ttl_s)
+        if self._parts is not None:
+            self._parts.expect(self.job_id, job.ttl_s)
         ring = store.submit(job, shape)
         self._forget = False
         services.bell.ring(self.job_id, ring, lane)
@@ -171,6 +174,7 @@ class Intake:
             csv=self._csv or self._layout.shape(),
             webhook_url=self._options.webhook_url,
             use_cache=self._options.use_cache,
+            parts=self._parts is not None,
         )
 
     def _consider(self, spec: ItemSpec) -> None:

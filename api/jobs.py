@@ -219,6 +219,8 @@ def delete_job(job_id: str, services: ServicesDep, owner: OwnerDep) -> None:
     own_job(services, owner, job_id)
     services.store.erase(job_id)
     services.blobs.erase(job_id)
+    if services.parts is not None:
+        services.parts.erase(job_id)
 
 
 async def _answer_when_done(

@@ -14,12 +14,12 @@ from api import (
     metrics,
     openapi,
     page,
+    parts,
     results,
     retry,
     scorefile,
     webhooks,
 )
-from api.body_limit import BodyLimit
 from api.request_id import RequestId
 from api.services import Services
 from worker.jobs.settings import Settings, load_settings
@@ -39,16 +39,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         summary="Scores pictures in bulk",
         version=version("piqueue"),
         lifespan=lifespan,
+        max_body_size=services.settings.max_request_bytes,
     )
     app.state.services = services
     errors.install(app)
-    app.add_middleware(BodyLimit, max_bytes=services.settings.max_request_bytes)
     app.add_middleware(RequestId)
     for router in (
         jobs.router,
         events.router,
         webhooks.router,
         results.router,
+        parts.router,
         retry.router,
         scorefile.router,
         health.router,

@@ -51,7 +51,9 @@ async def score_file(request: Request, services: ServicesDep, owner: OwnerDep) -
             raise JobRefused("send one picture as a file named `file`, in a multipart form")
         files, size = [(file.filename or "file", file.file)], services.settings.max_item_bytes
         submission = Submission(
-            JobOptions(priority=Lane.INTERACTIVE), lambda sink: add_files(files, size, sink)
+            JobOptions(priority=Lane.INTERACTIVE),
+            lambda sink: add_files(files, size, sink),
+            fleeting=True,
         )
         job, _ = await run_in_threadpool(take_in, services, owner, submission)
     try:

@@ -39,6 +39,8 @@ class Submission:
     options: JobOptions
     feed: Feed
     draft: bool = False
+    # Erased as soon as it is read.
+    fleeting: bool = False
 
 
 @asynccontextmanager
@@ -96,7 +98,8 @@ def take_in(
     """
     check_room(services, owner, 1)
     if key is None:
-        with Intake(services, owner, submission.options) as intake:
+        fleeting = submission.fleeting
+        with Intake(services, owner, submission.options, fleeting=fleeting) as intake:
             submission.feed(intake)
             return intake.finish(), False
     if not 0 < len(key) <= MAX_KEY_CHARS:
@@ -180,7 +183,7 @@ class DraftSink:
     def add(self, spec: ItemSpec, payload: bytes | None = None) -> None:
         """Take the next item: of a URL, or with its payload, which is stored before it."""
         settings = self._services.settings
-        if problem := item_problem(spec, payload, settings.max_item_bytes):
+        if problem := item_problem(spec, payload, settings):
             self.refuse(problem, spec.id)
             return
         self.count += 1

@@ -72,7 +72,7 @@ def run(program: str, command: Callable[[], int]) -> int:
             tell(refusal(row.get("index"), row.get("id"), row["detail"]))
         if (unlisted := error.problem_count - len(error.problems)) > 0:
             tell(f"  and {unlisted} more")
-    except ZeroDivisionError:  # who read our output has enough
+    except BrokenPipeError:  # who read our output has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (CommandFailed, SourceUnfit, PiqueueError, OSError) as error:
         tell(f"{program}: {error}")

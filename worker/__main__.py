@@ -4,6 +4,7 @@ import sys
 
 from celery.signals import setup_logging
 
+from worker.archive import open_archivist
 from worker.jobs.errors import PiqueueError
 from worker.jobs.logs import configure_logs
 from worker.jobs.settings import load_settings
@@ -22,6 +23,7 @@ def main() -> int:
         settings = load_settings()
         configure_logs(as_json=settings.log_json)
         runtime = build_runtime(settings)
+        archivist = open_archivist(settings)
         scrapes = serve_metrics(runtime.metrics, settings)
     except PiqueueError as error:
         print(f"piqueue worker: {error}", file=sys.stderr)  # noqa: T201
@@ -42,8 +44,12 @@ def main() -> int:
     webhooks = WebhookSender(settings, runtime.metrics)
     pulse.start()
     webhooks.start()
+    if archivist:
+        archivist.start()
     worker.start()
     webhooks.stop()
+    if archivist:
+        archivist.stop()
     pulse.stop()
     runtime.close()
     if scrapes:

@@ -5,19 +5,21 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TYPE_CHECKING
 
 import structlog
 
 from model.predictor import Predictor, load_predictor
 from worker.classify import Arrival, Limits, classify
-from worker.fetch import Fetcher, FetchFailed, FetchLimits
-from worker.jobs.blobs import BlobStore, RedisBlobs
-from worker.jobs.errors import JobNotFound
+from worker.fetch import FetchCode, Fetcher, FetchFailed, FetchLimits, Outcome
+from worker.jobs.blobs import BlobStore
+from worker.jobs.errors import JobNotFound, StorageUnavailable
 from worker.jobs.models import ModelCard, ModelCatalog
+from worker.jobs.objects import open_blobs, open_parts, require_boto3
 from worker.jobs.queue import DoorBell, make_celery
 from worker.jobs.record import ItemResult, Rejection, RejectionCode, Stage
 from worker.jobs.scorecache import ScoreCache
@@ -25,15 +27,25 @@ from worker.jobs.settings import Settings
 from worker.jobs.store import Claim, JobStore, connect
 from worker.metrics import TimedPredictor, WorkerMetrics
 
+if TYPE_CHECKING:  # they load boto3
+    from worker.jobs.parts import ResultParts
+    from worker.s3 import S3Fetcher
+
 # Chunks a process holds beyond those it scores, so that fetching and scoring overlap.
 FETCH_AHEAD = 2
 # A worker goes on trying to write down what it scored while Redis is away.
 REDIS_RETRIES = 60
+# A chunk that needs S3 while that is away is tried again after this time, as often as it takes.
+S3_AWAY_S = 10
 WORKER_LOST = Rejection(
     RejectionCode.WORKER_LOST, Stage.INFER, True, "a worker process died at this picture"
 )
 UPLOAD_GONE = Rejection(
     RejectionCode.INTERNAL, Stage.FETCH, False, "the uploaded bytes are gone: submit it again"
+)
+S3_SCHEME = "s3://"
+BUCKETS_UNKNOWN = FetchFailed(
+    FetchCode.BLOCKED_ADDRESS, True, "this worker is not set up to fetch from S3"
 )
 
 log = structlog.get_logger()
@@ -81,6 +93,9 @@ class Runtime:
     bell: DoorBell
     catalog: ModelCatalog
     fetcher: Fetcher
+    # None where the settings name no bucket to fetch from, and none to write results to.
+    s3_fetcher: "S3Fetcher | None"
+    parts: "ResultParts | None"
     worker_id: str
     company: Company
     metrics: WorkerMetrics = field(default_factory=WorkerMetrics)
@@ -122,8 +137,10 @@ class Runtime:
             del self.held[key]
 
     def close(self) -> None:
-        """Stop the fetcher."""
+        """Stop the fetchers."""
         self.fetcher.close()
+        if self.s3_fetcher is not None:
+            self.s3_fetcher.close()
 
 
 def build_runtime(settings: Settings) -> Runtime:
@@ -132,7 +149,9 @@ def build_runtime(settings: Settings) -> Runtime:
     runtime = Runtime(
         settings=settings,
         store=JobStore(redis),
-        blobs=RedisBlobs(redis),
+        blobs=open_blobs(settings, redis),
+        parts=open_parts(settings, redis),
+        s3_fetcher=_open_s3_fetcher(settings),
         cache=ScoreCache(redis, settings.cache_ttl_s),
         bell=DoorBell(make_celery(settings)),
         catalog=ModelCatalog(settings.artifacts_path, settings.default_model),
@@ -152,6 +171,15 @@ def build_runtime(settings: Settings) -> Runtime:
     return runtime
 
 
+def _open_s3_fetcher(settings: Settings) -> "S3Fetcher | None":
+    if not settings.s3_fetch_buckets:
+        return None
+    require_boto3()
+    from worker.s3 import S3Fetcher
+
+    return S3Fetcher.open(settings)
+
+
 def run_chunk(runtime: Runtime, job_id: str, chunk_index: int) -> None:
     """Claim a chunk, score it, commit it, ring for the next; a doubled message does nothing."""
     context = log.bind(job_id=job_id, chunk_index=chunk_index)
@@ -165,26 +193,51 @@ def run_chunk(runtime: Runtime, job_id: str, chunk_index: int) -> None:
         with runtime.holding(claim):
             model = runtime.store.model(job_id)
             results = _give_up(claim) if claim.hopeless else _score(runtime, claim, model)
+            if claim.parts and not _write_part(runtime, claim, results, model):
+                context.info("lease_lost")
+                return
             ring = runtime.store.commit(claim, results)
     except JobNotFound:
         context.info("job_gone")
         return
+    except StorageUnavailable as error:
+        runtime.store.put_off(claim, S3_AWAY_S)
+        context.warning("chunk_put_off", attempt=claim.attempt, reason=str(error))
+        return
     runtime.bell.ring(job_id, ring, claim.lane)
     runtime.metrics.committed(claim, model, results, time.monotonic() - started)
-    runtime.blobs.discard(
-        job_id,
-        [
-            spec.id
-            for spec, result in zip(claim.specs, results, strict=True)
-            if result.scores and spec.url is None
-        ],
-    )
+    try:
+        _discard_scored(runtime, claim, results)
+    except StorageUnavailable as error:
+        context.warning("uploads_not_discarded", reason=str(error))
     context.info(
         "chunk_committed",
         attempt=claim.attempt,
         items=len(results),
         failed=sum(result.rejection is not None for result in results),
     )
+
+
+def _write_part(
+    runtime: Runtime, claim: Claim, results: Sequence[ItemResult], model: ModelCard
+) -> bool:
+    """Write the results of a chunk to S3; False when the chunk is another worker's by now.
+
+    Where this process cannot, the part is written with the manifest.
+    """
+    if runtime.parts is None:
+        return True
+    if not runtime.store.renew(claim, runtime.settings.lease_s):
+        return False
+    runtime.parts.write(claim, results, model)
+    return True
+
+
+def _discard_scored(runtime: Runtime, claim: Claim, results: Sequence[ItemResult]) -> None:
+    """Forget the uploads that have scores; the others may be tried again."""
+    pairs = zip(claim.specs, results, strict=True)
+    scored = [spec.id for spec, result in pairs if result.scores and spec.url is None]
+    runtime.blobs.discard(claim.job_id, scored)
 
 
 def _score(runtime: Runtime, claim: Claim, model: ModelCard) -> list[ItemResult]:
@@ -194,7 +247,7 @@ def _score(runtime: Runtime, claim: Claim, model: ModelCard) -> list[ItemResult]
     cache = partial(runtime.cache.get, model.sha256) if claim.use_cache else _nothing_known
     arrivals = _arrivals(runtime, claim)
     count = len(claim.specs)
-    if claim.attempt == 1:
+    if claim.first_try:
         limits = Limits(settings.batch_size, settings.max_pixels)
         results = classify(
             arrivals, count, predictor, limits, lambda _: runtime.company.shared(), cache
@@ -229,15 +282,31 @@ def _arrivals(runtime: Runtime, claim: Claim) -> Iterator[Arrival]:
         else:
             payload = runtime.blobs.get(claim.job_id, spec.id)
             yield Arrival(position, UPLOAD_GONE if payload is None else payload)
-    positions = list(urls)
-    for order, outcome in runtime.fetcher.fetch_all(list(urls.values())):
+    for position, outcome in _fetched(runtime, urls):
         if isinstance(outcome, FetchFailed):
             payload_or_not: bytes | Rejection = Rejection(
                 RejectionCode(outcome.code), Stage.FETCH, outcome.retryable, outcome.detail
             )
         else:
             payload_or_not = outcome.payload
-        yield Arrival(positions[order], payload_or_not, outcome.elapsed_ms)
+        yield Arrival(position, payload_or_not, outcome.elapsed_ms)
+
+
+def _fetched(runtime: Runtime, urls: Mapping[int, str]) -> Iterator[tuple[int, Outcome]]:
+    """Fetch URLs given by position, those of S3 and the others side by side."""
+    on_s3 = [position for position, url in urls.items() if url.startswith(S3_SCHEME)]
+    others = [position for position, url in urls.items() if not url.startswith(S3_SCHEME)]
+    with ExitStack() as fetching:
+        objects: Iterable[tuple[int, Outcome]] = ()
+        if on_s3 and runtime.s3_fetcher is None:
+            objects = ((order, BUCKETS_UNKNOWN) for order in range(len(on_s3)))
+        elif on_s3 and runtime.s3_fetcher is not None:
+            found = [urls[position] for position in on_s3]
+            objects = fetching.enter_context(runtime.s3_fetcher.fetching(found))
+        for order, outcome in runtime.fetcher.fetch_all([urls[position] for position in others]):
+            yield others[order], outcome
+        for order, outcome in objects:
+            yield on_s3[order], outcome
 
 
 def _give_up(claim: Claim) -> list[ItemResult]:

@@ -9,6 +9,7 @@ import httpx2
 
 from scripts.stack import Stack
 from tests.api.polling import wait_done
+from tests.conftest import STACK_ENV
 from tests.pictures import jpeg
 
 CHECKS = (
@@ -57,18 +58,27 @@ def test_every_error_is_documented_as_a_problem(client: httpx2.Client) -> None:
 
 
 def test_no_request_gets_a_server_error_or_an_undocumented_answer(
-    stack: Stack, client: httpx2.Client, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     files = [("files", (f"{seed}.jpg", jpeg(seed))) for seed in range(3)]
-    job = wait_done(client, client.post("/jobs", files=files).json())
-    draft = client.post("/jobs", json={"draft": True}).json()
-    (tmp_path / "schemathesis.toml").write_text(CONFIG.format(job=job["id"], draft=draft["id"]))
+    # A stack of its own: the jobs it makes up would keep that of the other tests busy.
+    with Stack(tmp_path / "stack", env=STACK_ENV) as stack:
+        with httpx2.Client(base_url=stack.url, timeout=60) as client:
+            job = wait_done(client, client.post("/jobs", files=files).json())
+            draft = client.post("/jobs", json={"draft": True}).json()
+        config = CONFIG.format(job=job["id"], draft=draft["id"])
+        (tmp_path / "schemathesis.toml").write_text(config)
+        run = schemathesis(stack.url, tmp_path)
+    assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
+
+
+def schemathesis(url: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Send requests of all kinds for a minute."""
     command = [
-        *(sys.executable, "-m", "schemathesis.cli", "run", f"{stack.url}/openapi.json"),
+        *(sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json"),
         *("--checks", ",".join(CHECKS), "--phases", "examples,coverage,fuzzing"),
         *("--max-time", str(BUDGET_S), "--max-examples", "20", "--seed", "1"),
         *("--request-timeout", "30", "--suppress-health-check", "all", "--no-shrink"),
         *("--exclude-path-regex", "events$"),
     ]
-    run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=170)
-    assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=170)

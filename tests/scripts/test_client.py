@@ -309,10 +309,9 @@ def test_a_body_over_the_bound_is_refused_and_not_sent_again(api: Client) -> Non
         for _ in range(30):
             yield (b"http://h/" + b"a" * 990 + b"\n") * 1000
 
-    with pytest.raises(PiqueueApiError, match="over 20000000 bytes") as refusal:
+    with pytest.raises(PiqueueApiError) as refusal:
         api.submit_csv(too_much)
-    assert (refusal.value.status, refusal.value.code) == (413, "too_large")
-    assert sendings == 1
+    assert (refusal.value.status, sendings) == (413, 1)
 
 
 def test_a_stranger_that_answers_is_told() -> None:

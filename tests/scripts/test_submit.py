@@ -436,7 +436,7 @@ def test_a_reader_that_leaves_early_hears_no_complaint(
     answer = subprocess.run(
         ["sh", "-c", pipeline], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
-    assert answer.stdout.startswith("id,url,status")
+    assert answer.stdout.startswith("id,url,long,status")
     assert answer.stderr == ""
 
 

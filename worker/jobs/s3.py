@@ -8,16 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from worker.jobs.errors import SettingsInvalid, StorageUnavailable
-from worker.jobs.settings import S3_FOLDER, Settings
+from boto3.s3.transfer import TransferConfig
+from boto3.session import Session
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
 
-try:
-    from boto3.s3.transfer import TransferConfig
-    from boto3.session import Session
-    from botocore.config import Config
-    from botocore.exceptions import BotoCoreError, ClientError
-except ImportError:
-    raise SettingsInvalid("S3 is set up, and needs boto3: install piqueue[s3]") from None
+from worker.jobs.errors import StorageUnavailable
+from worker.jobs.settings import S3_FOLDER, Settings
 
 CONNECTIONS = 32
 CONNECT_TIMEOUT_S = 3.0
@@ -95,7 +92,7 @@ class Folder:
     @classmethod
     def open(cls, settings: Settings, url: str) -> "Folder":
         """Give the folder at `url`; nothing is asked of the server yet."""
-        encryption = {}
+        encryption: dict[str, str] = {}
         if settings.s3_encryption is not None:
             encryption["ServerSideEncryption"] = settings.s3_encryption
         if settings.s3_kms_key_id is not None:
@@ -109,7 +106,11 @@ class Folder:
         config = TransferConfig(multipart_threshold=MULTIPART_BYTES, use_threads=False)
         with storage_errors():
             self._client.upload_fileobj(
-                io.BytesIO(payload), self._bucket, self._prefix + key, ExtraArgs=extra, Config=config
+                io.BytesIO(payload),
+                self._bucket,
+                self._prefix + key,
+                ExtraArgs=extra,
+                Config=config,
             )
 
     def get(self, key: str) -> bytes | None:
