@@ -75,9 +75,10 @@ class S3Server:
         self._child.stop(grace_s=5)
 
     def keys(self, prefix: str) -> list[str]:
-        """List the objects whose key begins with `prefix`."""
+        """List the objects whose key begins with `prefix`; this server lists empty folders too."""
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
-        return [entry["Key"] for page in pages for entry in page.get("Contents", ())]
+        found = [entry["Key"] for page in pages for entry in page.get("Contents", ())]
+        return [key for key in found if not key.endswith("/")]
 
     def put(self, key: str, payload: bytes) -> str:
         """Write an object; gives its s3:// URL."""
