@@ -14,13 +14,12 @@ from api.services import ServicesDep
 from worker.jobs.errors import JobNotDone, PartsNotFound, PartsNotReady
 
 URL_TTL_S = 3600
-MANIFEST = "manifest.json"
 
 router = APIRouter(tags=["jobs"])
 
 _URL = "https://s3.example.com/scores/job_01M81QHC2PSQY738DHJF0EYRK9/{}?X-Amz-Expires=3600&…"
 _PARTS: JsonDict = {
-    "manifest_url": _URL.format(MANIFEST),
+    "manifest_url": _URL.format("manifest.json"),
     "parts": [
         {"key": "part-00000.jsonl", "url": _URL.format("part-00000.jsonl"), "items": 32},
         {"key": "part-00001.jsonl", "url": _URL.format("part-00001.jsonl"), "items": 20},
@@ -75,9 +74,9 @@ def list_parts(
     page = manifest.parts[start : start + limit]
     more = len(manifest.parts) > start + limit
     return PartsPage(
-        manifest_url=files.url(job.id, MANIFEST, URL_TTL_S),
+        manifest_url=files.url(job.id, URL_TTL_S),
         parts=[
-            PartOut(key=part.key, url=files.url(job.id, part.key, URL_TTL_S), items=part.items)
+            PartOut(key=part.key, url=files.url(job.id, URL_TTL_S, part.key), items=part.items)
             for part in page
         ],
         next_cursor=cursors.to_index(start + limit) if more else None,

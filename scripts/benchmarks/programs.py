@@ -1,5 +1,6 @@
 """The programs a benchmark runs beside itself: each is gone when it ends."""
 
+import os
 import re
 import subprocess
 import sys
@@ -44,6 +45,12 @@ def resident_mb(pid: int, which: str = "VmRSS") -> float:
     found = re.search(rf"^{which}:\s+(\d+) kB$", status, re.MULTILINE)
     assert found
     return int(found[1]) * 1024 / 1e6
+
+
+def cpu_s(pid: int) -> float:
+    """Give the CPU time a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _printed_port(child: Child, log_path: Path) -> int:

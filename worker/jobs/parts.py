@@ -36,7 +36,7 @@ class Part(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What a finished job has on S3, besides its own fields as webhooks show them."""
+    """What is read of a manifest; it has the fields of its job too, as webhooks show them."""
 
     parts: list[Part]
 
@@ -105,9 +105,9 @@ class ResultParts:
         body = self._folder.get(f"{job_id}/{MANIFEST}")
         return None if body is None else Manifest.model_validate_json(body)
 
-    def url(self, job_id: str, name: str, expires_s: int) -> str:
-        """Give a URL by which anyone can read a part, or the manifest, for a time."""
-        return self._folder.presign(f"{job_id}/{name}", expires_s)
+    def url(self, job_id: str, expires_s: int, key: str = MANIFEST) -> str:
+        """Give a URL by which anyone can read the manifest, or a part, for a time."""
+        return self._folder.presign(f"{job_id}/{key}", expires_s)
 
     def erase(self, job_id: str) -> None:
         """Erase the parts of a job, or have a worker do it as soon as S3 answers."""

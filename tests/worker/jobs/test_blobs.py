@@ -172,6 +172,15 @@ def test_settings_that_cannot_be_meant_stop_the_start(setting: str, value: str) 
     assert "secret" not in str(refused.value)
 
 
+def test_s3_without_boto3_stops_the_start_with_what_to_install(
+    redis_client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.jobs.objects.find_spec", lambda _name: None)
+    open_blobs(load_settings(), redis_client)
+    with pytest.raises(SettingsInvalid, match=r"install piqueue\[s3\]"):
+        open_blobs(load_settings(blobs_url="s3://bucket/up"), redis_client)
+
+
 def test_a_claimed_job_is_due_again_when_its_lease_ends(redis_client: Redis) -> None:
     shelf = Shelf(redis_client)
     shelf.put("a", 0)
