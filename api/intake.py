@@ -5,7 +5,6 @@ import json
 from array import array
 from itertools import pairwise
 from random import randrange
-from types import TracebackType
 from typing import Self
 
 from api.admission import check_room, item_problem
@@ -69,12 +68,7 @@ class Intake:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._forget:
             self._services.store.abandon(self.job_id)
             self._services.blobs.erase(self.job_id)

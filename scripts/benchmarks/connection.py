@@ -5,7 +5,6 @@ import os
 import time
 from collections.abc import Mapping
 from http.client import HTTPConnection
-from types import TracebackType
 from typing import Any, BinaryIO, Self
 from urllib.parse import urlsplit
 
@@ -29,12 +28,7 @@ class Connection:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._connection.close()
 
     def get(self, target: str) -> Any:
