@@ -60,14 +60,13 @@ def check_room(services: Services, owner: str, count: int) -> None:
         QueueFull: they would be over what all callers together may have waiting.
     """
     store, settings = services.store, services.settings
-    waiting = store.backlog(owner)
+    waiting, backlog = store.backlogs(owner, "*")
     if owner != ANYONE and waiting + count > settings.quota_items:
         raise OverQuota(
             f"you have {waiting} items waiting and may have {settings.quota_items}: "
             "wait for some to be scored",
             _retry_after_s(store, waiting),
         )
-    backlog = store.backlog()
     if backlog + count > settings.max_backlog_items:
         raise QueueFull(
             f"{backlog} items are waiting and at most {settings.max_backlog_items} may: try later",

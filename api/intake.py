@@ -20,6 +20,10 @@ INTERACTIVE_ITEMS = 64
 # and are cut into this many chunks, so that several threads score one at once.
 SMALL_JOB_CHUNKS = 4
 SAMPLE_ITEMS = 50
+# Chunks written at once; a large job is not held in memory, nor is each chunk a round trip.
+WRITE_CHUNKS = 16
+# A million ids are compared in as many parts, so that no sort keeps other requests waiting.
+ID_PARTS = 16
 
 
 class Intake:
@@ -114,7 +118,7 @@ class Intake:
         if payload is not None and self._keep:
             self._services.blobs.put(self.job_id, spec.id, payload, settings.job_ttl_s)
         self._pending.append(spec)
-        if self.count > INTERACTIVE_ITEMS:
+        if len(self._pending) >= WRITE_CHUNKS * self._chunk_items:
             self._put_chunks()
 
     def finish(self) -> Job:
@@ -128,7 +132,7 @@ class Intake:
         small = self.count <= INTERACTIVE_ITEMS
         if small:
             self._chunk_items = min(self._chunk_items, -(-self.count // SMALL_JOB_CHUNKS))
-        self._put_chunks(last=True)
+        self._put_chunks()
         lane = self._options.priority or (Lane.INTERACTIVE if small else Lane.BULK)
         shape = Shape(lane, self.count, self._chunk_items, self._options.budget(self.count))
         job = self.new_job()
@@ -183,7 +187,7 @@ class Intake:
             self._problems.append(problem)
 
     def _find_same_ids(self) -> None:
-        if all(one != next_one for one, next_one in pairwise(sorted(self._id_hashes))):
+        if not any(self._same_ids_in(part) for part in range(ID_PARTS)):
             return
         first_index: dict[int, int] = {}
         for index, hashed in enumerate(self._id_hashes):
@@ -192,11 +196,14 @@ class Intake:
                 detail = f"item {first} has the same id: ids must differ"
                 self._refuse(ItemProblem(index, None, detail))
 
-    def _put_chunks(self, *, last: bool = False) -> None:
-        size = self._chunk_items
-        while len(self._pending) >= size or (last and self._pending):
-            if self._keep:
-                specs = self._pending[:size]
-                self._services.store.put_chunk(self.job_id, self._chunks_put, specs)
-            del self._pending[:size]
-            self._chunks_put += 1
+    def _same_ids_in(self, part: int) -> bool:
+        hashes = sorted(hashed for hashed in self._id_hashes if hashed % ID_PARTS == part)
+        return any(one == next_one for one, next_one in pairwise(hashes))
+
+    def _put_chunks(self) -> None:
+        size, pending = self._chunk_items, self._pending
+        chunks = [pending[start : start + size] for start in range(0, len(pending), size)]
+        if self._keep and chunks:
+            self._services.store.put_chunk(self.job_id, self._chunks_put, *chunks)
+        self._chunks_put += len(chunks)
+        self._pending = []

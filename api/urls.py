@@ -1,16 +1,18 @@
 """What a URL must be like; kept apart from the service, for clients read the schemas too."""
 
+import re
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
 MAX_URL_CHARS = 4096
+_UNSAFE = re.compile(r"[\x00-\x20\x7f]")
 
 
 def url_problem(url: str) -> str | None:
     """Say what is wrong with a URL, or None; nothing is looked up or dialled."""
     if len(url) > MAX_URL_CHARS:
         return f"the URL is longer than {MAX_URL_CHARS} characters"
-    if any(ord(char) <= 32 or ord(char) == 127 for char in url):
+    if _UNSAFE.search(url):
         return "the URL has spaces or control characters: percent-encode them"
     try:
         parts = urlsplit(url)

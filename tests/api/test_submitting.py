@@ -1,6 +1,7 @@
 """All the ways in: CSV, NDJSON, drafts, idempotency keys, waiting, keys and quotas, over HTTP."""
 
 import csv
+import hashlib
 import io
 import json
 import subprocess
@@ -206,12 +207,19 @@ def test_a_key_whose_submission_was_refused_can_be_used_again(
     assert good.status_code == 202
 
 
-def test_a_submission_in_flight_is_not_taken_twice(client: httpx2.Client, site: Site) -> None:
-    headers = {"Idempotency-Key": uuid.uuid4().hex, "content-type": "text/csv"}
+def test_a_submission_in_flight_is_not_taken_twice(
+    stack: Stack, client: httpx2.Client, site: Site
+) -> None:
+    key = uuid.uuid4().hex
+    headers = {"Idempotency-Key": key, "content-type": "text/csv"}
+    held = f"piqueue:idempotency:anyone:{hashlib.sha256(key.encode()).hexdigest()}"
     statuses = []
 
     def slow_body() -> Iterator[bytes]:
         yield b"url\n"
+        with Redis.from_url(stack.redis_url) as redis:
+            while not redis.exists(held):
+                pass
         body = f"url\n{site.url('/1.jpg')}\n".encode()
         statuses.append(client.post("/jobs", content=body, headers=headers).status_code)
         yield f"{site.url('/1.jpg')}\n".encode()

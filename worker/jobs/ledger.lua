@@ -71,9 +71,17 @@ local function top_up(window, chunks)
   return chunks
 end
 
--- ARGV: id, then the fields of the record and their values. Items are added until `submit`.
+-- A job has its model's card, is on its owner's list, and lives as long as both say.
+local function enlist(card)
+  redis.call('SET', MODEL, card)
+  redis.call('ZADD', 'piqueue:jobs:' .. redis.call('HGET', META, 'owner'), 0, JOB)
+end
+
+-- ARGV: id, model card, then the fields of the record and their values. Items are added until
+-- `submit`.
 local function open_draft()
-  redis.call('HSET', META, unpack(ARGV, 2))
+  redis.call('HSET', META, unpack(ARGV, 3))
+  enlist(ARGV[2])
   redis.call('HSET', META, 'status', 'draft', 'created_ms', now_ms(),
     'expires_ms', now_ms() + number('ttl_ms'), 'total', 0, 'succeeded', 0, 'failed', 0,
     'cancelled', 0)
@@ -102,12 +110,14 @@ local function close()
   return 1
 end
 
--- ARGV: id, window, then the fields of the record and their values. Gives the chunks to ring for.
+-- ARGV: id, window, model card, then the fields of the record and their values.
+-- Gives the chunks to ring for.
 local function submit()
   local status = redis.call('HGET', META, 'status')
   -- Sent again because the first answer was lost.
   if status and status ~= 'draft' then return redis.call('ZRANGE', RUNG, 0, -1) end
-  redis.call('HSET', META, unpack(ARGV, 3))
+  redis.call('HSET', META, unpack(ARGV, 4))
+  enlist(ARGV[3])
   redis.call('HSET', META, 'status', 'queued', 'expires_ms', now_ms() + number('ttl_ms'),
     'submitted_ms', now_ms(), 'succeeded', 0, 'failed', 0, 'cancelled', 0, 'done_chunks', 0, 'next_chunk', 0)
   redis.call('HSETNX', META, 'created_ms', now_ms())

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from datetime import date
+from functools import lru_cache
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -54,7 +55,13 @@ class ModelCatalog:
 
     def _cards(self, name: str) -> Iterator[ModelCard]:
         for path in self._folder.glob(f"{name}/*/card.json"):
-            card = json.loads(path.read_bytes())
-            files = card["files"]
-            sha256 = files.get("litert", files.get("keras"))["sha256"]
-            yield ModelCard.model_validate({**card, "sha256": sha256})
+            yield _read_card(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _read_card(path: Path, _written_ns: int) -> ModelCard:
+    """Read a card, once for each time it was written."""
+    card = json.loads(path.read_bytes())
+    files = card["files"]
+    sha256 = files.get("litert", files.get("keras"))["sha256"]
+    return ModelCard.model_validate({**card, "sha256": sha256})

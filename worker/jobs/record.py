@@ -9,6 +9,9 @@ from typing import Any, Self
 
 from ulid import ULID
 
+# Half the time of zlib's usual 6, for 3 % more bytes.
+PACK_LEVEL = 3
+
 
 class JobStatus(StrEnum):
     """Where a job stands; it only ever moves forward in this order."""
@@ -241,7 +244,7 @@ def new_job_id() -> str:
 
 def pack(rows: Sequence[Any]) -> bytes:
     """Compress JSON rows for Redis."""
-    return zlib.compress(json.dumps(rows, separators=(",", ":")).encode())
+    return zlib.compress(json.dumps(rows, separators=(",", ":")).encode(), PACK_LEVEL)
 
 
 def unpack(packed: bytes) -> list[Any]:

@@ -199,8 +199,12 @@ class JobStore:
 
     def backlog(self, owner: str = "*") -> int:
         """Count the items without a result, of one owner's jobs or of all."""
+        return self.backlogs(owner)[0]
+
+    def backlogs(self, *owners: str) -> list[int]:
+        """Count them for several owners at once, "*" being all."""
         with ledger_errors():
-            return int(self._redis.hget(_BACKLOG, owner) or 0)
+            return [int(count or 0) for count in self._redis.hmget(_BACKLOG, owners)]
 
     def rate_per_s(self) -> float:
         """Give the items finished a second of late, all jobs together."""
@@ -211,18 +215,19 @@ class JobStore:
 
     # Submitting: chunks first, the record last.
 
-    def put_chunk(self, job_id: str, chunk_index: int, specs: Sequence[ItemSpec]) -> None:
-        """Store the items of one chunk of a job that is not submitted yet."""
+    def put_chunk(self, job_id: str, chunk_index: int, *chunks: Sequence[ItemSpec]) -> None:
+        """Store the items of consecutive chunks, from `chunk_index` on, of an unsubmitted job."""
         key = self._key(job_id, "in")
+        packed = {index: pack_specs(specs) for index, specs in enumerate(chunks, chunk_index)}
         with ledger_errors(), self._redis.pipeline(transaction=True) as pipe:
-            pipe.hset(key, chunk_index, pack_specs(specs))
+            pipe.hset(key, mapping=packed)
             pipe.expire(key, UNSUBMITTED_TTL_S)
             pipe.execute()
 
     def submit(self, job: NewJob, shape: Shape) -> list[int]:
         """Make the stored chunks a job; gives the chunk indexes to ring for."""
         fields = {
-            **self._header(job),
+            **_header(job),
             "lane": shape.lane,
             "total": shape.total,
             "chunk_items": shape.chunk_items,
@@ -230,17 +235,17 @@ class JobStore:
         }
         if shape.max_failures is not None:
             fields["max_failures"] = shape.max_failures
-        ring = self._step("submit", job.id, self.window(), *_flat(fields))
-        self._list(job)
+        card = job.model.model_dump_json()
+        ring = self._step("submit", job.id, self.window(), card, *_flat(fields))
         return [int(chunk) for chunk in ring]
 
     # Drafts: items are added as often as needed, then submitted as a whole.
 
     def open_draft(self, job: NewJob, options: Mapping[str, Any]) -> None:
         """Begin a draft; `options` are given back by `draft_options`."""
-        fields = {**self._header(job), "lane": Lane.BULK, "chunk_items": 1}
-        self._step("open_draft", job.id, *_flat({**fields, "options": json.dumps(options)}))
-        self._list(job)
+        fields = {**_header(job), "lane": Lane.BULK, "chunk_items": 1}
+        fields["options"] = json.dumps(options)
+        self._step("open_draft", job.id, job.model.model_dump_json(), *_flat(fields))
 
     def add(self, job_id: str, specs: Sequence[ItemSpec], max_items: int) -> int:
         """Add items to a draft, those whose id it has already excepted; gives its item count.
@@ -279,34 +284,6 @@ class JobStore:
             if not rows:
                 return
             yield [ItemSpec(*json.loads(row)) for row in rows]
-
-    def _header(self, job: NewJob) -> dict[str, Any]:
-        with ledger_errors():
-            self._redis.set(
-                self._key(job.id, "model"), job.model.model_dump_json(), ex=UNSUBMITTED_TTL_S
-            )
-        optional = {
-            "name": job.name,
-            "parent_job": job.parent_job,
-            "webhook_url": job.webhook_url,
-            "csv": job.csv and json.dumps([job.csv.header, job.csv.url_column, job.csv.id_column]),
-        }
-        return {
-            "owner": job.owner,
-            "model": job.model.name,
-            "version": job.model.version,
-            "sha256": job.model.sha256,
-            "ttl_ms": job.ttl_s * 1000,
-            "metadata": json.dumps(job.metadata or {}),
-            "use_cache": int(job.use_cache),
-            "parts": int(job.parts),
-            **{field: value for field, value in optional.items() if value is not None},
-        }
-
-    def _list(self, job: NewJob) -> None:
-        """Put a job on its owner's list."""
-        with ledger_errors():
-            self._redis.zadd(_list_key(job.owner), {job.id: 0})
 
     def jobs(self, owner: str, before: str | None = None) -> Iterator[Job]:
         """Read an owner's jobs, newest first, or only those older than the job `before`."""
@@ -571,6 +548,26 @@ class JobStore:
         """Remove what was stored of a job that is not going to be submitted."""
         with ledger_errors():
             self._redis.unlink(*self._keys(job_id))
+
+
+def _header(job: NewJob) -> dict[str, Any]:
+    optional = {
+        "name": job.name,
+        "parent_job": job.parent_job,
+        "webhook_url": job.webhook_url,
+        "csv": job.csv and json.dumps([job.csv.header, job.csv.url_column, job.csv.id_column]),
+    }
+    return {
+        "owner": job.owner,
+        "model": job.model.name,
+        "version": job.model.version,
+        "sha256": job.model.sha256,
+        "ttl_ms": job.ttl_s * 1000,
+        "metadata": json.dumps(job.metadata or {}),
+        "use_cache": int(job.use_cache),
+        "parts": int(job.parts),
+        **{field: value for field, value in optional.items() if value is not None},
+    }
 
 
 def _flat(fields: Mapping[str, Any]) -> list[Any]:
