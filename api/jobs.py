@@ -228,10 +228,11 @@ async def _answer_when_done(
 ) -> JobOut:
     """Wait for the job as long as the client prefers to, then show it."""
     wish = re.search(r"\bwait=([0-9]{1,4})\b", prefer or "")
-    if wish and not job.status.done and job.status is not JobStatus.DRAFT:
+    if wish and job.status is not JobStatus.DRAFT:
         wait_s = min(int(wish[1]), MAX_WAIT_S)
         response.headers["Preference-Applied"] = f"wait={wait_s}"
-        job = await services.waiters.wait_done(services.store, job.id, wait_s)
+        if not job.status.done:
+            job = await services.waiters.wait_done(services.store, job.id, wait_s)
         if job.status.done:
             response.status_code = 200
     response.headers.update(_retry_after(job))
