@@ -57,6 +57,7 @@ class Intake:
         self._layout = Layout()
         self._model = services.catalog.resolve(options.model)
         self._forget = keep and draft_id is None
+        self._ttl_s = options.expires_in_s or services.settings.job_ttl_s
         self._problems: list[ItemProblem] = []
         self._problem_count = 0
         self._chunk_items = services.settings.chunk_items
@@ -116,7 +117,7 @@ class Intake:
         if not self._keep and spec.url is not None:
             self._consider(spec)
         if payload is not None and self._keep:
-            self._services.blobs.put(self.job_id, spec.id, payload, settings.job_ttl_s)
+            self._services.blobs.put(self.job_id, spec.id, payload, self._ttl_s)
         self._pending.append(spec)
         if len(self._pending) >= WRITE_CHUNKS * self._chunk_items:
             self._put_chunks()
@@ -136,8 +137,9 @@ class Intake:
         lane = self._options.priority or (Lane.INTERACTIVE if small else Lane.BULK)
         shape = Shape(lane, self.count, self._chunk_items, self._options.budget(self.count))
         job = self.new_job()
-        # For as long as the job, so that uploads that fail can be tried again.
-        services.blobs.keep(self.job_id, job.ttl_s)
+        if not self._forget:
+            # What a draft took in lives as long as the job from now on.
+            services.blobs.keep(self.job_id, self._ttl_s)
         if self._parts is not None:
             self._parts.expect(self.job_id, job.ttl_s)
         ring = store.submit(job, shape)
@@ -165,7 +167,7 @@ class Intake:
             id=self.job_id,
             owner=self._owner,
             model=self._model,
-            ttl_s=self._options.expires_in_s or self._services.settings.job_ttl_s,
+            ttl_s=self._ttl_s,
             name=self._options.name,
             metadata=self._options.metadata,
             parent_job=self._parent_job,

@@ -31,22 +31,27 @@ class RequestId:
         request_id = given if _FIT.fullmatch(given) else uuid4().hex
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
-        started = time.monotonic()
+        # An error that nothing caught is answered further out.
+        started, status = time.monotonic(), 500
 
         async def named(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
+                status = message["status"]
                 MutableHeaders(scope=message)[HEADER] = request_id
-                if scope["path"] not in _QUIET:
-                    log.info(
-                        "request",
-                        method=scope["method"],
-                        path=scope["path"],
-                        status=message["status"],
-                        ms=round((time.monotonic() - started) * 1000),
-                    )
             await send(message)
 
-        await self._app(scope, receive, named)
+        try:
+            await self._app(scope, receive, named)
+        finally:
+            if scope["path"] not in _QUIET:
+                log.info(
+                    "request",
+                    method=scope["method"],
+                    path=scope["path"],
+                    status=status,
+                    ms=round((time.monotonic() - started) * 1000),
+                )
 
 
 def current_request_id() -> str | None:

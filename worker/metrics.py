@@ -12,9 +12,8 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from model.card import Card
 from model.predictor import Prediction, Predictor
 from worker.jobs.errors import SettingsInvalid
-from worker.jobs.models import ModelCard
 from worker.jobs.outbox import HookState
-from worker.jobs.record import ItemResult, Stage
+from worker.jobs.record import ItemResult, ModelRef, Stage
 from worker.jobs.settings import Settings
 from worker.jobs.store import Claim
 
@@ -86,7 +85,7 @@ class WorkerMetrics:
             self._queue_s.labels(claim.lane).observe(claim.waited_s)
 
     def committed(
-        self, claim: Claim, model: ModelCard, results: Sequence[ItemResult], took_s: float
+        self, claim: Claim, model: ModelRef, results: Sequence[ItemResult], took_s: float
     ) -> None:
         """Count the results of a chunk and the time of their stages."""
         self._chunk_s.observe(took_s)
@@ -109,7 +108,7 @@ class WorkerMetrics:
 class TimedPredictor:
     """A predictor whose batches are counted and timed."""
 
-    def __init__(self, predictor: Predictor, model: ModelCard, metrics: WorkerMetrics) -> None:
+    def __init__(self, predictor: Predictor, model: ModelRef, metrics: WorkerMetrics) -> None:
         self._predictor = predictor
         self._inference_s = metrics.inference_s.labels(model_name(model))
         self._batch_items = metrics.batch_items.labels(model_name(model))
@@ -130,7 +129,7 @@ class TimedPredictor:
             return self._predictor.predict(images)
 
 
-def model_name(model: ModelCard) -> str:
+def model_name(model: ModelRef) -> str:
     """Give the label of a model's series."""
     return f"{model.name}@{model.version}"
 

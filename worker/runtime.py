@@ -18,10 +18,10 @@ from worker.classify import Arrival, Limits, classify
 from worker.fetch import FetchCode, Fetcher, FetchFailed, FetchLimits, Outcome
 from worker.jobs.blobs import BlobStore
 from worker.jobs.errors import JobNotFound, StorageUnavailable
-from worker.jobs.models import ModelCard, ModelCatalog
+from worker.jobs.models import ModelCatalog
 from worker.jobs.objects import open_blobs, open_parts, require_boto3
 from worker.jobs.queue import DoorBell, make_celery
-from worker.jobs.record import ItemResult, Rejection, RejectionCode, Stage
+from worker.jobs.record import ItemResult, ModelRef, Rejection, RejectionCode, Stage
 from worker.jobs.scorecache import ScoreCache
 from worker.jobs.settings import Settings
 from worker.jobs.store import Claim, JobStore, connect
@@ -108,7 +108,7 @@ class Runtime:
         """Chunks this process runs at a time."""
         return self.company.size
 
-    def predictor(self, model: ModelCard) -> Predictor:
+    def predictor(self, model: ModelRef) -> Predictor:
         """Give the warm predictor of a model, loading it at its first use."""
         with self._loading:
             predictor = self._predictors.get(model.sha256)
@@ -167,7 +167,7 @@ def build_runtime(settings: Settings) -> Runtime:
         company=Company(settings.threads + FETCH_AHEAD),
         worker_id=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}",
     )
-    runtime.predictor(runtime.catalog.resolve(None))
+    runtime.predictor(runtime.catalog.resolve(None).ref)
     return runtime
 
 
@@ -191,9 +191,8 @@ def run_chunk(runtime: Runtime, job_id: str, chunk_index: int) -> None:
     started = time.monotonic()
     try:
         with runtime.holding(claim):
-            model = runtime.store.model(job_id)
-            results = _give_up(claim) if claim.hopeless else _score(runtime, claim, model)
-            if claim.parts and not _write_part(runtime, claim, results, model):
+            results = _give_up(claim) if claim.hopeless else _score(runtime, claim)
+            if claim.parts and not _write_part(runtime, claim, results):
                 context.info("lease_lost")
                 return
             ring = runtime.store.commit(claim, results)
@@ -205,7 +204,7 @@ def run_chunk(runtime: Runtime, job_id: str, chunk_index: int) -> None:
         context.warning("chunk_put_off", attempt=claim.attempt, reason=str(error))
         return
     runtime.bell.ring(job_id, ring, claim.lane)
-    runtime.metrics.committed(claim, model, results, time.monotonic() - started)
+    runtime.metrics.committed(claim, claim.model, results, time.monotonic() - started)
     try:
         _discard_scored(runtime, claim, results)
     except StorageUnavailable as error:
@@ -218,9 +217,7 @@ def run_chunk(runtime: Runtime, job_id: str, chunk_index: int) -> None:
     )
 
 
-def _write_part(
-    runtime: Runtime, claim: Claim, results: Sequence[ItemResult], model: ModelCard
-) -> bool:
+def _write_part(runtime: Runtime, claim: Claim, results: Sequence[ItemResult]) -> bool:
     """Write the results of a chunk to S3; False when the chunk is another worker's by now.
 
     Where this process cannot, the part is written with the manifest.
@@ -229,7 +226,7 @@ def _write_part(
         return True
     if not runtime.store.renew(claim, runtime.settings.lease_s):
         return False
-    runtime.parts.write(claim, results, model)
+    runtime.parts.write(claim, results, runtime.store.model(claim.job_id))
     return True
 
 
@@ -240,9 +237,10 @@ def _discard_scored(runtime: Runtime, claim: Claim, results: Sequence[ItemResult
     runtime.blobs.discard(claim.job_id, scored)
 
 
-def _score(runtime: Runtime, claim: Claim, model: ModelCard) -> list[ItemResult]:
+def _score(runtime: Runtime, claim: Claim) -> list[ItemResult]:
     """Score a chunk; from its second attempt on item by item and alone, to find a killer."""
     settings = runtime.settings
+    model = claim.model
     predictor = runtime.predictor(model)
     cache = partial(runtime.cache.get, model.sha256) if claim.use_cache else _nothing_known
     arrivals = _arrivals(runtime, claim)

@@ -120,7 +120,7 @@ class Broken:
 
 def test_a_batch_that_fails_is_timed_too() -> None:
     metrics = WorkerMetrics()
-    predictor = TimedPredictor(Broken(), MODEL, metrics)
+    predictor = TimedPredictor(Broken(), MODEL.ref, metrics)
     with pytest.raises(RuntimeError, match="out of memory"):
         predictor.predict([np.zeros((1, 1, 3), np.uint8)] * 3)
     value = metrics.registry.get_sample_value

@@ -132,10 +132,9 @@ local function submit()
   return chunks
 end
 
--- ARGV: id, chunk, lease in ms. 
--- Gives {outcome, attempt, lane, items a chunk, whether to use the cache,
+-- ARGV: id, chunk, lease in ms. Gives {outcome, attempt, lane, items a chunk, whether to use the cache,
 -- items, positions of lost items, ms since it was rung for or -1,
--- attempts that were put off, whether results become files}.
+-- attempts that were put off, whether results become files, name, version and hash of the model}.
 local function claim()
   local chunk, status = ARGV[2], redis.call('HGET', META, 'status')
   if status ~= 'queued' and status ~= 'running' then return {'over'} end
@@ -161,7 +160,8 @@ local function claim()
   keep()
   return {'claimed', attempt, redis.call('HGET', META, 'lane'), number('chunk_items'),
     number('use_cache'), redis.call('HGET', ITEMS, chunk), lost, rung and now_ms() - rung or -1,
-    tonumber(redis.call('HGET', ATTEMPTS, 'put_off:' .. chunk)) or 0, number('parts')}
+    tonumber(redis.call('HGET', ATTEMPTS, 'put_off:' .. chunk)) or 0, number('parts'),
+    redis.call('HMGET', META, 'model', 'version', 'sha256')}
 end
 
 local function holds(chunk, attempt)

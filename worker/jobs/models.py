@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from worker.jobs.errors import ModelNotFound
+from worker.jobs.record import ModelRef
 
 _REFERENCE = re.compile(r"(?P<name>[a-z0-9][a-z0-9_-]*)(@(?P<version>[0-9]+))?")
 
@@ -25,6 +26,11 @@ class ModelCard(BaseModel):
     labels: tuple[str, ...]
     thresholds: tuple[float, ...]
     created: date
+
+    @property
+    def ref(self) -> ModelRef:
+        """Give what names the model."""
+        return ModelRef(self.name, self.version, self.sha256)
 
 
 class ModelCatalog:

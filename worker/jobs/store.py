@@ -92,6 +92,7 @@ class Claim:
     job_id: str
     chunk_index: int
     attempt: int
+    model: ModelRef
     lane: Lane
     first_index: int
     use_cache: bool
@@ -310,11 +311,13 @@ class JobStore:
         answer = self._step("claim", job_id, chunk_index, int(lease_s * 1000))
         if answer[0] != b"claimed":
             return None
-        _, attempt, lane, chunk_items, use_cache, specs, lost, waited_ms, put_off, parts = answer
+        attempt, lane, chunk_items, use_cache, specs = answer[1:6]
+        lost, waited_ms, put_off, parts, model = answer[6:]
         return Claim(
             job_id,
             chunk_index,
             int(attempt),
+            ModelRef(*(part.decode() for part in model)),
             Lane(lane.decode()),
             chunk_index * int(chunk_items),
             bool(use_cache),
