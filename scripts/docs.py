@@ -1,34 +1,52 @@
-"""Writes what the documents repeat of the code: the settings table of docs/settings.md.
+"""Writes what the documents repeat of the code: the settings, in docs/settings.md and README.md.
 
-`python -m scripts.docs` writes it; with `--check` it only says whether it is up to date.
+`python -m scripts.docs` writes them; with `--check` it only says whether they are up to date.
 """
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic.fields import FieldInfo
 
 from worker.jobs.settings import ARTIFACTS_PATH, PREFIX, Settings
 
-PATH = Path(__file__).parents[1] / "docs" / "settings.md"
+ROOT = Path(__file__).parents[1]
+SETTINGS, README = ROOT / "docs" / "settings.md", ROOT / "README.md"
+BEGIN, END = "<!-- settings, written by scripts.docs -->\n", "<!-- end of settings -->\n"
+# What most people set first; the rest is in docs/settings.md.
+FIRST = (
+    *("redis_url", "threads", "engine", "default_model", "job_ttl_s", "max_items"),
+    *("max_item_bytes", "max_pixels", "fetch_timeout_s", "fetch_allow_networks"),
+    *("blobs_url", "results_url", "allow_no_keys"),
+)
+TABLE = "| variable | default | what it sets |\n|---|---|---|\n"
 HEAD = """# Settings
 
 Every process reads these from its environment; a misspelt name or an unfit value stops its start
 with a sentence that says what to change. `python -m scripts.docs` writes this table.
 
-| variable | default | what it sets |
-|---|---|---|
 """
 
 
-def settings_document() -> str:
-    """Give the text of docs/settings.md."""
+def documents() -> dict[Path, str]:
+    """Give the text that each document must have."""
+    readme = README.read_text()
+    before, after = readme[: readme.index(BEGIN) + len(BEGIN)], readme[readme.index(END) :]
+    return {
+        SETTINGS: HEAD + _table(sorted(Settings.model_fields)),
+        README: before + _table(FIRST) + after,
+    }
+
+
+def _table(names: Iterable[str]) -> str:
+    fields = ((name, Settings.model_fields[name]) for name in names)
     rows = (
         f"| `{PREFIX}{name.upper()}` | {_default(field)} | {field.description} |\n"
-        for name, field in sorted(Settings.model_fields.items())
+        for name, field in fields
     )
-    return HEAD + "".join(rows)
+    return TABLE + "".join(rows)
 
 
 def _default(field: FieldInfo) -> str:
@@ -44,15 +62,17 @@ def _default(field: FieldInfo) -> str:
 
 
 def main() -> int:
-    """Write the document or check it, and give the exit code."""
+    """Write the documents or check them, and give the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="only say whether it is up to date")
-    if not parser.parse_args().check:
-        PATH.write_text(settings_document())
-    elif PATH.read_text() != settings_document():
-        print(f"{PATH.name} is out of date: run python -m scripts.docs", file=sys.stderr)
-        return 1
-    return 0
+    parser.add_argument("--check", action="store_true", help="only say whether they are up to date")
+    check = parser.parse_args().check
+    stale = [path for path, text in documents().items() if path.read_text() != text]
+    for path in stale:
+        if check:
+            print(f"{path.name} is out of date: run python -m scripts.docs", file=sys.stderr)
+        else:
+            path.write_text(documents()[path])
+    return int(check and bool(stale))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from ipaddress import IPv4Network
 
 import pytest
 
-from scripts.docs import PATH, settings_document
+from scripts.docs import documents
 from worker.jobs.errors import SettingsInvalid
 from worker.jobs.settings import load_settings
 
@@ -39,5 +39,6 @@ def test_a_wrong_setting_stops_the_start_with_its_name(
         load_settings()
 
 
-def test_the_settings_document_is_up_to_date() -> None:
-    assert PATH.read_text() == settings_document()
+def test_the_settings_in_the_documents_are_up_to_date() -> None:
+    for path, text in documents().items():
+        assert path.read_text() == text, "run python -m scripts.docs"
