@@ -193,11 +193,6 @@ class JobStore:
         with ledger_errors():
             return self._scripts[step](keys=self._keys(job_id), args=[job_id, *args])
 
-    def ping(self) -> None:
-        """Raise LedgerUnavailable unless Redis answers."""
-        with ledger_errors():
-            self._redis.ping()
-
     def backlog(self, owner: str = "*") -> int:
         """Count the items without a result, of one owner's jobs or of all."""
         return self.backlogs(owner)[0]
@@ -243,13 +238,13 @@ class JobStore:
     # Drafts: items are added as often as needed, then submitted as a whole.
 
     def open_draft(self, job: NewJob, options: Mapping[str, Any]) -> None:
-        """Begin a draft; `options` are given back by `draft_options`."""
+        """Begin a draft; `options` are given back by `close_draft`."""
         fields = {**_header(job), "lane": Lane.BULK, "chunk_items": 1}
         fields["options"] = json.dumps(options)
         self._step("open_draft", job.id, job.model.model_dump_json(), *_flat(fields))
 
     def add(self, job_id: str, specs: Sequence[ItemSpec], max_items: int) -> int:
-        """Add items to a draft, those whose id it has already excepted; gives its item count.
+        """Add items to a draft, but for those whose id it has already; gives its item count.
 
         Raises:
             JobNotDraft: the job is submitted, or about to be.
