@@ -1,6 +1,7 @@
 """A dry run: all items are checked, some URLs are tried by the workers, and nothing is kept."""
 
 from collections import Counter
+from functools import partial
 from urllib.parse import urlsplit
 
 from starlette.concurrency import run_in_threadpool
@@ -61,7 +62,9 @@ async def _try(
     submission = Submission(options, feed, fleeting=True)
     job, _ = await run_in_threadpool(take_in, services, owner, submission)
     try:
-        job = await services.waiters.wait_done(services.store, job.id, SAMPLE_WAIT_S)
+        job = await services.waiters.wait_done(
+            job.id, partial(services.store.job, job.id), SAMPLE_WAIT_S
+        )
         return await run_in_threadpool(_hosts, services, job)
     finally:
         await run_in_threadpool(services.store.erase, job.id)

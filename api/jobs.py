@@ -1,6 +1,7 @@
 """The routes of jobs: submit, read, cancel, delete."""
 
 import re
+from functools import partial
 from itertools import islice
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ from api.cursors import MAX_PAGE_ITEMS, PAGE_ITEMS
 from api.dry_run import dry_run
 from api.errors import problems
 from api.ownership import own_job
-from api.results import first_results
+from api.results import show
 from api.schemas import (
     DraftItemOut,
     DraftItemsPage,
@@ -189,14 +190,20 @@ async def read_job(
 ) -> Any:
     """Read where a job stands; once it is done, with its first 100 results."""
     job = await run_in_threadpool(own_job, services, owner, job_id)
-    if wait and not job.status.done:
-        job = await services.waiters.wait_done(services.store, job_id, wait)
-    tag = _etag(job, results)
-    headers = {"ETag": tag, **_retry_after(job)}
+    shown = JobOut.of(job)
+    look = partial(show, services, job_id)
+    if wait and not shown.done:
+        shown = await services.waiters.wait_done(job_id, look, wait)
+    tag = _etag(shown, results)
+    headers = {"ETag": tag, **_retry_after(shown)}
     if if_none_match is not None and tag in re.split(r"\s*,\s*", if_none_match):
         return Response(status_code=304, headers=headers)
     response.headers.update(headers)
-    return await _show(services, job) if results else JobOut.of(job)
+    if shown.done and results and shown.results is None:
+        return await run_in_threadpool(look)
+    if not results:
+        shown.results = None
+    return shown
 
 
 @router.post(
@@ -208,9 +215,9 @@ def cancel_job(job_id: str, response: Response, services: ServicesDep, owner: Ow
     """Stop a job; what is being scored right now still ends, and results stay."""
     own_job(services, owner, job_id)
     services.store.cancel(job_id)
-    job = services.store.job(job_id)
-    response.headers.update(_retry_after(job))
-    return JobOut.of(job)
+    shown = JobOut.of(services.store.job(job_id))
+    response.headers.update(_retry_after(shown))
+    return shown
 
 
 @router.delete("/jobs/{job_id}", status_code=204, responses=problems(401, 404, 503))
@@ -227,29 +234,25 @@ async def _answer_when_done(
     services: Services, job: Job, response: Response, prefer: str | None
 ) -> JobOut:
     """Wait for the job as long as the client prefers to, then show it."""
+    shown, wait_s = JobOut.of(job), 0
     wish = re.search(r"\bwait=([0-9]{1,4})\b", prefer or "")
     if wish and job.status is not JobStatus.DRAFT:
         wait_s = min(int(wish[1]), MAX_WAIT_S)
         response.headers["Preference-Applied"] = f"wait={wait_s}"
-        if not job.status.done:
-            job = await services.waiters.wait_done(services.store, job.id, wait_s)
-        if job.status.done:
-            response.status_code = 200
-    response.headers.update(_retry_after(job))
-    return await _show(services, job)
+    if wait_s or shown.done:
+        look = partial(show, services, job.id)
+        shown = await services.waiters.wait_done(job.id, look, wait_s)
+    if wish and shown.done:
+        response.status_code = 200
+    response.headers.update(_retry_after(shown))
+    return shown
 
 
-async def _show(services: Services, job: Job) -> JobOut:
-    if not job.status.done:
-        return JobOut.of(job)
-    return JobOut.of(job, await run_in_threadpool(first_results, services, job))
+def _retry_after(job: JobOut) -> dict[str, str]:
+    return {} if job.done else {"Retry-After": str(POLL_S)}
 
 
-def _retry_after(job: Job) -> dict[str, str]:
-    return {} if job.status.done else {"Retry-After": str(POLL_S)}
-
-
-def _etag(job: Job, results: bool) -> str:
+def _etag(job: JobOut, results: bool) -> str:
     """Name a state of a job as a client sees it; the rate and ETA alone make no new one."""
     counts = job.counts
     return (

@@ -13,12 +13,11 @@ from api.errors import problems
 from api.formats import Format, choose
 from api.lineage import ancestry, newest_results
 from api.ownership import own_job
-from api.schemas import ResultOut, ResultsPage
+from api.schemas import JobOut, ResultOut, ResultsPage
 from api.selection import ResultsQuery, Selection
 from api.services import Services, ServicesDep
 from api.table import Layout, Table
 from worker.jobs.errors import ParameterInvalid
-from worker.jobs.record import Job
 from worker.jobs.store import StoredResult
 
 # A page that needs more looks through its items gives what it found so far.
@@ -86,10 +85,13 @@ def read_results(
     return StreamingResponse(blocks, media_type=media_type, headers=headers)
 
 
-def first_results(services: Services, job: Job) -> list[ResultOut]:
-    """Give the first page of a job's results."""
-    selection = Selection.of(services.store.model(job.id))
-    return _page(services.store.results(job), selection, PAGE_ITEMS).items
+def show(services: Services, job_id: str) -> JobOut:
+    """Show a job as it stands, with the first page of its results once it is done."""
+    job, model = services.store.job_and_model(job_id)
+    if not job.status.done:
+        return JobOut.of(job)
+    page = _page(services.store.results(job), Selection.of(model), PAGE_ITEMS)
+    return JobOut.of(job, page.items)
 
 
 def _page(results: Iterator[StoredResult], selection: Selection, limit: int) -> ResultsPage:

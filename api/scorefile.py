@@ -1,5 +1,7 @@
 """POST /scorefile/: one picture, its scores at once, through the same queue and workers."""
 
+from functools import partial
+
 from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
@@ -7,7 +9,7 @@ from starlette.datastructures import UploadFile
 from api.auth import OwnerDep
 from api.bodies import add_files
 from api.errors import problems
-from api.results import first_results
+from api.results import show
 from api.schemas import JobOptions
 from api.services import ServicesDep
 from api.submission import Submission, take_in
@@ -57,8 +59,8 @@ async def score_file(request: Request, services: ServicesDep, owner: OwnerDep) -
         )
         job, _ = await run_in_threadpool(take_in, services, owner, submission)
     try:
-        job = await services.waiters.wait_done(store, job.id, wait_s)
-        results = await run_in_threadpool(first_results, services, job)
+        look = partial(show, services, job.id)
+        results = (await services.waiters.wait_done(job.id, look, wait_s)).results
     finally:
         await run_in_threadpool(store.erase, job.id)
         await run_in_threadpool(services.blobs.erase, job.id)

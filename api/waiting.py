@@ -2,22 +2,34 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Protocol, TypeVar
 
 import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from starlette.concurrency import run_in_threadpool
 
-from worker.jobs.record import Job, JobStatus
-from worker.jobs.store import EVENTS_CHANNEL, JobStore
+from worker.jobs.record import JobStatus
+from worker.jobs.store import EVENTS_CHANNEL
 
 # An event can be lost with its connection; the job itself is looked at this often.
 LOOK_EVERY_S = 2.0
 RECONNECT_S = 0.5
 
 log = structlog.get_logger()
+
+
+class Seen(Protocol):
+    """A job as it was looked at."""
+
+    @property
+    def status(self) -> JobStatus:
+        """Where it stood then."""
+
+
+SeenT = TypeVar("SeenT", bound=Seen)
 
 
 class News:
@@ -84,15 +96,16 @@ class Waiters:
             if not self._news[job_id]:
                 del self._news[job_id]
 
-    async def wait_done(self, store: JobStore, job_id: str, timeout_s: float) -> Job:
-        """Give the job once it is done, or as it stands after `timeout_s`."""
+    async def wait_done(self, job_id: str, look: Callable[[], SeenT], timeout_s: float) -> SeenT:
+        """Give what `look`, which is called from a thread, sees of the job once that is done, or
+        after `timeout_s`."""
         deadline = asyncio.get_running_loop().time() + timeout_s
         with self.hearing(job_id) as news:
             while True:
-                job = await run_in_threadpool(store.job, job_id)
+                seen = await run_in_threadpool(look)
                 left_s = deadline - asyncio.get_running_loop().time()
-                if job.status.done or left_s <= 0:
-                    return job
+                if seen.status.done or left_s <= 0:
+                    return seen
                 wait_s = min(left_s, LOOK_EVERY_S)
                 await news.wait(least_s=wait_s, most_s=wait_s)
 

@@ -349,6 +349,16 @@ def test_keys_are_stored_as_hashes_only(redis_client: Redis) -> None:
     assert keys.find(key) is None
 
 
+def test_that_there_is_no_key_is_believed_only_until_one_is_seen(redis_client: Redis) -> None:
+    keys = KeyStore(redis_client)
+    assert not keys.none_lately
+    assert keys.all() == []
+    assert keys.none_lately
+    keys.add("alice")
+    assert [key.name for key in keys.all()] == ["alice"]
+    assert not keys.none_lately
+
+
 def test_without_keys_the_api_does_not_listen_beyond_this_machine(redis_url: str) -> None:
     command = [sys.executable, "-m", "api", "--host", "0.0.0.0", "--port", "0"]
     env = {"PIQUEUE_REDIS_URL": redis_url, "PATH": ""}

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import secrets
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,8 @@ PREFIX = "pq_"
 # Whose jobs they are while no key is set up.
 ANYONE = "anyone"
 _KEYS = "piqueue:keys"
+# The first key is asked for everywhere after this time.
+NONE_LATELY_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,12 @@ class KeyStore:
 
     def __init__(self, redis: Redis) -> None:
         self._redis: Any = redis
+        self._none_until = 0.0
+
+    @property
+    def none_lately(self) -> bool:
+        """Whether there was no key when `all` was called within the last second."""
+        return time.monotonic() < self._none_until
 
     def add(self, name: str) -> str:
         """Make a key; it is shown this once."""
@@ -48,6 +57,7 @@ class KeyStore:
         """List the callers, by name."""
         with ledger_errors():
             keys = [ApiKey(**json.loads(fields)) for fields in self._redis.hvals(_KEYS)]
+        self._none_until = 0.0 if keys else time.monotonic() + NONE_LATELY_S
         return sorted(keys, key=lambda key: key.name)
 
     def remove(self, owner: str) -> bool:

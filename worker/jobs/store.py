@@ -461,13 +461,24 @@ class JobStore:
         Raises:
             JobNotFound: there is none of this id, or it has expired.
         """
+        return self._read(job_id)[0]
+
+    def job_and_model(self, job_id: str) -> tuple[Job, ModelCard]:
+        """Read a job and the model card it is pinned to. Raises JobNotFound."""
+        job, (card,) = self._read(job_id, "model")
+        return job, ModelCard.model_validate_json(card)
+
+    def _read(self, job_id: str, *strings: str) -> tuple[Job, list[bytes]]:
+        """Read a job with some of its keys that hold a string."""
         with ledger_errors(), self._redis.pipeline(transaction=True) as pipe:
             pipe.hgetall(self._key(job_id, "meta"))
             pipe.zrange(self._key(job_id, "lease"), 0, -1)
-            meta, leased = pipe.execute()
+            for key in strings:
+                pipe.get(self._key(job_id, key))
+            meta, leased, *found = pipe.execute()
         if not meta:
             raise JobNotFound(job_id)
-        return _job(job_id, {k.decode(): v.decode() for k, v in meta.items()}, leased)
+        return _job(job_id, {k.decode(): v.decode() for k, v in meta.items()}, leased), found
 
     def model(self, job_id: str) -> ModelCard:
         """Read the model card a job is pinned to."""
@@ -492,8 +503,10 @@ class JobStore:
                 pipe.hmget(self._key(job.id, "in"), chunks)
                 packed_results, packed_specs = pipe.execute()
             for chunk, results, specs in zip(chunks, packed_results, packed_specs, strict=True):
-                if results is None or specs is None:
+                if specs is None:
                     raise JobNotFound(job.id)
+                if results is None:
+                    continue
                 attempts, rows = unpack(results)
                 pairs = zip(unpack_specs(specs), rows, strict=True)
                 for index, (spec, row) in enumerate(pairs, start=chunk * job.chunk_items):
@@ -501,9 +514,15 @@ class JobStore:
                         yield StoredResult(index, spec, ItemResult.from_row(row), attempts)
 
     def _finished_chunks(self, job: Job, first: int) -> Iterator[int]:
+        """Give the chunks that have results, from `first` on, or all of a few."""
+        if not job.counts.finished:
+            return
+        if job.chunk_count <= RESULTS_READ_CHUNKS:
+            yield from range(first, job.chunk_count)
+            return
         with ledger_errors():
             bits = self._redis.get(self._key(job.id, "done")) or b""
-        if job.counts.finished and not bits:
+        if not bits:
             raise JobNotFound(job.id)
         for chunk in range(first, min(job.chunk_count, 8 * len(bits))):
             if bits[chunk // 8] >> (7 - chunk % 8) & 1:
