@@ -2,7 +2,9 @@
 
 import argparse
 import sys
+from contextlib import suppress
 from ipaddress import ip_address
+from types import FrameType
 
 import uvicorn
 
@@ -11,6 +13,10 @@ from api.services import Services
 from worker.jobs.errors import PiqueueError, SettingsInvalid
 from worker.jobs.logs import configure_logs
 from worker.jobs.settings import load_settings
+from worker.jobs.traces import start_traces, stop_traces
+
+# What is under way when the API is told to stop may take this long.
+GRACE_S = 10
 
 
 def main() -> int:
@@ -22,20 +28,37 @@ def main() -> int:
     try:
         settings = load_settings()
         configure_logs(as_json=settings.log_json)
+        start_traces("piqueue-api")
         app = create_app(settings)
         _refuse_strangers(arguments.host, app.state.services)
     except PiqueueError as error:
         print(f"piqueue api: {error}", file=sys.stderr)  # noqa: T201
         return 1
-    uvicorn.run(
+    config = uvicorn.Config(
         app,
         host=arguments.host,
         port=arguments.port,
         log_config=None,
         access_log=False,
-        timeout_graceful_shutdown=10,
+        timeout_graceful_shutdown=GRACE_S,
     )
-    return 0
+    server = _Server(config, app.state.services)
+    with suppress(KeyboardInterrupt):
+        server.run()
+    stop_traces()
+    return 0 if server.started else 1
+
+
+class _Server(uvicorn.Server):
+    """Ends without waiting for clients that would wait for hours."""
+
+    def __init__(self, config: uvicorn.Config, services: Services) -> None:
+        super().__init__(config)
+        self._services = services
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._services.waiters.dismiss()
+        super().handle_exit(sig, frame)
 
 
 def _refuse_strangers(host: str, services: Services) -> None:

@@ -11,6 +11,7 @@ from worker.jobs.store import JobStore
 SNIFF_BYTES = 16
 MAX_RETRY_AFTER_S = 300
 RETRY_UNKNOWN_S = 30
+FULL_SHARE = 0.8
 
 _MAGIC = (
     b"\xff\xd8\xff",  # JPEG
@@ -57,9 +58,11 @@ def check_room(services: Services, owner: str, count: int) -> None:
 
     Raises:
         OverQuota: `count` more items would be over the caller's quota.
-        QueueFull: they would be over what all callers together may have waiting.
+        QueueFull: they would be over what all callers together may have waiting, or what Redis
+            has room for.
     """
     store, settings = services.store, services.settings
+    check_memory(store)
     waiting, backlog = store.backlogs(owner, "*")
     if owner != ANYONE and waiting + count > settings.quota_items:
         raise OverQuota(
@@ -72,6 +75,16 @@ def check_room(services: Services, owner: str, count: int) -> None:
             f"{backlog} items are waiting and at most {settings.max_backlog_items} may: try later",
             _retry_after_s(store, backlog),
         )
+
+
+def check_memory(store: JobStore) -> None:
+    """Push back while Redis has little memory left: what it has taken in will need some of it.
+
+    Raises:
+        QueueFull: more than four fifths of it are in use.
+    """
+    if (share := store.memory_share()) > FULL_SHARE:
+        raise QueueFull(f"the memory of Redis is {share:.0%} full: try later", RETRY_UNKNOWN_S)
 
 
 def _retry_after_s(store: JobStore, waiting: int) -> int:

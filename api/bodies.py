@@ -3,8 +3,10 @@
 import csv
 import io
 import json
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import BinaryIO, Protocol
+from urllib.parse import unquote
 
 from anyio import from_thread
 from fastapi import Request
@@ -27,6 +29,7 @@ CSV, NDJSON = "text/csv", "application/x-ndjson"
 CONTENT_TYPES = (JSON, FORM, CSV, NDJSON)
 READ_BYTES = 1 << 18
 MAX_LINE_CHARS = 100_000
+_ENCODED = re.compile("%(22|0A|0D)")
 
 
 class Sink(Protocol):
@@ -112,6 +115,15 @@ def add_json_items(job: JobIn, sink: Sink) -> None:
         sink.add(ItemSpec(str(sink.count), url))
     for item in job.items or ():
         _add(item, sink)
+
+
+def file_name(file: UploadFile) -> str:
+    """Give the name of an uploaded file as its sender has it, empty if it has none.
+
+    Browsers, curl and Python's clients write quotes and line breaks in it percent-encoded, as the
+    HTML standard has it, and no other character.
+    """
+    return _ENCODED.sub(lambda found: unquote(found[0]), file.filename or "")
 
 
 def add_files(files: Sequence[tuple[str, BinaryIO]], max_bytes: int, sink: Sink) -> None:

@@ -70,7 +70,8 @@ def parquet(table: Table, results: Iterator[Shown]) -> Iterator[bytes]:
             "or ask for csv or jsonl"
         ) from None
     text, number, labels = pyarrow.string(), pyarrow.float64(), pyarrow.list_(pyarrow.string())
-    kinds = [text] * (table.input_count + 1) + [number] * len(table.labels) + [labels, text, text]
+    scores = [number if is_number else text for _, is_number in table.scores]
+    kinds = [*[text] * (table.input_count + 1), *scores, labels, text, text]
     schema = pyarrow.schema(list(zip(table.header, kinds, strict=True)))
 
     def blocks() -> Iterator[bytes]:

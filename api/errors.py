@@ -21,6 +21,7 @@ STATUS: dict[type[PiqueueError], tuple[int, str]] = {
     errors.SettingsInvalid: (500, "settings_invalid"),
     errors.JobNotFound: (404, "job_not_found"),
     errors.ModelNotFound: (422, "model_not_found"),
+    errors.ModelUnavailable: (503, "model_unavailable"),
     errors.CursorInvalid: (400, "cursor_invalid"),
     errors.JobRefused: (422, "job_refused"),
     errors.BodyUnreadable: (400, "body_unreadable"),
@@ -44,6 +45,7 @@ STATUS: dict[type[PiqueueError], tuple[int, str]] = {
     errors.QueueFull: (503, "queue_full"),
     errors.NoAnswer: (503, "no_answer"),
     errors.LedgerUnavailable: (503, "ledger_unavailable"),
+    errors.LedgerFull: (503, "ledger_full"),
     errors.StorageUnavailable: (503, "storage_unavailable"),
     errors.NotReady: (503, "not_ready"),
 }
@@ -115,7 +117,8 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     if error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         size = request.app.state.services.settings.max_request_bytes
-        return await _ours(request, errors.TooLarge(f"over {size} bytes: send it in parts"))
+        detail = f"the request has more than {size} bytes: send it in parts"
+        return await _ours(request, errors.TooLarge(detail))
     code = HTTPStatus(error.status_code).name.lower()
     headers = dict(error.headers) if error.headers else None
     return problem(error.status_code, code, str(error.detail), headers)

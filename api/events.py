@@ -76,4 +76,6 @@ async def watch_job(
             if job.status.done:
                 return
             shown = job
+        if services.waiters.dismissed:
+            return
         await news.wait(PROGRESS_EVERY_S, LOOK_EVERY_S)

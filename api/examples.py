@@ -2,7 +2,7 @@
 
 from typing import Any
 
-_MODEL = {"name": "scenes", "version": "1", "sha256": "9f86d081884c7d65" * 4}
+_MODEL = {"name": "scenes", "version": "2", "sha256": "9f86d081884c7d65" * 4}
 _ID = "job_01M81QHC2PSQY738DHJF0EYRK9"
 
 RESULT: dict[str, Any] = {
@@ -45,6 +45,24 @@ JOB: dict[str, Any] = {
     "rate_per_s": 118.4,
     "eta_s": 6,
     "failures": {"fetch_http_status": 9, "not_an_image": 4},
+    "hosts": [
+        {
+            "host": "old.example.com",
+            "ok": 31,
+            "http_status": {"404": 9},
+            "timeouts": 0,
+            "other": 0,
+            "p95_ms": 640,
+        },
+        {
+            "host": "example.com",
+            "ok": 224,
+            "http_status": {},
+            "timeouts": 0,
+            "other": 0,
+            "p95_ms": 120,
+        },
+    ],
     "created_at": "2026-11-22T13:36:10Z",
     "started_at": "2026-11-22T13:36:11Z",
     "finished_at": None,
@@ -81,8 +99,12 @@ EXAMPLES: dict[str, Any] = {
         **_MODEL,
         "labels": ["beach", "city", "sunset", "trees"],
         "thresholds": {"beach": 0.5, "city": 0.5, "sunset": 0.5, "trees": 0.5},
+        "top_k": None,
         "created": "2026-11-22",
         "default": True,
+        "current": True,
+        "warm_workers": 2,
+        "unable_workers": 0,
     },
     "LimitsOut": {
         "max_items": 1_000_000,
@@ -92,9 +114,10 @@ EXAMPLES: dict[str, Any] = {
         "max_json_bytes": 50_000_000,
         "max_pixels": 50_000_000,
         "job_ttl_s": 604_800,
+        "s3_fetch_buckets": ["photos"],
         "quota_items": 2_000_000,
         "waiting_items": 736,
         "rate_per_s": 118.4,
     },
-    "Health": {"status": "ready", "workers": 2},
+    "Health": {"status": "ready", "workers": 2, "warm": 2},
 }

@@ -20,17 +20,28 @@ async def healthz() -> Health:
 
 @router.get("/readyz", response_model_exclude_none=True, responses=problems(503))
 def readyz(services: ServicesDep) -> Health:
-    """Say that Redis answers and a worker with a warm model is alive."""
-    workers = len(services.store.live_workers())
+    """Say that Redis answers and a worker is alive that has, or can load, the default model."""
+    workers = services.store.live_workers()
     if not workers:
         raise NotReady("no worker with a warm model is alive: start one, or look at its log")
-    return Health(status="ready", workers=workers)
+    default = services.catalog.resolve(None)
+    present = services.presence.of(workers)
+    if all(default.ref.key in worker.unable for worker in present):
+        raise NotReady(
+            f"no worker can load {default.name}@{default.version}: look at a worker's log, or go "
+            f"back with `piqueue models rollback {default.name}`"
+        )
+    warm = sum(default.ref.key in worker.warm for worker in present)
+    return Health(status="ready", workers=len(workers), warm=warm)
 
 
-@router.get("/models")
+@router.get("/models", responses=problems(503))
 def models(services: ServicesDep) -> list[ModelCardOut]:
     """List the models that jobs may name, the newest version of each first."""
+    cards = services.catalog.all()
     default = services.catalog.resolve(None)
+    current = {services.catalog.resolve(name) for name in {card.name for card in cards}}
+    present = services.presence.of(services.store.live_workers())
     return [
         ModelCardOut(
             name=card.name,
@@ -38,10 +49,14 @@ def models(services: ServicesDep) -> list[ModelCardOut]:
             sha256=card.sha256,
             labels=list(card.labels),
             thresholds=dict(zip(card.labels, card.thresholds, strict=True)),
+            top_k=card.top_k,
             created=card.created,
             default=card == default,
+            current=card in current,
+            warm_workers=sum(card.ref.key in worker.warm for worker in present),
+            unable_workers=sum(card.ref.key in worker.unable for worker in present),
         )
-        for card in services.catalog.all()
+        for card in cards
     ]
 
 
@@ -57,6 +72,7 @@ def limits(services: ServicesDep, owner: OwnerDep) -> LimitsOut:
         max_json_bytes=settings.max_json_bytes,
         max_pixels=settings.max_pixels,
         job_ttl_s=settings.job_ttl_s,
+        s3_fetch_buckets=list(settings.s3_fetch_buckets),
         quota_items=None if owner == ANYONE else settings.quota_items,
         waiting_items=store.backlog(owner),
         rate_per_s=round(store.rate_per_s(), 1),

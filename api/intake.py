@@ -5,15 +5,27 @@ import json
 from array import array
 from itertools import pairwise
 from random import randrange
+from types import TracebackType
 from typing import Self
 
-from api.admission import check_room, item_problem
+import structlog
+
+from api.admission import check_memory, check_room, item_problem
 from api.schemas import JobOptions
 from api.services import Services
 from api.table import Layout
-from worker.jobs.errors import LISTED_PROBLEMS, ItemProblem, ItemsRefused, JobRefused, TooLarge
+from api.uploads import Uploads
+from worker.jobs.errors import (
+    LISTED_PROBLEMS,
+    ItemProblem,
+    ItemsRefused,
+    JobRefused,
+    StorageUnavailable,
+    TooLarge,
+)
 from worker.jobs.record import CsvShape, ItemSpec, Job, Lane, new_job_id
-from worker.jobs.store import NewJob, Shape
+from worker.jobs.store import NewJob, Note, Shape
+from worker.jobs.traces import span, traceparent
 
 # Jobs up to this size go ahead of bulk work,
 INTERACTIVE_ITEMS = 64
@@ -22,8 +34,12 @@ SMALL_JOB_CHUNKS = 4
 SAMPLE_ITEMS = 50
 # Chunks written at once; a large job is not held in memory, nor is each chunk a round trip.
 WRITE_CHUNKS = 16
+# By then S3 has what was being written as it failed.
+ABANDONED_S = 60
 # A million ids are compared in as many parts, so that no sort keeps other requests waiting.
 ID_PARTS = 16
+
+log = structlog.get_logger()
 
 
 class Intake:
@@ -58,6 +74,7 @@ class Intake:
         self._model = services.catalog.resolve(options.model)
         self._forget = keep and draft_id is None
         self._ttl_s = options.expires_in_s or services.settings.job_ttl_s
+        self._uploads = Uploads(services.blobs, self.job_id, self._ttl_s)
         self._problems: list[ItemProblem] = []
         self._problem_count = 0
         self._chunk_items = services.settings.chunk_items
@@ -68,14 +85,27 @@ class Intake:
         # Up to SAMPLE_ITEMS of the URL items, each as likely as any other to be among them.
         self.sample: list[ItemSpec] = []
         self._compared = compared
+        self._span = span("take_in" if keep else "check", job_id=self.job_id)
         self._digest = hashlib.sha256(options.model_dump_json().encode())
 
     def __enter__(self) -> Self:
+        self._shown = self._span.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._forget:
-            self._services.store.abandon(self.job_id)
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._shown["items"] = self.count
+        self._span.__exit__(kind, error, trace)
+        if not self._forget or not self._services.store.abandon(self.job_id):
+            return
+        if isinstance(error, StorageUnavailable):
+            # Left to the workers: the caller has waited for S3 once already.
+            self._services.blobs.keep(self.job_id, ABANDONED_S)
+        else:
             self._services.blobs.erase(self.job_id)
 
     @property
@@ -117,13 +147,14 @@ class Intake:
         if not self._keep and spec.url is not None:
             self._consider(spec)
         if payload is not None and self._keep:
-            self._services.blobs.put(self.job_id, spec.id, payload, self._ttl_s)
+            check_memory(self._services.store)
+            self._uploads.add(spec.id, payload)
         self._pending.append(spec)
         if len(self._pending) >= WRITE_CHUNKS * self._chunk_items:
             self._put_chunks()
 
-    def finish(self) -> Job:
-        """Make the job: its record, then the doorbell.
+    def finish(self, note: Note | None = None) -> Job:
+        """Make the job: its record with the note, then the doorbell.
 
         Raises:
             PiqueueError: the submission is refused.
@@ -134,6 +165,7 @@ class Intake:
         if small:
             self._chunk_items = min(self._chunk_items, -(-self.count // SMALL_JOB_CHUNKS))
         self._put_chunks()
+        self._uploads.write()
         lane = self._options.priority or (Lane.INTERACTIVE if small else Lane.BULK)
         shape = Shape(lane, self.count, self._chunk_items, self._options.budget(self.count))
         job = self.new_job()
@@ -142,9 +174,10 @@ class Intake:
             services.blobs.keep(self.job_id, self._ttl_s)
         if self._parts is not None:
             self._parts.expect(self.job_id, job.ttl_s)
-        ring = store.submit(job, shape)
+        ring = store.submit(job, shape, note)
         self._forget = False
         services.bell.ring(self.job_id, ring, lane)
+        log.info("job_submitted", job_id=self.job_id, items=self.count, lane=lane)
         return store.job(self.job_id)
 
     def check(self) -> None:
@@ -175,6 +208,8 @@ class Intake:
             webhook_url=self._options.webhook_url,
             use_cache=self._options.use_cache,
             parts=self._parts is not None,
+            options=self._options.given,
+            traceparent=traceparent(),
         )
 
     def _consider(self, spec: ItemSpec) -> None:
@@ -206,6 +241,7 @@ class Intake:
         size, pending = self._chunk_items, self._pending
         chunks = [pending[start : start + size] for start in range(0, len(pending), size)]
         if self._keep and chunks:
+            check_memory(self._services.store)
             self._services.store.put_chunk(self.job_id, self._chunks_put, *chunks)
         self._chunks_put += len(chunks)
         self._pending = []

@@ -14,7 +14,6 @@ from api.cursors import MAX_PAGE_ITEMS, PAGE_ITEMS
 from api.dry_run import dry_run
 from api.errors import problems
 from api.ownership import own_job
-from api.results import show
 from api.schemas import (
     DraftItemOut,
     DraftItemsPage,
@@ -23,12 +22,12 @@ from api.schemas import (
     JobsPage,
 )
 from api.services import Services, ServicesDep
+from api.showing import retry_after, show
 from api.submission import add_to_draft, open_draft, reading, submit_draft, take_in
 from worker.jobs.errors import JobNotDraft
 from worker.jobs.record import Job, JobStatus
 
 MAX_WAIT_S = 60
-POLL_S = 1
 
 router = APIRouter(tags=["jobs"])
 
@@ -195,7 +194,7 @@ async def read_job(
     if wait and not shown.done:
         shown = await services.waiters.wait_done(job_id, look, wait)
     tag = _etag(shown, results)
-    headers = {"ETag": tag, **_retry_after(shown)}
+    headers = {"ETag": tag, **retry_after(shown)}
     if if_none_match is not None and tag in re.split(r"\s*,\s*", if_none_match):
         return Response(status_code=304, headers=headers)
     response.headers.update(headers)
@@ -215,8 +214,8 @@ def cancel_job(job_id: str, response: Response, services: ServicesDep, owner: Ow
     """Stop a job; what is being scored right now still ends, and results stay."""
     own_job(services, owner, job_id)
     services.store.cancel(job_id)
-    shown = JobOut.of(services.store.job(job_id))
-    response.headers.update(_retry_after(shown))
+    shown = show(services, job_id)
+    response.headers.update(retry_after(shown))
     return shown
 
 
@@ -244,12 +243,8 @@ async def _answer_when_done(
         shown = await services.waiters.wait_done(job.id, look, wait_s)
     if wish and shown.done:
         response.status_code = 200
-    response.headers.update(_retry_after(shown))
+    response.headers.update(retry_after(shown))
     return shown
-
-
-def _retry_after(job: JobOut) -> dict[str, str]:
-    return {} if job.done else {"Retry-After": str(POLL_S)}
 
 
 def _etag(job: JobOut, results: bool) -> str:

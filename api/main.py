@@ -20,8 +20,10 @@ from api import (
     scorefile,
     webhooks,
 )
+from api.body_limit import BodyLimit
 from api.request_id import RequestId
 from api.services import Services
+from api.traces import request_traces
 from worker.jobs.settings import Settings, load_settings
 
 
@@ -39,10 +41,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         summary="Scores pictures in bulk",
         version=version("piqueue"),
         lifespan=lifespan,
-        max_body_size=services.settings.max_request_bytes,
+        telemetry=request_traces(),
     )
     app.state.services = services
     errors.install(app)
+    app.add_middleware(BodyLimit, max_bytes=services.settings.max_request_bytes)
     app.add_middleware(RequestId)
     for router in (
         jobs.router,

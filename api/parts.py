@@ -62,7 +62,7 @@ def list_parts(
     if files is None or not job.parts:
         raise PartsNotFound(
             f"the results of {job.id} are not on S3: they are written there where "
-            "PIQUEUE_RESULTS_URL was set when the job was submitted"
+            "PIQUEUE_STORAGE_URL named a bucket when the job was submitted"
         )
     if not job.status.done:
         raise JobNotDone(f"{job.id} is {job.status}: its files are complete once it is done")

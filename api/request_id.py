@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 HEADER = "X-Request-ID"
 _FIT = re.compile(r"[A-Za-z0-9._-]{1,64}")
 # Asked every few seconds by whatever watches the process.
-_QUIET = ("/healthz", "/readyz", "/metrics")
+QUIET = ("/healthz", "/readyz", "/metrics")
 
 log = structlog.get_logger()
 
@@ -44,7 +44,7 @@ class RequestId:
         try:
             await self._app(scope, receive, named)
         finally:
-            if scope["path"] not in _QUIET:
+            if scope["path"] not in QUIET:
                 log.info(
                     "request",
                     method=scope["method"],

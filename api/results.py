@@ -13,9 +13,9 @@ from api.errors import problems
 from api.formats import Format, choose
 from api.lineage import ancestry, newest_results
 from api.ownership import own_job
-from api.schemas import JobOut, ResultOut, ResultsPage
+from api.schemas import ResultOut, ResultsPage
 from api.selection import ResultsQuery, Selection
-from api.services import Services, ServicesDep
+from api.services import ServicesDep
 from api.table import Layout, Table
 from worker.jobs.errors import ParameterInvalid
 from worker.jobs.store import StoredResult
@@ -56,7 +56,8 @@ def read_results(
     A table repeats the columns of a submitted CSV in their order; other items have `id`, then `url`
     (`filename` of uploads, `source` if a job has both), then their `columns` as they first came.
     Then follow `status`, a column a label, `labels` (in CSV joined by `;`), `error_code` and
-    `error_detail`, each with `_` at its end if the input has a column of that name. In CSV, text
+    `error_detail`, each with `_` at its end if the input has a column of that name. A model with a
+    `top_k` of its own has columns `top_1`, `score_1`, `top_2` and so on instead. In CSV, text
     that begins with `=`, `+`, `-`, `@`, tab or a line break gets a `'` before it, so that no
     spreadsheet runs it, unless it is a plain number such as -1.5.
     """
@@ -69,11 +70,11 @@ def read_results(
         response.headers.update(headers)
         start = 0 if query.cursor is None else cursors.index(query.cursor)
         found = newest_results(services.store, line, start)
-        return _page(found, selection, query.limit or PAGE_ITEMS)
+        return page_of(found, selection, query.limit or PAGE_ITEMS)
     if query.cursor is not None or query.limit is not None:
         raise ParameterInvalid(f"cursor and limit are for pages: {form} gives all results at once")
     shown = selection.of_all(newest_results(services.store, line))
-    table = Table(line[0].csv or Layout().shape(), selection.labels)
+    table = Table(line[0].csv or Layout().shape(), selection.model.labels, selection.ranks)
     match form:
         case Format.JSONL:
             blocks = downloads.jsonl(shown)
@@ -85,16 +86,8 @@ def read_results(
     return StreamingResponse(blocks, media_type=media_type, headers=headers)
 
 
-def show(services: Services, job_id: str) -> JobOut:
-    """Show a job as it stands, with the first page of its results once it is done."""
-    job, model = services.store.job_and_model(job_id)
-    if not job.status.done:
-        return JobOut.of(job)
-    page = _page(services.store.results(job), Selection.of(model), PAGE_ITEMS)
-    return JobOut.of(job, page.items)
-
-
-def _page(results: Iterator[StoredResult], selection: Selection, limit: int) -> ResultsPage:
+def page_of(results: Iterator[StoredResult], selection: Selection, limit: int) -> ResultsPage:
+    """Give up to `limit` of the results that are selected, from where `results` begin."""
     items: list[ResultOut] = []
     for scanned, stored in enumerate(results):
         if scanned == PAGE_SCAN_ITEMS:

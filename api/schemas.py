@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 
 from api.urls import url_problem
+from worker.jobs.hosts import HostTally, weightiest
 from worker.jobs.record import (
     JOB_ERRORS,
     Job,
@@ -18,6 +19,7 @@ from worker.jobs.record import (
 )
 from worker.jobs.store import StoredResult
 
+LISTED_HOSTS = 20
 _SHARE = re.compile(r"(100|[0-9]{1,2})(\.[0-9]{1,3})?%")
 
 
@@ -62,6 +64,11 @@ class JobOptions(_Body):
             return value
         raise ValueError("give a count from 0 up, or a share from 0% to 100%")
 
+    @property
+    def given(self) -> dict[str, Any]:
+        """Give as JSON what differs from the defaults."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
     def budget(self, total: int) -> int | None:
         """Give the most items of `total` that may fail."""
         if isinstance(self.max_failures, str):
@@ -73,7 +80,7 @@ class ItemIn(_Body):
     """One picture to be fetched."""
 
     url: str
-    id: str | None = Field(None, min_length=1, max_length=200, description="Its index if unset")
+    id: str | None = Field(None, min_length=1, max_length=1024, description="Its index if unset")
     columns: dict[str, str] | None = Field(None, description="Given back with its result")
 
 
@@ -237,6 +244,31 @@ class LinksOut(BaseModel):
     cancel: str
 
 
+class JobHostOut(BaseModel):
+    """How the URLs of one host fared so far; redirects are counted where they began."""
+
+    host: str | None = Field(description="Null for all hosts that are not listed, together")
+    ok: int = Field(description="Fetched, whether or not there was a picture in it")
+    http_status: dict[str, int] = Field(description="Answers that gave nothing, by status")
+    timeouts: int
+    other: int = Field(description="Failed otherwise: name, connection, address, size, redirects")
+    p95_ms: int | None = Field(
+        description="95 of 100 answers took at most about this long; null if none came"
+    )
+
+    @classmethod
+    def of(cls, tally: HostTally) -> Self:
+        """Show a host's counts."""
+        return cls(
+            host=tally.name,
+            ok=tally.ok,
+            http_status=tally.http_status,
+            timeouts=tally.timeouts,
+            other=tally.other,
+            p95_ms=tally.p95_ms,
+        )
+
+
 class JobOut(BaseModel):
     """A job as it stands."""
 
@@ -250,6 +282,10 @@ class JobOut(BaseModel):
     rate_per_s: float | None = Field(description="Finished items a second since it started")
     eta_s: int | None
     failures: dict[str, int] = Field(description="Failed items by error code")
+    hosts: list[JobHostOut] = Field(
+        description="Where its URLs lead: the 20 busiest hosts, a failure counting as ten answers, "
+        "those with most failures first"
+    )
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -293,6 +329,7 @@ class JobOut(BaseModel):
             rate_per_s=rate,
             eta_s=eta,
             failures=job.failures,
+            hosts=[JobHostOut.of(tally) for tally in weightiest(job.hosts, LISTED_HOSTS)],
             created_at=_utc(job.created_ms),
             started_at=job.started_ms and _utc(job.started_ms),
             finished_at=job.finished_ms and _utc(job.finished_ms),
@@ -357,8 +394,14 @@ class ModelCardOut(BaseModel):
     sha256: str
     labels: list[str]
     thresholds: dict[str, float]
+    top_k: int | None = Field(
+        description="How many scores answer for a picture, best first; null: all of them"
+    )
     created: date
-    default: bool
+    default: bool = Field(description="Whether jobs that name no model get it")
+    current: bool = Field(description="Whether `name` without a version stands for it")
+    warm_workers: int = Field(description="Live workers that have it loaded")
+    unable_workers: int = Field(description="Live workers that could not load it")
 
 
 class LimitsOut(BaseModel):
@@ -371,6 +414,7 @@ class LimitsOut(BaseModel):
     max_json_bytes: int
     max_pixels: int
     job_ttl_s: int
+    s3_fetch_buckets: list[str] = Field(description="Where s3:// items may come from")
     quota_items: int | None = Field(description="Items you may have waiting; null without keys")
     waiting_items: int = Field(description="Items you have waiting")
     rate_per_s: float = Field(description="Items finished a second of late, everyone's together")
@@ -381,6 +425,7 @@ class Health(BaseModel):
 
     status: Literal["ok", "ready"]
     workers: int | None = None
+    warm: int | None = Field(None, description="Workers that have the default model loaded")
 
 
 def _utc(milliseconds: int) -> datetime:

@@ -7,11 +7,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
 from api.auth import OwnerDep
-from api.bodies import add_files
+from api.bodies import add_files, file_name
 from api.errors import problems
-from api.results import show
 from api.schemas import JobOptions
 from api.services import ServicesDep
+from api.showing import show
 from api.submission import Submission, take_in
 from worker.jobs.errors import JobRefused, NoAnswer, UploadRejected
 from worker.jobs.record import Lane
@@ -46,12 +46,12 @@ _BODY = {
 async def score_file(request: Request, services: ServicesDep, owner: OwnerDep) -> dict[str, float]:
     """Score one picture while the caller waits; gives each label's score."""
     store, wait_s = services.store, services.settings.sync_timeout_s
-    # Read by hand: FastAPI would answer a body over the limit with 400.
+    # Read by hand: FastAPI would take in the whole body before it looks at the API key.
     async with request.form(max_files=1) as form:
         file = form.get("file")
         if not isinstance(file, UploadFile):
             raise JobRefused("send one picture as a file named `file`, in a multipart form")
-        files, size = [(file.filename or "file", file.file)], services.settings.max_item_bytes
+        files, size = [(file_name(file) or "file", file.file)], services.settings.max_item_bytes
         submission = Submission(
             JobOptions(priority=Lane.INTERACTIVE),
             lambda sink: add_files(files, size, sink),

@@ -12,6 +12,8 @@ from worker.jobs.errors import ParameterInvalid
 from worker.jobs.models import ModelCard
 from worker.jobs.store import StoredResult
 
+LISTED_LABELS = 50
+
 
 class ResultsQuery(BaseModel):
     """The query parameters of results."""
@@ -34,7 +36,10 @@ class ResultsQuery(BaseModel):
         None, description="Only items that show this label in `labels`", examples=["beach"]
     )
     top_k: int | None = Field(
-        None, ge=1, description="Only this many labels of an item, the best, sorted by score"
+        None,
+        ge=1,
+        description="Only this many labels of an item, the best, sorted by score; if unset, as "
+        "many as the model answers with: all, or its own `top_k`",
     )
     threshold: float | None = Field(
         None, ge=0, le=1, description="The score that makes a label, instead of the model's own"
@@ -60,11 +65,11 @@ class Selection:
     items of which it is the best.
     """
 
-    labels: tuple[str, ...]
-    thresholds: tuple[float, ...]
+    model: ModelCard
     status: Literal["succeeded", "failed"] | None = None
     label: str | None = None
     top_k: int | None = None
+    threshold: float | None = None
 
     @classmethod
     def of(cls, model: ModelCard, query: ResultsQuery | None = None) -> Self:
@@ -75,13 +80,17 @@ class Selection:
         """
         query = query or ResultsQuery()
         if query.label is not None and query.label not in model.labels:
-            raise ParameterInvalid(
-                f"there is no label {query.label!r}: the model has {', '.join(model.labels)}"
-            )
-        thresholds = model.thresholds
-        if query.threshold is not None:
-            thresholds = (query.threshold,) * len(model.labels)
-        return cls(model.labels, thresholds, query.status, query.label, query.top_k)
+            some = ", ".join(model.labels[:LISTED_LABELS])
+            more = ", …" if len(model.labels) > LISTED_LABELS else ""
+            raise ParameterInvalid(f"there is no label {query.label!r}: the model has {some}{more}")
+        return cls(model, query.status, query.label, query.top_k, query.threshold)
+
+    @property
+    def ranks(self) -> int | None:
+        """How many best labels a table has, where it has not a column for each label."""
+        if self.model.top_k is None:
+            return None
+        return min(self.top_k or self.model.top_k, len(self.model.labels))
 
     def show(self, stored: StoredResult) -> Shown | None:
         """Give what is shown of a result, None where it is left out."""
@@ -91,13 +100,10 @@ class Selection:
             return None if left_out else Shown(stored, None, None)
         if self.status == "failed":
             return None
-        found = list(zip(self.labels, scores, self.thresholds, strict=True))
-        if self.top_k is not None:
-            found = sorted(found, key=lambda one: one[1], reverse=True)[: self.top_k]
-        labels = [label for label, score, threshold in found if score >= threshold]
+        answer, labels = self.model.answer(scores, self.top_k, self.threshold)
         if self.label is not None and self.label not in labels:
             return None
-        return Shown(stored, {label: score for label, score, _ in found}, labels)
+        return Shown(stored, answer, labels)
 
     def of_all(self, results: Iterable[StoredResult]) -> Iterator[Shown]:
         """Give what is shown of these results."""

@@ -7,11 +7,13 @@ from fastapi import Depends, Request
 
 from api.waiting import Waiters
 from worker.jobs.blobs import BlobStore
+from worker.jobs.catalog import open_catalog
 from worker.jobs.idempotency import IdempotencyKeys
 from worker.jobs.keys import KeyStore
 from worker.jobs.models import ModelCatalog
 from worker.jobs.objects import open_blobs, open_parts
 from worker.jobs.outbox import Outbox
+from worker.jobs.presence import ModelPresence
 from worker.jobs.queue import DoorBell, make_celery
 from worker.jobs.settings import Settings
 from worker.jobs.store import JobStore, connect
@@ -32,6 +34,7 @@ class Services:
     parts: "ResultParts | None"
     bell: DoorBell
     catalog: ModelCatalog
+    presence: ModelPresence
     waiters: Waiters
     keys: KeyStore
     idempotency: IdempotencyKeys
@@ -48,7 +51,8 @@ class Services:
             blobs=open_blobs(settings, redis),
             parts=open_parts(settings, redis),
             bell=DoorBell(make_celery(settings)),
-            catalog=ModelCatalog(settings.artifacts_path, settings.default_model),
+            catalog=open_catalog(settings),
+            presence=ModelPresence(redis),
             waiters=Waiters(settings.redis_url),
             keys=KeyStore(redis),
             idempotency=IdempotencyKeys(redis, settings.idempotency_ttl_s),

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from fastapi import Request
 
 from api import bodies
-from api.admission import check_room, item_problem
+from api.admission import check_memory, check_room, item_problem
 from api.bodies import Sink
+from api.idempotency import Noting, once
 from api.intake import Intake
 from api.schemas import JobOptions
 from api.services import Services
+from api.uploads import Uploads
 from worker.jobs.errors import (
     LISTED_PROBLEMS,
-    IdempotencyMismatch,
     ItemProblem,
     ItemsRefused,
     JobNotDraft,
@@ -22,11 +23,9 @@ from worker.jobs.errors import (
     TooLarge,
     UnsupportedBody,
 )
-from worker.jobs.idempotency import Replay
 from worker.jobs.record import CsvShape, ItemSpec, Job, JobStatus, new_job_id
 from worker.jobs.store import NewJob
 
-MAX_KEY_CHARS = 255
 DRAFT_WRITE_ITEMS = 500
 
 Feed = Callable[[Sink], None]
@@ -60,7 +59,9 @@ async def reading(request: Request, services: Services) -> AsyncIterator[Submiss
         case bodies.FORM:
             async with request.form(max_files=settings.max_files, max_fields=10) as form:
                 options, files = bodies.form_parts(form.multi_items())
-                named = [(file.filename or str(at), file.file) for at, file in enumerate(files)]
+                named = [
+                    (bodies.file_name(file) or str(at), file.file) for at, file in enumerate(files)
+                ]
                 size = settings.max_item_bytes
                 yield Submission(options, lambda sink: bodies.add_files(named, size, sink))
         case bodies.CSV:
@@ -102,29 +103,18 @@ def take_in(
         with Intake(services, owner, submission.options, fleeting=fleeting) as intake:
             submission.feed(intake)
             return intake.finish(), False
-    if not 0 < len(key) <= MAX_KEY_CHARS:
-        raise JobRefused(f"an Idempotency-Key has 1 to {MAX_KEY_CHARS} characters")
-    before = services.idempotency.begin(owner, key)
-    if before is not None:
+
+    def fingerprint() -> str:
         with Intake(services, owner, submission.options, keep=False, compared=True) as intake:
             submission.feed(intake)
-        if intake.fingerprint != before.fingerprint:
-            raise IdempotencyMismatch(
-                "this Idempotency-Key was used for another submission: use a new key"
-            )
-        return services.store.job(before.job_id), True
-    try:
-        with (
-            services.idempotency.held(owner, key),
-            Intake(services, owner, submission.options, compared=True) as intake,
-        ):
+        return intake.fingerprint
+
+    def make(noting: Noting) -> Job:
+        with Intake(services, owner, submission.options, compared=True) as intake:
             submission.feed(intake)
-            job = intake.finish()
-    except BaseException:
-        services.idempotency.release(owner, key)
-        raise
-    services.idempotency.finish(owner, key, Replay(intake.fingerprint, job.id))
-    return job, False
+            return intake.finish(noting(intake.fingerprint, intake.job_id))
+
+    return once(services, owner, key, fingerprint, make)
 
 
 def open_draft(services: Services, owner: str, options: JobOptions) -> Job:
@@ -137,8 +127,9 @@ def open_draft(services: Services, owner: str, options: JobOptions) -> Job:
         name=options.name,
         metadata=options.metadata,
         webhook_url=options.webhook_url,
+        options=options.given,
     )
-    services.store.open_draft(draft, options.model_dump(mode="json"))
+    services.store.open_draft(draft)
     return services.store.job(draft.id)
 
 
@@ -148,9 +139,13 @@ def submit_draft(services: Services, owner: str, job_id: str) -> Job:
     Raises:
         PiqueueError: it is none, or was refused; it stays a draft then, and takes no more items.
     """
-    if services.store.job(job_id).counts.total == 0:
+    draft = services.store.job(job_id)
+    if draft.counts.total == 0:
         raise JobRefused("the draft has no items yet: add some first")
-    options = JobOptions.model_validate(services.store.close_draft(job_id))
+    services.store.close_draft(job_id)
+    # The version it was begun with, whatever was promoted since.
+    model = f"{draft.model.name}@{draft.model.version}"
+    options = JobOptions.model_validate({**services.store.options(job_id), "model": model})
     with Intake(services, owner, options, draft_id=job_id) as intake:
         for specs in services.store.draft_items(job_id, DRAFT_WRITE_ITEMS):
             for spec in specs:
@@ -167,6 +162,7 @@ class DraftSink:
         self._services = services
         self._draft = draft
         self._pending: list[ItemSpec] = []
+        self._uploads = Uploads(services.blobs, draft.id, services.settings.draft_ttl_s)
         self._problems: list[ItemProblem] = []
         self._problem_count = 0
 
@@ -188,7 +184,8 @@ class DraftSink:
             return
         self.count += 1
         if payload is not None:
-            self._services.blobs.put(self._draft.id, spec.id, payload, settings.draft_ttl_s)
+            check_memory(self._services.store)
+            self._uploads.add(spec.id, payload)
         self._pending.append(spec)
         if len(self._pending) == DRAFT_WRITE_ITEMS:
             self._write()
@@ -207,6 +204,7 @@ class DraftSink:
 
     def _write(self) -> None:
         services = self._services
+        self._uploads.write()
         services.store.add(self._draft.id, self._pending, services.settings.max_items)
         self._pending = []
 

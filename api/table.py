@@ -38,12 +38,23 @@ class Layout:
 class Table:
     """The rows of results: `header` names the columns, the first `input_count` the input's.
 
-    Where the input has a column named as one of ours, ours ends in `_`.
+    Where the input has a column named as one of ours, ours ends in `_`. The scores have a column
+    a label; with `ranks`, that many pairs of columns instead, the best label and its score first.
     """
 
-    def __init__(self, shape: CsvShape, labels: Collection[str]) -> None:
-        ours = ("status", *labels, "labels", "error_code", "error_detail")
-        self.labels = tuple(labels)
+    def __init__(self, shape: CsvShape, labels: Collection[str], ranks: int | None = None) -> None:
+        self._labels, self._ranks = tuple(labels), ranks
+        # Of each column of scores: its name, and whether it holds numbers.
+        self.scores = [(label, True) for label in labels]
+        if ranks:
+            pairs = [(("top", False), ("score", True))] * ranks
+            self.scores = [
+                (f"{name}_{rank}", number)
+                for rank, pair in enumerate(pairs, start=1)
+                for name, number in pair
+            ]
+        ours = ("status", *(name for name, _ in self.scores))
+        ours += ("labels", "error_code", "error_detail")
         self.input_count = len(shape.header)
         self.header = (*shape.header, *free_names(ours, shape.header))
         self._input = shape.header
@@ -51,7 +62,7 @@ class Table:
         self._id_at = None if shape.id_column is None else shape.header.index(shape.id_column)
 
     def cells(self, shown: Shown) -> list[Any]:
-        """Give one row: text or None, but a number for each label and a list for `labels`."""
+        """Give one row: text or None, but numbers for scores and a list for `labels`."""
         spec, rejection = shown.stored.spec, shown.stored.result.rejection
         columns, scores = spec.columns or {}, shown.scores or {}
         row: list[Any] = [columns.get(name) for name in self._input]
@@ -59,7 +70,11 @@ class Table:
         if self._id_at is not None:
             row[self._id_at] = spec.id
         row.append("failed" if rejection else "succeeded")
-        row += [scores.get(label) for label in self.labels]
+        if self._ranks:
+            best = [part for pair in scores.items() for part in pair]
+            row += best + [None] * (2 * self._ranks - len(best))
+        else:
+            row += [scores.get(label) for label in self._labels]
         row.append(shown.labels)
         row += [rejection.code.value, rejection.detail] if rejection else [None, None]
         return row

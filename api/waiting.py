@@ -67,6 +67,8 @@ class Waiters:
     def __init__(self, redis_url: str) -> None:
         self._redis_url = redis_url
         self._news: defaultdict[str, set[News]] = defaultdict(set)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.dismissed = False
 
     @property
     def watched_count(self) -> int:
@@ -76,6 +78,7 @@ class Waiters:
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
         """Listen while the block runs."""
+        self._loop = asyncio.get_running_loop()
         task = asyncio.create_task(self._listen())
         try:
             yield
@@ -83,6 +86,17 @@ class Waiters:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
+
+    def dismiss(self) -> None:
+        """Let all who wait go with what there is, from any thread: this process is to end."""
+        self.dismissed = True
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._dismiss)
+
+    def _dismiss(self) -> None:
+        for waiting in self._news.values():
+            for news in waiting:
+                news.tell(over=True)
 
     @contextmanager
     def hearing(self, job_id: str) -> Iterator[News]:
@@ -98,13 +112,13 @@ class Waiters:
 
     async def wait_done(self, job_id: str, look: Callable[[], SeenT], timeout_s: float) -> SeenT:
         """Give what `look`, which is called from a thread, sees of the job once that is done, or
-        after `timeout_s`."""
+        after `timeout_s`, or when dismissed."""
         deadline = asyncio.get_running_loop().time() + timeout_s
         with self.hearing(job_id) as news:
             while True:
                 seen = await run_in_threadpool(look)
                 left_s = deadline - asyncio.get_running_loop().time()
-                if seen.status.done or left_s <= 0:
+                if seen.status.done or left_s <= 0 or self.dismissed:
                     return seen
                 wait_s = min(left_s, LOOK_EVERY_S)
                 await news.wait(least_s=wait_s, most_s=wait_s)

@@ -5,13 +5,17 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
 
 from model.images import PREPROCESSING
 
 CARD_NAME = "card.json"
 
 EngineName = Literal["litert", "keras"]
+Activation = Literal["sigmoid", "softmax"]
+# The pixel values a network was trained on, as Keras names the customary ones: `tf` -1..1, `unit`
+# 0..1, `raw` 0..255, `torch` and `caffe` less the mean of ImageNet, the latter as BGR.
+Scaling = Literal["tf", "unit", "raw", "torch", "caffe"]
 
 
 class ArtifactInvalid(Exception):
@@ -39,6 +43,14 @@ class Source(_Part):
     terms: str
 
 
+class Calibration(_Part):
+    """What makes the network's scores mean what they say; see `model.calibration`."""
+
+    slopes: tuple[PositiveFloat, ...]
+    offsets: tuple[float, ...]
+    fitted_on: str = ""
+
+
 class Card(_Part):
     """One version of a model, as written in its card.json."""
 
@@ -46,9 +58,14 @@ class Card(_Part):
     version: str = Field(pattern=r"^[0-9]+$")
     labels: tuple[str, ...] = Field(min_length=1)
     thresholds: tuple[float, ...]
-    activation: Literal["sigmoid", "softmax"]
+    activation: Activation
+    # How many scores answer for a picture, best first; all of them if unset.
+    top_k: int | None = Field(default=None, ge=1)
     input_size: tuple[int, int]
     preprocessing: str
+    # Already part of the model file, which takes the pixels as they are.
+    scaling: Scaling = "tf"
+    calibration: Calibration | None = None
     files: dict[EngineName, ArtifactFile] = Field(min_length=1)
     metrics: dict[str, Any] = {}
     sources: tuple[Source, ...] = ()
@@ -63,6 +80,10 @@ class Card(_Part):
             raise ValueError("there must be one threshold a label")
         if not all(0 <= threshold <= 1 for threshold in self.thresholds):
             raise ValueError("thresholds must lie between 0 and 1")
+        if self.calibration and not (
+            len(self.calibration.slopes) == len(self.calibration.offsets) == len(self.labels)
+        ):
+            raise ValueError("calibration must have one slope and one offset a label")
         if min(self.input_size) < 1:
             raise ValueError("input_size must be (height, width) in pixels")
         return self

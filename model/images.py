@@ -2,8 +2,9 @@
 
 import io
 import struct
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,22 @@ from PIL import (
     WebPImagePlugin,  # noqa: F401
 )
 
+from model.apart import Apart
+from model.faults import ImageFault, ImageRejected
+from model.headers import check_exif, read_ask, too_many_pixels
+from model.memory import MemoryBudget
 from model.signatures import is_cut, kind_of
+
+__all__ = [
+    "FORMATS",
+    "MEMORY",
+    "PREPROCESSING",
+    "DecodedImage",
+    "ImageFault",
+    "ImageRejected",
+    "decode",
+    "decode_here",
+]
 
 # Names what decode() does to pixels. A model is only right for the recipe it was trained with,
 # so its card carries this name; give it a new number whenever the pixels would change.
@@ -34,25 +50,17 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 # decode() bounds the pixels itself, by its own argument. Pillow's bound is a second one that
 # warns instead of refusing, and is one number for the whole process.
 Image.MAX_IMAGE_PIXELS = None
+# What Pillow finds odd in a file but reads all the same is nobody's concern.
+warnings.filterwarnings("ignore", module="PIL")
 
-
-class ImageFault(StrEnum):
-    """Why a payload cannot be scored."""
-
-    NOT_AN_IMAGE = "not_an_image"
-    UNSUPPORTED_FORMAT = "unsupported_format"
-    TOO_MANY_PIXELS = "too_many_pixels"
-    TRUNCATED = "truncated"
-    DECODE_FAILED = "decode_failed"
-
-
-class ImageRejected(Exception):
-    """A payload that cannot be scored: a code for programs, a detail for people."""
-
-    def __init__(self, code: ImageFault, detail: str) -> None:
-        super().__init__(f"{code}: {detail}")
-        self.code = code
-        self.detail = detail
+# Decoded by a process apart; the others, which header and code can be trusted to be bounded,
+# by the thread that asks.
+_APART = frozenset({"TIFF", "AVIF"})
+_apart = Apart()
+# All threads of a process share it, unless they are given another.
+MEMORY = MemoryBudget(512_000_000)
+# A large picture is made opaque and shrunk in pieces of about this width and height.
+_PIECE_SIDE = 1024
 
 
 @dataclass(frozen=True)
@@ -71,20 +79,49 @@ class DecodedImage:
 
 
 def decode(
-    payload: bytes, size: tuple[int, int] = (224, 224), max_pixels: int = 50_000_000
+    payload: bytes,
+    size: tuple[int, int] = (224, 224),
+    max_pixels: int = 50_000_000,
+    memory: MemoryBudget = MEMORY,
 ) -> DecodedImage:
     """Decode a picture and squash it to `size`, (height, width) in pixels.
 
-    Several threads may call this at once. An animated picture is its first frame, transparency
-    becomes white, and colour profiles are not applied.
+    Several threads may call this at once; each waits until `memory` has what its picture takes.
+    An animated picture is its first frame, transparency becomes white, and colour profiles are
+    not applied.
 
     Raises:
         ImageRejected: the payload is not a picture, is one of a kind that is not decoded, is
-            damaged, or has more than `max_pixels`, which is known before any pixel is decoded.
+            damaged, or has more than `max_pixels` or takes more than `memory` has, both of which
+            is known before any pixel is decoded.
+    """
+    kind = _plugin(payload)
+    ask = read_ask(kind, payload, max(size), max_pixels)
+    if ask.memory_bytes > memory.total_bytes:
+        raise ImageRejected(
+            ImageFault.TOO_MANY_PIXELS,
+            f"{ask.width} x {ask.height} pixels take {ask.memory_bytes // 10**6} MB to decode as "
+            f"{kind}, {memory.total_bytes // 10**6} MB are allowed",
+        )
+    if kind in _APART:
+        with _apart.lock, memory.taking(ask.memory_bytes):
+            reply = _apart.decode(payload, size, max_pixels, ask.memory_bytes)
+        pixels = np.frombuffer(reply.pixels, np.uint8).reshape(*size, 3)
+        return DecodedImage(pixels, reply.format, reply.width, reply.height)
+    with memory.taking(ask.memory_bytes):
+        return decode_here(payload, size, min(max_pixels, ask.width * ask.height))
+
+
+def decode_here(payload: bytes, size: tuple[int, int], max_pixels: int) -> DecodedImage:
+    """Decode as `decode` does, in this thread and whatever memory it takes.
+
+    Raises:
+        ImageRejected: see there.
+        MemoryError: there is none left.
     """
     try:
         return _decode(payload, size, max_pixels)
-    except ImageRejected:
+    except (ImageRejected, MemoryError):
         raise
     except UnidentifiedImageError:
         raise _unidentified(payload) from None
@@ -94,13 +131,25 @@ def decode(
         raise ImageRejected(fault, str(error) or type(error).__name__) from error
 
 
+def _plugin(payload: bytes) -> str:
+    """The first of FORMATS whose decoder would take the payload by its first bytes.
+
+    Raises:
+        ImageRejected: there is none.
+    """
+    for kind in FORMATS:
+        accepts = Image.OPEN[kind][1]
+        if accepts is not None and accepts(payload[:16]):
+            return kind
+    raise _unidentified(payload)
+
+
 def _decode(payload: bytes, size: tuple[int, int], max_pixels: int) -> DecodedImage:
-    with Image.open(io.BytesIO(payload), formats=FORMATS) as image:
+    with Image.open(io.BytesIO(payload), formats=[_plugin(payload)]) as image:
         width, height = image.size
         if width * height > max_pixels:
-            raise ImageRejected(
-                ImageFault.TOO_MANY_PIXELS, f"{width} x {height} pixels, {max_pixels} are allowed"
-            )
+            raise too_many_pixels(width, height, max_pixels)
+        check_exif(len(image.info.get("exif", b"")))
         # A phone's JPEG with a preview behind it opens as MPO.
         kind = "jpeg" if image.format == "MPO" else str(image.format).lower()
         if kind == "jpeg":
@@ -108,8 +157,7 @@ def _decode(payload: bytes, size: tuple[int, int], max_pixels: int) -> DecodedIm
             image.draft(None, (max(size), max(size)))
         image.load()
         turn = _turn(image)
-        target = size if turn in _QUARTER_TURNS else size[::-1]
-        small = _opaque(image).resize(target, Image.Resampling.BILINEAR, reducing_gap=2.0)
+        small = _shrunk(image, size if turn in _QUARTER_TURNS else size[::-1])
     if turn is not None:
         small = small.transpose(turn)
     if turn in _QUARTER_TURNS:
@@ -141,12 +189,51 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
         return None
 
 
-def _opaque(image: Image.Image) -> Image.Image:
-    """The picture as 8-bit L or RGB, on white where it is transparent."""
+def _shrunk(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The picture as 8-bit L or RGB on white, squashed to `size`, (width, height) in pixels.
+
+    Works in pieces, so that nothing of the picture's own size is held twice. As Pillow does with
+    a reducing_gap of 2, means of whole pixels come first and what is left is resampled.
+    """
+    across, down = (
+        int(side / target / 2) or 1 for side, target in zip(image.size, size, strict=True)
+    )
+    white = _white(image) if image.mode in ("I", "F") else 255
+    if image.mode in ("L", "RGB") and not image.has_transparency_data:
+        return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+    reduced = None
+    for left, top, piece in _pieces(image, across, down):
+        opaque = _opaque(piece, white).reduce((across, down))
+        if reduced is None:
+            whole = (-(-image.width // across), -(-image.height // down))
+            reduced = Image.new(opaque.mode, whole)
+        reduced.paste(opaque, (left // across, top // down))
+    assert reduced
+    box = (0, 0, image.width / across, image.height / down)
+    return reduced.resize(size, Image.Resampling.BILINEAR, box)
+
+
+def _pieces(
+    image: Image.Image, across: int = 1, down: int = 1
+) -> Iterator[tuple[int, int, Image.Image]]:
+    """Left edge, top edge and pixels of pieces whose sides are multiples of `across` and `down`."""
+    wide, high = (step * max(1, _PIECE_SIDE // step) for step in (across, down))
+    for top in range(0, image.height, high):
+        for left in range(0, image.width, wide):
+            box = (left, top, min(left + wide, image.width), min(top + high, image.height))
+            yield left, top, image.crop(box)
+
+
+def _opaque(image: Image.Image, white: float) -> Image.Image:
+    """The picture as 8-bit L or RGB, on white where it is transparent.
+
+    `white` is the value of white in a picture of 32-bit integers or floats.
+    """
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
-        return _scaled(image)
+        values = _values(image).clip(0, white) * (255 / white)
+        return Image.fromarray(values.round().astype(np.uint8))
     if image.has_transparency_data:
         rgba = image if image.mode == "RGBA" else image.convert("RGBA")
         opaque = Image.new("RGB", rgba.size, "white")
@@ -155,15 +242,18 @@ def _opaque(image: Image.Image) -> Image.Image:
     return image if image.mode in ("L", "RGB") else image.convert("RGB")
 
 
-def _scaled(image: Image.Image) -> Image.Image:
-    """32-bit integers or floats as L. Nothing in the file says which value is white: it is the
-    smallest customary one that no pixel exceeds.
+def _white(image: Image.Image) -> float:
+    """The value of white in a picture of 32-bit integers or floats.
+
+    Nothing in the file says which it is: the smallest customary one that no pixel exceeds.
     """
-    values = np.nan_to_num(np.asarray(image, dtype=np.float32))
-    peak = float(values.max())
+    peak = max(float(_values(piece).max()) for _, _, piece in _pieces(image))
     whites = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0, 2.0**31)
-    white = next((white for white in whites if peak <= white), peak)
-    return Image.fromarray((values.clip(0, white) * (255 / white)).round().astype(np.uint8))
+    return next((white for white in whites if peak <= white), peak)
+
+
+def _values(image: Image.Image) -> NDArray[np.float32]:
+    return np.nan_to_num(np.asarray(image, dtype=np.float32))
 
 
 def _unidentified(payload: bytes) -> ImageRejected:

@@ -8,6 +8,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
+from model.calibration import calibrated
 from model.card import ArtifactInvalid, Card, find_file
 from model.predictor import Prediction, check_images
 
@@ -59,6 +60,7 @@ class _Scorer:
     """One interpreter. The file is mapped, so that all of them share one copy of it."""
 
     def __init__(self, card: Card, path: Path) -> None:
+        self._calibration, self._activation = card.calibration, card.activation
         self._interpreter = Interpreter(model_path=str(path), num_threads=1)
         self._interpreter.allocate_tensors()
         (model_input,) = self._interpreter.get_input_details()
@@ -79,4 +81,7 @@ class _Scorer:
     def score(self, image: NDArray[np.uint8]) -> tuple[float, ...]:
         self._interpreter.set_tensor(self._input, image[np.newaxis])
         self._interpreter.invoke()
-        return tuple(self._interpreter.get_tensor(self._output)[0].tolist())
+        scores = calibrated(
+            self._interpreter.get_tensor(self._output), self._calibration, self._activation
+        )
+        return tuple(scores[0].tolist())

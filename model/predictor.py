@@ -45,14 +45,16 @@ def load_predictor(
 ) -> Predictor:
     """Load the artifact in `folder`.
 
-    `engine` "auto" is TensorFlow where it sees a GPU, else LiteRT. LiteRT runs `threads`
+    `engine` "auto" is TensorFlow where it sees a GPU and the artifact has the Keras model that it
+    needs, else LiteRT. LiteRT runs `threads`
     inferences at once; TensorFlow runs batches of up to `batch_size` images.
 
     Raises:
         ArtifactInvalid: the artifact, or the file of it that this engine needs, is not usable.
     """
     card = load_card(folder)
-    if engine == "tensorflow" or (engine == "auto" and gpu_usable()):
+    has_keras = "keras" in card.files and (folder / card.files["keras"].path).exists()
+    if engine == "tensorflow" or (engine == "auto" and has_keras and gpu_usable()):
         from model.tensorflow import TensorFlowPredictor
 
         return TensorFlowPredictor(card, folder, batch_size)

@@ -52,6 +52,8 @@ def is_cut(payload: bytes) -> bool:
             return len(payload) < int.from_bytes(payload[2:6], "little")
         case "TIFF":
             order: Literal["little", "big"] = "little" if payload[:1] == b"I" else "big"
-            return len(payload) <= int.from_bytes(payload[4:8], order)
+            directory = int.from_bytes(payload[4:8], order)
+            entries = int.from_bytes(payload[directory : directory + 2], order)
+            return len(payload) <= directory + 2 + 12 * entries
         case _:
             return False

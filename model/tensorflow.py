@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from model.calibration import calibrated
 from model.card import Card, find_file
 from model.predictor import Prediction, check_images
 
@@ -47,7 +48,8 @@ class TensorFlowPredictor:
             size = next(size for size in self._sizes if size >= len(chosen))
             batch = np.zeros((size, *self.card.input_size, 3), np.uint8)
             batch[: len(chosen)] = chosen
-            scores = self._run(batch)[: len(chosen)]
+            raw = self._run(batch)[: len(chosen)]
+            scores = calibrated(raw, self.card.calibration, self.card.activation)
             predictions += [Prediction(tuple(row)) for row in scores.tolist()]
         return predictions
 

@@ -5,6 +5,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from scripts import submit
 from scripts.client import Filters
 from scripts.terminal import (
     CommandFailed,
+    ExitCode,
     connect,
     connection_options,
+    hosts,
     results_format,
     run,
     summary,
@@ -36,15 +39,26 @@ These talk to Redis, at $PIQUEUE_REDIS_URL, and not to the API.
 examples:
   piqueue keys add alice
   piqueue keys remove 5f0c1d2e3a4b"""
+# Loaded when they are called, for they need more than a client has installed.
+_WITH_OWN_OPTIONS = {
+    "collect": ("scripts.collect", "search Unsplash for photos to train on"),
+    "compare": ("scripts.compare", "show where two models differ on the same pictures"),
+    "doctor": ("scripts.doctor", "look a Piqueue over, and say what to change"),
+    "download": ("scripts.download", "download the pictures of a table of URLs"),
+    "evaluate": ("scripts.evaluate", "judge a model on labelled pictures"),
+    "label": ("scripts.label", "label the pictures of a folder in the browser"),
+    "labels": ("scripts.tables", "turn labelme's files into a table and back; split a table"),
+    "models": ("scripts.models", "list, add, promote and roll back models"),
+    "review": ("scripts.review", "label the pictures that a job was least sure of"),
+    "serve": ("scripts.serve", "run all of Piqueue on this machine"),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; gives the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if given[:1] == ["serve"]:  # has its own options
-        from scripts import serve  # needs what only a server has installed
-
-        return serve.main(given[1:])
+    if given and given[0] in _WITH_OWN_OPTIONS:
+        return _run_module(given[0], given[1:])
     options = _parser().parse_args(given)
     return run(options.program, lambda: int(options.command(options)))
 
@@ -122,13 +136,29 @@ def _parser() -> argparse.ArgumentParser:
     action.add_argument("owner", help="as `keys list` shows it")
     action.set_defaults(command=_remove_key)
 
-    commands.add_parser("serve", help="run all of Piqueue on this machine", add_help=False)
+    for name, (_, about) in _WITH_OWN_OPTIONS.items():
+        commands.add_parser(name, help=about, add_help=False)
     return parser
+
+
+def _run_module(name: str, arguments: Sequence[str]) -> int:
+    """Run a command that has a module, and options, of its own."""
+    try:
+        module = import_module(_WITH_OWN_OPTIONS[name][0])
+    except ModuleNotFoundError as error:
+        print(
+            f"piqueue {name} needs {error.name}, which is not installed: "
+            "pip install 'piqueue[local,train]'",
+            file=sys.stderr,
+        )
+        return ExitCode.NOTHING_SUCCEEDED
+    return int(module.main(arguments))
 
 
 def _status(options: argparse.Namespace) -> int:
     with connect(options) as client:
-        print(summary(client.job(options.job)))
+        job = client.job(options.job)
+    print("\n".join([summary(job), *hosts(job)]))
     return 0
 
 

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Literal, Self, TypedDict, TypeVar, Unpack
 from urllib.parse import urlsplit
 
 import httpx2
-from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic import BaseModel, RootModel, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from api.schemas import (
@@ -22,6 +22,8 @@ from api.schemas import (
     JobOptions,
     JobOut,
     JobsPage,
+    LimitsOut,
+    ModelCardOut,
     Problem,
     ResultOut,
     ResultsPage,
@@ -37,6 +39,12 @@ PAGE_ITEMS = 1000
 FIRST_CONTACT_S = 10.0
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
+_PASSING = (
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.BAD_GATEWAY,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    HTTPStatus.GATEWAY_TIMEOUT,
+)
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 _Answer = TypeVar("_Answer")
@@ -106,13 +114,17 @@ class ClientSettings(BaseSettings):
     api_key: SecretStr | None = None
 
 
+class _Models(RootModel[list[ModelCardOut]]):
+    """The answer of GET /models."""
+
+
 class Client:
     """The API at `url`, called with `api_key`; both come from the environment when left out.
 
     While the API is away or pushes back, a request is tried again for up to `patience_s`, or ten
-    seconds at an address that never answered; `on_retry` is told the error and the pause. Requests
-    are only repeated where that cannot submit twice. One answer takes `timeout_s` at most. All
-    methods raise PiqueueApiError, and may be called from many threads.
+    seconds at an address that never answered; `on_retry` is told the error and the pause. Nothing
+    is submitted twice by that. One answer takes `timeout_s` at most. All methods raise
+    PiqueueApiError, and may be called from many threads.
     """
 
     def __init__(
@@ -275,6 +287,14 @@ class Client:
         except httpx2.TransportError:
             return False
 
+    def models(self) -> list[ModelCardOut]:
+        """List the models that jobs may name."""
+        return self._request(_Models, "GET", "/models").root
+
+    def limits(self) -> LimitsOut:
+        """Read what one may send, and how much of one's quota is used."""
+        return self._request(LimitsOut, "GET", "/limits")
+
     def job(self, job_id: str, *, wait_s: float = 0) -> JobOut:
         """Read where a job stands: now, or once it is done or `wait_s` have passed."""
         params = {"wait": wait_s, "results": False}
@@ -342,8 +362,7 @@ class Client:
 
     def retry(self, job_id: str, only: Literal["failed", "retryable"] = "failed") -> JobOut:
         """Submit the failed items of a job again, or those where it may help; gives the new job."""
-        # A second copy of it would be a second job, so it is not repeated once it may have come.
-        return self._job(f"/jobs/{job_id}/retry", repeatable=False, json={"only": only})
+        return self._job(f"/jobs/{job_id}/retry", json={"only": only}, headers=_new_key())
 
     def delete(self, job_id: str) -> None:
         """Stop a job and erase it with its pictures and results."""
@@ -370,7 +389,6 @@ class Client:
         method: str,
         path: str,
         *,
-        repeatable: bool = True,
         body: Body | None = None,
         **request: Any,
     ) -> _Model:
@@ -384,7 +402,7 @@ class Client:
                 detail = f"what answers at {self.url} is not Piqueue, or not of this version"
                 raise PiqueueApiError("not_piqueue", detail, response.status_code) from None
 
-        return self._persist(once, repeatable=repeatable)
+        return self._persist(once)
 
     def _accept(self, response: httpx2.Response) -> httpx2.Response:
         self._reached = True
@@ -393,7 +411,7 @@ class Client:
             raise PiqueueApiError.of(response)
         return response
 
-    def _persist(self, once: Callable[[], _Answer], *, repeatable: bool = True) -> _Answer:
+    def _persist(self, once: Callable[[], _Answer]) -> _Answer:
         """Call `once` until it succeeds, fails for good, or patience is at an end."""
         pause_s, give_up_at = _FIRST_PAUSE_S, None
         while True:
@@ -402,13 +420,13 @@ class Client:
                 return once()
             except httpx2.TransportError as error:
                 failure = PiqueueApiError("unreachable", self._unreachable(error))
+                again = True
                 never_sent = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
-                again = repeatable or never_sent
                 if never_sent and not self._reached:
                     patience_s = min(patience_s, FIRST_CONTACT_S)
             except PiqueueApiError as error:
                 failure = error
-                again = _may_pass(error, repeatable)
+                again = _may_pass(error)
             wait_s = failure.retry_after_s
             if wait_s is None:
                 wait_s = pause_s * random.uniform(0.5, 1)  # noqa: S311
@@ -425,20 +443,14 @@ class Client:
         return f"no answer from {self.url} ({str(error) or type(error).__name__})"
 
 
-def _may_pass(error: PiqueueApiError, repeatable: bool) -> bool:
-    """Whether the same request may succeed later, and does no harm if it was taken before."""
-    match error.status:
-        case HTTPStatus.TOO_MANY_REQUESTS | HTTPStatus.SERVICE_UNAVAILABLE:
-            return True
-        case HTTPStatus.BAD_GATEWAY | HTTPStatus.GATEWAY_TIMEOUT:  # a proxy's
-            return repeatable
-        case _:
-            return error.code == "idempotency_in_flight"
+def _may_pass(error: PiqueueApiError) -> bool:
+    """Whether the same request may succeed later."""
+    return error.status in _PASSING or error.code == "idempotency_in_flight"
 
 
 def _fields(options: JobOptions | None) -> dict[str, Any]:
     """Options as the API takes them, without those that are not set."""
-    fields = (options or JobOptions()).model_dump(mode="json", exclude_defaults=True)
+    fields = (options or JobOptions()).given
     if "dry_run" in fields:
         raise ValueError("a dry run makes no job: call dry_run_csv or dry_run_ndjson")
     return fields

@@ -17,9 +17,9 @@ SETTINGS, README = ROOT / "docs" / "settings.md", ROOT / "README.md"
 BEGIN, END = "<!-- settings, written by scripts.docs -->\n", "<!-- end of settings -->\n"
 # What most people set first; the rest is in docs/settings.md.
 FIRST = (
-    *("redis_url", "threads", "engine", "default_model", "job_ttl_s", "max_items"),
+    *("redis_url", "threads", "engine", "default_model", "registry_url", "job_ttl_s", "max_items"),
     *("max_item_bytes", "max_pixels", "fetch_timeout_s", "fetch_allow_networks"),
-    *("blobs_url", "results_url", "allow_no_keys"),
+    *("storage_url", "allow_no_keys"),
 )
 TABLE = "| variable | default | what it sets |\n|---|---|---|\n"
 HEAD = """# Settings

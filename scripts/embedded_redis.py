@@ -19,6 +19,8 @@ _START_DEADLINE_S = 60.0  # loading a gigabyte takes some seconds
 _STOP_GRACE_S = 10.0
 # The path of a unix socket may hold 103 bytes on macOS and 107 on Linux.
 _LONGEST_TEMPORARY_FOLDER = 70
+# A file that may not grow is an error the server answers writes with; it is not to end by it.
+_AT_FILE_LIMIT_GO_ON = ("sh", "-c", 'trap "" XFSZ; exec "$@"', "redis")
 
 
 class EmbeddedRedis:
@@ -77,6 +79,10 @@ class EmbeddedRedis:
     def wait(self) -> int | None:
         """Block until the server ends; its exit code, negative for a signal."""
         return self._started_child.wait()
+
+    def halt(self) -> None:
+        """Shut the server down with all data on disk, to be started again at the same address."""
+        self._started_child.stop(_STOP_GRACE_S)
 
     def stop(self) -> None:
         """Shut the server down with all data on disk; without effect when it was not started.
@@ -142,7 +148,7 @@ class EmbeddedRedis:
             "maxmemory-policy": "noeviction",
         }
         words = (word for name, value in options.items() for word in (f"--{name}", value))
-        return [str(binary), *words]
+        return [*_AT_FILE_LIMIT_GO_ON, str(binary), *words]
 
     def _wait_for_answer(self, child: Child) -> None:
         deadline = time.monotonic() + _START_DEADLINE_S

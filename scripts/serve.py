@@ -11,6 +11,8 @@ from scripts.child import StartFailed
 from scripts.stack import ROOT, Stack
 
 SAMPLES = ROOT / "scripts" / "samples"
+# In a clone its data stay in it; an installed Piqueue has them in the home folder.
+DATA = (ROOT if (ROOT / "pyproject.toml").exists() else Path.home()) / ".piqueue" / "serve"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,9 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--workers", type=positive, default=1, help="worker processes (%(default)s)"
     )
-    parser.add_argument(
-        "--data", type=Path, default=ROOT / ".piqueue" / "serve", help="data and logs (%(default)s)"
-    )
+    parser.add_argument("--data", type=Path, default=DATA, help="data and logs (%(default)s)")
     chosen = parser.parse_args(arguments)
     stop_on_signals()
     try:
@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ) as stack:
             print(f"Piqueue listens on {stack.url}; documentation: {stack.url}/docs")
             print(f"Data and logs: {chosen.data}\n{how_to_submit(stack.url)}")
+            print(f"Make API keys:\n  PIQUEUE_REDIS_URL={stack.redis_url} piqueue keys add NAME")
             print("Ctrl-C stops it.", flush=True)
             wait_for_signal()
     except (StartFailed, OSError) as error:

@@ -1,4 +1,4 @@
-"""What a person can submit: tables, lists of URLs, folders and files, told apart by their names."""
+"""What a person can submit: tables, lists of URLs, folders, files and S3, told apart by name."""
 
 import codecs
 import importlib.util
@@ -14,8 +14,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO
+from pathlib import Path, PurePath
+from typing import BinaryIO, Self
 
 from scripts.client import Body
 
@@ -55,7 +55,30 @@ class Pictures:
     files: Mapping[str, Path]
 
 
-Source = Table | Lines | Pictures
+@dataclass(frozen=True)
+class S3Folder:
+    """Objects of `bucket` whose keys begin with `prefix`, which is empty or ends with a slash."""
+
+    bucket: str
+    prefix: str
+
+    @classmethod
+    def of(cls, url: str) -> Self:
+        """Read `s3://bucket/prefix`.
+
+        Raises:
+            SourceUnfit: it names no bucket.
+        """
+        bucket, _, prefix = url.removeprefix("s3://").partition("/")
+        if not bucket:
+            raise SourceUnfit(f"{url}: give s3://bucket or s3://bucket/prefix")
+        return cls(bucket, prefix if not prefix or prefix.endswith("/") else f"{prefix}/")
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{self.prefix}"
+
+
+Source = Table | Lines | Pictures | S3Folder
 Opened = Callable[[], AbstractContextManager[BinaryIO]]
 
 
@@ -68,21 +91,23 @@ def find_source(
         SourceUnfit: nothing that could be submitted.
     """
     for name in names:
-        if name.startswith("s3://"):
-            raise SourceUnfit(f"{name}: pictures in S3 are not supported yet")
-        if name != "-" and not Path(name).exists():
+        if name != "-" and not name.startswith("s3://") and not Path(name).exists():
             raise SourceUnfit(f"{name}: not found")
     kinds = [_kind(name) for name in names]
     if set(kinds) <= {"folder", "picture"}:
         return Pictures(_pictures([Path(name) for name in names]))
     if len(names) > 1:
-        raise SourceUnfit("give one table or list at a time, or any number of pictures and folders")
+        raise SourceUnfit(
+            "give one table, list or S3 folder at a time, or any number of pictures and folders"
+        )
     try:
         codec = codecs.lookup(encoding).name
     except LookupError:
         raise SourceUnfit(f"--encoding {encoding}: there is no such encoding") from None
     path = Path(names[0])
     match kinds[0]:
+        case "s3":
+            return S3Folder.of(names[0])
         case "stdin":
             return Lines(_url_items(_spooled(sys.stdin.buffer), "standard input", codec))
         case "urls":
@@ -94,7 +119,7 @@ def find_source(
         case "csv":
             return Table(_plain_csv(path, codec, separator))
     raise SourceUnfit(
-        f"{path}: submit a .csv, .tsv, .ndjson, .jsonl or .txt file, pictures or folders"
+        f"{path}: submit a .csv, .tsv, .ndjson, .jsonl or .txt file, pictures, folders or s3://"
     )
 
 
@@ -103,10 +128,14 @@ def find_pictures(folder: Path) -> list[Path]:
     return [
         path
         for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in PICTURE_SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
+        if is_picture(path.relative_to(folder)) and path.is_file()
     ]
+
+
+def is_picture(path: PurePath) -> bool:
+    """Whether a path below a folder is that of a picture, by its suffix, and not hidden."""
+    hidden = any(part.startswith(".") for part in path.parts)
+    return path.suffix.lower() in PICTURE_SUFFIXES and not hidden
 
 
 def named(pictures: Iterable[Path]) -> dict[str, Path]:
@@ -140,6 +169,8 @@ def _kind(name: str) -> str:
     suffix = path.suffix.lower()
     if name == "-":
         return "stdin"
+    if name.startswith("s3://"):
+        return "s3"
     if path.is_dir():
         return "folder"
     if suffix in PICTURE_SUFFIXES:

@@ -3,7 +3,8 @@
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -15,7 +16,7 @@ from scripts.keeper import Keeper
 ROOT = Path(__file__).resolve().parents[1]
 _READY_DEADLINE_S = 60.0
 _ENDS_BEFORE_READY_COUNT = 2
-_API_GRACE_S = 5.0
+_API_GRACE_S = 12.0  # longer than it gives requests under way
 
 
 class _Program(NamedTuple):
@@ -123,6 +124,19 @@ class Stack:
             if self._redis_keeper:
                 self._redis_keeper.join()
             self._redis_keeper, self._api, self._workers = None, None, []
+
+    @contextmanager
+    def redis_stopped(self) -> Iterator[None]:
+        """Shut Redis down, with its data on disk, while the block runs."""
+        assert self._redis_keeper, "the stack does not run"
+        self._redis_keeper.release()
+        self._redis.halt()
+        self._redis_keeper.join()
+        try:
+            yield
+        finally:
+            self._redis.restart()
+            self._redis_keeper = Keeper("redis", self._redis.wait, self._redis.restart)
 
     def __enter__(self) -> Self:
         self.start()

@@ -3,15 +3,17 @@
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from api.schemas import JobOptions, JobOut
-from scripts.client import Client, PiqueueApiError
+from scripts.client import Body, Client, PiqueueApiError
+from scripts.listing import list_pictures
 from scripts.progress import Progress, tell
-from scripts.sources import Lines, Pictures, Source, Table, find_source
+from scripts.sources import Lines, Pictures, S3Folder, Source, SourceUnfit, Table, find_source
 from scripts.terminal import (
     CommandFailed,
     ExitCode,
@@ -35,6 +37,7 @@ examples:
   piqueue submit export.csv.gz --encoding latin-1 --sep ';' --url-column image --id-column sku
   piqueue submit holiday/ -o results.parquet           every picture in a folder and below it
   piqueue submit a.jpg b.jpg                           some files
+  piqueue submit s3://bucket/holiday -o results.csv    every picture below that prefix
   piqueue submit - < urls.txt                          one URL a line; also: submit urls.txt
   piqueue submit items.ndjson --no-wait                one {"url": …, "id": …} a line
   piqueue submit --resume job_01J… -o results.csv      go on after Ctrl-C
@@ -53,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         metavar="SOURCE",
         help="a .csv, .tsv, .ndjson, .jsonl or .txt file, - for URLs on standard input, "
-        "or any number of pictures and folders",
+        "s3://bucket/prefix, or any number of pictures and folders",
     )
     parser.add_argument(
         "-o",
@@ -182,6 +185,9 @@ class _Submission:
                 return self._client.submit_csv(rows, options, **_columns(self._options))
             case Lines(items):
                 return self._client.submit_ndjson(items, options)
+            case S3Folder() as folder:
+                with _listed(self._client, folder) as items:
+                    return self._client.submit_ndjson(items, options)
             case _:
                 return self._client.open_draft(options)
 
@@ -230,8 +236,11 @@ def _dry_run(client: Client, options: argparse.Namespace, source: Source | None)
             tried = client.dry_run_csv(rows, _job_options(options), **_columns(options))
         case Lines(items):
             tried = client.dry_run_ndjson(items, _job_options(options))
+        case S3Folder() as folder:
+            with _listed(client, folder) as items:
+                tried = client.dry_run_ndjson(items, _job_options(options))
         case _:
-            raise CommandFailed("a dry run tries the URLs of a table or a list")
+            raise CommandFailed("a dry run tries the URLs of a table, a list or an S3 folder")
     print(f"{tried.items} pictures for {tried.model.name}@{tried.model.version}")
     if tried.eta_s is not None:
         print(f"would take about {tried.eta_s} s")
@@ -243,6 +252,24 @@ def _dry_run(client: Client, options: argparse.Namespace, source: Source | None)
     if not failed_count:
         return ExitCode.ALL_SUCCEEDED
     return ExitCode.SOME_FAILED if failed_count < tried.sampled else ExitCode.NOTHING_SUCCEEDED
+
+
+@contextmanager
+def _listed(client: Client, folder: S3Folder) -> Iterator[Body]:
+    """List the pictures of a folder in S3, once it is sure that the service takes them from there.
+
+    Raises:
+        SourceUnfit: it does not, or there are none.
+    """
+    if folder.bucket not in client.limits().s3_fetch_buckets:
+        raise SourceUnfit(
+            f"{folder}: this Piqueue takes no pictures from the bucket {folder.bucket}: "
+            "whoever runs it can add it to PIQUEUE_S3_FETCH_BUCKETS"
+        )
+    with list_pictures(folder) as listed:
+        others = f", and {listed.other_count} other objects left out" if listed.other_count else ""
+        tell(f"{folder}: {listed.picture_count} pictures{others}")
+        yield listed.items
 
 
 def _columns(options: argparse.Namespace) -> dict[str, str]:

@@ -105,6 +105,20 @@ def summary(job: JobOut) -> str:
     return f"{job.id} {job.status}: {'; '.join(parts)}"
 
 
+def hosts(job: JobOut) -> list[str]:
+    """Lines about the hosts of a job's URLs, as a table; none where it has no URLs."""
+    if not job.hosts:
+        return []
+    rows: list[tuple[str, ...]] = [("host", "fetched", "timeouts", "other", "p95 ms", "answered")]
+    for host in job.hosts:
+        statuses = ", ".join(f"{status}: {count}" for status, count in host.http_status.items())
+        counts = (host.ok, host.timeouts, host.other, "" if host.p95_ms is None else host.p95_ms)
+        rows.append((host.host or "all others", *map(str, counts), statuses))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    cells = [(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return ["  ".join(("", *row)).rstrip() for row in cells]
+
+
 def results_format(output: Path | None, named: ResultsFormat | None = None) -> ResultsFormat:
     """The format that is named, or that the suffix of `output` means, or CSV.
 

@@ -33,8 +33,15 @@ def main(arguments: list[str] | None = None) -> int:
             **preset_overrides(preset),
             base_weights=options.base_weights,
             model_path=options.model_path,
+            runs_path=options.runs_path,
             seed=options.seed,
         )
+        if options.check_only:
+            from model.training.dataset import read_data
+
+            annotations, _, warnings = read_data(options.csv_path, data)
+            print("\n".join([*warnings, f"{len(annotations.names)} pictures can be trained on"]))
+            return 0
         from model.training.run import train
 
         card = train(options.csv_path, data, training)
@@ -54,11 +61,17 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--csv_path", type=Path, required=True, help="name,<label>,… of 0 and 1")
     parser.add_argument("--data_config_path", type=Path, required=True)
     parser.add_argument("--training_config_path", type=Path, required=True)
-    parser.add_argument("--preset", choices=["laptop"], help="settings that end in minutes")
+    parser.add_argument(
+        "--preset",
+        choices=["smoke", "laptop", "full"],
+        help="how long it takes: a minute for a trial, minutes for a good model, or the best",
+    )
+    parser.add_argument("--check_only", action="store_true", help="look at the data, then stop")
     overrides = parser.add_argument_group("instead of what the files say")
     overrides.add_argument("--images_base_path", type=Path)
     overrides.add_argument("--base_weights", help="imagenet, none or a .weights.h5 file")
     overrides.add_argument("--model_path", type=Path, help="artifact folder, <name>/<version>")
+    overrides.add_argument("--runs_path", type=Path, help="folder of logs (runs)")
     overrides.add_argument("--seed", type=int)
     return parser.parse_args(arguments)
 

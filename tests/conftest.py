@@ -8,6 +8,7 @@ from redis import Redis
 
 from scripts.embedded_redis import EmbeddedRedis
 from scripts.stack import Stack
+from tests.browser import browser  # noqa: F401 - a fixture
 from tests.s3 import s3_server  # noqa: F401 - a fixture
 
 STACK_ENV = {

@@ -8,7 +8,9 @@ from worker.archive import open_archivist
 from worker.jobs.errors import PiqueueError
 from worker.jobs.logs import configure_logs
 from worker.jobs.settings import load_settings
+from worker.jobs.traces import start_traces, stop_traces
 from worker.metrics import serve_metrics
+from worker.modelkeeper import ModelKeeper
 from worker.pulse import Pulse
 from worker.runtime import build_runtime
 from worker.tasks import make_worker_app
@@ -22,6 +24,7 @@ def main() -> int:
     try:
         settings = load_settings()
         configure_logs(as_json=settings.log_json)
+        start_traces("piqueue-worker")
         runtime = build_runtime(settings)
         archivist = open_archivist(settings)
         scrapes = serve_metrics(runtime.metrics, settings)
@@ -32,7 +35,7 @@ def main() -> int:
     celery = make_worker_app(runtime)
     worker = celery.Worker(
         pool="threads",
-        concurrency=runtime.slots,
+        concurrency=runtime.most_chunks,
         without_gossip=True,
         without_mingle=True,
         without_heartbeat=True,
@@ -40,8 +43,17 @@ def main() -> int:
         quiet=True,
     )
     pulse = Pulse(runtime)
-    worker.hub.call_repeatedly(LOOP_TICK_S, pulse.loop_tick)
+
+    def tick() -> None:
+        pulse.loop_tick()
+        # What Celery's consumer goes by, with worker_disable_prefetch.
+        worker.max_concurrency = runtime.room
+
+    worker.max_concurrency = runtime.slots
+    worker.hub.call_repeatedly(LOOP_TICK_S, tick)
     webhooks = WebhookSender(settings, runtime.metrics)
+    keeper = ModelKeeper(runtime)
+    keeper.start()
     pulse.start()
     webhooks.start()
     if archivist:
@@ -50,11 +62,13 @@ def main() -> int:
     webhooks.stop()
     if archivist:
         archivist.stop()
+    keeper.stop()
     pulse.stop()
     runtime.close()
     if scrapes:
         scrapes.shutdown()
         scrapes.server_close()
+    stop_traces()
     return int(worker.exitcode or 0)
 
 

@@ -34,14 +34,8 @@ class Archivist:
         self._store = JobStore(redis)
         self._manifests = DueList(redis, MANIFESTS)
         self._shelf = Shelf(redis)
-        self._parts = None
-        self._folders = []
-        if settings.results_url is not None:
-            folder = Folder.open(settings, settings.results_url)
-            self._parts = ResultParts(folder, redis)
-            self._folders.append(folder)
-        if settings.blobs_url != IN_REDIS:
-            self._folders.append(Folder.open(settings, settings.blobs_url))
+        self._folder = Folder.open(settings, settings.storage_url)
+        self._parts = ResultParts(self._folder, redis)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="archive", daemon=True)
 
@@ -56,8 +50,7 @@ class Archivist:
 
     def work_off(self) -> None:
         """Do what is due now."""
-        if self._parts is not None:
-            self._each(self._manifests, self._write_manifest)
+        self._each(self._manifests, self._write_manifest)
         self._each(self._shelf, self._erase)
 
     def _run(self) -> None:
@@ -82,7 +75,6 @@ class Archivist:
             jobs.remove(job_id)
 
     def _write_manifest(self, job_id: str) -> None:
-        assert self._parts is not None
         job, model = self._store.job(job_id), self._store.model(job_id)
 
         def go_on() -> None:
@@ -93,13 +85,12 @@ class Archivist:
         log.info("manifest_written", job_id=job_id)
 
     def _erase(self, job_id: str) -> None:
-        for folder in self._folders:
-            folder.delete_under(f"{job_id}/")
+        self._folder.delete_under(f"{job_id}/")
         log.info("objects_erased", job_id=job_id)
 
 
 def open_archivist(settings: Settings) -> Archivist | None:
     """Give the archivist of a worker process, None where nothing is kept on S3."""
-    if settings.results_url is None and settings.blobs_url == IN_REDIS:
+    if settings.storage_url == IN_REDIS:
         return None
     return Archivist(settings, connect(settings.redis_url))

@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from model.images import DecodedImage, ImageRejected, decode
+from model.images import MEMORY, DecodedImage, ImageRejected, decode
+from model.memory import MemoryBudget
 from model.predictor import Predictor
 from worker.jobs.record import (
+    SCORE_DECIMALS,
     ImageFacts,
     ItemResult,
     Rejection,
@@ -18,9 +20,7 @@ from worker.jobs.record import (
     Stage,
     Timings,
 )
-
-# Scores are kept to this many decimals; engines differ from each other in the fourth.
-SCORE_DECIMALS = 5
+from worker.jobs.traces import span
 
 log = structlog.get_logger()
 
@@ -36,10 +36,11 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of one batch and one picture."""
+    """Bounds of one batch and one picture, and the memory that all threads decode in."""
 
     batch_size: int
     max_pixels: int
+    memory: MemoryBudget = MEMORY
 
 
 def classify(
@@ -94,7 +95,10 @@ def _decode(
         return replace(before, timings=timings), None
     started = time.monotonic()
     try:
-        image = decode(arrival.payload, predictor.card.input_size, limits.max_pixels)
+        with span("decode"):
+            image = decode(
+                arrival.payload, predictor.card.input_size, limits.max_pixels, limits.memory
+            )
     except ImageRejected as error:
         code = RejectionCode(error.code)
         rejection = Rejection(code, Stage.DECODE, False, error.detail)

@@ -1,8 +1,6 @@
-"""One URL to its bytes: limits, redirects, retries, and the guard on every address dialled."""
+"""What a download may be and may come to, and a session that guards every address it dials."""
 
-import asyncio
 import os
-import random
 import re
 import socket
 import time
@@ -22,10 +20,13 @@ HEADERS = {
     # Pictures are compressed already. What comes compressed all the same is unpacked.
     "Accept-Encoding": "identity",
 }
-REDIRECTS = frozenset({301, 302, 303, 307, 308})
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 RETRIES = 2
 BACKOFF_S = 0.2  # before the first retry, doubled for each further one
+# An address is vetted whenever it is dialled, so a name may be remembered.
+DNS_TTL_S = 60
+# What one connection holds besides a payload.
+READ_BYTES = 2**16
 # Sent as it stands: a signature may cover the very spelling of a URL.
 ALREADY_QUOTED = re.compile(r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+")
 
@@ -46,17 +47,21 @@ class FetchCode(StrEnum):
 class FetchLimits:
     """Bounds on downloads.
 
-    `timeout_s` is the deadline of one URL with its redirects, retries and the waits between them.
-    `max_bytes` bounds a payload, after decompression. A process holds at most `concurrency`
-    payloads, arriving or not yet taken, and asks one host for `per_host` at a time; below
-    `concurrency`, a host that hangs leaves room for the others. Addresses in `allow_networks` may
-    be dialled though they are not public.
+    `timeout_s` is the deadline of one URL with its redirects, retries and the pauses its host asks
+    for; who waits for a place at a host gives up once that was silent as long, or after
+    `patience_s`. `max_bytes` bounds a payload, after decompression. A process downloads at most
+    `concurrency` payloads at once and asks one host for `per_host`; below `concurrency`, a host
+    that hangs leaves room for the others. Payloads arriving or not yet taken hold at most
+    `budget_bytes` together, and one of them whatever it needs beyond. Addresses in
+    `allow_networks` may be dialled though they are not public.
     """
 
     timeout_s: float
     max_bytes: int
     concurrency: int
     per_host: int
+    budget_bytes: int = 200_000_000
+    patience_s: float = 300
     max_redirects: int = 3
     allow_networks: tuple[Network, ...] = ()
 
@@ -71,27 +76,38 @@ class Fetched:
 
 @dataclass(frozen=True)
 class FetchFailed:
-    """Why there is no payload: a code for programs, a sentence for people, never the URL."""
+    """Why there is no payload: a code for programs, a sentence for people, never the URL.
+
+    `http_status` is what the host answered, where that is the reason.
+    """
 
     code: FetchCode
     retryable: bool
     detail: str
     elapsed_ms: int = 0
+    http_status: int | None = None
 
 
 class UrlRefused(Exception):
     """A URL that is not fetched at all; the text says why."""
 
 
-class _Failure(Exception):
+class DownloadFailure(Exception):
+    """Raised where a download fails; becomes a FetchFailed."""
+
     def __init__(
-        self, code: FetchCode, detail: str, *, retryable: bool = False, retry_after_s: float = 0
+        self,
+        code: FetchCode,
+        detail: str,
+        *,
+        retryable: bool = False,
+        http_status: int | None = None,
     ) -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
         self.retryable = retryable
-        self.retry_after_s = retry_after_s
+        self.http_status = http_status
 
 
 class _AddressBlocked(OSError):
@@ -141,119 +157,59 @@ def open_session(
             limit=0,
             limit_per_host=limits.per_host,
             resolver=resolver,
+            ttl_dns_cache=DNS_TTL_S,
             socket_factory=guarded_socket,
         ),
         headers=HEADERS,
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=None),
         trust_env=False,
+        read_bufsize=READ_BYTES,
     )
 
 
-async def download(
-    session: aiohttp.ClientSession, url: URL, limits: FetchLimits
-) -> Fetched | FetchFailed:
-    """Fetch a URL that `parse_url` gave, within `limits`."""
-    started = time.monotonic()
-    try:
-        async with asyncio.timeout(limits.timeout_s):
-            payload = await _get_with_retries(session, url, limits, started + limits.timeout_s)
-    except TimeoutError:
-        failure = _Failure(
-            FetchCode.TIMEOUT, f"no complete answer in {limits.timeout_s:g} s", retryable=True
-        )
-    except _Failure as error:
-        failure = error
-    else:
-        return Fetched(payload, _ms_since(started))
-    return FetchFailed(failure.code, failure.retryable, failure.detail, _ms_since(started))
+def redirected(url: URL, location: str) -> URL:
+    """Read where a redirect leads.
 
-
-async def _get_with_retries(
-    session: aiohttp.ClientSession, url: URL, limits: FetchLimits, deadline: float
-) -> bytes:
-    retry = 0
-    while True:
-        try:
-            return await _get(session, url, limits)
-        except _Failure as failure:
-            jitter = random.uniform(0.5, 1)  # noqa: S311 - spreads the load, hides nothing
-            pause_s = failure.retry_after_s + jitter * BACKOFF_S * 2**retry
-            if not failure.retryable or retry == RETRIES or time.monotonic() + pause_s >= deadline:
-                raise
-        await asyncio.sleep(pause_s)
-        retry += 1
-
-
-async def _get(session: aiohttp.ClientSession, url: URL, limits: FetchLimits) -> bytes:
-    """Follow redirects by hand, so that each URL passes `parse_url`."""
-    try:
-        for _ in range(limits.max_redirects + 1):
-            async with session.get(url, allow_redirects=False) as response:
-                location = response.headers.get("Location")
-                if response.status not in REDIRECTS or location is None:
-                    return await _read(response, limits.max_bytes)
-            url = _redirected(url, location)
-    except (aiohttp.ClientError, UnicodeError) as error:
-        raise explained(error) from error
-    raise _Failure(FetchCode.REDIRECTS, f"redirected more than {limits.max_redirects} times")
-
-
-def _redirected(url: URL, location: str) -> URL:
+    Raises:
+        DownloadFailure: to nothing that may be fetched.
+    """
     try:
         quoted = ALREADY_QUOTED.fullmatch(location) is not None
         return parse_url(str(url.join(URL(location, encoded=quoted))))
     except (ValueError, UrlRefused) as error:
         reason = str(error) if isinstance(error, UrlRefused) else "is not a URL"
-        raise _Failure(FetchCode.REDIRECTS, f"redirected to what {reason}") from error
+        raise DownloadFailure(FetchCode.REDIRECTS, f"redirected to what {reason}") from error
 
 
-async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
-    if not 200 <= response.status < 300:
-        raise _Failure(
-            FetchCode.HTTP_STATUS,
-            f"answered {response.status}",
-            retryable=response.status in TRANSIENT,
-            retry_after_s=_retry_after_s(response.headers.get("Retry-After", "")),
-        )
-    size = response.content_length or 0
-    parts: list[bytes] = []
-    if size <= max_bytes:
-        size = 0
-        while size <= max_bytes and (part := await response.content.readany()):
-            size += len(part)
-            parts.append(part)
-    if size > max_bytes:
-        raise _Failure(FetchCode.TOO_LARGE, f"larger than {max_bytes:,} bytes")
-    return b"".join(parts)
-
-
-def explained(error: aiohttp.ClientError | UnicodeError) -> _Failure:
+def explained(error: aiohttp.ClientError | UnicodeError) -> DownloadFailure:
     """Say what a request failed for, as a code and a sentence without the URL."""
     match error:
         case aiohttp.ClientConnectorDNSError():
             again = error.os_error.errno == socket.EAI_AGAIN
-            return _Failure(FetchCode.DNS, "the host name does not resolve", retryable=again)
+            return DownloadFailure(FetchCode.DNS, "the host name does not resolve", retryable=again)
         case UnicodeError():
-            return _Failure(FetchCode.DNS, "the host name is not valid")
+            return DownloadFailure(FetchCode.DNS, "the host name is not valid")
         case aiohttp.ClientConnectorError(os_error=_AddressBlocked() as blocked):
-            return _Failure(FetchCode.BLOCKED_ADDRESS, str(blocked))
+            return DownloadFailure(FetchCode.BLOCKED_ADDRESS, str(blocked))
         case aiohttp.ClientConnectorCertificateError():
-            return _Failure(FetchCode.CONNECTION, "its certificate is not valid")
+            return DownloadFailure(FetchCode.CONNECTION, "its certificate is not valid")
         case aiohttp.ClientSSLError():
-            return _Failure(FetchCode.CONNECTION, "no TLS connection was possible")
+            return DownloadFailure(FetchCode.CONNECTION, "no TLS connection was possible")
         case aiohttp.ClientConnectorError():
             reason = os.strerror(error.errno).lower() if error.errno else "no address answered"
-            return _Failure(FetchCode.CONNECTION, f"could not connect: {reason}", retryable=True)
+            return DownloadFailure(
+                FetchCode.CONNECTION, f"could not connect: {reason}", retryable=True
+            )
         case aiohttp.ClientResponseError():
-            return _Failure(FetchCode.CONNECTION, "did not answer in valid HTTP")
+            return DownloadFailure(FetchCode.CONNECTION, "did not answer in valid HTTP")
         case _:
-            return _Failure(
+            return DownloadFailure(
                 FetchCode.CONNECTION, "the connection broke before the end", retryable=True
             )
 
 
-def _retry_after_s(header: str) -> float:
+def retry_after_s(header: str) -> float:
     """Seconds to wait, from a number of seconds or an HTTP date; 0 when it says neither."""
     if header.isdecimal():
         return float(header)
@@ -261,7 +217,3 @@ def _retry_after_s(header: str) -> float:
         return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
     except ValueError:
         return 0.0
-
-
-def _ms_since(started: float) -> int:
-    return round((time.monotonic() - started) * 1000)

@@ -6,22 +6,20 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from weakref import WeakValueDictionary
 
-import aiohttp
 from aiohttp.abc import AbstractResolver
-from yarl import URL
 
+from worker.attempts import Downloads
 from worker.download import (
     FetchCode,
     Fetched,
     FetchFailed,
     FetchLimits,
     UrlRefused,
-    download,
     open_session,
     parse_url,
 )
+from worker.jobs.traces import span
 
 __all__ = ["FetchCode", "FetchFailed", "FetchLimits", "Fetched", "Fetcher"]
 
@@ -36,8 +34,6 @@ class Fetcher:
     def __init__(self, limits: FetchLimits, resolver: AbstractResolver | None = None) -> None:
         """Start the thread; `resolver` stands in for the system's."""
         self._limits = limits
-        self._slots = asyncio.Semaphore(limits.concurrency)
-        self._hosts: WeakValueDictionary[object, asyncio.Semaphore] = WeakValueDictionary()
         self._closing = threading.Lock()
         self._closed = False
         self._loop = asyncio.new_event_loop()
@@ -45,7 +41,7 @@ class Fetcher:
         self._loop.set_default_executor(ThreadPoolExecutor(2 * limits.concurrency, "lookup"))
         self._thread = threading.Thread(target=self._loop.run_forever, name="fetcher", daemon=True)
         self._thread.start()
-        self._session = asyncio.run_coroutine_threadsafe(self._open(resolver), self._loop).result()
+        asyncio.run_coroutine_threadsafe(self._open(resolver), self._loop).result()
 
     def fetch_all(self, urls: Sequence[str]) -> Generator[tuple[int, Outcome], None, None]:
         """Yield (position in `urls`, outcome) as the outcomes arrive, exactly one a URL.
@@ -85,8 +81,9 @@ class Fetcher:
         self._thread.join()
         self._loop.close()
 
-    async def _open(self, resolver: AbstractResolver | None) -> aiohttp.ClientSession:
-        return open_session(self._limits, resolver)
+    async def _open(self, resolver: AbstractResolver | None) -> None:
+        self._session = open_session(self._limits, resolver)
+        self._downloads = Downloads(self._session, self._limits)
 
     async def _end(self) -> None:
         # Before the session closes, or its closing would look like the fault of the hosts.
@@ -112,16 +109,9 @@ class Fetcher:
             failure = FetchFailed(FetchCode.BLOCKED_ADDRESS, False, str(error))
             deliver((position, failure, taken.set))
             return
-        with ExitStack() as slot:
-            # The host comes first: those who wait for a slow one hold no slot meanwhile.
-            async with self._host(url):
-                await self._slots.acquire()
-                slot.callback(self._slots.release)
-                outcome = await download(self._session, url, self._limits)
+        with ExitStack() as kept:
+            with span("fetch") as shown:
+                outcome = await self._downloads.fetch(url, kept)
+                shown["outcome"] = outcome.code if isinstance(outcome, FetchFailed) else "fetched"
             deliver((position, outcome, taken.set))
             await taken.wait()
-
-    def _host(self, url: URL) -> asyncio.Semaphore:
-        """Give what bounds the downloads from the host of `url`, forgotten once nobody holds it."""
-        key = (url.raw_host or "").lower(), url.port
-        return self._hosts.setdefault(key, asyncio.Semaphore(self._limits.per_host))

@@ -16,6 +16,7 @@ from worker.jobs.outbox import HookState
 from worker.jobs.record import ItemResult, ModelRef, Stage
 from worker.jobs.settings import Settings
 from worker.jobs.store import Claim
+from worker.jobs.traces import span
 
 SUCCEEDED = "succeeded"
 MS = 1000
@@ -109,9 +110,9 @@ class TimedPredictor:
     """A predictor whose batches are counted and timed."""
 
     def __init__(self, predictor: Predictor, model: ModelRef, metrics: WorkerMetrics) -> None:
-        self._predictor = predictor
-        self._inference_s = metrics.inference_s.labels(model_name(model))
-        self._batch_items = metrics.batch_items.labels(model_name(model))
+        self._predictor, self._model = predictor, model_name(model)
+        self._inference_s = metrics.inference_s.labels(self._model)
+        self._batch_items = metrics.batch_items.labels(self._model)
 
     @property
     def card(self) -> Card:
@@ -125,7 +126,7 @@ class TimedPredictor:
     def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
         """Score a batch; one that fails is timed too."""
         self._batch_items.observe(len(images))
-        with self._inference_s.time():
+        with span("inference", model=self._model, items=len(images)), self._inference_s.time():
             return self._predictor.predict(images)
 
 

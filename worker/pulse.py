@@ -6,7 +6,7 @@ import time
 
 import structlog
 
-from worker.jobs.errors import LedgerUnavailable
+from worker.jobs.errors import LedgerFull, LedgerUnavailable
 from worker.runtime import Runtime
 from worker.sweep import sweep
 
@@ -37,8 +37,14 @@ class Pulse:
         ]
 
     def start(self) -> None:
-        """Beat once, so that the worker is known at once, then in a thread."""
-        self._runtime.store.heartbeat(self._runtime.worker_id, self._runtime.slots)
+        """Beat once, so that the worker is known at once, then in a thread.
+
+        Where Redis takes no writes the next beats will tell of it.
+        """
+        try:
+            self._runtime.store.heartbeat(self._runtime.worker_id, self._runtime.slots)
+        except LedgerFull as error:
+            log.warning("beat_missed", reason=str(error))
         for thread in self._threads:
             thread.start()
 
@@ -47,7 +53,10 @@ class Pulse:
         self._stopping.set()
         for thread in self._threads:
             thread.join(timeout=BEAT_S)
-        self._runtime.store.forget_worker(self._runtime.worker_id)
+        try:
+            self._runtime.store.forget_worker(self._runtime.worker_id)
+        except LedgerUnavailable as error:
+            log.warning("sign_off_missed", reason=str(error))
 
     def loop_tick(self) -> None:
         """Hear that Celery's event loop is alive."""
@@ -64,9 +73,9 @@ class Pulse:
 
     def _beat(self) -> None:
         runtime = self._runtime
-        runtime.store.heartbeat(runtime.worker_id, runtime.slots)
         for held in list(runtime.held.values()):
-            runtime.store.renew(held.claim, runtime.settings.lease_s)
+            runtime.store.renew(held.claim, runtime.lease_s(held.claim))
+        runtime.store.heartbeat(runtime.worker_id, runtime.slots)
         if runtime.store.elect_sweeper(runtime.worker_id, SWEEP_EVERY_S):
             sweep(runtime.store, runtime.bell)
 

@@ -7,6 +7,9 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
+from dataclasses import replace
+from functools import partial
 from typing import Any, Self
 
 from botocore.exceptions import (
@@ -19,8 +22,10 @@ from botocore.exceptions import (
 
 from worker.download import BACKOFF_S, RETRIES, TRANSIENT, FetchCode, Fetched, FetchFailed
 from worker.fetch import Outcome
+from worker.jobs.errors import StorageUnavailable
 from worker.jobs.s3 import connect_s3, status_of
 from worker.jobs.settings import Settings
+from worker.jobs.traces import span
 
 # Downloads one process runs, and payloads it holds that are not yet taken.
 CONCURRENCY = 16
@@ -54,7 +59,8 @@ class S3Fetcher:
     def fetching(self, urls: Sequence[str]) -> Iterator[Iterator[tuple[int, Outcome]]]:
         """Begin to fetch; gives (position in `urls`, outcome) as they arrive, exactly one a URL.
 
-        Taking an outcome makes room for the next download; leaving the block gives up the rest.
+        Taking an outcome makes room for the next download, and raises StorageUnavailable where S3
+        is out of order; leaving the block gives up the rest.
         """
         arrived: queue.SimpleQueue[tuple[int, Outcome] | BaseException] = queue.SimpleQueue()
         over = threading.Event()
@@ -63,7 +69,10 @@ class S3Fetcher:
         def work(position: int, url: str) -> None:
             if over.is_set():
                 return
-            arrived.put((position, self.fetch(url, over)))
+            with span("fetch") as shown:
+                outcome = self.fetch(url, over)
+                shown["outcome"] = outcome.code if isinstance(outcome, FetchFailed) else "fetched"
+            arrived.put((position, outcome))
             # This thread is the payload's place: it is free once the payload was taken.
             room.acquire()
 
@@ -80,7 +89,9 @@ class S3Fetcher:
                 arrived.put(error)
 
         for position, url in enumerate(urls):
-            self._pool.submit(work, position, url).add_done_callback(ended)
+            # A thread of its pool has the caller's trace so.
+            work_there = partial(copy_context().run, work, position, url)
+            self._pool.submit(work_there).add_done_callback(ended)
         try:
             yield taken()
         finally:
@@ -92,7 +103,11 @@ class S3Fetcher:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def fetch(self, url: str, over: threading.Event) -> Outcome:
-        """Fetch `s3://bucket/key`, trying again what may go better, until `over` is set."""
+        """Fetch `s3://bucket/key`, trying again what may go better, until `over` is set.
+
+        Raises:
+            StorageUnavailable: S3 itself is out of order, which is no fault of the item.
+        """
         started = time.monotonic()
         deadline = started + self._timeout_s
         bucket, _, key = url.removeprefix("s3://").partition("/")
@@ -112,7 +127,9 @@ class S3Fetcher:
         elapsed_ms = round((time.monotonic() - started) * 1000)
         if isinstance(outcome, bytes):
             return Fetched(outcome, elapsed_ms)
-        return FetchFailed(outcome.code, outcome.retryable, outcome.detail, elapsed_ms)
+        if outcome.retryable and not over.is_set() and self._away(bucket):
+            raise StorageUnavailable(f"S3 is away: {outcome.detail}")
+        return replace(outcome, elapsed_ms=elapsed_ms)
 
     def _get(self, bucket: str, key: str, deadline: float) -> bytes | FetchFailed:
         try:
@@ -124,7 +141,10 @@ class S3Fetcher:
         except ClientError as error:
             status, code = status_of(error)
             return FetchFailed(
-                FetchCode.HTTP_STATUS, status in TRANSIENT, f"answered {status} ({code})"
+                FetchCode.HTTP_STATUS,
+                status in TRANSIENT,
+                f"answered {status} ({code})",
+                http_status=status,
             )
         except (ConnectTimeoutError, ReadTimeoutError):
             return self._timed_out()
@@ -134,6 +154,18 @@ class S3Fetcher:
         except BotoCoreError as error:
             detail = f"S3 does not answer ({type(error).__name__})"
             return FetchFailed(FetchCode.CONNECTION, True, detail)
+
+    def _away(self, bucket: str) -> bool:
+        """Whether S3 does not answer for the bucket either."""
+        try:
+            self._client.head_bucket(Bucket=bucket)
+        except ClientError as error:
+            return status_of(error)[0] in TRANSIENT
+        except NoCredentialsError:
+            return False
+        except BotoCoreError:
+            return True
+        return False
 
     def _read(self, body: Any, deadline: float) -> bytes | FetchFailed:
         payload = bytearray()

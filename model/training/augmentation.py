@@ -54,10 +54,14 @@ def augment(images: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
         for probability, group in ((0.1, AUGMENTERS), (0.3, RESAMPLERS), (0.4, EXTRAS))
         for make in group.values()
     ]
-    sequence = iaa.Sequential(steps, random_order=True)
-    sequence.seed_(seed)  # reaches every step, as the constructor's seed does not,
+    return apply(iaa.Sequential(steps, random_order=True), images, seed)
+
+
+def apply(augmenter: Any, images: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
+    """What `augmenter` makes of `images`, the same for the same seed."""
+    augmenter.seed_(seed)  # reaches every step, as the constructor's seed does not,
     imgaug.seed(seed)  # but for the colour space that brightness is changed in
     with warnings.catch_warnings():
         # imgaug calls ImageIO the old way when it re-compresses.
         warnings.simplefilter("ignore", DeprecationWarning)
-        return np.asarray(sequence(images=images), np.uint8)
+        return np.asarray(augmenter(images=images), np.uint8)

@@ -60,6 +60,13 @@ class DataConfig(_Strict):
         return self
 
 
+class ClassWeights(StrEnum):
+    """How much a picture that has a label weighs against one that has not."""
+
+    NONE = "none"
+    BALANCED = "balanced"
+
+
 class TrainingConfig(_Strict):
     """How the network is trained; the defaults are the settings of the bundled model."""
 
@@ -71,6 +78,9 @@ class TrainingConfig(_Strict):
     """Of fine-tuning; falls to zero along a cosine."""
     model_path: Path
     """The artifact folder to write, `<name>/<version>`, as in scenes/1."""
+    runs_path: Path = Path("runs")
+    """Logs of each run, and while it lasts what it needs to go on after a crash, are in the folder
+    `<name>-<version>` of this one."""
 
     base_weights: str = "imagenet"
     """`imagenet` (downloaded by Keras), `none`, or a .weights.h5 file of MobileNetV2."""
@@ -81,11 +91,12 @@ class TrainingConfig(_Strict):
     """First of MobileNetV2's blocks that is trained; those before it stay as they are."""
     augmented_copies: PositiveInt = 8
     """Different augmentations made of each picture; more need more memory, not more epochs."""
+    class_weights: ClassWeights = ClassWeights.NONE
+    """`balanced`: pictures with and without a label weigh the same, however rare it is; else each
+    picture weighs the same."""
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     weight_decay: NonNegativeFloat = 1e-4
-    weight_average: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Momentum of the moving average of the weights that is kept in the end; 0 keeps the last."""
     early_stopping_patience: NonNegativeInt = 0
     """Epochs without a better loss on the fold held out before fine-tuning stops; 0: never."""
     folds: Annotated[int, Field(ge=2)] = 4
@@ -103,16 +114,19 @@ class TrainingConfig(_Strict):
 class Preset(StrEnum):
     """Named sets of training settings, laid over a file's own."""
 
+    SMOKE = "smoke"
+    """Shows that all of it works, in a minute; the model is poor."""
     LAPTOP = "laptop"
-    """Ends in a few minutes on two cores."""
+    """Ends in minutes on two cores, nearly as good as full."""
+    FULL = "full"
+    """As the bundled model was trained."""
 
 
+_LENGTHS = ("epochs", "head_epochs", "augmented_copies", "folds")
 _PRESETS: dict[Preset, dict[str, object]] = {
-    Preset.LAPTOP: {
-        "epochs": 4,
-        "augmented_copies": 2,
-        "folds": 2,
-    },
+    Preset.SMOKE: dict(zip(_LENGTHS, (1, 2, 1, 2), strict=True)),
+    Preset.LAPTOP: dict(zip(_LENGTHS, (4, 10, 4, 4), strict=True)),
+    Preset.FULL: {name: TrainingConfig.model_fields[name].default for name in _LENGTHS},
 }
 
 Config = TypeVar("Config", bound=_Strict)

@@ -1,14 +1,20 @@
-"""How good scores are, and the threshold a label at which they become a yes."""
+"""How good scores are: figures, the calibration that makes them honest, and thresholds."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 
+from model.calibration import logits
+from model.card import Calibration
 from model.training.dataset import Labels
 
-Scores = NDArray[np.float32]
+Scores = NDArray[np.floating[Any]]
+
+BIN_COUNT = 10
 
 _CANDIDATES = np.linspace(0.1, 0.9, 81)
 
@@ -16,7 +22,9 @@ _CANDIDATES = np.linspace(0.1, 0.9, 81)
 def evaluate(
     labels: Labels, scores: Scores, thresholds: Sequence[float], targets: Sequence[str]
 ) -> dict[str, float]:
-    """Binary accuracy and average precision of `scores` (n, n_labels), over all and a label."""
+    """Binary accuracy, average precision and calibration error of `scores` (n, n_labels), over all
+    and a label.
+    """
     at_half = (scores > 0.5) == (labels > 0.5)
     at_thresholds = (scores > np.asarray(thresholds)) == (labels > 0.5)
     precision = average_precision_score(labels, scores, average=None)
@@ -24,11 +32,37 @@ def evaluate(
         "binary_accuracy": at_half.mean(),
         "binary_accuracy_at_thresholds": at_thresholds.mean(),
         "macro_average_precision": precision.mean(),
+        "expected_calibration_error": calibration_error(labels, scores),
     }
     for target, accuracy, average in zip(targets, at_half.mean(axis=0), precision, strict=True):
         figures[f"binary_accuracy_{target}"] = accuracy
         figures[f"average_precision_{target}"] = average
     return {name: round(float(value), 4) for name, value in figures.items()}
+
+
+def calibration_error(labels: NDArray[Any], scores: Scores) -> float:
+    """The expected calibration error, 0 to 1, of all answers together.
+
+    The answers are put into ten bins of equal width by their score; the error is the mean
+    distance between the mean score of a bin and the share of yes in it, weighted by its size.
+    """
+    which = np.minimum((scores * BIN_COUNT).astype(int), BIN_COUNT - 1).ravel()
+    distance = np.bincount(which, weights=(scores - labels).ravel(), minlength=BIN_COUNT)
+    return float(np.abs(distance).sum() / scores.size)
+
+
+def fit_calibration(labels: Labels, scores: Scores, fitted_on: str) -> Calibration:
+    """Platt scaling a label, of `scores` by networks that never saw these pictures.
+
+    Source: Platt 1999, Probabilistic outputs for support vector machines.
+    """
+    slopes, offsets = [], []
+    for truth, column in zip(labels.T, logits(scores).T, strict=True):
+        fitted = LogisticRegression(C=1e3).fit(column[:, None], truth)
+        # A network that is worse than chance must not have its scores turned round.
+        slopes.append(round(max(float(fitted.coef_[0, 0]), 0.01), 4))
+        offsets.append(round(float(fitted.intercept_[0]), 4))
+    return Calibration(slopes=tuple(slopes), offsets=tuple(offsets), fitted_on=fitted_on)
 
 
 def choose_thresholds(labels: Labels, scores: Scores) -> tuple[float, ...]:

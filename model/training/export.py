@@ -10,21 +10,23 @@ LITERT_NAME = "model.tflite"
 KERAS_NAME = "model.keras"
 
 
-def write_artifact(full: Any, folder: Path, card: dict[str, Any]) -> Card:
+def write_artifact(
+    full: Any, folder: Path, card: dict[str, Any], *, with_keras: bool = True, half: bool = True
+) -> Card:
     """Writes `full` and its card (the fields in `card` and `files`) to `folder`, all or nothing.
 
-    A folder that is there already is replaced once the new one is complete.
+    A folder that is there already is replaced once the new one is complete. The Keras model, for
+    GPUs, may be left out; `half` is as in `to_litert`.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as scratch:
         fresh = Path(scratch) / "fresh"
         fresh.mkdir()
-        (fresh / LITERT_NAME).write_bytes(to_litert(full))
-        full.save(fresh / KERAS_NAME)
-        files = {
-            "litert": describe_file(fresh / LITERT_NAME),
-            "keras": describe_file(fresh / KERAS_NAME),
-        }
+        (fresh / LITERT_NAME).write_bytes(to_litert(full, half=half))
+        files = {"litert": describe_file(fresh / LITERT_NAME)}
+        if with_keras:
+            full.save(fresh / KERAS_NAME)
+            files["keras"] = describe_file(fresh / KERAS_NAME)
         write_card(Card(**card, files=files), fresh)
         written = load_card(fresh)
         if folder.exists():
@@ -33,13 +35,14 @@ def write_artifact(full: Any, folder: Path, card: dict[str, Any]) -> Card:
     return written
 
 
-def to_litert(full: Any) -> bytes:
-    """`full` as a LiteRT model of half-precision weights and any batch size."""
+def to_litert(full: Any, *, half: bool = True) -> bytes:
+    """`full` as a LiteRT model of any batch size, its weights in half or full precision."""
     import tensorflow as tf
 
     with tempfile.TemporaryDirectory() as scratch:
         full.export(scratch, format="tf_saved_model", verbose=False)
         converter = tf.lite.TFLiteConverter.from_saved_model(scratch)
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.target_spec.supported_types = [tf.float16]
+        if half:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.target_spec.supported_types = [tf.float16]
         return bytes(converter.convert())

@@ -1,5 +1,8 @@
 """Fits the head on pooled features, then fine-tunes the blocks above the cut."""
 
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,150 +11,196 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from model.training.augmentation import augment
 from model.training.config import TrainingConfig
-from model.training.dataset import Labels, Pixels
+from model.training.dataset import Labels
+from model.training.features import TrainingSet
+from model.training.journal import Epoch, Journal, Stage, from_array, to_array
+from model.training.loss import answer_weights, cross_entropy, make_loss
+from model.training.memory import Arrays, Memory, in_order, numbered
 from model.training.network import Network
 
 log = structlog.get_logger()
 
-Features = NDArray[np.float16]
+Batch = tuple[NDArray[np.float32], Labels]
 
 
 @dataclass(frozen=True)
-class TrainingSet:
-    """What the untrained network makes of the pictures, computed once and used in every fit.
+class Fitted:
+    """What came of a fit: the scores (n_held_out, n_labels) of the rows it never saw."""
 
-    `plain` (n, ...) are the trunk's features of the pictures as they are, `copies` (n_copies, n,
-    ...) of what is trained on, `pooled` (n_copies, n, 1280) the neck's of the same before any
-    fine-tuning, `labels` (n, n_labels).
-    """
+    scores: NDArray[np.float32]
+    epochs: list[Epoch]
 
-    plain: Features
-    copies: Features
-    pooled: NDArray[np.float32]
-    labels: Labels
 
-    def subset(self, rows: NDArray[np.bool_]) -> "TrainingSet":
-        """The rows where `rows` is true."""
-        return TrainingSet(
-            self.plain[rows], self.copies[:, rows], self.pooled[:, rows], self.labels[rows]
+@dataclass(frozen=True)
+class Fit:
+    """Trains neck and head of `network` in place, on all rows but those where `held_out` (n,)."""
+
+    network: Network
+    data: TrainingSet
+    fold: int
+    held_out: NDArray[np.bool_]
+    config: TrainingConfig
+    memory: Memory
+    journal: Journal
+
+    def run(self) -> Fitted:
+        """Trains the head alone first, then both together.
+
+        What is held out is looked at for the log and for early stopping only. After a crash the
+        fit goes on behind the last whole epoch of fine-tuning and ends with the weights it would
+        have had, for all that is random in an epoch is seeded by the epoch's number.
+        """
+        kept = self.memory.load(self._key)
+        if kept:
+            epochs = from_array(kept["epochs"])
+            self.journal.add(epochs)
+            log.info("going on where it was cut off", fold=self.fold, epoch=epochs[-1].epoch)
+        else:
+            epochs = self._train_head()
+        if self.config.epochs:
+            self._fine_tune(epochs, kept)
+        return Fitted(self._score_held_out(), epochs)
+
+    @property
+    def _key(self) -> str:
+        return f"fold-{self.fold}-epoch"
+
+    @property
+    def _rows(self) -> NDArray[np.intp]:
+        return np.flatnonzero(~self.held_out)
+
+    def _train_head(self) -> list[Epoch]:
+        pooled = self.data.pooled
+        # Not the head itself, which would be saved with a loss that only training knows.
+        head = keras.Model(self.network.head.inputs, self.network.head.outputs)
+        self._compile(head, keras.optimizers.Adam(self.config.head_learning_rate))
+        copies, rows = (
+            grid.ravel() for grid in np.meshgrid(np.arange(len(pooled)), self._rows, indexing="ij")
+        )
+        epochs = []
+        for number in range(self.config.head_epochs):
+            order = self._random(Stage.HEAD, number).permutation(len(rows))
+            batches = self._batches(pooled, copies[order], rows[order], 8 * self.config.batch_size)
+            epochs.append(self._train(head, Stage.HEAD, number, batches))
+        return epochs
+
+    def _fine_tune(self, epochs: list[Epoch], kept: Arrays | None) -> None:
+        """Adds to `epochs` what is missing there; `kept` is what came of those that are not."""
+        tuned, config = self.network.tuned, self.config
+        optimizer = keras.optimizers.AdamW(self._schedule(), weight_decay=config.weight_decay)
+        self._compile(tuned, optimizer)
+        optimizer.build(tuned.trainable_variables)
+        variables = [*tuned.weights, *optimizer.variables]
+        if kept:
+            for variable, value in zip(variables, in_order(kept), strict=True):
+                variable.assign(value)
+        for number in range(len(epochs) - config.head_epochs, config.epochs):
+            if self._has_enough(epochs):
+                break
+            rows = self._random(Stage.FINE_TUNING, number).permutation(self._rows)
+            copies = (number + rows) % len(self.data.copies)
+            batches = self._batches(self.data.copies, copies, rows, config.batch_size)
+            epochs.append(self._train(tuned, Stage.FINE_TUNING, number, batches))
+            if config.early_stopping_patience and self._since_best(epochs) == 0:
+                self.memory.save(f"fold-{self.fold}-best", **numbered(tuned.get_weights()))
+            self.memory.save(self._key, epochs=to_array(epochs), **numbered(variables))
+        if best := self.memory.load(f"fold-{self.fold}-best"):
+            tuned.set_weights(in_order(best))
+
+    def _has_enough(self, epochs: list[Epoch]) -> bool:
+        patience = self.config.early_stopping_patience
+        return 0 < patience <= self._since_best(epochs)
+
+    def _since_best(self, epochs: list[Epoch]) -> int:
+        """How many epochs of fine-tuning came after the one with the least held-out loss."""
+        losses = [epoch.held_out_loss for epoch in epochs[self.config.head_epochs :]]
+        return len(losses) - 1 - int(np.argmin(losses)) if losses else 0
+
+    def _schedule(self) -> Any:
+        step_count = -(-len(self._rows) // self.config.batch_size) * self.config.epochs
+        warmup_step_count = step_count // 10
+        return keras.optimizers.schedules.CosineDecay(
+            initial_learning_rate=0.0,
+            decay_steps=step_count - warmup_step_count,
+            warmup_target=self.config.initial_learning_rate,
+            warmup_steps=warmup_step_count,
         )
 
-
-def make_training_set(
-    network: Network, images: Pixels, labels: Labels, config: TrainingConfig
-) -> TrainingSet:
-    """Runs trunk and neck over `images` and, if the configuration says so, augmented copies."""
-    plain = trunk_features(network, images, config)
-    copies = plain[None]
-    if config.use_augmentation:
-        copies = np.empty((config.augmented_copies, *plain.shape), np.float16)
-        for number in range(config.augmented_copies):
-            changed = augment(images, seed=config.seed * 1000 + number)
-            copies[number] = trunk_features(network, changed, config)
-            log.info("augmented copy made", number=number + 1, of=config.augmented_copies)
-    pooled = [
-        network.neck.predict(features, batch_size=config.batch_size, verbose=0)
-        for features in copies
-    ]
-    return TrainingSet(plain, copies, np.stack(pooled), labels)
-
-
-def trunk_features(network: Network, images: Pixels, config: TrainingConfig) -> Features:
-    """The trunk's features of `images`; half precision is plenty and halves the memory."""
-    features = network.trunk.predict(images, batch_size=config.batch_size, verbose=0)
-    return np.asarray(features, np.float16)
-
-
-class _Epochs(keras.utils.PyDataset):  # type: ignore[misc]
-    """Batches in a new order each epoch, each picture as its next augmented copy."""
-
-    def __init__(self, data: TrainingSet, batch_size: int, seed: int) -> None:
-        super().__init__()
-        self._copies, self._labels = data.copies, data.labels
-        self._batch_size, self._random = batch_size, np.random.default_rng(seed)
-        self._epoch = -1
-        self.on_epoch_end()
-
-    def on_epoch_end(self) -> None:
-        self._epoch += 1
-        self._order = self._random.permutation(len(self._labels))
-
-    def __len__(self) -> int:
-        return -(-len(self._labels) // self._batch_size)
-
-    def __getitem__(self, index: int) -> tuple[NDArray[np.float32], Labels]:
-        rows = self._order[index * self._batch_size :][: self._batch_size]
-        copies = (self._epoch + rows) % len(self._copies)
-        return self._copies[copies, rows].astype(np.float32), self._labels[rows]
-
-
-def fit(
-    network: Network, data: TrainingSet, held_out: TrainingSet, config: TrainingConfig
-) -> NDArray[np.float32]:
-    """Trains neck and head in place: the head alone first, then both together.
-
-    `held_out` is looked at for early stopping only. Returns its scores (n, n_labels).
-    """
-    keras.utils.set_random_seed(config.seed)
-    _fit_head(network, data, config)
-    if config.epochs:
-        _fine_tune(network, data, held_out, config)
-    scores = network.tuned.predict(held_out.plain, batch_size=config.batch_size, verbose=0)
-    return np.asarray(scores, np.float32)
-
-
-def _fit_head(network: Network, data: TrainingSet, config: TrainingConfig) -> None:
-    _compile(network.head, keras.optimizers.Adam(config.head_learning_rate), config)
-    network.head.fit(
-        np.concatenate(data.pooled),
-        np.tile(data.labels, (len(data.pooled), 1)),
-        batch_size=8 * config.batch_size,
-        epochs=config.head_epochs,
-        verbose=0,
-    )
-
-
-def _fine_tune(
-    network: Network, data: TrainingSet, held_out: TrainingSet, config: TrainingConfig
-) -> None:
-    batches = _Epochs(data, config.batch_size, config.seed)
-    step_count = len(batches) * config.epochs
-    warmup_step_count = step_count // 10
-    schedule = keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0,
-        decay_steps=step_count - warmup_step_count,
-        warmup_target=config.initial_learning_rate,
-        warmup_steps=warmup_step_count,
-    )
-    optimizer = keras.optimizers.AdamW(
-        schedule,
-        weight_decay=config.weight_decay,
-        use_ema=config.weight_average > 0,
-        ema_momentum=config.weight_average or 0.99,
-    )
-    _compile(network.tuned, optimizer, config)
-    stopping: list[Any] = []
-    if config.early_stopping_patience:
-        stopping.append(
-            keras.callbacks.EarlyStopping(
-                patience=config.early_stopping_patience, restore_best_weights=True
-            )
+    def _compile(self, model: Any, optimizer: Any) -> None:
+        weights = answer_weights(self.data.labels[self._rows], self.config.class_weights)
+        model.compile(
+            optimizer=optimizer,
+            jit_compile=False,
+            loss=make_loss(weights, self.config.label_smoothing),
+            metrics=[keras.metrics.BinaryAccuracy(name="accuracy")],
         )
-    network.tuned.fit(
-        batches,
-        epochs=config.epochs,
-        validation_data=(held_out.plain, held_out.labels) if stopping else None,
-        callbacks=stopping,
-        verbose=2,
-    )
+
+    def _random(self, stage: Stage, number: int) -> np.random.Generator:
+        return np.random.default_rng((self.config.seed, self.fold, stage, number))
+
+    def _batches(
+        self,
+        features: NDArray[np.floating[Any]],
+        copies: NDArray[np.intp],
+        rows: NDArray[np.intp],
+        size: int,
+    ) -> Iterator[Batch]:
+        """The features of `rows`, each as the copy beside it, in batches of `size`."""
+        for start in range(0, len(rows), size):
+            chosen = slice(start, start + size)
+            batch = features[copies[chosen], rows[chosen]]
+            yield batch.astype(np.float32, copy=False), self.data.labels[rows[chosen]]
+
+    def _train(self, model: Any, stage: Stage, number: int, batches: Iterator[Batch]) -> Epoch:
+        """One pass over `batches`, logged."""
+        if self.config.dropout:
+            seed = self._random(stage, number).integers(2**32, size=2, dtype=np.uint32)
+            self.network.head.get_layer("dropout").seed_generator.state.assign(seed)
+        started, waited_s = time.monotonic(), 0.0
+        totals, count = np.zeros(2), 0
+        ready = _one_ahead(batches)
+        while True:
+            asked = time.monotonic()
+            batch = next(ready, None)
+            waited_s += time.monotonic() - asked
+            if batch is None:
+                break
+            figures = model.train_on_batch(*batch, return_dict=True)
+            totals += len(batch[1]) * np.array([figures["loss"], figures["accuracy"]])
+            count += len(batch[1])
+        seconds = time.monotonic() - started
+        loss, accuracy = totals / count
+        held_out_loss = held_out_accuracy = np.nan
+        if stage is Stage.FINE_TUNING:
+            truth, scores = self.data.labels[self.held_out], self._score_held_out()
+            held_out_loss = cross_entropy(truth, scores)
+            held_out_accuracy = float(((scores > 0.5) == (truth > 0.5)).mean())
+        epoch = Epoch(
+            fold=self.fold,
+            stage=stage,
+            epoch=number,
+            loss=float(loss),
+            accuracy=float(accuracy),
+            held_out_loss=held_out_loss,
+            held_out_accuracy=held_out_accuracy,
+            seconds=seconds,
+            data_wait_share=waited_s / seconds,
+        )
+        self.journal.add([epoch])
+        return epoch
+
+    def _score_held_out(self) -> NDArray[np.float32]:
+        scores = self.network.tuned.predict(
+            self.data.plain[self.held_out], batch_size=self.config.batch_size, verbose=0
+        )
+        return np.asarray(scores, np.float32)
 
 
-def _compile(model: Any, optimizer: Any, config: TrainingConfig) -> None:
-    model.compile(
-        optimizer=optimizer,
-        jit_compile=False,
-        loss=keras.losses.BinaryCrossentropy(label_smoothing=config.label_smoothing),
-        metrics=[keras.metrics.BinaryAccuracy(name="binary_accuracy")],
-    )
+def _one_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The same batches, each made while the network still learns from the one before."""
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(next, batches, None)
+        while (batch := following.result()) is not None:
+            following = pool.submit(next, batches, None)
+            yield batch

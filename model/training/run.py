@@ -1,67 +1,104 @@
-"""One training run from CSV to artifact: fits by fold, their mean, thresholds and card."""
+"""One training run from CSV to artifact: fits by fold, their mean, calibration and card."""
 
 import datetime
+import hashlib
+import shutil
 from pathlib import Path
 
+import keras
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from model.calibration import calibrated
 from model.card import Card
 from model.images import PREPROCESSING
 from model.training.config import DataConfig, TrainingConfig
-from model.training.dataset import load_images, read_annotations, stratified_folds
-from model.training.evaluation import Scores, choose_thresholds, evaluate
+from model.training.dataset import Annotations, Labels, Pixels, read_data, stratified_folds
+from model.training.evaluation import (
+    Scores,
+    calibration_error,
+    choose_thresholds,
+    evaluate,
+    fit_calibration,
+)
 from model.training.export import write_artifact
-from model.training.fit import TrainingSet, fit, make_training_set
+from model.training.features import TrainingSet, make_training_set
+from model.training.fit import Fit
 from model.training.half import round_to_half
+from model.training.journal import CSV_NAME, Journal, from_array, to_array
+from model.training.memory import Memory, in_order, numbered
 from model.training.network import Network, build_network
 
 log = structlog.get_logger()
+
+_FITTED_ON = "scores of the train split out of fold; the validation split was not looked at"
 
 
 def train(csv_path: Path, data: DataConfig, training: TrainingConfig) -> Card:
     """Trains on the `train` rows of `csv_path`, measures on `val`, writes `training.model_path`.
 
-    Raises TrainingError before any training if a setting, a row or a picture is wrong.
+    A run that was cut off is gone on with when it is started again with the same settings, rows
+    and pictures. Raises TrainingError before any training if one of these is wrong.
     """
-    annotations = read_annotations(csv_path, data)
+    annotations, images, warnings = read_data(csv_path, data)
+    for warning in warnings:
+        log.warning("data", csv_path=str(csv_path), warning=warning)
     network = build_network(data, training)
     round_to_half(network.full)  # the trunk's features must be those of the exported model
-    images = load_images(annotations.names, data)
+    name, version = training.model_path.parts[-2:]
+    run_path = training.runs_path / f"{name}-{version}"
+    memory = Memory(run_path / "memory", _fingerprint(network, annotations, images, training))
+    journal = Journal(run_path)
+
     is_val, labels = annotations.is_val, annotations.labels
     train_names = [name for name, val in zip(annotations.names, is_val, strict=True) if not val]
     log.info("pictures read", train_count=len(train_names), val_count=int(is_val.sum()))
-
-    training_set = make_training_set(network, images[~is_val], labels[~is_val], training)
+    training_set = make_training_set(network, images[~is_val], labels[~is_val], training, memory)
     folds = stratified_folds(train_names, training_set.labels, training.folds)
-    out_of_fold = fit_folds(network, training_set, folds, training)
-    thresholds = choose_thresholds(training_set.labels, out_of_fold)
-    folds_report = evaluate(training_set.labels, out_of_fold, thresholds, data.targets)
-    log.info("scored out of fold", **folds_report)
+    raw = fit_folds(network, training_set, folds, training, memory, journal)
+
+    scores = cross_calibrate(training_set.labels, raw, folds)
+    thresholds = choose_thresholds(training_set.labels, scores)
+    out_of_fold = evaluate(training_set.labels, scores, thresholds, data.targets)
+    log.info("scored out of fold", **out_of_fold)
 
     round_to_half(network.full)
-    scores = network.full.predict(images[is_val], batch_size=training.batch_size, verbose=0)
-    val_report = evaluate(labels[is_val], scores, thresholds, data.targets)
-    log.info("scored the validation split", **val_report)
+    calibration = fit_calibration(training_set.labels, raw, _FITTED_ON)
+    raw = network.full.predict(images[is_val], batch_size=training.batch_size, verbose=0)
+    scores = calibrated(raw, calibration, "sigmoid")
+    validation = evaluate(labels[is_val], scores, thresholds, data.targets)
+    validation["expected_calibration_error_uncalibrated"] = round(
+        calibration_error(labels[is_val], raw), 4
+    )
+    log.info("scored the validation split", **validation)
 
-    card = {
-        "name": training.model_path.parent.name,
-        "version": training.model_path.name,
+    fields = {
+        "name": name,
+        "version": version,
         "labels": data.targets,
         "thresholds": thresholds,
         "activation": "sigmoid",
         "input_size": data.resize_shape,
         "preprocessing": PREPROCESSING,
-        "metrics": {"validation": val_report, "out_of_fold": folds_report},
+        "calibration": calibration,
+        "metrics": {"validation": validation, "out_of_fold": out_of_fold},
         "sources": data.sources,
         "created": datetime.datetime.now(datetime.UTC).date(),
     }
-    return write_artifact(network.full, training.model_path, card)
+    card = write_artifact(network.full, training.model_path, fields)
+    shutil.copy(journal.csv_path, training.model_path / CSV_NAME)
+    memory.forget()
+    return card
 
 
 def fit_folds(
-    network: Network, data: TrainingSet, folds: NDArray[np.intp], training: TrainingConfig
+    network: Network,
+    data: TrainingSet,
+    folds: NDArray[np.intp],
+    training: TrainingConfig,
+    memory: Memory,
+    journal: Journal,
 ) -> Scores:
     """Fits once without each fold, and leaves `network` with the mean of the fitted weights.
 
@@ -75,9 +112,43 @@ def fit_folds(
     scores = np.empty_like(data.labels)
     for fold in range(training.folds):
         held_out = folds == fold
-        network.tuned.set_weights(start)
-        scores[held_out] = fit(network, data.subset(~held_out), data.subset(held_out), training)
-        fitted.append(network.tuned.get_weights())
+        key = f"fold-{fold}"
+        kept = memory.load(key)
+        if kept:
+            journal.add(from_array(kept["epochs"]))
+        else:
+            network.tuned.set_weights(start)
+            done = Fit(network, data, fold, held_out, training, memory, journal).run()
+            kept = {
+                "scores": done.scores,
+                "epochs": to_array(done.epochs),
+                **numbered(network.tuned.get_weights()),
+            }
+            memory.save(key, **kept)
+        scores[held_out] = kept["scores"]
+        fitted.append(in_order(kept))
         log.info("fold fitted", fold=fold)
     network.tuned.set_weights([np.mean(weights, axis=0) for weights in zip(*fitted, strict=True)])
     return scores
+
+
+def cross_calibrate(labels: Labels, scores: Scores, folds: NDArray[np.intp]) -> Scores:
+    """The scores of each fold, calibrated by what was fitted on the other folds."""
+    honest = np.empty_like(scores)
+    for fold in np.unique(folds):
+        inside = folds == fold
+        calibration = fit_calibration(labels[~inside], scores[~inside], "the other folds")
+        honest[inside] = calibrated(scores[inside], calibration, "sigmoid")
+    return honest
+
+
+def _fingerprint(
+    network: Network, annotations: Annotations, images: Pixels, training: TrainingConfig
+) -> str:
+    """Names all that the outcome of a run depends on, but the code."""
+    digest = hashlib.sha256(training.model_dump_json(exclude={"runs_path"}).encode())
+    digest.update(f"{keras.__version__} {annotations.names}".encode())
+    arrays = [annotations.labels, annotations.is_val, images, *network.full.get_weights()]
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

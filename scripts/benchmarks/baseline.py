@@ -46,7 +46,7 @@ def measure(payloads: Sequence[bytes], predictor: Predictor, threads: int, batch
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="made by scripts.benchmarks.pictures")
-    parser.add_argument("--artifact", type=Path, default=ARTIFACTS_PATH / "scenes" / "1")
+    parser.add_argument("--artifact", type=Path, default=ARTIFACTS_PATH / "scenes" / "2")
     parser.add_argument("--engine", choices=get_args(EngineChoice), default="litert")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=16)

@@ -19,7 +19,7 @@ PAUSE_S = 0.02
 
 def one_picture(bench: Workbench) -> Iterator[Figure]:
     """Post one picture and wait for its score, in turn with the same work in this process."""
-    predictor = load_predictor(ARTIFACTS_PATH / "scenes" / "1", "litert")
+    predictor = load_predictor(ARTIFACTS_PATH / "scenes" / "2", "litert")
     predictor.warm_up()
     size = predictor.card.input_size
     payloads = read_pictures(bench.pictures)

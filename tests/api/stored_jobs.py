@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from redis import Redis
 
 from worker.jobs.keys import ANYONE
+from worker.jobs.modelfolder import ModelFolder
 from worker.jobs.models import ModelCard, ModelCatalog
 from worker.jobs.record import (
     CsvShape,
@@ -23,7 +24,7 @@ from worker.jobs.record import (
 from worker.jobs.settings import ARTIFACTS_PATH
 from worker.jobs.store import JobStore, NewJob, Shape, connect
 
-MODEL = ModelCatalog(ARTIFACTS_PATH, "scenes").resolve(None)
+MODEL = ModelCatalog([ModelFolder(ARTIFACTS_PATH)], "scenes").resolve(None)
 TIMEOUT = Rejection(RejectionCode.FETCH_TIMEOUT, Stage.FETCH, True, "no answer in 15 s")
 NOT_FOUND = Rejection(RejectionCode.FETCH_HTTP_STATUS, Stage.FETCH, False, "answered 404")
 

@@ -91,7 +91,7 @@ def test_progress_comes_at_most_twice_a_second_and_only_forward(
         count = 0
         while ring and not stop.is_set():
             taken = claim(store, job_id, ring.pop())
-            ring.extend(store.commit(taken, scored(taken)))
+            ring.extend(store.commit(taken, scored(taken)) or [])
             count += 1
         return count
 

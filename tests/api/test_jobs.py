@@ -69,7 +69,7 @@ def test_a_job_whose_items_arrive_out_of_order_gives_each_its_own_scores(
     items = all_results(client, job)
     assert [item["index"] for item in items] == list(range(100))
     assert [item["source"]["url"] for item in items] == urls
-    predictor = load_predictor(ARTIFACTS_PATH / "scenes" / "1")
+    predictor = load_predictor(ARTIFACTS_PATH / "scenes" / "2")
     expected = predictor.predict([decode(picture).pixels for picture in pictures])
     for item, picture, prediction in zip(items, pictures, expected, strict=True):
         assert item["image"]["sha256"] == hashlib.sha256(picture).hexdigest()
@@ -117,7 +117,7 @@ def test_uploaded_files_are_scored_and_named_by_their_file_name(
     client: httpx2.Client, pictures: list[bytes]
 ) -> None:
     files = [("files", (f"p{index}.jpg", picture)) for index, picture in enumerate(pictures[:20])]
-    options = {"name": "my folder", "metadata": {"order": [1, None]}, "model": "scenes@1"}
+    options = {"name": "my folder", "metadata": {"order": [1, None]}, "model": "scenes@2"}
     answer = client.post("/jobs", files=files, data={"options": json.dumps(options)})
 
     assert answer.status_code == 202
@@ -212,7 +212,7 @@ def test_a_hundred_unfit_items_are_listed_and_the_rest_counted(client: httpx2.Cl
         ({"json": {"urls": []}}, 422, "job_refused", "no items"),
         ({"json": {"urls": ["http://h/"], "items": []}}, 422, "job_refused", "either"),
         ({"json": {"urls": ["http://h/"], "modle": "x"}}, 422, "job_refused", "modle"),
-        ({"json": {"urls": ["http://h/"], "model": "cats"}}, 422, "model_not_found", "scenes@1"),
+        ({"json": {"urls": ["http://h/"], "model": "cats"}}, 422, "model_not_found", "scenes@2"),
         ({"json": {"urls": ["http://h/"], "model": "scenes@99"}}, 422, "model_not_found", "@99"),
         ({"content": b"{", "headers": {"content-type": "application/json"}}, 400, "body", "JSON"),
         ({"content": b"x", "headers": {"content-type": "text/html"}}, 415, "unsupp", "text/html"),
@@ -248,6 +248,26 @@ def test_a_body_over_the_limit_is_refused_while_it_streams_in(client: httpx2.Cli
     answer = client.post("/jobs", content=endless(), headers={"content-type": "application/json"})
     assert answer.status_code == 413
     assert "20000000 bytes" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/jobs", "application/json"),
+        ("/jobs", "text/csv"),
+        ("/jobs", "multipart/form-data; boundary=x"),
+        ("/scorefile/", "multipart/form-data; boundary=x"),
+        ("/jobs/job_x/retry", "application/json"),
+    ],
+)
+def test_a_body_that_says_to_be_over_the_limit_is_refused_as_a_problem(
+    client: httpx2.Client, path: str, kind: str
+) -> None:
+    answer = client.post(path, content=bytes(20_000_001), headers={"content-type": kind})
+    body = answer.json()
+    assert (answer.status_code, body["code"]) == (413, "too_large")
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["x-request-id"] == body["request_id"]
 
 
 def test_a_file_over_the_limit_is_refused_by_row(

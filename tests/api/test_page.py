@@ -1,58 +1,38 @@
-"""The web page in a real browser: Chromium, as Debian packages it, driven by its own driver."""
+"""The web page in a real browser."""
 
 import csv
-import os
 import re
-import shutil
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import httpx2
 import pytest
 from aiohttp import web
 from redis import Redis
-from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.select import Select
 
 from scripts.stack import Stack
 from tests.api.polling import all_results
+from tests.browser import Tab
 from tests.conftest import STACK_ENV
 from tests.pictures import jpeg
 from tests.worker.site import Answer, Site
 from worker.jobs.keys import KeyStore
 
-DEADLINE_S = 60
-FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update"),
-    *("--disable-dev-shm-usage", "--window-size=1100,900"),
-)
 HOSTILE = "<img src=x onerror=document.title='owned'>.jpg"
 
 
-class Page:
+class Page(Tab):
     """The page of a running Piqueue, as a person uses it; downloads go to `downloads`."""
 
     def __init__(self, browser: Chrome, downloads: Path) -> None:
-        self.browser = browser
+        super().__init__(browser)
         self.downloads = downloads
-
-    def all(self, selector: str) -> list[WebElement]:
-        return self.browser.find_elements(By.CSS_SELECTOR, selector)
-
-    def one(self, selector: str) -> WebElement:
-        return self.browser.find_element(By.CSS_SELECTOR, selector)
-
-    def wait(self, what: str, found: Callable[[], object]) -> None:
-        deadline = time.monotonic() + DEADLINE_S
-        while not found():
-            assert time.monotonic() < deadline, f"no {what}: {self.one('body').text}"
-            time.sleep(0.05)
 
     def open(self, url: str) -> None:
         self.browser.get(url)
@@ -80,48 +60,14 @@ class Page:
         self.wait(f"download of {name}", path.exists)
         return path.read_text()
 
-    def complaints(self) -> list[str]:
-        """Give what the browser reports: errors of the script, breaches of the policy."""
-        return [
-            entry["message"]
-            for entry in self.browser.get_log("browser")  # type: ignore[no-untyped-call]
-            if entry["source"] != "network"
-        ]
-
-
-def unavailable(reason: str) -> NoReturn:
-    """Fail in CI, where a page that nobody tried must not pass; skip elsewhere."""
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    """Run one browser for all tests of the page."""
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        unavailable("THE PAGE IS NOT TESTED: apt-get install chromium chromium-driver")
-    options = ChromeOptions()
-    options.binary_location = chromium
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    browser = Chrome(options, ChromeService(driver))
-    try:
-        yield browser
-    finally:
-        browser.quit()
-
 
 @pytest.fixture
 def page(browser: Chrome, tmp_path: Path) -> Page:
     """Give an empty tab, forgetting what the test before left."""
-    browser.get("about:blank")
-    browser.get_log("browser")  # type: ignore[no-untyped-call]
-    behaviour = {"behavior": "allow", "downloadPath": str(tmp_path / "downloads")}
+    page = Page(browser, tmp_path / "downloads")
+    behaviour = {"behavior": "allow", "downloadPath": str(page.downloads)}
     browser.execute_cdp_cmd("Browser.setDownloadBehavior", behaviour)
-    return Page(browser, tmp_path / "downloads")
+    return page
 
 
 def picture_files(folder: Path, names: Sequence[str]) -> str:

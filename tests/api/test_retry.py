@@ -5,7 +5,9 @@ import csv
 import hashlib
 import io
 import json
+import uuid
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import httpx2
@@ -19,8 +21,10 @@ from tests.api.polling import wait_done
 from tests.api.stored_jobs import MODEL, NOT_FOUND, TIMEOUT, ledger, rejected, scored, store_job
 from tests.pictures import jpeg
 from tests.worker.site import Site
+from worker.jobs.idempotency import IdempotencyKeys
+from worker.jobs.keys import ANYONE
 from worker.jobs.record import CsvShape, ItemResult, ItemSpec, Job, Rejection
-from worker.jobs.store import JobStore
+from worker.jobs.store import JobStore, connect
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +128,90 @@ def test_a_retry_holds_the_failed_items_and_merges_with_its_parent(
     cells = list(csv.reader(io.StringIO(table, newline="")))
     assert [row[:3] for row in cells] == rows
     assert [row[3] for row in cells].count("failed") == 1
+
+
+def test_a_retry_has_the_options_its_parent_was_submitted_with(
+    client: httpx2.Client, store: JobStore, flaky: Flaky
+) -> None:
+    flaky.status = {f"/{index}.jpg": 500 for index in range(20)}
+    options = {
+        "name": "prices",
+        "metadata": {"order": 7},
+        "priority": "bulk",
+        "max_failures": "50%",
+        "expires_in_s": 3600,
+        "use_cache": True,
+        "webhook_url": flaky.site.url("/hook"),
+    }
+    urls = [flaky.site.url(f"/{index}.jpg") for index in range(40)]
+    parent = wait_done(client, client.post("/jobs", json={"urls": urls, **options}).json())
+    assert parent["status"] == "partially_succeeded", "half of them may fail"
+    job = retry(client, parent)
+    assert (job["status"], job["counts"]["total"]) == ("failed", 20)
+    assert "failure_budget" in job["error"], "half of the new job's items"
+    flaky.status = {}
+    job = retry(client, job)
+    assert (job["name"], job["metadata"], job["priority"]) == ("prices", {"order": 7}, "bulk")
+    created, expires = (datetime.fromisoformat(job[f"{at}_at"]) for at in ("created", "expires"))
+    assert (expires - created).total_seconds() == pytest.approx(3600, abs=1)
+    assert store.job(job["id"]).webhook_url == options["webhook_url"]
+    assert store.options(job["id"]) == {**options, "model": "scenes@2"}
+    same = retry(client, parent)
+    assert same["counts"]["cached"] == job["counts"]["total"], "those were scored just now"
+
+
+def test_a_drafted_job_is_retried_with_its_options(client: httpx2.Client, store: JobStore) -> None:
+    options = {"name": "folder", "expires_in_s": 3600, "priority": "bulk"}
+    draft = client.post("/jobs", json={"draft": True, **options}).json()
+    files = [("files", ("cut.jpg", jpeg(1)[:2000]))]
+    client.post(f"{draft['links']['self']}/items", files=files).raise_for_status()
+    job = wait_done(client, client.post(f"{draft['links']['self']}/submit").json())
+    again = retry(client, job)
+    assert (again["name"], again["priority"]) == ("folder", "bulk")
+    assert store.options(again["id"])["expires_in_s"] == 3600
+
+
+def test_a_retry_sent_again_under_its_key_is_the_same_job(
+    client: httpx2.Client, store: JobStore
+) -> None:
+    def failed_job() -> Job:
+        return store_job(store, 3, lambda at: ItemSpec(str(at), "https://h/"), lambda _: rejected())
+
+    parent, other = failed_job(), failed_job()
+    headers = {"Idempotency-Key": uuid.uuid4().hex}
+    first, again, default = (
+        client.post(f"/jobs/{parent.id}/retry", json=body, headers=headers)
+        for body in ({"only": "failed"}, {"only": "failed"}, None)
+    )
+    assert [answer.status_code for answer in (first, again, default)] == [202] * 3
+    assert first.json()["id"] == again.json()["id"] == default.json()["id"]
+    assert first.headers["location"] == again.headers["location"]
+    assert "idempotency-replayed" not in first.headers
+    assert again.headers["idempotency-replayed"] == "true"
+    retryable = client.post(f"/jobs/{parent.id}/retry", json={"only": "retryable"}, headers=headers)
+    of_other = client.post(f"/jobs/{other.id}/retry", headers=headers)
+    submission = client.post("/jobs", json={"urls": ["https://h/"]}, headers=headers)
+    for answer in (retryable, of_other, submission):
+        assert (answer.status_code, answer.json()["code"]) == (422, "idempotency_mismatch")
+    assert (
+        client.post(f"/jobs/{parent.id}/retry", headers={"Idempotency-Key": ""}).status_code == 422
+    )
+
+
+def test_a_retry_in_flight_is_not_taken_twice_and_a_refused_one_frees_its_key(
+    stack: Stack, client: httpx2.Client, store: JobStore
+) -> None:
+    good = store_job(store, 1, lambda _: ItemSpec("a", "https://h/"), lambda _: scored(0, 0, 0, 0))
+    bad = store_job(store, 1, lambda _: ItemSpec("a", "https://h/"), lambda _: rejected())
+    headers = {"Idempotency-Key": uuid.uuid4().hex}
+    assert client.post(f"/jobs/{good.id}/retry", headers=headers).status_code == 422
+    with connect(stack.redis_url) as redis:
+        keys = IdempotencyKeys(redis, ttl_s=60)
+        assert keys.begin(ANYONE, headers["Idempotency-Key"]) is None
+        answer = client.post(f"/jobs/{bad.id}/retry", headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (409, "idempotency_in_flight")
+        keys.release(ANYONE, headers["Idempotency-Key"])
+    assert client.post(f"/jobs/{bad.id}/retry", headers=headers).status_code == 202
 
 
 def test_uploads_are_tried_again_from_their_kept_bytes(client: httpx2.Client) -> None:
@@ -234,7 +322,7 @@ def test_a_job_is_not_retried_with_a_model_that_was_replaced(
     )
     answer = client.post(f"/jobs/{job.id}/retry")
     assert (answer.status_code, answer.json()["code"]) == (422, "model_not_found")
-    assert "scenes@1" in answer.json()["detail"]
+    assert "scenes@2" in answer.json()["detail"]
 
 
 def test_an_unknown_job_is_not_retried(client: httpx2.Client) -> None:

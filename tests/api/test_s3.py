@@ -20,14 +20,14 @@ from tests.s3 import BUCKET, PASSWORD, S3Server
 from tests.worker.site import Site
 
 DEADLINE_S = 60
+OUTAGE_S = 12
 
 
 def env(server: S3Server) -> dict[str, str]:
     return {
         **STACK_ENV,
         **server.env,
-        "PIQUEUE_BLOBS_URL": f"s3://{BUCKET}/up",
-        "PIQUEUE_RESULTS_URL": f"s3://{BUCKET}/scores/",
+        "PIQUEUE_STORAGE_URL": f"s3://{BUCKET}/jobs/",
         "PIQUEUE_S3_FETCH_BUCKETS": f"other, {BUCKET}",
         "PIQUEUE_CHUNK_ITEMS": "8",
         "PIQUEUE_LEASE_S": "4",
@@ -163,13 +163,13 @@ def test_results_on_s3_are_those_of_the_api_and_the_manifest_says_which(
     assert first == 99
 
     # Of the uploads, the one without scores is kept, to be tried again.
-    (kept,) = until(lambda: one_of(s3_server.keys(f"up/{job['id']}/")))
-    assert kept == f"up/{job['id']}/in/broken.jpg"
+    (kept,) = until(lambda: one_of(s3_server.keys(f"jobs/{job['id']}/in/")))
+    assert kept == f"jobs/{job['id']}/in/broken.jpg"
     retry = on_s3.post(f"{job['links']['self']}/retry").json()
     assert wait_done(on_s3, retry)["failures"] == job["failures"]
 
     assert on_s3.delete(job["links"]["self"]).status_code == 204
-    assert s3_server.keys(f"up/{job['id']}/") == s3_server.keys(f"scores/{job['id']}/") == []
+    assert s3_server.keys(f"jobs/{job['id']}/") == []
 
 
 def one_of(keys: list[str]) -> list[str] | None:
@@ -194,7 +194,7 @@ def test_a_job_that_runs_has_no_parts_yet_and_one_off_s3_never(
         draft = asked.post("/jobs", json={"draft": True}).json()
         answer = asked.get(f"{draft['links']['results']}/parts")
         assert (answer.status_code, answer.json()["code"]) == (404, "parts_not_found")
-        assert "PIQUEUE_RESULTS_URL" in answer.json()["detail"]
+        assert "PIQUEUE_STORAGE_URL" in answer.json()["detail"]
 
     async def hang(_request: web.BaseRequest) -> web.StreamResponse:
         await asyncio.Event().wait()
@@ -220,30 +220,39 @@ def test_while_s3_is_away_work_waits_and_nothing_is_lost(tmp_path: Path) -> None
     for name in ("s3", "stack"):
         (tmp_path / name).mkdir()
     server, count = S3Server(tmp_path / "s3"), 96
+    urls = [server.put(f"in/{index}.jpg", jpeg(index)) for index in range(count)]
     log = tmp_path / "stack" / "worker-1.log"
     try:
         with (
             Stack(tmp_path / "stack", env=env(server)) as running,
             httpx2.Client(base_url=running.url, timeout=90) as client,
         ):
-            job = client.post("/jobs", files=files(count)).json()
+            uploaded = client.post("/jobs", files=files(count)).json()
+            listed = client.post("/jobs", json={"urls": urls}).json()
             server.stop()
-            until(lambda: log.read_text().count("chunk_put_off") >= 3)
-            waiting = client.get(job["links"]["self"]).json()
+            back_at = time.monotonic() + OUTAGE_S
+            until(
+                lambda: time.monotonic() > back_at and log.read_text().count("chunk_put_off") >= 3
+            )
+            waiting = [client.get(job["links"]["self"]).json() for job in (uploaded, listed)]
             refused = client.post("/jobs", files=files(1))
+            taken = client.post("/jobs", json={"urls": urls[:1]})
             server.start()
-            done = wait_done(client, job)
-            results = all_results(client, job)
-            page = parts_of(client, job)
+            done = [wait_done(client, job) for job in (uploaded, listed, taken.json())]
+            results = [all_results(client, job) for job in (uploaded, listed)]
+            pages = [parts_of(client, job) for job in (uploaded, listed)]
     finally:
         server.stop()
-    assert not waiting["done"], "the job was over before S3 went away"
-    assert waiting["failures"] == {}
+    for job in waiting:
+        assert not job["done"], "the job was over before S3 went away"
+        assert job["failures"] == {}
     assert (refused.status_code, refused.json()["code"]) == (503, "storage_unavailable")
     assert int(refused.headers["Retry-After"]) > 0
-    assert done["status"] == "succeeded", done["failures"]
-    assert [result["index"] for result in results] == list(range(count))
-    assert [result["image"]["sha256"] for result in results] == [
-        hashlib.sha256(jpeg(index)).hexdigest() for index in range(count)
-    ]
-    assert sum(part["items"] for part in page["parts"]) == count
+    assert taken.status_code == 202, "nothing of it needs S3 yet"
+    assert [job["status"] for job in done] == ["succeeded"] * 3, [job["failures"] for job in done]
+    for found, page in zip(results, pages, strict=True):
+        assert [result["index"] for result in found] == list(range(count))
+        assert [result["image"]["sha256"] for result in found] == [
+            hashlib.sha256(jpeg(index)).hexdigest() for index in range(count)
+        ]
+        assert sum(part["items"] for part in page["parts"]) == count

@@ -22,7 +22,7 @@ def test_one_picture_is_scored_at_once_through_the_queue(client: httpx2.Client) 
     assert answer.status_code == 200
     scores = answer.json()
     assert list(scores) == ["beach", "city", "sunset", "trees"]
-    (expected,) = load_predictor(ARTIFACTS_PATH / "scenes" / "1").predict([decode(picture).pixels])
+    (expected,) = load_predictor(ARTIFACTS_PATH / "scenes" / "2").predict([decode(picture).pixels])
     np.testing.assert_allclose(list(scores.values()), expected.scores, atol=1e-4)
 
 
@@ -34,18 +34,23 @@ def test_one_picture_that_is_none_is_refused(client: httpx2.Client) -> None:
     assert "truncated" in answer.json()["detail"]
     answer = client.post("/scorefile/", files={"picture": ("a.jpg", jpeg(3))})
     assert (answer.status_code, answer.json()["code"]) == (422, "job_refused")
+    answer = client.post("/scorefile/", files={"file": ("a.jpg", bytes(20_000_001))})
+    assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
 
 
 def test_health_and_readiness(client: httpx2.Client) -> None:
     assert client.get("/healthz").json() == {"status": "ok"}
-    assert client.get("/readyz").json() == {"status": "ready", "workers": 1}
+    assert client.get("/readyz").json() == {"status": "ready", "workers": 1, "warm": 1}
 
 
 def test_the_models_say_what_they_score(client: httpx2.Client) -> None:
-    (model,) = client.get("/models").json()
-    assert (model["name"], model["version"], model["default"]) == ("scenes", "1", True)
-    assert model["labels"] == ["beach", "city", "sunset", "trees"]
-    assert set(model["thresholds"]) == set(model["labels"])
+    imagenet, scenes = client.get("/models").json()
+    assert (scenes["name"], scenes["version"], scenes["default"]) == ("scenes", "2", True)
+    assert scenes["labels"] == ["beach", "city", "sunset", "trees"]
+    assert set(scenes["thresholds"]) == set(scenes["labels"])
+    assert (scenes["current"], scenes["top_k"], scenes["warm_workers"]) == (True, None, 1)
+    assert (imagenet["name"], imagenet["default"], imagenet["top_k"]) == ("imagenet", False, 5)
+    assert len(imagenet["labels"]) == 1000
 
 
 def test_the_documentation_is_served(client: httpx2.Client) -> None:

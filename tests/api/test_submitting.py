@@ -175,6 +175,14 @@ def test_an_unfit_or_empty_draft_is_refused(client: httpx2.Client) -> None:
     assert [row["index"] for row in unfit.json()["problems"]] == [1]
 
 
+def test_a_file_keeps_the_name_its_sender_gave_it(client: httpx2.Client) -> None:
+    names = ['12" vinyl.jpg', "two\nlines.jpg", "50%25 ü%.jpg"]
+    files = [("files", (name, jpeg(at))) for at, name in enumerate(names)]
+    job = wait_done(client, client.post("/jobs", files=files).json())
+    assert [item["id"] for item in job["results"]] == names
+    assert [item["source"]["filename"] for item in job["results"]] == names
+
+
 def test_an_idempotency_key_gives_the_same_job_again(client: httpx2.Client, site: Site) -> None:
     headers = {"Idempotency-Key": uuid.uuid4().hex}
     body = {"urls": [site.url("/1.jpg")]}
@@ -359,6 +367,7 @@ def test_that_there_is_no_key_is_believed_only_until_one_is_seen(redis_client: R
     assert not keys.none_lately
 
 
+@pytest.mark.usefixtures("redis_client")  # other tests leave keys
 def test_without_keys_the_api_does_not_listen_beyond_this_machine(redis_url: str) -> None:
     command = [sys.executable, "-m", "api", "--host", "0.0.0.0", "--port", "0"]
     env = {"PIQUEUE_REDIS_URL": redis_url, "PATH": ""}

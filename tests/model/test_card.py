@@ -120,6 +120,8 @@ def test_a_card_that_is_no_json_is_refused(folder: Path) -> None:
         ({"input_size": [0, 224]}, "input_size"),
         ({"activation": "tanh"}, "activation"),
         ({"version": "latest"}, "version"),
+        ({"calibration": {"slopes": [1.0], "offsets": [0.0, 0.0]}}, "one slope and one offset"),
+        ({"calibration": {"slopes": [1.0, -1.0], "offsets": [0.0, 0.0]}}, "greater than 0"),
         ({"name": "../scenes"}, "name"),
         ({"files": {}}, "files"),
         ({"files": {"litert": {"path": "../m", "sha256": "0" * 64, "bytes": 1}}}, "path"),

@@ -257,11 +257,13 @@ def test_a_wait_longer_than_patience_fails_at_once() -> None:
         assert len(site.requests) == 1
 
 
-def test_what_could_be_done_twice_is_not_sent_twice() -> None:
-    with misbehaving(hang_up) as site:
-        with Client(site.url("")) as client, pytest.raises(PiqueueApiError, match="no answer"):
+def test_a_retry_is_sent_again_under_the_same_key(accepted: Answer) -> None:
+    with misbehaving(hang_up, says(502, "<h1>Bad Gateway</h1>"), accepted) as site:
+        with Client(site.url("")) as client:
             client.retry("j")
-        assert len(site.requests) == 1
+        keys = [seen.headers["Idempotency-Key"] for seen in site.requests]
+    assert len(keys) == 3
+    assert len(set(keys)) == 1
 
 
 def test_what_is_refused_is_not_sent_again() -> None:

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pyarrow.parquet
 import pytest
 from aiohttp import web
@@ -361,12 +362,15 @@ def test_a_file_that_is_no_picture_does_not_stop_the_others(
     ("arguments", "says"),
     [
         (["submit"], "name what to submit"),
-        (["submit", "s3://bucket/prefix"], "S3 are not supported yet"),
+        (["submit", "s3://bucket/prefix"], "takes no pictures from the bucket bucket"),
         (["submit", "nowhere.csv"], "nowhere.csv: not found"),
         (["submit", "api", "--max-failures", "x"], "no pictures there"),
         (["submit", "README", "LICENSE"], "not found"),
         (["submit", "LICENSE"], "submit a .csv"),
-        (["submit", "scripts/samples/labels.csv", "scripts/samples"], "one table or list"),
+        (
+            ["submit", "scripts/samples/labels.csv", "scripts/samples"],
+            "one table, list or S3 folder",
+        ),
         (["submit", "scripts/samples/labels.csv"], "no column 'url'"),
         (["submit", "scripts/samples/labels.csv"], "the right one with --url-column"),
         (["submit", "scripts/samples/labels.csv", "--encoding", "x"], "no such encoding"),
@@ -481,6 +485,8 @@ def test_keys_are_made_used_and_removed(
     listed = re.fullmatch(r"(\w+)  Alice B\.\n", piqueue_says("keys", "list")[1])
     assert listed
     try:
+        # That there is no key is believed for a second.
+        assert eventually(lambda: httpx2.get(f"{own_stack.url}/jobs").status_code == 401)
         code, output, told = piqueue_says("submit", str(urls))
         assert (code, output) == (1, "")
         assert "send an API key" in told

@@ -21,12 +21,12 @@ MANIFESTS = "piqueue:manifests"
 def settings(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Settings:
     for name, value in s3_server.env.items():
         monkeypatch.setenv(name, value)
-    return load_settings(results_url=f"s3://{BUCKET}/archive")
+    return load_settings(storage_url=f"s3://{BUCKET}/archive")
 
 
 @pytest.fixture
 def parts(settings: Settings, redis_client: Redis) -> ResultParts:
-    return ResultParts(Folder.open(settings, f"s3://{BUCKET}/archive"), redis_client)
+    return ResultParts(Folder.open(settings, settings.storage_url), redis_client)
 
 
 @pytest.fixture

@@ -452,6 +452,100 @@ def test_an_answer_that_is_not_http_fails_alone(answer: bytes) -> None:
     assert payload(outcomes[1]) == b"/neighbour"
 
 
+# ---- Hosts that push back
+
+
+def allowing(count: int, period_s: float) -> Answer:
+    """Answer `count` requests a period, and the others with 429 and when to come again."""
+    began: list[float] = []
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        now = time.monotonic()
+        began[:] = [at for at in began if at > now - period_s]
+        if len(began) >= count:
+            return web.Response(status=429, headers={"Retry-After": "1"})
+        began.append(now)
+        return web.Response(text=request.path)
+
+    return answer
+
+
+def test_a_host_that_allows_so_many_a_second_gives_every_picture() -> None:
+    paths = [f"/{n}" for n in range(40)]
+    limits = replace(LIMITS, per_host=8)
+    with Site(dict.fromkeys(paths, allowing(15, 1))) as site, fetching(limits) as fetcher:
+        outcomes = dict(fetcher.fetch_all([site.url(path) for path in paths]))
+    assert [payload(outcomes[n]).decode() for n in range(40)] == paths
+    assert len(site.requests) <= 40 + 3 * limits.per_host, "it was asked in vain too often"
+
+
+def test_a_host_that_pushes_back_is_left_alone_by_all_items_of_the_process() -> None:
+    answer = answering(429, headers={"Retry-After": "3600"})
+    limits = replace(LIMITS, per_host=2)
+    with Site({f"/{n}": answer for n in range(40)}) as site, fetching(limits) as fetcher:
+        outcomes = dict(fetcher.fetch_all([site.url(f"/{n}") for n in range(40)]))
+        later = failed(dict(fetcher.fetch_all([site.url("/fine")]))[0])
+    for outcome in [*map(failed, outcomes.values()), later]:
+        assert (outcome.code, outcome.retryable) == (FetchCode.HTTP_STATUS, True)
+        assert outcome.http_status == 429
+    assert later.detail == "its host answers 429 and asks to wait"
+    assert len(site.requests) == 2
+
+
+def test_a_host_that_names_no_time_is_asked_less_and_less() -> None:
+    limits = replace(LIMITS, per_host=8, timeout_s=2)
+    busy = {f"/{n}": answering(503) for n in range(60)}
+    with Site(busy) as site, fetching(limits) as fetcher:
+        outcomes = [
+            failed(outcome)
+            for _, outcome in fetcher.fetch_all([site.url(f"/{n}") for n in range(60)])
+        ]
+    assert {(outcome.code, outcome.http_status) for outcome in outcomes} == {
+        (FetchCode.HTTP_STATUS, 503)
+    }
+    assert len(site.requests) < 30
+
+
+def test_other_hosts_are_not_slowed_by_one_that_pushes_back() -> None:
+    limits = replace(LIMITS, concurrency=8, per_host=4)
+    busy = answering(429, headers={"Retry-After": "4"})
+    with Site({"/": busy}) as slow, Site() as site, fetching(limits) as fetcher:
+        urls = [slow.url()] * 30 + [site.url(f"/{n}") for n in range(30)]
+        outcomes = fetcher.fetch_all(urls)
+        first = [next(outcomes) for _ in range(30)]
+        outcomes.close()
+    assert {position for position, _ in first} == set(range(30, 60))
+    assert all(isinstance(outcome, Fetched) for _, outcome in first)
+
+
+def test_a_host_that_recovers_is_asked_as_much_as_before() -> None:
+    refusals = iter([429] * 4)
+
+    async def recovering(request: web.BaseRequest) -> web.Response:
+        return web.Response(status=next(refusals, 200))
+
+    paths = [f"/{n}" for n in range(40)]
+    answers: dict[str, Answer] = dict.fromkeys(paths, recovering)
+    answers |= dict.fromkeys(meet_paths := [f"/meet/{n}" for n in range(4)], meeting(4))
+    with Site(answers) as site, fetching(replace(LIMITS, per_host=4)) as fetcher:
+        for batch in (paths, meet_paths):
+            outcomes = list(fetcher.fetch_all([site.url(path) for path in batch]))
+            assert all(isinstance(outcome, Fetched) for _, outcome in outcomes)
+
+
+def test_a_pause_asked_for_behind_a_redirect_is_that_hosts_own() -> None:
+    with (
+        Site({"/busy": answering(503, headers={"Retry-After": "3600"})}) as inner,
+        Site({"/onward": redirecting(inner.url("/busy"))}) as site,
+        fetching() as fetcher,
+    ):
+        for url in (site.url("/onward"), inner.url("/other"), site.url("/onward")):
+            outcome = failed(dict(fetcher.fetch_all([url]))[0])
+            assert (outcome.code, outcome.http_status) == (FetchCode.HTTP_STATUS, 503)
+        assert payload(dict(fetcher.fetch_all([site.url("/here")]))[0]) == b"/here"
+    assert [seen.target for seen in inner.requests] == ["/busy"]
+
+
 # ---- Deadlines
 
 
@@ -471,6 +565,33 @@ def test_a_slow_answer_ends_at_the_deadline(slow: Answer) -> None:
     assert (outcome.code, outcome.retryable) == (FetchCode.TIMEOUT, True)
     assert outcome.detail == "no complete answer in 0.4 s"
     assert 400 <= outcome.elapsed_ms < PATIENCE_S * 1000
+
+
+def test_those_who_wait_for_a_host_that_hangs_end_with_it() -> None:
+    limits = replace(LIMITS, per_host=2, timeout_s=1)
+    began = time.monotonic()
+    with Site({f"/{n}": hang for n in range(60)}) as site, fetching(limits) as fetcher:
+        outcomes = list(fetcher.fetch_all([site.url(f"/{n}") for n in range(60)]))
+    assert {failed(outcome).code for _, outcome in outcomes} == {FetchCode.TIMEOUT}
+    assert all(failed(outcome).retryable for _, outcome in outcomes)
+    assert len(site.requests) < 20
+    # One after the other they would take half a minute.
+    assert time.monotonic() - began < 15
+
+
+def test_waiting_for_a_slow_host_has_an_end() -> None:
+    async def slowly(request: web.BaseRequest) -> web.Response:
+        await asyncio.sleep(0.1)
+        return web.Response(text=request.path)
+
+    limits = replace(LIMITS, per_host=1, patience_s=1)
+    with Site({f"/{n}": slowly for n in range(100)}) as site, fetching(limits) as fetcher:
+        outcomes = list(fetcher.fetch_all([site.url(f"/{n}") for n in range(100)]))
+    late = [outcome for _, outcome in outcomes if isinstance(outcome, FetchFailed)]
+    assert 0 < len(late) < 100
+    assert {(outcome.code, outcome.detail) for outcome in late} == {
+        (FetchCode.TIMEOUT, "no complete answer in 1 s")
+    }
 
 
 def test_redirects_share_one_deadline() -> None:
@@ -766,6 +887,58 @@ def test_payloads_do_not_pile_up_before_a_slow_reader() -> None:
             list(bystander.fetch_all([site.url(f"/{n}")]))
         assert len(site.requests) == 1 + 3 + 50
         assert len(list(outcomes)) == 39
+
+
+def test_payloads_that_are_larger_together_than_the_budget_all_arrive() -> None:
+    paths = [f"/{n}" for n in range(24)]
+    body = bytes(90_000)
+    limits = replace(LIMITS, budget_bytes=150_000)
+    answers: dict[str, Answer] = dict.fromkeys(paths, answering(body=body))
+    with Site(answers) as site, fetching(limits) as fetcher:
+        outcomes = list(fetcher.fetch_all([site.url(path) for path in paths]))
+    assert [payload(outcome) for _, outcome in outcomes] == [body] * 24
+
+
+def test_a_payload_larger_than_the_budget_arrives() -> None:
+    limits = replace(LIMITS, budget_bytes=1000)
+    with Site({"/": answering(body=bytes(LIMITS.max_bytes))}) as site:
+        assert len(payload(fetch(site.url(), limits))) == LIMITS.max_bytes
+
+
+def test_waiting_for_the_bytes_of_others_is_no_timeout() -> None:
+    limits = replace(LIMITS, budget_bytes=50_000, timeout_s=0.5)
+    answers = {f"/{n}": answering(body=bytes(40_000)) for n in range(4)}
+    with Site(answers) as site, fetching(limits) as fetcher:
+        outcomes = fetcher.fetch_all([site.url(f"/{n}") for n in range(4)])
+        taken = [next(outcomes)]
+        began = time.monotonic()
+        wait_until(lambda: len(site.requests) == 4 and time.monotonic() > began + 1)
+        taken += outcomes
+    assert [len(payload(outcome)) for _, outcome in taken] == [40_000] * 4
+
+
+def test_a_name_is_looked_up_once_for_many_connections(dialled: list[str]) -> None:
+    names = Names(photos=[["127.0.0.1"], ["127.0.0.2"]])
+    closing = answering(headers={"Connection": "close"})
+    with Site({"/": closing}) as site, fetching(resolver=names) as fetcher:
+        for _ in range(5):
+            payload(dict(fetcher.fetch_all([site.url(host="photos.example")]))[0])
+    assert dialled == ["127.0.0.1"] * 5
+    assert len(names.names["photos"]) == 1, "the second lookup would have given another address"
+
+
+def test_a_name_that_is_remembered_is_vetted_again_whenever_it_is_dialled(
+    dialled: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verdicts = iter([True, False])
+    monkeypatch.setattr("worker.download.may_dial", lambda *_: next(verdicts))
+    names = Names(photos=[["127.0.0.1"]])
+    closing = answering(headers={"Connection": "close"})
+    with Site({"/": closing}) as site, fetching(resolver=names) as fetcher:
+        url = site.url(host="photos.example")
+        payload(dict(fetcher.fetch_all([url]))[0])
+        assert failed(dict(fetcher.fetch_all([url]))[0]).code == FetchCode.BLOCKED_ADDRESS
+    assert dialled == ["127.0.0.1"]
 
 
 # ---- Giving up and ending

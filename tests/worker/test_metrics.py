@@ -63,7 +63,7 @@ def test_a_scrape_tells_what_became_of_every_item_and_how_long_it_took(tmp_path:
         ) < 1 or value("piqueue_chunk_seconds_count") < CHUNKS:
             assert time.monotonic() < deadline, "the webhook or the chunks were not counted"
 
-    model = "scenes@1"
+    model = "scenes@2"
     assert value("piqueue_items_total", model=model, outcome="succeeded") == 6
     assert value("piqueue_items_total", model=model, outcome="not_an_image") == 1
     assert value("piqueue_items_total", model=model, outcome="fetch_blocked_address") == 1

@@ -1,5 +1,6 @@
 """Fetching from a real S3 server, with what can go wrong."""
 
+import asyncio
 import dataclasses
 import socket
 import threading
@@ -7,9 +8,12 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from aiohttp import web
 
 from tests.s3 import BUCKET, S3Server
+from tests.worker.site import Site
 from worker.fetch import FetchCode, Fetched, FetchFailed, Outcome
+from worker.jobs.errors import StorageUnavailable
 from worker.jobs.settings import Settings, load_settings
 from worker.s3 import CONCURRENCY, S3Fetcher
 
@@ -106,22 +110,62 @@ def test_wrong_and_missing_credentials_are_told_apart_without_telling_them(
     assert outcome.detail == "the worker has no credentials for S3"
 
 
-def test_a_server_that_is_not_there_is_a_connection_error(settings: Settings) -> None:
+def test_a_server_that_is_not_there_is_no_fault_of_an_item(settings: Settings) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     gone = settings.model_copy(update={"s3_endpoint_url": f"http://127.0.0.1:{port}"})
-    outcome = fetch(gone, f"s3://{BUCKET}/a")
-    assert isinstance(outcome, FetchFailed)
-    assert (outcome.code, outcome.retryable) == (FetchCode.CONNECTION, True)
-    assert str(port) not in outcome.detail
+    with pytest.raises(StorageUnavailable, match="S3 is away") as away:
+        fetch(gone, f"s3://{BUCKET}/a")
+    assert str(port) not in str(away.value)
 
 
-def test_a_server_that_is_silent_times_out(settings: Settings) -> None:
+def test_a_server_that_is_silent_is_no_fault_of_an_item(settings: Settings) -> None:
     started = time.monotonic()
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
         silent = settings.model_copy(update={"s3_endpoint_url": url})
-        outcome = fetch(silent, f"s3://{BUCKET}/a")
-    assert isinstance(outcome, FetchFailed)
-    assert (outcome.code, outcome.detail) == (FetchCode.TIMEOUT, "no complete answer in 3 s")
+        with pytest.raises(StorageUnavailable, match="no complete answer in 3 s"):
+            fetch(silent, f"s3://{BUCKET}/a")
     assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize(
+    ("stuck", "code", "says"),
+    [
+        (False, FetchCode.HTTP_STATUS, "answered 503 (503)"),
+        (True, FetchCode.TIMEOUT, "no complete answer in 3 s"),
+    ],
+)
+def test_an_object_that_alone_cannot_be_had_is_rejected(
+    settings: Settings, stuck: bool, code: FetchCode, says: str
+) -> None:
+    async def answer(_request: web.BaseRequest) -> web.StreamResponse:
+        if stuck:
+            await asyncio.Event().wait()
+        return web.Response(status=503)
+
+    with Site({f"/{BUCKET}/bad": answer}) as site:
+        lame = settings.model_copy(update={"s3_endpoint_url": site.url("").rstrip("/")})
+        outcome = fetch(lame, f"s3://{BUCKET}/bad")
+        assert site.requests[-1].target == f"/{BUCKET}"
+    assert isinstance(outcome, FetchFailed)
+    assert (outcome.code, outcome.retryable, outcome.detail) == (code, True, says)
+
+
+def test_who_takes_outcomes_hears_that_s3_is_away(settings: Settings) -> None:
+    async def overloaded(_request: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(status=503)
+
+    with Site(
+        {f"/{BUCKET}/{at}": overloaded for at in range(3)} | {f"/{BUCKET}": overloaded}
+    ) as site:
+        lame = settings.model_copy(update={"s3_endpoint_url": site.url("").rstrip("/")})
+        fetcher = S3Fetcher.open(lame)
+        try:
+            with (
+                fetcher.fetching([f"s3://{BUCKET}/{at}" for at in range(3)]) as arriving,
+                pytest.raises(StorageUnavailable),
+            ):
+                list(arriving)
+        finally:
+            fetcher.close()

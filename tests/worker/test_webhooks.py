@@ -34,7 +34,7 @@ def sender(redis_client: Redis, redis_url: str) -> Iterator[WebhookSender]:
 def finished(store: JobStore, url: str) -> str:
     """Make a job that is over at once, with a webhook."""
     job = NewJob(new_job_id(), "anyone", MODEL, ttl_s=3600, webhook_url=url)
-    store.open_draft(job, {})
+    store.open_draft(job)
     store.cancel(job.id)
     return job.id
 

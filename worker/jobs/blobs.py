@@ -1,6 +1,6 @@
 """The blob store: uploaded bytes, kept until they are scored or their job expires."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from redis import Redis
@@ -9,16 +9,16 @@ from worker.jobs.store import ledger_errors
 
 
 class BlobStore(Protocol):
-    """Payloads by job and item id."""
+    """Payloads by job and item id, given and read as many at once as suits the store."""
 
-    def put(self, job_id: str, item_id: str, payload: bytes, ttl_s: int) -> None:
-        """Keep a payload, and the others of its job, for at most `ttl_s` from now."""
+    def put(self, job_id: str, payloads: Mapping[str, bytes], ttl_s: int) -> None:
+        """Keep payloads, and the others of their job, for at most `ttl_s` from now."""
 
     def keep(self, job_id: str, ttl_s: int) -> None:
         """Keep the payloads that a job has for `ttl_s` from now."""
 
-    def get(self, job_id: str, item_id: str) -> bytes | None:
-        """Read a payload; None when it is not there."""
+    def get(self, job_id: str, item_ids: Iterable[str]) -> Iterator[bytes | None]:
+        """Read payloads in this order; None for one that is not there."""
 
     def discard(self, job_id: str, item_ids: Sequence[str]) -> None:
         """Forget payloads."""
@@ -37,10 +37,10 @@ class RedisBlobs:
     def _key(job_id: str) -> str:
         return f"piqueue:{{{job_id}}}:blobs"
 
-    def put(self, job_id: str, item_id: str, payload: bytes, ttl_s: int) -> None:
-        """Keep a payload, and the others of its job, for at most `ttl_s` from now."""
+    def put(self, job_id: str, payloads: Mapping[str, bytes], ttl_s: int) -> None:
+        """Keep payloads, and the others of their job, for at most `ttl_s` from now."""
         with ledger_errors(), self._redis.pipeline(transaction=True) as pipe:
-            pipe.hset(self._key(job_id), item_id, payload)
+            pipe.hset(self._key(job_id), mapping=payloads)
             pipe.expire(self._key(job_id), ttl_s)
             pipe.execute()
 
@@ -49,11 +49,12 @@ class RedisBlobs:
         with ledger_errors():
             self._redis.expire(self._key(job_id), ttl_s)
 
-    def get(self, job_id: str, item_id: str) -> bytes | None:
-        """Read a payload; None when it is not there."""
-        with ledger_errors():
-            payload: bytes | None = self._redis.hget(self._key(job_id), item_id)
-        return payload
+    def get(self, job_id: str, item_ids: Iterable[str]) -> Iterator[bytes | None]:
+        """Read payloads in this order; None for one that is not there."""
+        for item_id in item_ids:
+            with ledger_errors():
+                payload: bytes | None = self._redis.hget(self._key(job_id), item_id)
+            yield payload
 
     def discard(self, job_id: str, item_ids: Sequence[str]) -> None:
         """Forget payloads."""

@@ -4,6 +4,7 @@ PiqueueError
 ├── SettingsInvalid         a setting is misspelt, out of range or contradicts another
 ├── JobNotFound             no such job, or it has expired
 ├── ModelNotFound           no such model, or no such version of it
+├── ModelUnavailable        a model cannot be downloaded, or is not the one that was meant
 ├── CursorInvalid           a page was asked for with a cursor that none of our answers gave
 ├── JobRefused              the submission cannot become a job
 │   ├── BodyUnreadable      the body is not what its content type says
@@ -26,7 +27,8 @@ PiqueueError
 ├── UploadRejected          the one picture of a caller that waits got a rejection
 ├── QueueFull               too much work is waiting already
 ├── NoAnswer                nothing was scored in the time a caller would wait
-├── LedgerUnavailable       Redis does not answer, or refuses writes
+├── LedgerUnavailable       Redis does not answer
+│   └── LedgerFull          Redis answers and takes no writes: its memory or disk is full
 ├── StorageUnavailable      S3 does not answer, or refuses what is asked
 └── NotReady                no worker with a warm model is alive
 """
@@ -56,6 +58,10 @@ class JobNotFound(PiqueueError):
 
 class ModelNotFound(PiqueueError):
     """No such model, or no such version of it."""
+
+
+class ModelUnavailable(PiqueueError):
+    """A model cannot be downloaded, or is not the one that was meant."""
 
 
 class CursorInvalid(PiqueueError):
@@ -172,7 +178,11 @@ class NoAnswer(PiqueueError):
 
 
 class LedgerUnavailable(PiqueueError):
-    """Redis does not answer, or refuses writes."""
+    """Redis does not answer."""
+
+
+class LedgerFull(LedgerUnavailable):
+    """Redis answers and takes no writes: its memory or disk is full."""
 
 
 class StorageUnavailable(PiqueueError):

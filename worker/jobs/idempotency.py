@@ -10,12 +10,13 @@ from typing import Any
 from redis import Redis
 
 from worker.jobs.errors import IdempotencyInFlight, LedgerUnavailable
-from worker.jobs.store import ledger_errors
+from worker.jobs.store import Note, ledger_errors
 
 # A submission whose API process died frees its key after this long; others renew theirs.
 IN_FLIGHT_TTL_S = 20
 _RENEW_EVERY_S = 5
 _IN_FLIGHT = b"in flight"
+_RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end"
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class IdempotencyKeys:
     def __init__(self, redis: Redis, ttl_s: int) -> None:
         self._redis: Any = redis
         self._ttl_s = ttl_s
+        self._release = redis.register_script(_RELEASE)
 
     @staticmethod
     def _key(owner: str, key: str) -> str:
@@ -70,13 +72,11 @@ class IdempotencyKeys:
             over.set()
             renewing.join()
 
-    def finish(self, owner: str, key: str, replay: Replay) -> None:
-        """Remember what the key was used for."""
-        with ledger_errors():
-            value = f"{replay.fingerprint} {replay.job_id}"
-            self._redis.set(self._key(owner, key), value, ex=self._ttl_s)
+    def note(self, owner: str, key: str, fingerprint: str, job_id: str) -> Note:
+        """Give what remembers the job that a key was used for, to be written with that job."""
+        return Note(self._key(owner, key), f"{fingerprint} {job_id}", self._ttl_s)
 
     def release(self, owner: str, key: str) -> None:
-        """Free a key whose submission came to nothing."""
+        """Free a key, unless there is a job of it although the caller was not told."""
         with ledger_errors():
-            self._redis.delete(self._key(owner, key))
+            self._release(keys=[self._key(owner, key)], args=[_IN_FLIGHT])

@@ -71,9 +71,13 @@ local function top_up(window, chunks)
   return chunks
 end
 
--- A job has its model's card, is on its owner's list, and lives as long as both say.
+-- A job has its model's card, which it shares with the other jobs of that model, for it may be
+-- long, and is on its owner's list.
 local function enlist(card)
-  redis.call('SET', MODEL, card)
+  local digest = redis.sha1hex(card)
+  local shared, ttl_ms = 'piqueue:card:' .. digest, number('ttl_ms')
+  if redis.call('PTTL', shared) < ttl_ms then redis.call('SET', shared, card, 'PX', ttl_ms) end
+  redis.call('SET', MODEL, digest)
   redis.call('ZADD', 'piqueue:jobs:' .. redis.call('HGET', META, 'owner'), 0, JOB)
 end
 
@@ -110,13 +114,17 @@ local function close()
   return 1
 end
 
--- ARGV: id, window, model card, then the fields of the record and their values.
--- Gives the chunks to ring for.
+-- ARGV: id, window, model card, count of chunks, then key, value and seconds to live of a note that
+-- is written where there is a job and not otherwise, or '' thrice, then the fields of the record
+-- and their values. Gives the chunks to ring for, and nothing where some of its items are gone.
 local function submit()
   local status = redis.call('HGET', META, 'status')
   -- Sent again because the first answer was lost.
   if status and status ~= 'draft' then return redis.call('ZRANGE', RUNG, 0, -1) end
-  redis.call('HSET', META, unpack(ARGV, 4))
+  -- A Redis that was killed may have forgotten its last second.
+  if redis.call('HLEN', ITEMS) < tonumber(ARGV[4]) then return false end
+  if ARGV[5] ~= '' then redis.call('SET', ARGV[5], ARGV[6], 'EX', ARGV[7]) end
+  redis.call('HSET', META, unpack(ARGV, 8))
   enlist(ARGV[3])
   redis.call('HSET', META, 'status', 'queued', 'expires_ms', now_ms() + number('ttl_ms'),
     'submitted_ms', now_ms(), 'succeeded', 0, 'failed', 0, 'cancelled', 0, 'done_chunks', 0, 'next_chunk', 0)
@@ -133,8 +141,9 @@ local function submit()
 end
 
 -- ARGV: id, chunk, lease in ms. Gives {outcome, attempt, lane, items a chunk, whether to use the cache,
--- items, positions of lost items, ms since it was rung for or -1,
--- attempts that were put off, whether results become files, name, version and hash of the model}.
+-- items, position of the item at each death of a careful attempt, ms since it was rung for or -1,
+-- attempts that were put off, whether results become files, name, version and hash of the model,
+-- trace context or ''}.
 local function claim()
   local chunk, status = ARGV[2], redis.call('HGET', META, 'status')
   if status ~= 'queued' and status ~= 'running' then return {'over'} end
@@ -145,12 +154,11 @@ local function claim()
   local rung = tonumber(redis.call('ZSCORE', RUNG, chunk))
   redis.call('ZREM', RUNG, chunk)
   redis.call('ZADD', LEASES, now_ms() + ARGV[3], chunk)
-  -- The item a careful attempt died at is given up from the next attempt on.
   local suspect = redis.call('HGET', SUSPECTS, 'at:' .. chunk)
-  local lost = redis.call('HGET', SUSPECTS, 'lost:' .. chunk) or ''
+  local deaths = redis.call('HGET', SUSPECTS, 'deaths:' .. chunk) or ''
   if suspect then
-    lost = lost .. suspect .. ' '
-    redis.call('HSET', SUSPECTS, 'lost:' .. chunk, lost)
+    deaths = deaths .. suspect .. ' '
+    redis.call('HSET', SUSPECTS, 'deaths:' .. chunk, deaths)
     redis.call('HDEL', SUSPECTS, 'at:' .. chunk)
   end
   if status == 'queued' then
@@ -159,9 +167,10 @@ local function claim()
   end
   keep()
   return {'claimed', attempt, redis.call('HGET', META, 'lane'), number('chunk_items'),
-    number('use_cache'), redis.call('HGET', ITEMS, chunk), lost, rung and now_ms() - rung or -1,
+    number('use_cache'), redis.call('HGET', ITEMS, chunk), deaths, rung and now_ms() - rung or -1,
     tonumber(redis.call('HGET', ATTEMPTS, 'put_off:' .. chunk)) or 0, number('parts'),
-    redis.call('HMGET', META, 'model', 'version', 'sha256')}
+    redis.call('HMGET', META, 'model', 'version', 'sha256'),
+    redis.call('HGET', META, 'traceparent') or ''}
 end
 
 local function holds(chunk, attempt)
@@ -198,8 +207,42 @@ local function note()
   return 1
 end
 
--- ARGV: id, chunk, results, window, succeeded, failed, cached, then code and count of each
--- failure. The first write of a chunk wins. Gives {accepted, chunk to ring for, ...}.
+-- Hosts of a job's URLs that are counted by themselves; those that weigh least are summed in '*'.
+local KEPT_HOSTS, FAILURE_WEIGHT = 50, 10
+
+-- Adds up how hosts fared, as JSON (hosts.py): by name, {ok, timeouts, other, {status: count},
+-- {answers by how long they took}}.
+local function add_hosts(counted)
+  local hosts = cjson.decode(redis.call('HGET', META, 'hosts') or '{}')
+  local function add(name, more)
+    local sum = hosts[name]
+    if not sum then
+      hosts[name] = more
+      return
+    end
+    for field = 1, 3 do sum[field] = sum[field] + more[field] end
+    for status, count in pairs(more[4]) do sum[4][status] = (sum[4][status] or 0) + count end
+    for bucket, count in ipairs(more[5]) do sum[5][bucket] = sum[5][bucket] + count end
+  end
+  for name, more in pairs(cjson.decode(counted)) do add(name, more) end
+  local ranked = {}
+  for name, row in pairs(hosts) do
+    local failed = row[2] + row[3]
+    for _, count in pairs(row[4]) do failed = failed + count end
+    if name ~= '*' then ranked[#ranked + 1] = {name, row[1] + FAILURE_WEIGHT * failed} end
+  end
+  table.sort(ranked, function(one, other) return one[2] > other[2] end)
+  for rank = KEPT_HOSTS + 1, #ranked do
+    local name = ranked[rank][1]
+    local row = hosts[name]
+    hosts[name] = nil
+    add('*', row)
+  end
+  redis.call('HSET', META, 'hosts', cjson.encode(hosts))
+end
+
+-- ARGV: id, chunk, results, window, succeeded, failed, cached, how the hosts of its URLs fared or
+-- '', then code and count of each failure. The first write of a chunk wins. Gives {accepted, chunk to ring for, ...}.
 local function commit()
   local chunk, status = ARGV[2], redis.call('HGET', META, 'status')
   if status ~= 'running' and status ~= 'cancelling' then return {0} end
@@ -208,11 +251,12 @@ local function commit()
   redis.call('ZREM', LEASES, chunk)
   redis.call('ZREM', RUNG, chunk)
   redis.call('HDEL', ATTEMPTS, chunk, 'put_off:' .. chunk)
-  redis.call('HDEL', SUSPECTS, 'at:' .. chunk, 'lost:' .. chunk)
+  redis.call('HDEL', SUSPECTS, 'at:' .. chunk, 'deaths:' .. chunk)
   local succeeded = redis.call('HINCRBY', META, 'succeeded', ARGV[5])
   local failed = redis.call('HINCRBY', META, 'failed', ARGV[6])
   redis.call('HINCRBY', META, 'cached', ARGV[7])
-  for index = 8, #ARGV, 2 do
+  if ARGV[8] ~= '' then add_hosts(ARGV[8]) end
+  for index = 9, #ARGV, 2 do
     redis.call('HINCRBY', META, 'failure:' .. ARGV[index], ARGV[index + 1])
   end
   settle(ARGV[5] + ARGV[6])
@@ -282,6 +326,14 @@ local function cancel()
     redis.call('DEL', RUNG)
     tell('cancelling')
   end
+  return 1
+end
+
+-- ARGV: id. What is stored of a job that was not submitted is removed; gives 0 where it was, which
+-- is not known where the answer of `submit` was lost.
+local function abandon()
+  if redis.call('EXISTS', META) == 1 then return 0 end
+  redis.call('UNLINK', unpack(KEYS))
   return 1
 end
 

@@ -18,9 +18,7 @@ def _fields(stored: StoredResult, model: ModelCard) -> dict[str, Any]:
     image, rejection, timings, scores = result.image, result.rejection, result.timings, None
     labels = None
     if result.scores is not None:
-        scores = dict(zip(model.labels, result.scores, strict=True))
-        pairs = zip(scores.items(), model.thresholds, strict=True)
-        labels = [label for (label, score), threshold in pairs if score >= threshold]
+        scores, labels = model.answer(result.scores)
     return {
         "index": stored.index,
         "id": spec.id,

@@ -5,11 +5,14 @@ import sys
 
 import structlog
 
+from worker.jobs.traces import add_trace_id
+
 
 def configure_logs(*, as_json: bool) -> None:
     """Send every log of this process to standard error."""
     stamp: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        add_trace_id,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]

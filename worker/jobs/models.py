@@ -1,18 +1,33 @@
-"""Which models there are: the part of each artifact's card that the job contract needs."""
+"""Which models there are, and which version of each is promoted, as the job contract needs it."""
 
-import json
+import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from datetime import date
-from functools import lru_cache
+from heapq import nlargest
 from pathlib import Path
+from typing import Protocol, Self
 
-from pydantic import BaseModel, ConfigDict
+import structlog
+from pydantic import BaseModel, ConfigDict, Field
 
 from worker.jobs.errors import ModelNotFound
 from worker.jobs.record import ModelRef
 
+CARD_NAME = "card.json"
 _REFERENCE = re.compile(r"(?P<name>[a-z0-9][a-z0-9_-]*)(@(?P<version>[0-9]+))?")
+
+log = structlog.get_logger()
+
+
+class ModelFile(BaseModel):
+    """One file of an artifact, beside its card."""
+
+    model_config = ConfigDict(frozen=True)
+
+    # Nothing but a name, for cards may come from elsewhere.
+    path: str = Field(pattern=r"^[^/\\]+$")
+    sha256: str
 
 
 class ModelCard(BaseModel):
@@ -26,48 +41,176 @@ class ModelCard(BaseModel):
     labels: tuple[str, ...]
     thresholds: tuple[float, ...]
     created: date
+    # How many scores answer for a picture, best first; all of them if unset.
+    top_k: int | None = None
 
     @property
     def ref(self) -> ModelRef:
         """Give what names the model."""
         return ModelRef(self.name, self.version, self.sha256)
 
+    def answer(
+        self, scores: Sequence[float], top_k: int | None = None, threshold: float | None = None
+    ) -> tuple[dict[str, float], list[str]]:
+        """Give the scores that answer for a picture by label, and its labels among these.
+
+        With a `top_k`, or one of the model's own, these are the best, sorted. `threshold` stands
+        for those of the model.
+        """
+        found: Iterable[tuple[str, float, float]]
+        found = zip(self.labels, scores, self.thresholds, strict=True)
+        if count := top_k or self.top_k:
+            found = nlargest(count, found, key=lambda one: one[1])
+        answer, labels = {}, []
+        for label, score, least in found:
+            answer[label] = score
+            if score >= (least if threshold is None else threshold):
+                labels.append(label)
+        return answer, labels
+
+
+class _ArtifactCard(ModelCard):
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    version: str = Field(pattern=r"^[0-9]+$")
+    sha256: str = ""
+    files: dict[str, ModelFile]
+
+
+class Artifact(BaseModel):
+    """A version of a model where it is kept: its card and its files, `card.json` left out."""
+
+    model_config = ConfigDict(frozen=True)
+
+    card: ModelCard
+    files: tuple[ModelFile, ...]
+    # Of its card.json, byte by byte.
+    digest: str
+
+    @classmethod
+    def parse(cls, card_json: bytes) -> Self:
+        """Read a card.json; the model is known by the hash of its LiteRT file, else of its Keras.
+
+        Raises:
+            ValueError: it is no card.
+        """
+        card = _ArtifactCard.model_validate_json(card_json)
+        known_by = card.files.get("litert") or card.files.get("keras")
+        if known_by is None:
+            raise ValueError("the card names no file of the model")
+        return cls(
+            card=ModelCard(**card.model_dump(exclude={"files"}) | {"sha256": known_by.sha256}),
+            files=tuple(card.files.values()),
+            digest=hashlib.sha256(card_json).hexdigest(),
+        )
+
+    @classmethod
+    def read(cls, card_json: bytes, folder: str) -> Self | None:
+        """Read the card.json of `folder`; None, with a warning, where it is of no use."""
+        try:
+            artifact = cls.parse(card_json)
+        except ValueError as error:
+            log.warning("card_passed_over", folder=folder, reason=str(error))
+            return None
+        if folder != f"{artifact.card.name}/{artifact.card.version}":
+            log.warning("card_passed_over", folder=folder, reason="its card names another version")
+            return None
+        return artifact
+
+    def names_in(self, folder: Path) -> list[str]:
+        """List its files, the card last; one for another engine may not have come along."""
+        names = [file.path for file in self.files if (folder / file.path).exists()]
+        return [*names, CARD_NAME]
+
+
+class Promotions(BaseModel):
+    """The versions of a model that were promoted, the one that holds last; a `promoted.json`."""
+
+    history: tuple[str, ...] = ()
+
+
+class Place(Protocol):
+    """Where artifacts are kept as <name>/<version>/, each with its card.
+
+    What is away raises StorageUnavailable.
+    """
+
+    def artifacts(self) -> Sequence[Artifact]:
+        """List all versions of all models, as of a few seconds ago at most."""
+
+    def promotions(self, name: str) -> Promotions:
+        """Read what was promoted of a model, as of a few seconds ago at most."""
+
+    def fetch(self, artifact: Artifact) -> Path:
+        """Give the folder of a version on this machine."""
+
+    def put(self, folder: Path, artifact: Artifact) -> None:
+        """Keep a copy of the artifact in `folder`; it is there as a whole or not at all."""
+
+    def promote(self, name: str, promotions: Promotions) -> None:
+        """Write what is promoted of a model."""
+
 
 class ModelCatalog:
-    """The artifacts in a folder, `<name>/<version>/card.json`, looked up anew each time."""
+    """The models of some places; what one place has goes before the same of a later one."""
 
-    def __init__(self, folder: Path, default: str) -> None:
-        self._folder = folder
+    def __init__(self, places: Sequence[Place], default: str) -> None:
+        self._places = places
         self._default = default
+
+    @property
+    def registry(self) -> Place:
+        """Where versions are added and promoted."""
+        return self._places[0]
 
     def all(self) -> list[ModelCard]:
         """List every version of every model, newest version of each first."""
-        return sorted(self._cards("*"), key=lambda card: (card.name, -int(card.version)))
+        return sorted(self._cards().values(), key=lambda card: (card.name, -int(card.version)))
 
     def resolve(self, reference: str | None) -> ModelCard:
-        """Find `name@version`, the newest version of `name`, or of the default model for None.
+        """Find `name@version`, the current version of `name`, or of the default model for None.
 
         Raises:
             ModelNotFound: names the models there are.
         """
-        match = _REFERENCE.fullmatch(reference or self._default)
+        reference = reference or self._default
+        match = _REFERENCE.fullmatch(reference)
+        cards = self._cards()
         if match:
-            cards = {int(card.version): card for card in self._cards(match["name"])}
-            version = int(match["version"]) if match["version"] else max(cards, default=0)
-            if version in cards:
-                return cards[version]
+            version = match["version"] or self._current(match["name"], cards)
+            # A version may be written with leading zeros.
+            if version and (card := cards.get((match["name"], int(version)))):
+                return card
         known = ", ".join(f"{card.name}@{card.version}" for card in self.all()) or "none"
-        raise ModelNotFound(f"no model {reference or self._default!r}; there are: {known}")
+        raise ModelNotFound(f"no model {reference!r}; there are: {known}")
 
-    def _cards(self, name: str) -> Iterator[ModelCard]:
-        for path in self._folder.glob(f"{name}/*/card.json"):
-            yield _read_card(path, path.stat().st_mtime_ns)
+    def promotions(self, name: str) -> Promotions:
+        """Read what was promoted of a model."""
+        for place in self._places:
+            if (found := place.promotions(name)).history:
+                return found
+        return Promotions()
 
+    def fetch(self, model: ModelRef) -> Path:
+        """Give the folder on this machine that holds exactly this model.
 
-@lru_cache(maxsize=256)
-def _read_card(path: Path, _written_ns: int) -> ModelCard:
-    """Read a card, once for each time it was written."""
-    card = json.loads(path.read_bytes())
-    files = card["files"]
-    sha256 = files.get("litert", files.get("keras"))["sha256"]
-    return ModelCard.model_validate({**card, "sha256": sha256})
+        Raises:
+            ModelNotFound: no place has it, or not with this hash.
+        """
+        for place in self._places:
+            for artifact in place.artifacts():
+                if artifact.card.ref == model:
+                    return place.fetch(artifact)
+        raise ModelNotFound(f"{model.name}@{model.version} is not here, or is another one")
+
+    def _current(self, name: str, cards: dict[tuple[str, int], ModelCard]) -> str | None:
+        """Give the promoted version of those there are, or else the newest."""
+        versions = {version for known, version in cards if known == name}
+        promoted = [one for one in self.promotions(name).history if int(one) in versions]
+        return promoted[-1] if promoted else str(max(versions)) if versions else None
+
+    def _cards(self) -> dict[tuple[str, int], ModelCard]:
+        return {
+            (artifact.card.name, int(artifact.card.version)): artifact.card
+            for place in reversed(self._places)
+            for artifact in place.artifacts()
+        }

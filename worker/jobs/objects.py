@@ -20,22 +20,22 @@ def require_boto3() -> None:
 
 
 def open_blobs(settings: Settings, redis: Redis) -> BlobStore:
-    """Give the blob store of PIQUEUE_BLOBS_URL."""
-    if settings.blobs_url == IN_REDIS:
+    """Give the blob store of PIQUEUE_STORAGE_URL."""
+    if settings.storage_url == IN_REDIS:
         return RedisBlobs(redis)
     require_boto3()
     from worker.jobs.s3 import Folder
     from worker.jobs.s3blobs import S3Blobs
 
-    return S3Blobs(Folder.open(settings, settings.blobs_url), redis)
+    return S3Blobs(Folder.open(settings, settings.storage_url), redis)
 
 
 def open_parts(settings: Settings, redis: Redis) -> "ResultParts | None":
-    """Give where results are written to, if PIQUEUE_RESULTS_URL is set."""
-    if settings.results_url is None:
+    """Give where results are written to as files, None where they are in Redis alone."""
+    if settings.storage_url == IN_REDIS:
         return None
     require_boto3()
     from worker.jobs.parts import ResultParts
     from worker.jobs.s3 import Folder
 
-    return ResultParts(Folder.open(settings, settings.results_url), redis)
+    return ResultParts(Folder.open(settings, settings.storage_url), redis)

@@ -56,7 +56,7 @@ class ResultParts:
         """Write the part of a chunk, as its results are about to be committed."""
         pairs = zip(claim.specs, results, strict=True)
         stored = [
-            StoredResult(index, spec, result, claim.attempt)
+            StoredResult(index, spec, result, claim.tries)
             for index, (spec, result) in enumerate(pairs, start=claim.first_index)
         ]
         key = part_key(claim.job_id, claim.chunk_index)

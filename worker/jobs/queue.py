@@ -47,6 +47,8 @@ def make_celery(settings: Settings) -> Celery:
         worker_redirect_stdouts=False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
+        # What a full Redis answers is waited out as if it were away.
+        broker_channel_error_retry=True,
         broker_pool_acquire_timeout=5,
         visibility_timeout=1800,
         broker_transport_options={

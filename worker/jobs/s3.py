@@ -11,7 +11,7 @@ from typing import Any
 from boto3.s3.transfer import TransferConfig
 from boto3.session import Session
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from worker.jobs.errors import StorageUnavailable
 from worker.jobs.settings import S3_FOLDER, Settings
@@ -22,6 +22,8 @@ READ_TIMEOUT_S = 10.0
 ATTEMPTS = 3
 MULTIPART_BYTES = 8 * 1024 * 1024
 DELETED_AT_ONCE = 1000
+# boto3's words for PIQUEUE_S3_PATH_STYLE.
+ADDRESSING = {None: "auto", True: "path", False: "virtual"}
 _CODE = re.compile(r"\w{1,64}")
 
 
@@ -43,7 +45,7 @@ def connect_s3(
             read_timeout=timeout_s,
             max_pool_connections=connections,
             retries={"mode": "standard", "total_max_attempts": attempts},
-            s3={"addressing_style": "path" if settings.s3_path_style else "auto"},
+            s3={"addressing_style": ADDRESSING[settings.s3_path_style]},
             # Servers other than Amazon's know few of the newer checksums.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
@@ -74,8 +76,19 @@ def storage_errors() -> Iterator[None]:
     except ClientError as error:
         status, code = status_of(error)
         raise StorageUnavailable(f"S3 answers {status} ({code})") from None
+    except NoCredentialsError:
+        raise StorageUnavailable("there are no credentials for S3") from None
     except BotoCoreError as error:
         raise StorageUnavailable(f"S3 does not answer ({type(error).__name__})") from None
+
+
+def encryption(settings: Settings) -> dict[str, str]:
+    """Give the parameters that have S3 encrypt what is written."""
+    asked = {
+        "ServerSideEncryption": settings.s3_encryption,
+        "SSEKMSKeyId": settings.s3_kms_key_id,
+    }
+    return {name: value for name, value in asked.items() if value is not None}
 
 
 class Folder:
@@ -92,12 +105,7 @@ class Folder:
     @classmethod
     def open(cls, settings: Settings, url: str) -> "Folder":
         """Give the folder at `url`; nothing is asked of the server yet."""
-        encryption: dict[str, str] = {}
-        if settings.s3_encryption is not None:
-            encryption["ServerSideEncryption"] = settings.s3_encryption
-        if settings.s3_kms_key_id is not None:
-            encryption["SSEKMSKeyId"] = settings.s3_kms_key_id
-        return cls(connect_s3(settings), url, encryption)
+        return cls(connect_s3(settings), url, encryption(settings))
 
     def put(self, key: str, payload: bytes, content_type: str = "application/octet-stream") -> None:
         """Write an object, in several parts if it is large; `sha256` can tell what it holds."""
@@ -136,6 +144,16 @@ class Folder:
         digest: str | None = answer["Metadata"].get("sha256")
         return digest
 
+    def list(self, prefix: str) -> Iterator[tuple[str, str]]:
+        """Give the key and the ETag of every object whose key begins with `prefix`."""
+        with storage_errors():
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket, Prefix=self._prefix + prefix
+            )
+            for page in pages:
+                for entry in page.get("Contents", ()):
+                    yield entry["Key"].removeprefix(self._prefix), entry["ETag"]
+
     def delete(self, keys: Sequence[str]) -> None:
         """Delete objects, whether they are there or not."""
         self._delete([self._prefix + key for key in keys])
@@ -146,8 +164,8 @@ class Folder:
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self._bucket, Prefix=self._prefix + prefix
             )
-            found = [entry["Key"] for page in pages for entry in page.get("Contents", ())]
-        self._delete(found)
+            for page in pages:
+                self._delete([entry["Key"] for entry in page.get("Contents", ())])
 
     def _delete(self, full_keys: Sequence[str]) -> None:
         for start in range(0, len(full_keys), DELETED_AT_ONCE):

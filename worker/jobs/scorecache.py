@@ -1,11 +1,11 @@
 """The score cache: what a model gave for a picture, by the picture's own hash."""
 
-import json
+from dataclasses import replace
 from typing import Any
 
 from redis import Redis
 
-from worker.jobs.record import ImageFacts, ItemResult
+from worker.jobs.record import ItemResult, Timings, pack_results, unpack_results
 from worker.jobs.store import ledger_errors
 
 
@@ -17,26 +17,22 @@ class ScoreCache:
         self._ttl_s = ttl_s
 
     @staticmethod
-    def _key(model_sha256: str, image_sha256: str) -> str:
-        return f"piqueue:score:{model_sha256[:16]}:{image_sha256}"
+    def _key(model_key: str, image_sha256: str) -> str:
+        return f"piqueue:scored:{model_key}:{image_sha256}"
 
-    def get(self, model_sha256: str, image_sha256: str) -> ItemResult | None:
+    def get(self, model_key: str, image_sha256: str) -> ItemResult | None:
         """Give the result this model had for this picture."""
         with ledger_errors():
-            found = self._redis.get(self._key(model_sha256, image_sha256))
+            found = self._redis.get(self._key(model_key, image_sha256))
         if found is None:
             return None
-        scores, image = json.loads(found)
-        return ItemResult(scores=tuple(scores), image=ImageFacts(image_sha256, *image), cached=True)
+        _, (result,) = unpack_results(found)
+        return result
 
-    def put(self, model_sha256: str, result: ItemResult) -> None:
+    def put(self, model_key: str, result: ItemResult) -> None:
         """Keep a result that has scores."""
         assert result.image is not None
-        image = result.image
-        facts = [image.byte_count, image.format, image.width, image.height]
+        key = self._key(model_key, result.image.sha256)
+        kept = pack_results(0, [replace(result, timings=Timings(), cached=True)])
         with ledger_errors():
-            self._redis.set(
-                self._key(model_sha256, image.sha256),
-                json.dumps([result.scores, facts]),
-                ex=self._ttl_s,
-            )
+            self._redis.set(key, kept, ex=self._ttl_s)

@@ -5,17 +5,28 @@ import re
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, PositiveFloat, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    Field,
+    PositiveFloat,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from worker.jobs.errors import SettingsInvalid
 
 PREFIX = "PIQUEUE_"
-# Read by scripts.client; a shell that has them set may start an API or a worker all the same.
-CLIENT_VARIABLES = {"PIQUEUE_URL", "PIQUEUE_API_KEY"}
+# Read by scripts.client and scripts.unsplash; a shell that has them set may start an API or a
+# worker all the same.
+CLIENT_VARIABLES = {
+    *("PIQUEUE_URL", "PIQUEUE_API_KEY"),
+    *("PIQUEUE_UNSPLASH_KEY", "PIQUEUE_UNSPLASH_APP", "PIQUEUE_UNSPLASH_URL"),
+}
 IN_REDIS = "redis"
 S3_FOLDER = re.compile(
     r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(/(?P<prefix>[^\x00-\x20?#]*?))?/?"
@@ -42,6 +53,32 @@ class Settings(BaseSettings):
     )
     artifacts_path: Path = Field(ARTIFACTS_PATH, description="Folder of models, <name>/<version>/")
     default_model: str = Field("scenes", description="The model of a job that names none")
+    registry_url: str | None = Field(
+        None,
+        description="Where `piqueue models` keeps what is added and promoted: a folder, or "
+        "s3://bucket/prefix; the folder of models if unset",
+    )
+    model_url: str | None = Field(
+        None, description="A model to download at the start: a zipped <version> folder, https://…"
+    )
+    model_sha256: str | None = Field(
+        None, pattern="^[0-9a-f]{64}$", description="The SHA-256 of what PIQUEUE_MODEL_URL gives"
+    )
+    models_cache_path: Path = Field(
+        Path("~/.cache/piqueue/models"),
+        description="Where models from S3 and PIQUEUE_MODEL_URL are kept on this machine",
+    )
+    models_held_count: int = Field(
+        4,
+        ge=1,
+        description="Models one worker process holds in memory; the one used longest ago makes "
+        "room for another",
+    )
+    model_wait_s: float = Field(
+        60,
+        gt=0,
+        description="Items of a model that no live worker can load are rejected after this long",
+    )
     engine: Engine = Field(Engine.AUTO, description="auto, litert or tensorflow")
     threads: int = Field(
         default_factory=lambda: os.cpu_count() or 1,
@@ -67,6 +104,12 @@ class Settings(BaseSettings):
         50_000_000, ge=1, description="Size of one JSON body, which is held in memory"
     )
     max_pixels: int = Field(50_000_000, ge=1, description="Width x height of one picture")
+    decode_memory_bytes: int = Field(
+        512_000_000,
+        ge=200_000_000,
+        description="Memory one worker process decodes in, all its threads together; a picture "
+        "that needs more is rejected",
+    )
     max_backlog_items: int = Field(
         5_000_000, ge=1, description="Items waiting in all jobs before new ones are answered 503"
     )
@@ -88,29 +131,38 @@ class Settings(BaseSettings):
         15, gt=0, description="Deadline of one picture's download, redirects included"
     )
     fetch_concurrency: int = Field(
-        32, ge=1, description="Downloads one worker process runs at a time"
+        64, ge=1, description="Downloads one worker process runs at a time"
     )
     fetch_per_host: int = Field(
-        16, ge=1, description="Downloads one worker process runs at a time from one host"
+        16,
+        ge=1,
+        description="Downloads one worker process runs at a time from one host; at most half of "
+        "all, so that a host that hangs leaves room for the others",
+    )
+    fetch_budget_bytes: int = Field(
+        200_000_000,
+        ge=1,
+        description="Bytes that the downloads of one worker process hold together; beyond it one "
+        "picture at a time is let through",
     )
     fetch_allow_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = Field(
         (),
         description="Private ranges pictures may come from and webhooks go to, such as 10.0.0.0/8, "
         "comma separated",
     )
-    blobs_url: str = Field(
-        IN_REDIS, description="Where uploaded pictures are kept: redis, or s3://bucket/prefix"
-    )
-    results_url: str | None = Field(
-        None,
-        description="Where results are written to as files besides, such as s3://bucket/prefix",
+    storage_url: str = Field(
+        IN_REDIS,
+        description="Where uploaded pictures are kept and results written: redis, or "
+        "s3://bucket/prefix, where results are files besides",
     )
     s3_endpoint_url: str | None = Field(
         None, description="The S3 server, such as https://s3.example.com; Amazon's if unset"
     )
     s3_region: str | None = Field(None, description="Its region; as boto3 finds it if unset")
-    s3_path_style: bool = Field(
-        False, description="Name the bucket in the path of a request, not in its host name"
+    s3_path_style: bool | None = Field(
+        None,
+        description="Name the bucket in the path of a request (true) or in its host name (false); "
+        "if unset, in the path wherever an endpoint is set",
     )
     s3_encryption: Literal["AES256", "aws:kms"] | None = Field(
         None, description="Server-side encryption of what is written to S3: AES256 or aws:kms"
@@ -145,14 +197,32 @@ class Settings(BaseSettings):
             raise ValueError("must begin with redis://, rediss:// or unix://")
         return value
 
-    @field_validator("blobs_url", "results_url")
+    @field_validator("storage_url")
     @classmethod
-    def _folder(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if value is None or (info.field_name == "blobs_url" and value == IN_REDIS):
-            return value
-        if not S3_FOLDER.fullmatch(value):
-            raise ValueError("must be like s3://bucket/prefix")
+    def _redis_or_folder(cls, value: str) -> str:
+        if value != IN_REDIS and not S3_FOLDER.fullmatch(value):
+            raise ValueError("must be redis, or like s3://bucket/prefix")
         return value
+
+    @field_validator("registry_url")
+    @classmethod
+    def _folder_or_bucket(cls, value: str | None) -> str | None:
+        if value is not None and "://" in value and not S3_FOLDER.fullmatch(value):
+            raise ValueError("must be the path of a folder, or like s3://bucket/prefix")
+        return value
+
+    @field_validator("model_url")
+    @classmethod
+    def _http(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("http://", "https://")):
+            raise ValueError("must begin with https:// or http://")
+        return value
+
+    @model_validator(mode="after")
+    def _url_and_sha256(self) -> Self:
+        if (self.model_url is None) != (self.model_sha256 is None):
+            raise ValueError("set PIQUEUE_MODEL_URL and PIQUEUE_MODEL_SHA256, or neither")
+        return self
 
     @field_validator("s3_endpoint_url")
     @classmethod
@@ -201,6 +271,8 @@ def load_settings(**overrides: Any) -> Settings:
     except ValidationError as error:
         lines = (
             f"{PREFIX}{str(problem['loc'][0]).upper()}: {problem['msg']}"
+            if problem["loc"]
+            else problem["msg"]
             for problem in error.errors()
         )
         raise SettingsInvalid("; ".join(lines)) from None

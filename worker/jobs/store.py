@@ -15,11 +15,18 @@ from typing import Any
 from redis import Redis
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError, ReadOnlyError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
-from worker.jobs.errors import JobNotDraft, JobNotFound, LedgerUnavailable, TooLarge
+from worker.jobs.errors import (
+    JobNotDraft,
+    JobNotFound,
+    LedgerFull,
+    LedgerUnavailable,
+    TooLarge,
+)
+from worker.jobs.hosts import count_hosts, read_hosts
 from worker.jobs.models import ModelCard
 from worker.jobs.record import (
     Counts,
@@ -30,9 +37,9 @@ from worker.jobs.record import (
     JobStatus,
     Lane,
     ModelRef,
-    pack,
+    pack_results,
     pack_specs,
-    unpack,
+    unpack_results,
     unpack_specs,
 )
 
@@ -45,6 +52,8 @@ RESULTS_READ_CHUNKS = 16
 LIST_READ = 100
 OPEN_JOBS_READ = 1000
 MAX_BLIND_ATTEMPTS = 6
+DEATHS_OF_A_KILLER = 2
+MEMORY_READ_S = 1
 
 _JOB_KEYS = (
     *("meta", "in", "res", "done", "lease", "rung", "attempts", "suspects", "model"),
@@ -54,6 +63,22 @@ _OPEN = "piqueue:open"
 _BACKLOG = "piqueue:backlog"
 _WORKERS = "piqueue:workers"
 _SWEEPER = "piqueue:sweeper"
+_CARD = b"piqueue:card:"
+# A full Redis takes no new work; what it has is scored, cancelled and erased all the same.
+_STEPS = {
+    "": ("open_draft", "add", "close", "submit"),
+    "allow-oom": (
+        "claim",
+        "renew",
+        "put_off",
+        "note",
+        "commit",
+        "recover",
+        "cancel",
+        "erase",
+        "abandon",
+    ),
+}
 _LEDGER = Path(__file__).with_name("ledger.lua").read_text()
 
 
@@ -73,6 +98,10 @@ class NewJob:
     webhook_url: str | None = field(default=None, repr=False)
     # Whether the results are written to S3 besides.
     parts: bool = False
+    # What the client said of it, as it said it; `JobStore.options` gives it back.
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    # The W3C trace context of its submission; None where that was not traced.
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +112,15 @@ class Shape:
     total: int
     chunk_items: int
     max_failures: int | None = None
+
+
+@dataclass(frozen=True)
+class Note:
+    """What is written in the step that makes a job, for `ttl_s`."""
+
+    key: str
+    value: str
+    ttl_s: int
 
 
 @dataclass(frozen=True)
@@ -97,23 +135,35 @@ class Claim:
     first_index: int
     use_cache: bool
     specs: tuple[ItemSpec, ...]
-    # Positions in the chunk at which earlier attempts died.
-    lost: frozenset[int]
+    # The position in the chunk at which each earlier attempt died that had noted one.
+    deaths: tuple[int, ...]
     # Since it was last rung for; None where that is not known.
     waited_s: float | None
     # Attempts that were given back, for a reason that was none of the items' fault.
     put_off: int = 0
     parts: bool = False
+    traceparent: str | None = None
+
+    @property
+    def tries(self) -> int:
+        """Attempts at the items themselves, this one included."""
+        return self.attempt - self.put_off
 
     @property
     def first_try(self) -> bool:
         """Whether no attempt was lost on this chunk before."""
-        return self.attempt - self.put_off == 1
+        return self.tries == 1
 
     @property
     def hopeless(self) -> bool:
         """Whether too many attempts ended without naming the item they died at."""
-        return self.attempt - self.put_off - len(self.lost) > MAX_BLIND_ATTEMPTS
+        return self.tries - len(self.deaths) > MAX_BLIND_ATTEMPTS
+
+    @property
+    def lost(self) -> frozenset[int]:
+        """Positions given up: one death may come from outside, two at one item come from it."""
+        deaths = Counter(self.deaths)
+        return frozenset(at for at, count in deaths.items() if count >= DEATHS_OF_A_KILLER)
 
 
 @dataclass(frozen=True)
@@ -149,13 +199,19 @@ def connect(url: str, *, timeout_s: float = 10, retries: int = 3) -> Redis:
 
 @contextmanager
 def ledger_errors() -> Iterator[None]:
-    """Turn Redis being away or full into LedgerUnavailable."""
+    """Turn Redis being away into LedgerUnavailable, and it being full into LedgerFull."""
     try:
         yield
     except (RedisConnectionError, RedisTimeoutError) as error:
         raise LedgerUnavailable(f"Redis does not answer ({type(error).__name__})") from error
-    except (OutOfMemoryError, ReadOnlyError) as error:
-        raise LedgerUnavailable("Redis takes no writes: its memory is full") from error
+    except OutOfMemoryError as error:
+        raise LedgerFull("Redis takes no writes: its memory is full") from error
+    except ReadOnlyError as error:
+        raise LedgerFull("Redis takes no writes: it is a replica of another") from error
+    except ResponseError as error:
+        if "MISCONF " not in str(error):
+            raise
+        raise LedgerFull("Redis takes no writes: it cannot save them, its disk is full") from error
 
 
 class JobStore:
@@ -164,24 +220,15 @@ class JobStore:
     def __init__(self, redis: Redis) -> None:
         # redis-py annotates answers as either awaited or not, so the client is untyped here.
         self._redis: Any = redis
-        steps = (
-            "open_draft",
-            "add",
-            "close",
-            "submit",
-            "claim",
-            "renew",
-            "put_off",
-            "note",
-            "commit",
-            "recover",
-            "cancel",
-            "erase",
-        )
         self._scripts = {
-            step: redis.register_script(f"{_LEDGER}\nreturn {step}()") for step in steps
+            step: redis.register_script(f"#!lua flags={flags}\n{_LEDGER}\nreturn {step}()")
+            for flags, steps in _STEPS.items()
+            for step in steps
         }
         self._window = (0.0, 0)
+        self._memory = (0.0, 0.0)
+        # By what the "model" key of their jobs holds; there are few, and none ever changes.
+        self._cards: dict[bytes, ModelCard] = {}
 
     def _keys(self, job_id: str) -> list[str]:
         return [f"piqueue:{{{job_id}}}:{key}" for key in _JOB_KEYS]
@@ -209,6 +256,16 @@ class JobStore:
             buckets = [f"piqueue:rate:{seconds // 10 - ago}" for ago in range(1, 7)]
             return sum(int(count or 0) for count in self._redis.mget(buckets)) / 60
 
+    def memory_share(self) -> float:
+        """Give how full the memory of Redis was a second ago, from 0 to 1; 0 without a limit."""
+        read_at, share = self._memory
+        if time.monotonic() - read_at > MEMORY_READ_S or not read_at:
+            with ledger_errors():
+                memory = self._redis.info("memory")
+            share = memory["used_memory"] / memory["maxmemory"] if memory["maxmemory"] else 0.0
+            self._memory = (time.monotonic(), share)
+        return share
+
     # Submitting: chunks first, the record last.
 
     def put_chunk(self, job_id: str, chunk_index: int, *chunks: Sequence[ItemSpec]) -> None:
@@ -220,27 +277,36 @@ class JobStore:
             pipe.expire(key, UNSUBMITTED_TTL_S)
             pipe.execute()
 
-    def submit(self, job: NewJob, shape: Shape) -> list[int]:
-        """Make the stored chunks a job; gives the chunk indexes to ring for."""
+    def submit(self, job: NewJob, shape: Shape, note: Note | None = None) -> list[int]:
+        """Make the stored chunks a job, and write the note; gives the chunk indexes to ring for.
+
+        Raises:
+            LedgerUnavailable: also where Redis was killed and forgot some of the chunks.
+        """
+        chunk_count = -(-shape.total // shape.chunk_items)
         fields = {
             **_header(job),
             "lane": shape.lane,
             "total": shape.total,
             "chunk_items": shape.chunk_items,
-            "chunk_count": -(-shape.total // shape.chunk_items),
+            "chunk_count": chunk_count,
         }
         if shape.max_failures is not None:
             fields["max_failures"] = shape.max_failures
         card = job.model.model_dump_json()
-        ring = self._step("submit", job.id, self.window(), card, *_flat(fields))
+        noted = (note.key, note.value, note.ttl_s) if note else ("", "", "")
+        ring = self._step(
+            "submit", job.id, self.window(), card, chunk_count, *noted, *_flat(fields)
+        )
+        if ring is None:
+            raise LedgerUnavailable("Redis lost some of the items: submit them again")
         return [int(chunk) for chunk in ring]
 
     # Drafts: items are added as often as needed, then submitted as a whole.
 
-    def open_draft(self, job: NewJob, options: Mapping[str, Any]) -> None:
-        """Begin a draft; `options` are given back by `close_draft`."""
+    def open_draft(self, job: NewJob) -> None:
+        """Begin a draft."""
         fields = {**_header(job), "lane": Lane.BULK, "chunk_items": 1}
-        fields["options"] = json.dumps(options)
         self._step("open_draft", job.id, job.model.model_dump_json(), *_flat(fields))
 
     def add(self, job_id: str, specs: Sequence[ItemSpec], max_items: int) -> int:
@@ -258,18 +324,20 @@ class JobStore:
             raise TooLarge(f"a job may hold {max_items} items")
         return count
 
-    def close_draft(self, job_id: str) -> dict[str, Any]:
-        """Take no more items; gives the options of the draft.
+    def close_draft(self, job_id: str) -> None:
+        """Take no more items.
 
         Raises:
             JobNotDraft: it is submitted already.
         """
         if not self._step("close", job_id):
             raise JobNotDraft(f"{job_id} is not a draft: it was submitted already")
+
+    def options(self, job_id: str) -> dict[str, Any]:
+        """Give the options a job was submitted with, or its draft begun."""
         with ledger_errors():
-            options: dict[str, Any] = json.loads(
-                self._redis.hget(self._key(job_id, "meta"), "options")
-            )
+            packed = self._redis.hget(self._key(job_id, "meta"), "options")
+        options: dict[str, Any] = json.loads(packed or b"{}")
         return options
 
     def draft_items(self, job_id: str, step: int, start_index: int = 0) -> Iterator[list[ItemSpec]]:
@@ -307,7 +375,7 @@ class JobStore:
         if answer[0] != b"claimed":
             return None
         attempt, lane, chunk_items, use_cache, specs = answer[1:6]
-        lost, waited_ms, put_off, parts, model = answer[6:]
+        deaths, waited_ms, put_off, parts, model, traceparent = answer[6:]
         return Claim(
             job_id,
             chunk_index,
@@ -317,10 +385,11 @@ class JobStore:
             chunk_index * int(chunk_items),
             bool(use_cache),
             tuple(unpack_specs(specs)),
-            frozenset(int(position) for position in lost.split()),
+            tuple(int(position) for position in deaths.split()),
             None if waited_ms < 0 else waited_ms / 1000,
             int(put_off),
             bool(parts),
+            traceparent.decode() or None,
         )
 
     def renew(self, claim: Claim, lease_s: float) -> bool:
@@ -343,12 +412,15 @@ class JobStore:
             "" if position is None else position,
         )
 
-    def commit(self, claim: Claim, results: Sequence[ItemResult]) -> list[int]:
-        """Store a chunk's results, once; gives the chunk indexes to ring for next."""
+    def commit(self, claim: Claim, results: Sequence[ItemResult]) -> list[int] | None:
+        """Store a chunk's results; gives the chunk indexes to ring for next.
+
+        None, and no change, where the chunk has results already or its job is over.
+        """
         if len(results) != len(claim.specs):
             raise ValueError(f"{len(results)} results for {len(claim.specs)} items")
         codes = Counter(result.rejection.code for result in results if result.rejection)
-        packed = pack([claim.attempt, [result.to_row() for result in results]])
+        packed = pack_results(claim.tries, results)
         failed = codes.total()
         failures = [part for pair in codes.items() for part in pair]
         answer = self._step(
@@ -360,9 +432,11 @@ class JobStore:
             len(results) - failed,
             failed,
             sum(result.cached for result in results),
+            count_hosts(zip(claim.specs, results, strict=True)),
             *failures,
         )
-        return [int(chunk) for chunk in answer[1:]]
+        accepted, *ring = answer
+        return [int(chunk) for chunk in ring] if accepted else None
 
     # Keeping things moving.
 
@@ -465,8 +539,8 @@ class JobStore:
 
     def job_and_model(self, job_id: str) -> tuple[Job, ModelCard]:
         """Read a job and the model card it is pinned to. Raises JobNotFound."""
-        job, (card,) = self._read(job_id, "model")
-        return job, ModelCard.model_validate_json(card)
+        job, (digest,) = self._read(job_id, "model")
+        return job, self._card(job_id, digest)
 
     def _read(self, job_id: str, *strings: str) -> tuple[Job, list[bytes]]:
         """Read a job with some of its keys that hold a string."""
@@ -483,10 +557,20 @@ class JobStore:
     def model(self, job_id: str) -> ModelCard:
         """Read the model card a job is pinned to."""
         with ledger_errors():
-            card = self._redis.get(self._key(job_id, "model"))
-        if card is None:
+            digest = self._redis.get(self._key(job_id, "model"))
+        return self._card(job_id, digest)
+
+    def _card(self, job_id: str, digest: bytes | None) -> ModelCard:
+        if digest is None:
             raise JobNotFound(job_id)
-        return ModelCard.model_validate_json(card)
+        if digest not in self._cards:
+            # Jobs of earlier versions have the card itself there.
+            with ledger_errors():
+                card = digest if digest[:1] == b"{" else self._redis.get(_CARD + digest)
+            if card is None:
+                raise JobNotFound(job_id)
+            self._cards[digest] = ModelCard.model_validate_json(card)
+        return self._cards[digest]
 
     def results(self, job: Job, start_index: int = 0) -> Iterator[StoredResult]:
         """Read the items finished by now, from `start_index` on, in index order.
@@ -507,11 +591,11 @@ class JobStore:
                     raise JobNotFound(job.id)
                 if results is None:
                     continue
-                attempts, rows = unpack(results)
-                pairs = zip(unpack_specs(specs), rows, strict=True)
-                for index, (spec, row) in enumerate(pairs, start=chunk * job.chunk_items):
+                attempts, unpacked = unpack_results(results)
+                pairs = zip(unpack_specs(specs), unpacked, strict=True)
+                for index, (spec, result) in enumerate(pairs, start=chunk * job.chunk_items):
                     if index >= start_index:
-                        yield StoredResult(index, spec, ItemResult.from_row(row), attempts)
+                        yield StoredResult(index, spec, result, attempts)
 
     def _finished_chunks(self, job: Job, first: int) -> Iterator[int]:
         """Give the chunks that have results, from `first` on, or all of a few."""
@@ -561,10 +645,9 @@ class JobStore:
         if not self._step("erase", job_id):
             raise JobNotFound(job_id)
 
-    def abandon(self, job_id: str) -> None:
-        """Remove what was stored of a job that is not going to be submitted."""
-        with ledger_errors():
-            self._redis.unlink(*self._keys(job_id))
+    def abandon(self, job_id: str) -> bool:
+        """Remove what was stored of a job; False where it was submitted after all and stays."""
+        return bool(self._step("abandon", job_id))
 
 
 def _header(job: NewJob) -> dict[str, Any]:
@@ -572,6 +655,8 @@ def _header(job: NewJob) -> dict[str, Any]:
         "name": job.name,
         "parent_job": job.parent_job,
         "webhook_url": job.webhook_url,
+        "traceparent": job.traceparent,
+        "options": json.dumps(job.options) if job.options else None,
         "csv": job.csv and json.dumps([job.csv.header, job.csv.url_column, job.csv.id_column]),
     }
     return {
@@ -632,6 +717,7 @@ def _job(job_id: str, meta: Mapping[str, str], leased: Sequence[bytes]) -> Job:
             for field, count in meta.items()
             if field.startswith("failure:")
         },
+        hosts=read_hosts(meta.get("hosts", "{}")),
         parent_job=meta.get("parent_job"),
         error=meta.get("error"),
         csv=CsvShape(tuple(csv[0]), *csv[1:]) if csv else None,

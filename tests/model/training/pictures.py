@@ -76,9 +76,10 @@ def training_settings(folder: Path) -> dict[str, object]:
     return {
         "use_augmentation": True,
         "batch_size": 8,
-        "epochs": 1,
+        "epochs": 2,
         "initial_learning_rate": 1e-5,
         "model_path": str(folder / "out/colours/3"),
+        "runs_path": str(folder / "runs"),
         "base_weights": str(folder / "base.weights.h5"),
         "head_epochs": 60,
         "fine_tune_from_block": 14,

@@ -1,8 +1,10 @@
 """A whole training run on a tiny data set, and what it leaves behind."""
 
+import csv
 import os
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from model.calibration import calibrated
 from model.card import Card, load_card
-from model.images import PREPROCESSING
-from model.predictor import load_predictor
+from model.images import PREPROCESSING, decode
+from model.predictor import EngineChoice, load_predictor
 from model.training.config import DataConfig, TrainingConfig
-from model.training.dataset import load_images, read_annotations
+from model.training.dataset import read_data
 from model.training.export import write_artifact
 from model.training.half import round_to_half
 from model.training.network import Network, build_network
@@ -52,9 +55,130 @@ def run_training(folder: Path) -> Path:
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     config = DataConfig.model_validate(data_settings(folder))
-    annotations = read_annotations(write_pictures(folder, 48), config)
-    write_base_weights(folder / "base.weights.h5", load_images(annotations.names, config))
+    _, images, _ = read_data(write_pictures(folder, 48), config)
+    write_base_weights(folder / "base.weights.h5", images)
     return run_training(folder)
+
+
+def start_training(folder: Path, log: Path) -> subprocess.Popen[bytes]:
+    """Begins to train on the pictures in `folder`, in a process of its own."""
+    paths = {
+        "--csv_path": folder / "labels.csv",
+        "--data_config_path": folder / "data.yaml",
+        "--training_config_path": folder / "training.yaml",
+        "--model_path": folder / "again/colours/3",
+        "--runs_path": folder / "again/runs",
+    }
+    options = [str(part) for pair in paths.items() for part in pair]
+    with log.open("wb") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", "scripts.train", *options],
+            stdout=file,
+            stderr=file,
+            env=os.environ | {"TF_ENABLE_ONEDNN_OPTS": "1"},
+        )
+
+
+def logged_epochs(path: Path) -> list[dict[str, str]]:
+    """The rows of a run's log, but for what the clock says."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [
+        {name: cell for name, cell in row.items() if name not in ("seconds", "data_wait_share")}
+        for row in rows
+    ]
+
+
+@pytest.mark.timeout(600)
+def test_a_run_killed_in_the_middle_of_a_fit_ends_with_the_same_model(
+    artifact: Path, tmp_path: Path
+) -> None:
+    folder, log = artifact.parents[2], tmp_path / "killed.log"
+    killed = start_training(folder, log)
+    try:
+        deadline = time.monotonic() + 250
+        while not (folder / "again/runs/colours-3/memory/fold-1-epoch.npz").exists():
+            assert time.monotonic() < deadline, log.read_text()
+            assert killed.poll() is None, log.read_text()
+            time.sleep(0.005)
+    finally:
+        killed.kill()  # SIGKILL
+        killed.wait()
+    assert not (folder / "again/colours/3").exists()
+
+    resumed = start_training(folder, tmp_path / "resumed.log")
+    assert resumed.wait(250) == 0, (tmp_path / "resumed.log").read_text()
+    told = (tmp_path / "resumed.log").read_text()
+    before, _, after = told.partition("going on where it was cut off")
+    assert after, told
+    assert "fold fitted                    fold=0" in before
+    assert "stage=head" not in after
+    again = folder / "again/colours/3"
+    # The files may differ in the names that Keras numbers by what a process made before.
+    one, two = (
+        keras.models.load_model(folder / "model.keras", compile=False).get_weights()
+        for folder in (artifact, again)
+    )
+    assert all(map(np.array_equal, one, two))
+    assert load_card(again).calibration == load_card(artifact).calibration
+    assert logged_epochs(again / "training.csv") == logged_epochs(artifact / "training.csv")
+    assert not (folder / "again/runs/colours-3/memory").exists()
+
+
+def test_the_log_has_every_epoch_and_what_it_waited_for(artifact: Path) -> None:
+    with (artifact / "training.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    places = [(row["fold"], row["stage"], row["epoch"]) for row in rows]
+    assert places == [
+        (str(fold), stage, str(epoch))
+        for fold in range(2)
+        for stage, count in (("head", 60), ("fine_tuning", 2))
+        for epoch in range(count)
+    ]
+    head = [float(row["loss"]) for row in rows if row["stage"] == "head" and row["fold"] == "0"]
+    assert head[-1] < head[0] / 2
+    for row in rows:
+        assert 0 < float(row["data_wait_share"]) < 1
+        assert (row["held_out_loss"] == "") == (row["stage"] == "head")
+
+
+def test_tensorboard_shows_each_fit_and_stage(artifact: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder = artifact.parents[2] / "runs/colours-3/tensorboard"
+    assert {path.name for path in folder.iterdir()} == {
+        "head-0",
+        "head-1",
+        "fine_tuning-0",
+        "fine_tuning-1",
+    }
+    shown = EventAccumulator(str(folder / "fine_tuning-1"))
+    shown.Reload()
+    assert {"loss", "accuracy", "held_out_loss", "data_wait_share"} <= set(shown.Tags()["tensors"])
+    assert [event.step for event in shown.Tensors("loss")] == [0, 1]
+
+
+def test_the_scores_that_are_served_are_the_calibrated_ones(artifact: Path) -> None:
+    card = load_card(artifact)
+    assert card.calibration is not None
+    assert card.metrics["validation"]["expected_calibration_error"] < 0.25
+    picture = decode((artifact.parents[2] / "images/001.png").read_bytes(), card.input_size).pixels
+    network = keras.models.load_model(artifact / "model.keras", compile=False)
+    raw = np.asarray(network(picture[None], training=False), np.float64)
+    by_hand = 1 / (
+        1
+        + np.exp(
+            -np.array(card.calibration.slopes) * np.log(raw / (1 - raw))
+            - np.array(card.calibration.offsets)
+        )
+    )
+    assert not np.allclose(by_hand, raw, atol=0.01)
+    engines: tuple[EngineChoice, ...] = ("litert", "tensorflow")
+    for engine in engines:
+        (prediction,) = load_predictor(artifact, engine).predict([picture])
+        assert prediction.scores == pytest.approx(by_hand[0], abs=2e-3)
 
 
 @pytest.fixture
@@ -79,13 +203,17 @@ def test_red_and_blue_are_learned(artifact: Path) -> None:
     assert metrics["out_of_fold"]["macro_average_precision"] > 0.7
 
 
-def test_only_the_artifact_is_left(artifact: Path) -> None:
+def test_only_the_artifact_and_the_log_are_left(artifact: Path) -> None:
     assert {path.name for path in artifact.iterdir()} == {
         "card.json",
         "model.keras",
         "model.tflite",
+        "training.csv",
     }
     assert [path.name for path in artifact.parent.iterdir()] == ["3"]
+    run = artifact.parents[2] / "runs/colours-3"
+    assert {path.name for path in run.iterdir()} == {"tensorboard", "training.csv"}
+    assert (run / "training.csv").read_bytes() == (artifact / "training.csv").read_bytes()
 
 
 def test_both_engines_give_the_same_scores(artifact: Path, images: list[NDArray[np.uint8]]) -> None:
@@ -111,7 +239,8 @@ def test_the_litert_model_takes_bytes_in_any_batch_size(
     interpreter.allocate_tensors()
     interpreter.set_tensor(pictures["index"], np.stack(images))
     interpreter.invoke()
-    together = interpreter.get_tensor(scores["index"])
+    card = load_card(artifact)
+    together = calibrated(interpreter.get_tensor(scores["index"]), card.calibration, "sigmoid")
     assert together == pytest.approx(np.array([p.scores for p in one_by_one]), abs=1e-4)
 
 
@@ -242,7 +371,7 @@ def test_training_turns_onednn_on_before_tensorflow_is_loaded(tmp_path: Path) ->
         assert ran.stdout.strip() == expected
 
 
-BUNDLED = Path("model/artifacts/scenes/1")
+BUNDLED = Path("model/artifacts/scenes/2")
 
 
 def test_the_bundled_model_is_whole_small_and_good_enough() -> None:
@@ -250,6 +379,8 @@ def test_the_bundled_model_is_whole_small_and_good_enough() -> None:
     assert card.labels == ("beach", "city", "sunset", "trees")
     assert card.metrics["validation"]["binary_accuracy"] >= 0.97
     assert card.metrics["validation"]["macro_average_precision"] >= 0.975
+    assert card.calibration is not None
+    assert card.metrics["validation"]["expected_calibration_error"] <= 0.03
     assert card.files["litert"].bytes < 5_000_000
     assert card.files["keras"].bytes < 12_000_000
     assert card.sources

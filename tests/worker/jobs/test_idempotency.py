@@ -6,9 +6,12 @@ import pytest
 from redis import Redis
 
 from tests.scripts.processes import eventually
+from tests.worker.jobs.test_store import MODEL
 from worker.jobs import idempotency
-from worker.jobs.errors import IdempotencyInFlight
+from worker.jobs.errors import IdempotencyInFlight, LedgerUnavailable
 from worker.jobs.idempotency import IdempotencyKeys, Replay
+from worker.jobs.record import ItemSpec, Lane, new_job_id
+from worker.jobs.store import JobStore, NewJob, Shape
 
 
 @pytest.fixture
@@ -40,10 +43,29 @@ def test_a_key_whose_holder_died_is_free_soon(keys: IdempotencyKeys) -> None:
     assert time.monotonic() - started < 10
 
 
-def test_a_finished_key_gives_its_job(keys: IdempotencyKeys) -> None:
+def test_a_key_gives_its_job_from_the_moment_there_is_one(
+    keys: IdempotencyKeys, redis_client: Redis
+) -> None:
     keys.begin("alice", "key")
-    with keys.held("alice", "key"):
-        pass
-    keys.finish("alice", "key", Replay("fingerprint", "job_1"))
-    assert keys.begin("alice", "key") == Replay("fingerprint", "job_1")
+    store = JobStore(redis_client)
+    job = NewJob(new_job_id(), "alice", MODEL, ttl_s=60)
+    note = keys.note("alice", "key", "fingerprint", job.id)
+    with pytest.raises(LedgerUnavailable, match="submit them again"):
+        store.submit(job, Shape(Lane.BULK, 1, 1), note)
+    with pytest.raises(IdempotencyInFlight):
+        keys.begin("alice", "key")
+    store.put_chunk(job.id, 0, [ItemSpec("0", "http://h/")])
+    store.submit(job, Shape(Lane.BULK, 1, 1), note)
+
+    assert keys.begin("alice", "key") == Replay("fingerprint", job.id)
     assert keys.begin("bob", "key") is None
+    assert not store.abandon(job.id), "it is a job although its maker may not have been told"
+    keys.release("alice", "key")
+    assert keys.begin("alice", "key") == Replay("fingerprint", job.id)
+    assert store.job(job.id).counts.total == 1
+
+
+def test_a_key_whose_submission_came_to_nothing_is_free_at_once(keys: IdempotencyKeys) -> None:
+    keys.begin("alice", "key")
+    keys.release("alice", "key")
+    assert keys.begin("alice", "key") is None

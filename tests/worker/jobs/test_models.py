@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from worker.jobs.errors import ModelNotFound
+from worker.jobs.modelfolder import ModelFolder
 from worker.jobs.models import ModelCatalog
 
 
@@ -16,7 +17,7 @@ def write_card(folder: Path, name: str, version: str) -> None:
         "labels": ["a", "b"],
         "thresholds": [0.5, 0.5],
         "created": "2026-01-01",
-        "files": {"keras": {"sha256": f"{name}-{version}"}},
+        "files": {"keras": {"path": "model.keras", "sha256": f"{name}-{version}"}},
         "more": "is passed over",
     }
     path = folder / name / version / "card.json"
@@ -28,7 +29,7 @@ def write_card(folder: Path, name: str, version: str) -> None:
 def catalog(tmp_path: Path) -> ModelCatalog:
     for name, version in [("cats", "1"), ("cats", "2"), ("cats", "10"), ("dogs", "3")]:
         write_card(tmp_path, name, version)
-    return ModelCatalog(tmp_path, default="dogs")
+    return ModelCatalog([ModelFolder(tmp_path)], default="dogs")
 
 
 @pytest.mark.parametrize(

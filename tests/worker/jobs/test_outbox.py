@@ -72,7 +72,7 @@ def test_a_webhook_is_due_whichever_way_its_job_ends(store: JobStore, outbox: Ou
     taken = claim(store, failed, 0)
     store.commit(taken, [REJECTED])
     store.cancel(cancelled)
-    store.open_draft(NewJob(drafted, "anyone", MODEL, 3600, webhook_url="http://h/"), {})
+    store.open_draft(NewJob(drafted, "anyone", MODEL, 3600, webhook_url="http://h/"))
     store.cancel(drafted)
     assert set(outbox.due(10)) == {failed, cancelled, drafted}
 

@@ -86,7 +86,7 @@ class Ledger(RuleBasedStateMachine):
         if not again:
             self.claims.remove(claim)
         results = ([REJECTED] * rejected + scored(claim))[: len(claim.specs)]
-        self.ring(claim.job_id, self.store.commit(claim, results))
+        self.ring(claim.job_id, self.store.commit(claim, results) or [])
 
     @precondition(lambda self: self.seen)
     @rule(at=st.integers(0, 99))

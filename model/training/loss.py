@@ -1,0 +1,43 @@
+"""Binary cross-entropy over labels that may be rare and may come together."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from model.training.config import ClassWeights
+from model.training.dataset import Labels
+
+_EPSILON = 1e-7
+
+
+def answer_weights(labels: Labels, kind: ClassWeights) -> NDArray[np.float32]:
+    """What a no and a yes weigh for each label, (2, n_labels), from `labels` (n, n_labels).
+
+    Balanced, the pictures with a label weigh as much together as those without, and all of them
+    as much as they are.
+    """
+    if kind is ClassWeights.NONE:
+        return np.ones((2, labels.shape[1]), np.float32)
+    yes = labels.mean(axis=0)
+    return np.asarray(0.5 / np.stack([1 - yes, yes]), np.float32)
+
+
+def make_loss(weights: NDArray[np.float32], smoothing: float) -> Callable[[Any, Any], Any]:
+    """Weighted binary cross-entropy of (batch, n_labels), for Keras."""
+    no, yes = weights
+
+    def loss(truth: Any, scores: Any) -> Any:
+        smooth = truth * (1 - smoothing) + smoothing / 2
+        each = keras.ops.binary_crossentropy(smooth, scores)
+        return keras.ops.mean(each * keras.ops.where(truth > 0.5, yes, no), axis=-1)
+
+    return loss
+
+
+def cross_entropy(truth: Labels, scores: NDArray[np.float32]) -> float:
+    """Mean binary cross-entropy, without weights and smoothing."""
+    sure = np.clip(scores, _EPSILON, 1 - _EPSILON)
+    return -float(np.mean(truth * np.log(sure) + (1 - truth) * np.log1p(-sure)))

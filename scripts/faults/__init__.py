@@ -1,0 +1,1 @@
+"""What can go wrong around Piqueue, done on purpose: shared by scripts/chaos and the tests."""

@@ -1,0 +1,133 @@
+"""Small charts as SVG: lines over two axes, and the reliability of scores."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+Point = tuple[float, float]
+
+WIDTH, HEIGHT = 300, 230
+_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 12, 12, 40
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a chart; `style` is a class of the page's style sheet."""
+
+    name: str
+    points: Sequence[Point]
+    style: str
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An axis from `low` to `high` in `steps` equal steps."""
+
+    name: str
+    low: float = 0.0
+    high: float = 1.0
+    steps: int = 5
+
+    def place(self, value: float) -> float:
+        """Where `value` lies: 0 at the low end, 1 at the high one."""
+        return (value - self.low) / (self.high - self.low)
+
+    @property
+    def ticks(self) -> list[float]:
+        """The values at the steps."""
+        size = (self.high - self.low) / self.steps
+        return [self.low + size * number for number in range(self.steps + 1)]
+
+
+def line_chart(
+    about: str, lines: Sequence[Line], across: Axis, up: Axis, marker: float | None = None
+) -> str:
+    """A chart of lines; `marker` is a place on the axis across that is pointed out."""
+    drawn = [_axes(across, up)]
+    if marker is not None:
+        x = _x(across, marker)
+        drawn.append(
+            f'<line class="marker" x1="{x}" x2="{x}" y1="{_TOP}" y2="{HEIGHT - _BOTTOM}"/>'
+        )
+    for line in lines:
+        points = " ".join(f"{_x(across, x)},{_y(up, y)}" for x, y in line.points)
+        drawn.append(
+            f'<polyline class="line {line.style}" points="{points}">'
+            f"<title>{escape(line.name)}</title></polyline>"
+        )
+    return _svg(about, drawn)
+
+
+def reliability_chart(about: str, bins: Sequence[dict[str, Any]]) -> str:
+    """The share of yes over the score, which should lie on the diagonal, and below it how many
+    scores each point stands for.
+    """
+    across, up = Axis("score"), Axis("share that has it")
+    most = max(one["count"] for one in bins)
+    drawn = [_axes(across, up)]
+    for one in bins:
+        left, right = _x(across, one["from"]), _x(across, one["from"] + 0.1)
+        top = _y(up, 0.25 * one["count"] / most)
+        drawn.append(
+            f'<rect class="count" x="{left + 1}" width="{right - left - 2:.1f}" y="{top}" '
+            f'height="{_y(up, 0) - top:.1f}"><title>{one["count"]} scores</title></rect>'
+        )
+    drawn.append(
+        f'<line class="ideal" x1="{_x(across, 0)}" y1="{_y(up, 0)}" '
+        f'x2="{_x(across, 1)}" y2="{_y(up, 1)}"/>'
+    )
+    for one in bins:
+        told = f"score {one['mean_score']:.2f}: {one['share']:.0%} of {one['count']}"
+        radius = 2.5 + 4.5 * (one["count"] / most) ** 0.5
+        drawn.append(
+            f'<circle class="dot" cx="{_x(across, one["mean_score"])}" '
+            f'cy="{_y(up, one["share"])}" r="{radius:.1f}"><title>{told}</title></circle>'
+        )
+    return _svg(about, drawn)
+
+
+def legend(lines: Sequence[tuple[str, str]]) -> str:
+    """Names of lines beside their colours, from (name, style)."""
+    entries = "".join(
+        f'<span class="entry"><svg width="22" height="8" aria-hidden="true">'
+        f'<line class="line {style}" x1="0" x2="22" y1="4" y2="4"/></svg>{escape(name)}</span>'
+        for name, style in lines
+    )
+    return f'<p class="legend">{entries}</p>'
+
+
+def _axes(across: Axis, up: Axis) -> str:
+    bottom, right = HEIGHT - _BOTTOM, WIDTH - _RIGHT
+    drawn = []
+    for tick in up.ticks:
+        y = _y(up, tick)
+        drawn.append(f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{y}" y2="{y}"/>')
+        drawn.append(f'<text class="tick" x="{_LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">')
+        drawn.append(f"{tick:.3g}</text>")
+    for tick in across.ticks:
+        x = _x(across, tick)
+        drawn.append(f'<text class="tick" x="{x}" y="{bottom + 14}" text-anchor="middle">')
+        drawn.append(f"{tick:.3g}</text>")
+    middle = (_LEFT + right) / 2
+    drawn.append(f'<text class="axis" x="{middle}" y="{HEIGHT - 8}" text-anchor="middle">')
+    drawn.append(f"{escape(across.name)}</text>")
+    y = (_TOP + bottom) / 2
+    drawn.append(f'<text class="axis" transform="translate(12 {y}) rotate(-90)" ')
+    drawn.append(f'text-anchor="middle">{escape(up.name)}</text>')
+    return "".join(drawn)
+
+
+def _svg(about: str, drawn: Sequence[str]) -> str:
+    return (
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'aria-label="{escape(about)}">{"".join(drawn)}</svg>'
+    )
+
+
+def _x(axis: Axis, value: float) -> float:
+    return round(_LEFT + axis.place(value) * (WIDTH - _LEFT - _RIGHT), 1)
+
+
+def _y(axis: Axis, value: float) -> float:
+    return round(_TOP + (1 - axis.place(value)) * (HEIGHT - _TOP - _BOTTOM), 1)

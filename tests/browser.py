@@ -1,0 +1,74 @@
+"""A real browser for tests: Chromium, as Debian packages it, driven by its own driver."""
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from typing import NoReturn
+
+import pytest
+from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+
+DEADLINE_S = 60
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update"),
+    *("--disable-dev-shm-usage", "--window-size=1100,900"),
+)
+
+
+class Tab:
+    """The page that is open, as a person uses it."""
+
+    def __init__(self, browser: Chrome) -> None:
+        """Leave the page that is open, and drop what it complained of."""
+        self.browser = browser
+        browser.get("about:blank")
+        browser.get_log("browser")  # type: ignore[no-untyped-call]
+
+    def all(self, selector: str) -> list[WebElement]:
+        return self.browser.find_elements(By.CSS_SELECTOR, selector)
+
+    def one(self, selector: str) -> WebElement:
+        return self.browser.find_element(By.CSS_SELECTOR, selector)
+
+    def wait(self, what: str, found: Callable[[], object]) -> None:
+        deadline = time.monotonic() + DEADLINE_S
+        while not found():
+            assert time.monotonic() < deadline, f"no {what}: {self.one('body').text}"
+            time.sleep(0.05)
+
+    def complaints(self) -> list[str]:
+        """Give what the browser reports: errors of the script, breaches of the policy."""
+        return [
+            entry["message"]
+            for entry in self.browser.get_log("browser")  # type: ignore[no-untyped-call]
+            if entry["source"] != "network"
+        ]
+
+
+def unavailable(reason: str) -> NoReturn:
+    """Fail in CI, where a page that nobody tried must not pass; skip elsewhere."""
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    """Run one browser for all tests of pages."""
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        unavailable("THE PAGE IS NOT TESTED: apt-get install chromium chromium-driver")
+    options = ChromeOptions()
+    options.binary_location = chromium
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    browser = Chrome(options, ChromeService(driver))
+    try:
+        yield browser
+    finally:
+        browser.quit()

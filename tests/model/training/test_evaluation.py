@@ -1,0 +1,51 @@
+"""Calibration error, calibration and thresholds, on scores whose truth is known."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from model.calibration import calibrated, logits
+from model.training.evaluation import calibration_error, choose_thresholds, fit_calibration
+
+Floats = NDArray[np.float64]
+
+
+def honest_scores(count: int) -> tuple[NDArray[np.float32], Floats]:
+    """Labels of two kinds, and the probability with which each was drawn."""
+    random = np.random.default_rng(7)
+    chances = random.beta(0.4, 0.8, (count, 2))
+    return (random.random((count, 2)) < chances).astype(np.float32), chances
+
+
+def test_the_calibration_error_is_the_mean_distance_of_the_bins() -> None:
+    scores = np.array([[0.15], [0.15], [0.15], [0.15], [0.95]])
+    labels = np.array([[1], [0], [0], [0], [0]], np.float32)
+    assert calibration_error(labels, scores) == pytest.approx((4 * 0.10 + 1 * 0.95) / 5)
+
+
+def test_scores_of_0_and_1_have_a_bin() -> None:
+    assert calibration_error(np.array([[0.0], [1.0]]), np.array([[0.0], [1.0]])) == 0
+
+
+def test_calibration_finds_what_made_scores_too_sure() -> None:
+    labels, chances = honest_scores(6000)
+    too_sure = 1 / (1 + np.exp(-(logits(chances) - np.array([0.4, -0.2])) / np.array([0.5, 0.8])))
+    calibration = fit_calibration(labels, too_sure, "these")
+    assert calibration.slopes == pytest.approx((0.5, 0.8), rel=0.1)
+    assert calibration.offsets == pytest.approx((0.4, -0.2), abs=0.1)
+    before = calibration_error(labels, too_sure)
+    after = calibration_error(labels, calibrated(too_sure, calibration, "sigmoid"))
+    assert after < 0.015 < 0.04 < before
+
+
+def test_calibration_never_turns_an_order_round() -> None:
+    labels, chances = honest_scores(500)
+    assert min(fit_calibration(labels, 1 - chances, "these").slopes) > 0
+
+
+def test_a_threshold_is_the_one_of_most_right_answers() -> None:
+    labels = np.repeat([[0.0], [1.0]], 50, axis=0).astype(np.float32)
+    scores = np.concatenate([np.linspace(0, 0.28, 50), np.linspace(0.31, 1, 50)])[:, None]
+    (threshold,) = choose_thresholds(labels, scores)
+    assert 0.28 <= threshold <= 0.31
+    assert choose_thresholds(labels, labels) == (0.5,)

@@ -1,0 +1,67 @@
+"""scripts/chaos: a short run of it, and that its account finds what is wrong."""
+
+from collections.abc import Callable
+
+import httpx2
+import pytest
+
+from api.schemas import ResultOut
+from scripts import chaos
+from scripts.chaos import Tally
+from scripts.client import Client
+from scripts.faults.account import Sent, account
+from tests.api.polling import wait_done
+from tests.worker.site import Site
+
+Wrong = Callable[[list[ResultOut]], list[ResultOut]]
+
+
+def test_a_short_run_prints_its_figures_and_keeps_the_promises(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chaos, "stop_on_signals", lambda: None)
+    assert chaos.main(["--items", "400", "--seconds", "1", "reset-connections"]) == 0
+    printed = capsys.readouterr().out
+    for figure in ("injected: 1", "in: 400", "out: 400", "lost: 0", "doubled: 0"):
+        assert figure in printed
+    assert "longest stall (s): " in printed
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field", "count"),
+    [
+        (lambda results: results[1:], "lost", 1),
+        (lambda results: [*results, results[2]], "doubled", 1),
+        (lambda results: [_at(1, results[0]), _at(0, results[1]), *results[2:]], "wrong", 2),
+        (lambda results: results, "lost", 0),
+    ],
+)
+def test_the_account_finds_what_is_lost_doubled_or_in_the_wrong_place(
+    client: httpx2.Client, monkeypatch: pytest.MonkeyPatch, wrong: Wrong, field: str, count: int
+) -> None:
+    with Site() as site, Client(str(client.base_url)) as piqueue:
+        sent = [Sent(site.url(f"/{index}"), "unknown") for index in range(4)]
+        job = piqueue.submit_urls(item.url for item in sent)
+        wait_done(client, job.model_dump(mode="json"))
+        found = list(piqueue.results(job.id))
+        monkeypatch.setattr(piqueue, "results", lambda _job_id: wrong(_unfetched(found)))
+        books = account(piqueue, piqueue.job(job.id), sent)
+    assert getattr(books, field) == count
+    assert books.balanced == (count == 0)
+    assert Tally("any", 90, injected=1, accounts=[books]).kept == (count == 0)
+
+
+def test_a_job_that_stood_still_was_made_twice_or_met_no_fault_is_not_as_promised() -> None:
+    assert Tally("any", 90, injected=1, stall_s=89).kept
+    assert not Tally("any", 90, injected=1, stall_s=91).kept
+    assert not Tally("any", 90, injected=1, surplus_jobs=1).kept
+    assert not Tally("any", 90).kept, "the job was done before the fault"
+
+
+def _at(index: int, result: ResultOut) -> ResultOut:
+    return result.model_copy(update={"index": index})
+
+
+def _unfetched(results: list[ResultOut]) -> list[ResultOut]:
+    """Leave the hashes out: what `Site` answers with is no picture made by its index."""
+    return [result.model_copy(update={"image": None}) for result in results]

@@ -1,0 +1,25 @@
+"""Registries for tests: folders with versions of a model that are made of the bundled ones."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from worker.jobs.catalog import open_catalog
+from worker.jobs.settings import load_settings
+
+
+def add_version(
+    registry: Path, version: str, *, bundled: str = "scenes", name: str = "places", **changes: Any
+) -> Path:
+    """Write <registry>/<name>/<version>/: a bundled model with another name and card."""
+    catalog = open_catalog(load_settings(registry_url=None))
+    source = catalog.fetch(catalog.resolve(bundled).ref)
+    card = json.loads((source / "card.json").read_text())
+    card |= {"name": name, "version": version, "calibration": None, **changes}
+    card["files"] = {"litert": card["files"]["litert"]}
+    folder = registry / name / version
+    folder.mkdir(parents=True)
+    shutil.copyfile(source / "model.tflite", folder / "model.tflite")
+    (folder / "card.json").write_text(json.dumps(card))
+    return folder

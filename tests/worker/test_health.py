@@ -1,0 +1,40 @@
+"""The health check of a worker's container, as the container runs it."""
+
+import os
+import socket
+import subprocess
+import sys
+
+from redis import Redis
+
+from scripts.stack import ROOT, Stack
+from worker.jobs.store import JobStore
+
+
+def look(redis_url: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "worker.health"],
+        cwd=ROOT,
+        env={**os.environ, "PIQUEUE_REDIS_URL": redis_url},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_a_worker_of_this_host_that_beats_is_healthy(stack: Stack) -> None:
+    seen = look(stack.redis_url)
+    assert (seen.returncode, seen.stderr) == (0, "")
+
+
+def test_workers_of_other_hosts_do_not_count(redis_url: str, redis_client: Redis) -> None:
+    JobStore(redis_client).heartbeat(f"{socket.gethostname()}-2-17-a1b2c3", 1)
+    seen = look(redis_url)
+    assert seen.returncode == 1
+    assert "has not heard of a worker on" in seen.stderr
+
+
+def test_without_redis_no_worker_is_healthy() -> None:
+    seen = look("redis://127.0.0.1:1/0")
+    assert seen.returncode == 1
+    assert "Redis does not answer" in seen.stderr

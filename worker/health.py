@@ -1,0 +1,27 @@
+"""Says whether a worker of this host is alive: `python -m worker.health`, for a container."""
+
+import socket
+import sys
+
+from worker.jobs.errors import PiqueueError
+from worker.jobs.settings import load_settings
+from worker.jobs.store import JobStore, connect
+
+
+def main() -> int:
+    """Give 0 when a worker of this host, which a container is, was heard of in Redis lately."""
+    host = socket.gethostname()
+    try:
+        workers = JobStore(connect(load_settings().redis_url, retries=0)).live_workers()
+    except PiqueueError as error:
+        print(f"piqueue worker: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    # A worker's id is its host, its process id and a random part.
+    if host in (worker_id.rsplit("-", 2)[0] for worker_id in workers):
+        return 0
+    print(f"piqueue worker: Redis has not heard of a worker on {host} lately", file=sys.stderr)  # noqa: T201
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
