@@ -1,0 +1,291 @@
+"""The manifests of deploy/kubernetes, against published schemas, our settings and our images."""
+
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+import kubernetes_validate
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+from redis import Redis
+
+from scripts.child import Child
+from scripts.embedded_redis import find_server
+from scripts.stack import ROOT
+from tests.scripts.processes import eventually
+from worker.jobs.errors import SettingsInvalid
+from worker.jobs.settings import PREFIX, Settings, load_settings
+
+FOLDER = ROOT / "deploy" / "kubernetes"
+BASE, GPU = FOLDER / "base", FOLDER / "overlays" / "gpu"
+# The oldest version that all fields are tried against, and the newest that is published here.
+OLDEST, NEWEST = "1.30", kubernetes_validate.latest_version()
+KNOWN = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+
+Manifest = dict[str, Any]
+
+
+def documents(path: Path) -> list[Manifest]:
+    return list(yaml.safe_load_all(path.read_text()))
+
+
+def kustomization(folder: Path) -> Manifest:
+    [found] = documents(folder / "kustomization.yaml")
+    return found
+
+
+def base() -> list[Manifest]:
+    return [one for name in kustomization(BASE)["resources"] for one in documents(BASE / name)]
+
+
+def merged(under: Any, over: Any) -> Any:
+    """Lay a patch over a manifest as kustomize does: lists of named things by name."""
+    if isinstance(under, dict) and isinstance(over, dict):
+        return {**under, **{key: merged(under.get(key), value) for key, value in over.items()}}
+    if isinstance(under, list) and all("name" in one for one in [*under, *over]):
+        by_name = {one["name"]: one for one in under}
+        for one in over:
+            by_name[one["name"]] = merged(by_name.get(one["name"]), one)
+        return list(by_name.values())
+    return over
+
+
+def gpu() -> list[Manifest]:
+    """The base with the patches of the overlay."""
+    found = {(one["kind"], one["metadata"]["name"]): one for one in base()}
+    for patch in kustomization(GPU)["patches"]:
+        for one in documents(GPU / patch["path"]):
+            place = (one["kind"], one["metadata"]["name"])
+            assert place in found, "a patch of something that is not there"
+            assert one["metadata"].pop("namespace") == kustomization(BASE)["namespace"]
+            found[place] = merged(found[place], one)
+    return list(found.values())
+
+
+VARIANTS = {"base": base, "gpu": gpu}
+FOUND = [
+    (f"{variant}-{one['kind']}-{one['metadata']['name']}", one)
+    for variant, read in VARIANTS.items()
+    for one in read()
+]
+WORKLOADS = [pytest.param(one, id=name) for name, one in FOUND if "template" in one.get("spec", {})]
+# Kubernetes' own; no package brings the schemas of KEDA.
+PUBLISHED = [pytest.param(one, id=name) for name, one in FOUND if "keda" not in one["apiVersion"]]
+
+
+def one_of(kind: str, name: str, manifests: list[Manifest] | None = None) -> Manifest:
+    [found] = [
+        one for one in manifests or base() if (one["kind"], one["metadata"]["name"]) == (kind, name)
+    ]
+    return found
+
+
+def containers(workload: Manifest) -> list[Manifest]:
+    return list(workload["spec"]["template"]["spec"]["containers"])
+
+
+@pytest.mark.parametrize("version", [OLDEST, NEWEST])
+@pytest.mark.parametrize("manifest", PUBLISHED)
+def test_it_fits_the_published_schema(manifest: Manifest, version: str) -> None:
+    kubernetes_validate.validate(manifest, version, strict=True)
+
+
+def test_a_field_that_does_not_exist_would_be_found() -> None:
+    manifest = one_of("Deployment", "api")
+    manifest["spec"]["replica"] = 2
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(manifest, NEWEST, strict=True)
+
+
+@pytest.mark.parametrize("folder", [BASE, GPU], ids=lambda folder: folder.name)
+def test_every_file_is_listed(folder: Path) -> None:
+    listed = kustomization(folder)
+    named = [*listed["resources"], *(patch["path"] for patch in listed.get("patches", []))]
+    files = {path.name for path in folder.glob("*.yaml")} - {"kustomization.yaml"}
+    assert files == {name for name in named if name.endswith(".yaml")}
+    assert all((folder / name).exists() for name in named)
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.rglob("*.yaml")), ids=lambda path: path.name)
+def test_every_setting_that_is_named_exists(path: Path) -> None:
+    named = set(re.findall(rf"\b{PREFIX}[A-Z0-9_]+", path.read_text()))
+    assert named <= KNOWN
+
+
+@pytest.mark.parametrize("folder", [BASE, GPU], ids=lambda folder: folder.name)
+def test_every_image_is_pinned(folder: Path) -> None:
+    named = {image["name"]: image for image in kustomization(folder)["images"]}
+    assert all(str(image["newTag"]) not in ("", "latest") for image in named.values())
+    if folder == GPU:
+        assert set(named) <= {image["newName"] for image in kustomization(BASE)["images"]}
+        return
+    used = {
+        container["image"]
+        for one in base()
+        if "template" in one.get("spec", {})
+        for container in containers(one)
+    }
+    assert set(named) <= used
+    assert all(re.fullmatch(r"[^:]+:[\w.-]*\d[\w.-]*", image) for image in used - set(named))
+
+
+def test_redis_is_the_one_of_compose() -> None:
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["redis"]
+    [container] = containers(one_of("StatefulSet", "redis"))
+    assert container["image"] == compose["image"]
+
+
+@pytest.mark.parametrize("manifest", WORKLOADS)
+def test_a_pod_is_confined_and_takes_no_more_than_its_share(manifest: Manifest) -> None:
+    pod = manifest["spec"]["template"]["spec"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert pod["automountServiceAccountToken"] is False
+    for container in pod["containers"]:
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert {"cpu", "memory"} <= set(container["resources"]["requests"])
+        assert "memory" in container["resources"]["limits"]
+        assert {"livenessProbe", "readinessProbe", "startupProbe"} <= set(container)
+
+
+@pytest.mark.parametrize("manifest", WORKLOADS)
+def test_no_service_can_look_like_a_misspelt_setting(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert manifest["spec"]["template"]["spec"]["enableServiceLinks"] is False
+    # What a service named piqueue-api would leave in every container.
+    monkeypatch.setenv("PIQUEUE_API_SERVICE_HOST", "10.0.0.1")
+    with pytest.raises(SettingsInvalid, match="PIQUEUE_API_SERVICE_HOST"):
+        load_settings()
+
+
+def test_labels_and_selectors_meet() -> None:
+    manifests = base()
+    pods = {
+        one["metadata"]["name"]: one["spec"]["template"]["metadata"]["labels"]
+        for one in manifests
+        if "template" in one.get("spec", {})
+    }
+    for one in manifests:
+        spec, name = one.get("spec", {}), one["metadata"]["name"]
+        selector = spec.get("selector", {})
+        if "matchLabels" in selector or one["kind"] == "Service":
+            wanted = selector.get("matchLabels", selector)
+            found = [pod for pod, labels in pods.items() if wanted.items() <= labels.items()]
+            assert found == [name], (one["kind"], name)
+    [rule] = one_of("NetworkPolicy", "redis")["spec"]["ingress"]
+    [expression] = rule["from"][0]["podSelector"]["matchExpressions"]
+    assert expression["values"] == [pods[name][expression["key"]] for name in ("api", "worker")]
+
+
+@pytest.mark.parametrize("name", ["api", "worker"])
+def test_ports_are_those_of_the_images_and_every_probe_reaches_one(name: str) -> None:
+    [container] = containers(one_of("Deployment", name))
+    ports = {port["name"] for port in container["ports"]}
+    dockerfile = (ROOT / f"Dockerfile.{name}").read_text()
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        asked = container[probe]
+        if "httpGet" in asked:
+            assert asked["httpGet"]["port"] in ports
+            assert asked["httpGet"]["path"] in dockerfile
+        else:
+            assert ", ".join(f'"{word}"' for word in asked["exec"]["command"]) in dockerfile
+
+
+@pytest.mark.parametrize("name", ["api", "worker"])
+def test_the_user_is_that_of_the_image(name: str) -> None:
+    context = one_of("Deployment", name)["spec"]["template"]["spec"]["securityContext"]
+    user = f"USER {context['runAsUser']}:{context['runAsGroup']}"
+    assert user in (ROOT / f"Dockerfile.{name}").read_text().splitlines()
+
+
+def test_secrets_are_named_and_none_is_in_a_file() -> None:
+    assert not [one for one in base() if one["kind"] == "Secret"]
+    text = "".join(path.read_text() for path in BASE.glob("*.yaml"))
+    document = (ROOT / "OPERATIONS.md").read_text()
+    for secret in ("piqueue-redis", "piqueue-scaler", "piqueue-s3"):
+        assert secret in text
+        assert f"create secret generic {secret}" in document
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_scaler_counts_what_waits_and_what_runs(variant: str, client: httpx2.Client) -> None:
+    manifests = VARIANTS[variant]()
+    scaler = one_of("ScaledObject", "worker", manifests)["spec"]
+    worker = one_of("Deployment", scaler["scaleTargetRef"]["name"], manifests)
+    assert "replicas" not in worker["spec"], "each apply would undo what the scaler did"
+    assert 1 <= scaler["minReplicaCount"] < scaler["maxReplicaCount"]
+
+    [trigger] = scaler["triggers"]
+    asked = trigger["metadata"]
+    assert (trigger["type"], asked["format"]) == ("metrics-api", "prometheus")
+    url = urlsplit(asked["url"])
+    namespace = kustomization(BASE)["namespace"]
+    service = one_of("Service", str(url.hostname).partition(".")[0])
+    assert url.hostname == f"{service['metadata']['name']}.{namespace}.svc.cluster.local"
+    assert [port["port"] for port in service["spec"]["ports"]] == [url.port or 80]
+
+    answer = client.get(url.path)
+    assert answer.is_success
+    metrics = {one.name: one for one in text_string_to_metric_families(answer.text)}
+    assert asked["valueLocation"] == "piqueue_backlog_items"
+    [sample] = metrics[asked["valueLocation"]].samples
+    assert sample.value >= 0
+    assert float(asked["targetValue"]) > 0
+
+    key = one_of("TriggerAuthentication", trigger["authenticationRef"]["name"])
+    [reference] = key["spec"]["secretTargetRef"]
+    assert (asked["authMode"], reference["parameter"]) == ("bearer", "token")
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_what_the_scaler_hands_to_kubernetes_fits_the_published_schema(variant: str) -> None:
+    scaler = one_of("ScaledObject", "worker", VARIANTS[variant]())["spec"]
+    autoscaler = {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": "worker"},
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "worker"},
+            "minReplicas": scaler["minReplicaCount"],
+            "maxReplicas": scaler["maxReplicaCount"],
+            **scaler["advanced"]["horizontalPodAutoscalerConfig"],
+        },
+    }
+    kubernetes_validate.validate(autoscaler, NEWEST, strict=True)
+
+
+def test_redis_started_as_the_manifest_says_keeps_all_and_forgets_nothing(tmp_path: Path) -> None:
+    [container] = containers(one_of("StatefulSet", "redis"))
+    arguments = [
+        argument.replace("$(REDISCLI_AUTH)", "0123abcd").replace("/data", str(tmp_path))
+        for argument in container["args"]
+    ]
+    socket = ["--port", "0", "--unixsocket", str(tmp_path / "s")]
+    child = Child([str(find_server()), *arguments, *socket], tmp_path / "redis.log")
+    child.start()
+    try:
+        assert eventually((tmp_path / "s").exists, 60), child.log_tail()
+        with Redis(unix_socket_path=str(tmp_path / "s"), password="0123abcd") as redis:
+            redis.set("kept", 1)
+            found = redis.config_get("append*", "maxmemory*", "save", "dir")
+    finally:
+        child.stop(grace_s=10)
+    assert (found["appendonly"], found["appendfsync"]) == ("yes", "everysec")
+    assert (found["maxmemory"], found["maxmemory-policy"]) == (str(2**30), "noeviction")
+    assert (found["save"], found["dir"]) == ("", str(tmp_path))
+
+
+def test_a_worker_has_time_to_finish_and_the_api_longer_than_it_gives_its_answers() -> None:
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    for name in ("api", "worker"):
+        pod = one_of("Deployment", name)["spec"]["template"]["spec"]
+        grace = f"{pod['terminationGracePeriodSeconds']}s"
+        assert grace == compose[name]["stop_grace_period"]
