@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 from model.card import Card
 from scripts.evaluate import add_picture_arguments, write_report
 from scripts.judge.figures import Figures, judge
-from scripts.judge.page import gallery, page, picture_card, section, shown, table, tiles
+from scripts.judge.page import (
+    gallery,
+    not_scored,
+    page,
+    picture_card,
+    section,
+    shown,
+    table,
+    tiles,
+)
 from scripts.judge.pictures import Pictures, Scored, find_model, find_pictures, score
 from scripts.terminal import CommandFailed, run
 from worker.jobs.settings import load_settings
@@ -222,14 +231,7 @@ def _page(figures: Figures, sides: tuple[Side, Side], cards: Sequence[str]) -> s
         more = len(flips) > len(cards)
         first = f"The {len(cards)} of {len(flips)} whose" if more else "First those whose"
         parts.append(section("Answers that differ", f"{first} scores differ most.", gallery(cards)))
-    if figures["refused"]:
-        parts.append(
-            section(
-                "Not scored",
-                f"{len(figures['refused'])} pictures have no scores and count nowhere above.",
-                table(["picture", "why"], list(figures["refused"].items())[:100]),
-            )
-        )
+    parts += not_scored(figures["refused"])
     return page(
         f"{sides[0]} and {sides[1]}",
         f"{figures['pictures']} pictures of {figures['source']}",

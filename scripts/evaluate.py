@@ -18,6 +18,7 @@ from scripts.judge.page import (
     figure,
     gallery,
     heat_table,
+    not_scored,
     page,
     picture_card,
     section,
@@ -250,14 +251,7 @@ def _page(figures: Figures, mistakes: Sequence[str]) -> str:
         parts.append(
             section("Worst mistakes", f"Wrong answers, {first}, surest first.", gallery(mistakes))
         )
-    if figures["refused"]:
-        parts.append(
-            section(
-                "Not scored",
-                f"{len(figures['refused'])} pictures have no scores and count nowhere above.",
-                table(["picture", "why"], list(figures["refused"].items())[:100]),
-            )
-        )
+    parts += not_scored(figures["refused"])
     return page(
         f"{model['name']}@{model['version']}",
         f"{figures['pictures']} pictures of {figures['source']} · model {model['sha256'][:12]}",

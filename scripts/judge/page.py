@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -83,6 +83,14 @@ def figure(title: str, drawing: str, remark: str = "") -> str:
         f"<figure><figcaption><b>{escape(title)}</b> <span>{escape(remark)}</span></figcaption>"
         f"{drawing}</figure>"
     )
+
+
+def not_scored(refused: Mapping[str, str]) -> list[str]:
+    """The section on pictures without scores, from their names and reasons; none if all have."""
+    if not refused:
+        return []
+    about = f"{len(refused)} pictures have no scores and count nowhere above."
+    return [section("Not scored", about, table(["picture", "why"], list(refused.items())[:100]))]
 
 
 def gallery(cards: Iterable[str]) -> str:
