@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 import pytest
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
@@ -36,7 +37,7 @@ class Tab:
 
     def wait(self, what: str, found: Callable[[], object]) -> None:
         deadline = time.monotonic() + DEADLINE_S
-        while not found():
+        while not _holds(found):
             assert time.monotonic() < deadline, f"no {what}: {self.one('body').text}"
             time.sleep(0.05)
 
@@ -47,6 +48,14 @@ class Tab:
             for entry in self.browser.get_log("browser")  # type: ignore[no-untyped-call]
             if entry["source"] != "network"
         ]
+
+
+def _holds(found: Callable[[], object]) -> bool:
+    """Whether it is found; not yet while the page replaces what is looked at."""
+    try:
+        return bool(found())
+    except StaleElementReferenceException:
+        return False
 
 
 def unavailable(reason: str) -> NoReturn:
