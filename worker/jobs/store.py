@@ -564,9 +564,8 @@ class JobStore:
         if digest is None:
             raise JobNotFound(job_id)
         if digest not in self._cards:
-            # Jobs of earlier versions have the card itself there.
             with ledger_errors():
-                card = digest if digest[:1] == b"{" else self._redis.get(_CARD + digest)
+                card = self._redis.get(_CARD + digest)
             if card is None:
                 raise JobNotFound(job_id)
             self._cards[digest] = ModelCard.model_validate_json(card)
