@@ -1,7 +1,6 @@
 """Makes the bundled model `imagenet`: `python -m scripts.make_imagenet --help`."""
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
@@ -28,25 +27,18 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 
     from model.training.imagenet import class_names, load_network, make_artifact
+    from model.training.published import DownloadFailed, class_lines
 
-    lines = options.labels.read_text().splitlines() if options.labels else _labels_of_keras()
-    network = load_network(options.trunk, options.top)
+    try:
+        lines = options.labels.read_text().splitlines() if options.labels else class_lines()
+        network = load_network(options.trunk, options.top)
+    except DownloadFailed as error:
+        print(f"{error}\nWithout internet, give --trunk, --top and --labels", file=sys.stderr)
+        return 2
     sources = (CORAL_SOURCE if options.labels else KERAS_SOURCE,)
     card = make_artifact(network, class_names(lines), options.folder, sources)
     print(f"{options.folder}: {len(card.labels)} labels, sha256 {card.sha256}")
     return 0
-
-
-def _labels_of_keras() -> list[str]:
-    """Download the list of classes that Keras decodes predictions with."""
-    import keras
-    from keras.applications import imagenet_utils
-
-    path = keras.utils.get_file(
-        "imagenet_class_index.json", imagenet_utils.CLASS_INDEX_PATH, cache_subdir="models"
-    )
-    index: dict[str, list[str]] = json.loads(Path(path).read_text())
-    return [index[str(place)][1].replace("_", " ") for place in range(len(index))]
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:

@@ -95,6 +95,9 @@ class TrainingConfig(_Strict):
     """`balanced`: pictures with and without a label weigh the same, however rare it is; else each
     picture weighs the same."""
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    mixup: NonNegativeFloat = 0.0
+    """How strongly pictures are blended with one another in training (the parameter of a Beta
+    distribution), which keeps the network from growing too sure; 0: not at all."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     weight_decay: NonNegativeFloat = 1e-4
     early_stopping_patience: NonNegativeInt = 0

@@ -15,8 +15,9 @@ from model.training.config import TrainingConfig
 from model.training.dataset import Labels
 from model.training.features import TrainingSet
 from model.training.journal import Epoch, Journal, Stage, from_array, to_array
-from model.training.loss import answer_weights, cross_entropy, make_loss
+from model.training.loss import answer_weights, binary_accuracy, cross_entropy, make_loss
 from model.training.memory import Arrays, Memory, in_order, numbered
+from model.training.mixup import mix
 from model.training.network import Network
 
 log = structlog.get_logger()
@@ -80,8 +81,10 @@ class Fit:
         )
         epochs = []
         for number in range(self.config.head_epochs):
-            order = self._random(Stage.HEAD, number).permutation(len(rows))
-            batches = self._batches(pooled, copies[order], rows[order], 8 * self.config.batch_size)
+            random = self._random(Stage.HEAD, number)
+            order = random.permutation(len(rows))
+            size = 8 * self.config.batch_size
+            batches = self._batches(pooled, copies[order], rows[order], size, random)
             epochs.append(self._train(head, Stage.HEAD, number, batches))
         return epochs
 
@@ -98,9 +101,10 @@ class Fit:
         for number in range(len(epochs) - config.head_epochs, config.epochs):
             if self._has_enough(epochs):
                 break
-            rows = self._random(Stage.FINE_TUNING, number).permutation(self._rows)
+            random = self._random(Stage.FINE_TUNING, number)
+            rows = random.permutation(self._rows)
             copies = (number + rows) % len(self.data.copies)
-            batches = self._batches(self.data.copies, copies, rows, config.batch_size)
+            batches = self._batches(self.data.copies, copies, rows, config.batch_size, random)
             epochs.append(self._train(tuned, Stage.FINE_TUNING, number, batches))
             if config.early_stopping_patience and self._since_best(epochs) == 0:
                 self.memory.save(f"fold-{self.fold}-best", **numbered(tuned.get_weights()))
@@ -133,7 +137,7 @@ class Fit:
             optimizer=optimizer,
             jit_compile=False,
             loss=make_loss(weights, self.config.label_smoothing),
-            metrics=[keras.metrics.BinaryAccuracy(name="accuracy")],
+            metrics=[keras.metrics.MeanMetricWrapper(binary_accuracy, name="accuracy")],
         )
 
     def _random(self, stage: Stage, number: int) -> np.random.Generator:
@@ -145,12 +149,14 @@ class Fit:
         copies: NDArray[np.intp],
         rows: NDArray[np.intp],
         size: int,
+        random: np.random.Generator,
     ) -> Iterator[Batch]:
-        """The features of `rows`, each as the copy beside it, in batches of `size`."""
+        """The features of `rows`, each as the copy beside it, mixed, in batches of `size`."""
         for start in range(0, len(rows), size):
             chosen = slice(start, start + size)
-            batch = features[copies[chosen], rows[chosen]]
-            yield batch.astype(np.float32, copy=False), self.data.labels[rows[chosen]]
+            batch = features[copies[chosen], rows[chosen]].astype(np.float32, copy=False)
+            labels = self.data.labels[rows[chosen]]
+            yield mix(batch, labels, self.config.mixup, random)
 
     def _train(self, model: Any, stage: Stage, number: int, batches: Iterator[Batch]) -> Epoch:
         """One pass over `batches`, logged."""

@@ -14,6 +14,7 @@ from model.images import PREPROCESSING
 from model.training.adopt import wrap
 from model.training.export import write_artifact
 from model.training.half import round_to_half
+from model.training.published import load_published
 
 CLASSES = 1000
 SIZE = (224, 224)
@@ -28,10 +29,10 @@ def load_network(trunk_path: Path | None, top_path: Path | None) -> Any:
     """MobileNetV2 with its top: downloaded by Keras, or read from these files.
 
     The top is an .npz of `kernel` (1280, n) and `bias` (n,); of 1,001 classes the first is dropped,
-    as it stands for none of them.
+    as it stands for none of them. Raises DownloadFailed.
     """
     if trunk_path is None or top_path is None:
-        return keras.applications.MobileNetV2(weights="imagenet")
+        return load_published()
     trunk = keras.applications.MobileNetV2(include_top=False, weights=trunk_path, pooling="avg")
     dense = keras.layers.Dense(CLASSES, activation="softmax", name="predictions")
     network = keras.Model(trunk.input, dense(trunk.output))

@@ -1,4 +1,4 @@
-"""Binary cross-entropy over labels that may be rare and may come together."""
+"""Binary cross-entropy over labels that may be rare, may come together and may be mixed."""
 
 from collections.abc import Callable
 from typing import Any
@@ -26,15 +26,20 @@ def answer_weights(labels: Labels, kind: ClassWeights) -> NDArray[np.float32]:
 
 
 def make_loss(weights: NDArray[np.float32], smoothing: float) -> Callable[[Any, Any], Any]:
-    """Weighted binary cross-entropy of (batch, n_labels), for Keras."""
+    """Weighted binary cross-entropy of (batch, n_labels), for Keras; truth lies from 0 to 1."""
     no, yes = weights
 
     def loss(truth: Any, scores: Any) -> Any:
         smooth = truth * (1 - smoothing) + smoothing / 2
         each = keras.ops.binary_crossentropy(smooth, scores)
-        return keras.ops.mean(each * keras.ops.where(truth > 0.5, yes, no), axis=-1)
+        return keras.ops.mean(each * (no + truth * (yes - no)), axis=-1)
 
     return loss
+
+
+def binary_accuracy(truth: Any, scores: Any) -> Any:
+    """The share of right answers at 0.5, for Keras; what is mixed counts as what it is most of."""
+    return keras.ops.mean(keras.ops.equal(truth > 0.5, scores > 0.5), axis=-1)
 
 
 def cross_entropy(truth: Labels, scores: NDArray[np.float32]) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from model.training.config import DataConfig, TrainingConfig, TrainingError
+from model.training.published import load_published
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ def _load_base(data: DataConfig, training: TrainingConfig) -> Any:
             "write imagenet, none or the path of a .weights.h5 file"
         )
     try:
+        if weights == "imagenet":
+            return load_published(data.input_shape)
         return keras.applications.MobileNetV2(
             include_top=False, weights=weights, input_shape=data.input_shape
         )

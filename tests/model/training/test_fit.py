@@ -12,8 +12,9 @@ from model.training.config import ClassWeights, TrainingConfig
 from model.training.features import TrainingSet
 from model.training.fit import Fit
 from model.training.journal import Epoch, Journal, Stage
-from model.training.loss import answer_weights, cross_entropy, make_loss
+from model.training.loss import answer_weights, binary_accuracy, cross_entropy, make_loss
 from model.training.memory import Memory
+from model.training.mixup import mix
 from model.training.network import Network
 
 pytestmark = pytest.mark.filterwarnings(
@@ -94,11 +95,11 @@ def test_a_seed_fixes_every_weight(tmp_path: Path) -> None:
 def test_a_fit_goes_on_behind_its_last_epoch_and_ends_the_same(
     tmp_path: Path, crash_after: int
 ) -> None:
-    whole = make_fit(tmp_path / "whole")
+    whole = make_fit(tmp_path / "whole", mixup=0.4)
     expected = whole.run()
     with pytest.raises(Crash):
-        make_fit(tmp_path / "cut", CrashingJournal(tmp_path / "cut", crash_after)).run()
-    resumed = make_fit(tmp_path / "cut")
+        make_fit(tmp_path / "cut", CrashingJournal(tmp_path / "cut", crash_after), mixup=0.4).run()
+    resumed = make_fit(tmp_path / "cut", mixup=0.4)
     fitted = resumed.run()
     assert same(whole, resumed)
     assert np.array_equal(fitted.scores, expected.scores)
@@ -149,3 +150,33 @@ def test_the_loss_is_cross_entropy_with_weights_and_smoothing() -> None:
     yes = -(0.9 * np.log(0.8) + 0.1 * np.log(0.2))
     no = -(0.1 * np.log(0.3) + 0.9 * np.log(0.7))
     assert float(np.mean(weighted(truth, scores))) == pytest.approx((3 * yes + 5 * no) / 2)
+
+
+def test_mixed_labels_weigh_and_count_as_what_they_are_made_of() -> None:
+    truth = np.array([[0.8, 0.3]], np.float32)
+    scores = np.array([[0.7, 0.6]], np.float32)
+    weighted = make_loss(np.array([[1, 5], [3, 1]], np.float32), 0.0)
+    first = -(0.8 * np.log(0.7) + 0.2 * np.log(0.3)) * (1 + 0.8 * 2)
+    second = -(0.3 * np.log(0.6) + 0.7 * np.log(0.4)) * (5 - 0.3 * 4)
+    assert float(np.mean(weighted(truth, scores))) == pytest.approx((first + second) / 2)
+    assert float(np.mean(binary_accuracy(truth, scores))) == 0.5
+
+
+def test_pictures_are_mixed_with_others_by_less_than_half_and_so_are_their_labels() -> None:
+    labels = np.eye(40, dtype=np.float32)
+    features = np.tile(labels[:, None], (1, 3, 1))
+    mixed, truth = mix(features, labels, 0.4, np.random.default_rng(1))
+    assert np.array_equal(mixed, np.tile(truth[:, None], (1, 3, 1)))
+    assert truth.sum(axis=1) == pytest.approx(np.ones(40))
+    assert truth.argmax(axis=1).tolist() == list(range(40))
+    shares = 1 - truth.diagonal()
+    assert shares.min() < 0.01, "some hardly"
+    assert 0.4 < shares.max() <= 0.5, "some by nearly a half"
+    assert (np.count_nonzero(truth, axis=1) <= 2).all()
+
+
+def test_without_mixup_pictures_are_trained_on_as_they_are() -> None:
+    features, labels = np.ones((3, 2), np.float32), np.eye(3, dtype=np.float32)
+    mixed, truth = mix(features, labels, 0.0, np.random.default_rng(1))
+    assert mixed is features
+    assert truth is labels
