@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from model.card import Card, load_card
+
+log = structlog.get_logger()
 
 EngineChoice = Literal["auto", "litert", "tensorflow"]
 
@@ -73,7 +76,10 @@ def gpu_usable(devices: Path = Path("/dev")) -> bool:
         return False
     from model.tensorflow import sees_gpu
 
-    return sees_gpu()
+    usable = sees_gpu()
+    if not usable:
+        log.warning("gpu_unused", reason="TensorFlow cannot use it; its own log says why")
+    return usable
 
 
 def check_images(images: Sequence[NDArray[np.uint8]], card: Card) -> None:

@@ -1,7 +1,10 @@
 """The GPU engine: the Keras model as compiled TensorFlow, in batches of a few fixed sizes."""
 
 from collections.abc import Sequence
+from ctypes import CDLL
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +16,7 @@ from model.predictor import Prediction, check_images
 
 def sees_gpu() -> bool:
     """Whether TensorFlow finds a GPU that it can use; imports TensorFlow."""
-    import tensorflow as tf
-
+    tf = _import_tensorflow()
     return bool(tf.config.list_physical_devices("GPU"))
 
 
@@ -26,8 +28,7 @@ class TensorFlowPredictor:
     """
 
     def __init__(self, card: Card, folder: Path, batch_size: int) -> None:
-        import tensorflow as tf
-
+        tf = _import_tensorflow()
         self.card = card
         network = tf.keras.models.load_model(find_file(card, folder, "keras"), compile=False)
         self._score = tf.function(lambda batch: network(batch, training=False))
@@ -58,6 +59,21 @@ class TensorFlowPredictor:
 
         scores: NDArray[np.float32] = self._score(tf.constant(batch)).numpy()
         return scores
+
+
+def _import_tensorflow() -> Any:
+    """Import TensorFlow with all of CUDA at hand.
+
+    TensorFlow 2.21 does not look for cuSOLVER where its wheel is, and without it uses no GPU; what
+    is loaded already it finds.
+    """
+    nvidia = find_spec("nvidia")
+    for folder in (nvidia and nvidia.submodule_search_locations) or ():
+        for library in Path(folder).glob("cusolver/lib/libcusolver.so.*"):
+            CDLL(str(library))
+    import tensorflow as tf
+
+    return tf
 
 
 def _powers_of_two(below: int) -> list[int]:

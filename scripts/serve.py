@@ -32,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ) as stack:
             print(f"Piqueue listens on {stack.url}; documentation: {stack.url}/docs")
             print(f"Data and logs: {chosen.data}\n{how_to_submit(stack.url)}")
-            print(f"Make API keys:\n  PIQUEUE_REDIS_URL={stack.redis_url} piqueue keys add NAME")
+            print(f"Make API keys, or look it over:\n  export PIQUEUE_REDIS_URL={stack.redis_url}")
+            print(f"  piqueue keys add NAME\n  piqueue doctor --url {stack.url}")
             print("Ctrl-C stops it.", flush=True)
             wait_for_signal()
     except (StartFailed, OSError) as error:

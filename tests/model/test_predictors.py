@@ -9,10 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import hiredis
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
+from structlog.testing import capture_logs
 
 from model import tensorflow as tensorflow_engine
 from model.card import ArtifactInvalid
@@ -184,11 +186,24 @@ def test_auto_is_tensorflow_where_it_sees_a_gpu(
     artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "nvidia0").touch()
-    assert not gpu_usable(tmp_path)  # a driver alone is not enough
+    with capture_logs() as logs:
+        assert not gpu_usable(tmp_path)  # a driver alone is not enough
+    assert [line["event"] for line in logs] == ["gpu_unused"]
     monkeypatch.setattr(tensorflow_engine, "sees_gpu", lambda: True)
     assert gpu_usable(tmp_path)
     monkeypatch.setattr("model.predictor.gpu_usable", lambda: True)
     assert isinstance(load_predictor(artifact, "auto"), TensorFlowPredictor)
+
+
+def test_the_cuda_library_that_tensorflow_does_not_find_is_loaded_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = tmp_path / "nvidia" / "cusolver" / "lib" / "libcusolver.so.11"
+    library.parent.mkdir(parents=True)
+    library.write_bytes(Path(hiredis.hiredis.__file__).read_bytes())  # any will do
+    monkeypatch.syspath_prepend(tmp_path)
+    tensorflow_engine.sees_gpu()
+    assert str(library) in Path("/proc/self/maps").read_text()
 
 
 def test_auto_is_litert_without_a_gpu_and_never_imports_tensorflow(
