@@ -67,6 +67,8 @@ class Card(_Part):
     scaling: Scaling = "tf"
     calibration: Calibration | None = None
     files: dict[EngineName, ArtifactFile] = Field(min_length=1)
+    # What an inference thread of a worker takes, beside the files; see `model.footprint`.
+    memory_bytes: int = Field(ge=1)
     metrics: dict[str, Any] = {}
     sources: tuple[Source, ...] = ()
     created: date

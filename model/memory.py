@@ -20,8 +20,7 @@ class MemoryBudget:
         self._turn = threading.Lock()
         self._freed = threading.Condition()
         # Or each thread would keep what its largest picture took, up to 32 MB a block.
-        with contextlib.suppress(AttributeError):  # another C library
-            ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
+        free_at_once()
 
     @contextmanager
     def taking(self, size_bytes: int) -> Iterator[None]:
@@ -37,3 +36,9 @@ class MemoryBudget:
             with self._freed:
                 self._free_bytes += size_bytes
                 self._freed.notify_all()
+
+
+def free_at_once() -> None:
+    """Have this process give large blocks back to the system as soon as they are freed."""
+    with contextlib.suppress(AttributeError):  # another C library than glibc
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)

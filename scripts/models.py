@@ -112,7 +112,8 @@ def _list(_options: argparse.Namespace) -> int:
         answer = f"top {card.top_k} of " if card.top_k else ""
         print(
             f"{card.name}@{card.version}  {card.created}  {answer}{len(card.labels)} labels  "
-            f"{card.sha256[:12]}  {' '.join(marks)}".rstrip()
+            f"{card.memory_bytes / 1e6:.0f} MB a thread  {card.sha256[:12]}  "
+            f"{' '.join(marks)}".rstrip()
         )
     return 0
 

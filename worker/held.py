@@ -1,8 +1,8 @@
-"""The models a worker process holds: loaded warm, several at once, the idlest makes room."""
+"""The models a worker process holds: warm, several at once, the idlest make room for another."""
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +32,7 @@ class _Place:
     """Room taken by a model; its predictor comes once it is warm."""
 
     model: ModelRef
+    memory_bytes: int
     predictor: Future[Predictor]
     users: int = 0
     used: float = 0
@@ -44,14 +45,20 @@ class _Refusal:
 
 
 class HeldModels:
-    """Up to `most` warm predictors; what is in use is never put away.
+    """Warm predictors that take up to `total_bytes` together; what is in use is never put away.
 
-    `load` gives a warm predictor, and raises CannotLoad.
+    `load` gives a warm predictor, and `memory_of` the bytes it will take. Both raise CannotLoad.
     """
 
-    def __init__(self, load: Callable[[ModelRef], Predictor], most: int) -> None:
+    def __init__(
+        self,
+        load: Callable[[ModelRef], Predictor],
+        memory_of: Callable[[ModelRef], int],
+        total_bytes: int,
+    ) -> None:
         self._load = load
-        self._most = most
+        self._memory_of = memory_of
+        self._total_bytes = total_bytes
         self._loaders = ThreadPoolExecutor(LOADERS, "loader")
         # Whoever waits for room holds the door, so that those after them do not pass for ever.
         self._door = threading.Lock()
@@ -79,9 +86,9 @@ class HeldModels:
         Others go on while it is loaded, and wait only while it waits for room.
 
         Raises:
-            CannotLoad: it could not be loaded, now or a moment ago.
+            CannotLoad: it could not be loaded, now or a moment ago, or takes more than there is.
         """
-        place = self._enter(model)
+        place = self._enter(model, self._memory_bytes(model))
         try:
             yield place.predictor.result()
         finally:
@@ -96,30 +103,52 @@ class HeldModels:
         Raises:
             CannotLoad: as `using`.
         """
+        memory_bytes = self._memory_bytes(model)
         with self._changed:
+            held = model.key in self._places
             idle_since = time.monotonic() - IDLE_S
-            idle = any(not one.users and one.used < idle_since for one in self._places.values())
-            room = len(self._places) < self._most or idle
-        if room and model.key not in self._places:
+            busy = [one for one in self._places.values() if one.users or one.used >= idle_since]
+            room = _sum_bytes(busy) + memory_bytes <= self._total_bytes
+        if room and not held:
             with self.using(model):
                 pass
 
-    def _enter(self, model: ModelRef) -> _Place:
+    def _memory_bytes(self, model: ModelRef) -> int:
+        """Give what a model takes; asked outside the locks, for the answer may come from afar."""
+        with self._changed:
+            place = self._places.get(model.key)
+        if place:
+            return place.memory_bytes
+        try:
+            memory_bytes = self._memory_of(model)
+            if memory_bytes > self._total_bytes:
+                raise CannotLoad(
+                    f"{model.name}@{model.version} takes {memory_bytes} bytes, and all models "
+                    f"together may take {self._total_bytes}: raise PIQUEUE_MODELS_MEMORY_BYTES, "
+                    "or lower PIQUEUE_THREADS"
+                )
+        except CannotLoad as error:
+            with self._changed:
+                self._refuse(model, str(error))
+            raise
+        return memory_bytes
+
+    def _enter(self, model: ModelRef, memory_bytes: int) -> _Place:
         with self._door, self._changed:
             place = self._places.get(model.key)
             if place is None:
                 refusal = self._refusals.get(model.key)
                 if refusal and time.monotonic() - refusal.at < AGAIN_S:
                     raise CannotLoad(refusal.reason)
-                self._make_room()
-                place = _Place(model, self._loaders.submit(self._load, model))
+                self._make_room(memory_bytes)
+                place = _Place(model, memory_bytes, self._loaders.submit(self._load, model))
                 self._places[model.key] = place
                 place.predictor.add_done_callback(partial(self._loaded, model))
             place.users += 1
             return place
 
-    def _make_room(self) -> None:
-        while len(self._places) >= self._most:
+    def _make_room(self, memory_bytes: int) -> None:
+        while _sum_bytes(self._places.values()) + memory_bytes > self._total_bytes:
             idle = [place for place in self._places.values() if not place.users]
             if idle:
                 longest = min(idle, key=lambda place: place.used)
@@ -151,3 +180,7 @@ class HeldModels:
 
 def _is_warm(place: _Place) -> bool:
     return place.predictor.done() and place.predictor.exception() is None
+
+
+def _sum_bytes(places: Iterable[_Place]) -> int:
+    return sum(place.memory_bytes for place in places)

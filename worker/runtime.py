@@ -19,6 +19,8 @@ from worker.fetch import Fetcher, FetchLimits
 from worker.held import CannotLoad, HeldModels
 from worker.jobs.blobs import BlobStore
 from worker.jobs.catalog import open_catalog
+from worker.jobs.claims import Claim
+from worker.jobs.connection import connect
 from worker.jobs.errors import ModelNotFound, ModelUnavailable
 from worker.jobs.models import ModelCatalog
 from worker.jobs.objects import open_blobs, open_parts, require_boto3
@@ -27,7 +29,8 @@ from worker.jobs.queue import DoorBell, make_celery
 from worker.jobs.record import ModelRef
 from worker.jobs.scorecache import ScoreCache
 from worker.jobs.settings import Settings
-from worker.jobs.store import Claim, JobStore, connect
+from worker.jobs.store import JobStore
+from worker.jobs.workers import Workers
 from worker.metrics import TimedPredictor, WorkerMetrics
 
 if TYPE_CHECKING:  # they load boto3
@@ -85,6 +88,7 @@ class Runtime:
 
     settings: Settings
     store: JobStore
+    workers: Workers
     blobs: BlobStore
     cache: ScoreCache
     bell: DoorBell
@@ -120,7 +124,7 @@ class Runtime:
 
     def others_unable(self, model: ModelRef) -> bool:
         """Whether every other live worker says that it cannot load a model."""
-        others = self.store.live_workers().keys() - {self.worker_id}
+        others = self.workers.live().keys() - {self.worker_id}
         return all(model.key in one.unable for one in self.presence.of(others))
 
     def lease_s(self, claim: Claim) -> float:
@@ -152,6 +156,7 @@ def build_runtime(settings: Settings) -> Runtime:
     runtime = Runtime(
         settings=settings,
         store=JobStore(redis),
+        workers=Workers(redis),
         blobs=open_blobs(settings, redis),
         parts=open_parts(settings, redis),
         s3_fetcher=_open_s3_fetcher(settings),
@@ -159,7 +164,9 @@ def build_runtime(settings: Settings) -> Runtime:
         bell=DoorBell(make_celery(settings)),
         catalog=catalog,
         models=HeldModels(
-            partial(_load_warm, settings, catalog, metrics), settings.models_held_count
+            partial(_load_warm, settings, catalog, metrics),
+            partial(_memory_of, settings, catalog),
+            settings.models_bytes,
         ),
         presence=ModelPresence(redis),
         metrics=metrics,
@@ -203,6 +210,13 @@ def _load_warm(
     ) as error:
         raise CannotLoad(str(error)) from error
     return TimedPredictor(predictor, model, metrics)
+
+
+def _memory_of(settings: Settings, catalog: ModelCatalog, model: ModelRef) -> int:
+    try:
+        return catalog.card(model).memory_bytes * settings.threads
+    except ModelNotFound as error:
+        raise CannotLoad(str(error)) from error
 
 
 def _open_s3_fetcher(settings: Settings) -> "S3Fetcher | None":

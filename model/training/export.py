@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from model.card import Card, describe_file, load_card, write_card
+from model.footprint import measure
 
 LITERT_NAME = "model.tflite"
 KERAS_NAME = "model.keras"
@@ -13,10 +14,13 @@ KERAS_NAME = "model.keras"
 def write_artifact(
     full: Any, folder: Path, card: dict[str, Any], *, with_keras: bool = True, half: bool = True
 ) -> Card:
-    """Writes `full` and its card (the fields in `card` and `files`) to `folder`, all or nothing.
+    """Writes `full` and its card to `folder`, all or nothing; `card` has what is not found here.
 
     A folder that is there already is replaced once the new one is complete. The Keras model, for
     GPUs, may be left out; `half` is as in `to_litert`.
+
+    Raises:
+        ArtifactInvalid: LiteRT cannot run the model.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as scratch:
@@ -27,7 +31,8 @@ def write_artifact(
         if with_keras:
             full.save(fresh / KERAS_NAME)
             files["keras"] = describe_file(fresh / KERAS_NAME)
-        write_card(Card(**card, files=files), fresh)
+        memory_bytes = measure(fresh / LITERT_NAME)
+        write_card(Card(**card, files=files, memory_bytes=memory_bytes), fresh)
         written = load_card(fresh)
         if folder.exists():
             folder.rename(Path(scratch) / "old")

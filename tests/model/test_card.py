@@ -33,6 +33,7 @@ def card(folder: Path, **changes: Any) -> Card:
             "litert": describe_file(folder / "model.tflite"),
             "keras": describe_file(folder / "model.keras"),
         },
+        "memory_bytes": 17_900_000,
         "metrics": {"validation": {"binary_accuracy": 0.97}},
         "sources": [{"name": "pictures", "terms": "CC0", "count": 12}],
         "created": datetime.date(2026, 11, 22),
@@ -57,6 +58,7 @@ def test_a_card_is_plain_json(folder: Path) -> None:
     assert written["created"] == "2026-11-22"
     assert written["files"]["litert"]["path"] == "model.tflite"
     assert written["files"]["litert"]["bytes"] == len(b"litert weights")
+    assert written["memory_bytes"] == 17_900_000
     assert written["sources"] == [{"name": "pictures", "terms": "CC0", "count": 12}]
 
 
@@ -124,6 +126,7 @@ def test_a_card_that_is_no_json_is_refused(folder: Path) -> None:
         ({"calibration": {"slopes": [1.0, -1.0], "offsets": [0.0, 0.0]}}, "greater than 0"),
         ({"name": "../scenes"}, "name"),
         ({"files": {}}, "files"),
+        ({"memory_bytes": 0}, "memory_bytes"),
         ({"files": {"litert": {"path": "../m", "sha256": "0" * 64, "bytes": 1}}}, "path"),
         ({"threshold": 0.5}, "threshold"),
     ],

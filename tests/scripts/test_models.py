@@ -73,7 +73,7 @@ def test_what_is_added_is_listed_and_promoted(
     assert lines["places@1"].endswith("  current")
     assert "current" not in lines["places@2"]
     assert lines["scenes@2"].endswith("  current default")
-    assert "top 5 of 1000 labels" in lines["imagenet@1"]
+    assert "top 5 of 1000 labels  23 MB a thread" in lines["imagenet@1"]
     assert json.loads((registry / "places" / "promoted.json").read_text()) == {"history": ["1"]}
 
 

@@ -1,6 +1,7 @@
 """Versions of a model under real workers: promoted, loaded, left to others, given up."""
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -71,6 +72,12 @@ def submit(client: httpx2.Client, reference: str, count: int = 3) -> dict[str, A
     return job
 
 
+def worker_log(registry: Path, event: str) -> list[dict[str, Any]]:
+    log = (registry.parent / "stack" / "worker-1.log").read_text()
+    lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    return [line for line in lines if line["event"] == event]
+
+
 def test_a_promoted_version_is_warm_before_a_job_asks_and_running_jobs_keep_theirs(
     registry: Path,
 ) -> None:
@@ -115,9 +122,10 @@ def test_a_promoted_version_is_warm_before_a_job_asks_and_running_jobs_keep_thei
         assert stack.workers == workers, "nothing was started again"
 
 
-def test_jobs_of_more_models_than_a_worker_may_hold_are_all_scored(registry: Path) -> None:
+def test_jobs_of_models_that_fit_one_at_a_time_are_all_scored(registry: Path) -> None:
     add_version(registry, "2", bundled="imagenet")
-    with serving(registry, PIQUEUE_MODELS_HELD_COUNT="1", PIQUEUE_CHUNK_ITEMS="4") as (_, client):
+    env = {"PIQUEUE_MODELS_MEMORY_BYTES": "60000000", "PIQUEUE_THREADS": "2"}
+    with serving(registry, **env, PIQUEUE_CHUNK_ITEMS="4") as (_, client):
         jobs = [submit(client, f"places@{version}", 12) for version in "1212"]
         for job, version in zip(jobs, "1212", strict=True):
             done = wait_done(client, job)
@@ -125,6 +133,7 @@ def test_jobs_of_more_models_than_a_worker_may_hold_are_all_scored(registry: Pat
             assert {len(one["scores"]) for one in done["results"]} == {{"1": 4, "2": 5}[version]}
         warm = [one["warm_workers"] for one in client.get("/models").json()]
         assert sum(warm) <= 1
+    assert "2" in {line["version"] for line in worker_log(registry, "model_put_away")}
 
 
 def test_a_worker_without_a_version_leaves_its_jobs_to_those_that_have_it(registry: Path) -> None:
@@ -161,6 +170,11 @@ def test_a_version_that_no_worker_can_load_ends_its_jobs_and_says_so(registry: P
         (broken / "model.tflite").write_bytes(b"not what the card says")
         job = wait_done(client, submit(client, "places@2"))
         assert (job["status"], job["failures"]) == ("failed", {"model_error": 3})
+        add_version(registry, "1", name="huge", memory_bytes=10**12)
+        assert wait_done(client, submit(client, "huge"))["failures"] == {"model_error": 3}
+        reasons = [line["reason"] for line in worker_log(registry, "model_unusable")]
+        assert any("raise PIQUEUE_MODELS_MEMORY_BYTES" in reason for reason in reasons)
+
         error = job["results"][0]["error"]
         assert (error["stage"], error["retryable"]) == ("infer", True)
         assert error["detail"] == "no worker can load places@2; the workers' logs say why"

@@ -40,6 +40,8 @@ class ModelCard(BaseModel):
     sha256: str
     labels: tuple[str, ...]
     thresholds: tuple[float, ...]
+    # What each inference thread of a worker takes that holds the model.
+    memory_bytes: int = Field(ge=1)
     created: date
     # How many scores answer for a picture, best first; all of them if unset.
     top_k: int | None = None
@@ -196,10 +198,23 @@ class ModelCatalog:
         Raises:
             ModelNotFound: no place has it, or not with this hash.
         """
+        place, artifact = self._find(model)
+        return place.fetch(artifact)
+
+    def card(self, model: ModelRef) -> ModelCard:
+        """Give the card of exactly this model.
+
+        Raises:
+            ModelNotFound: as `fetch`.
+        """
+        _, artifact = self._find(model)
+        return artifact.card
+
+    def _find(self, model: ModelRef) -> tuple[Place, Artifact]:
         for place in self._places:
             for artifact in place.artifacts():
                 if artifact.card.ref == model:
-                    return place.fetch(artifact)
+                    return place, artifact
         raise ModelNotFound(f"{model.name}@{model.version} is not here, or is another one")
 
     def _current(self, name: str, cards: dict[tuple[str, int], ModelCard]) -> str | None:

@@ -31,6 +31,8 @@ IN_REDIS = "redis"
 S3_FOLDER = re.compile(
     r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(/(?P<prefix>[^\x00-\x20?#]*?))?/?"
 )
+# Room for two versions of a ResNet 50, so that one is warm before the other goes.
+MODELS_BYTES_A_THREAD = 250_000_000
 ARTIFACTS_PATH = Path(__file__).resolve().parents[2] / "model" / "artifacts"
 
 
@@ -68,11 +70,12 @@ class Settings(BaseSettings):
         Path("~/.cache/piqueue/models"),
         description="Where models from S3 and PIQUEUE_MODEL_URL are kept on this machine",
     )
-    models_held_count: int = Field(
-        4,
+    models_memory_bytes: int | None = Field(
+        None,
         ge=1,
-        description="Models one worker process holds in memory; the one used longest ago makes "
-        "room for another",
+        description="Memory the models of one worker process take together, all its threads "
+        "counted; those used longest ago make room for another. 250 MB a thread if unset: with two "
+        "threads a worker fits into 1 GB beside pictures of usual size",
     )
     model_wait_s: float = Field(
         60,
@@ -189,6 +192,11 @@ class Settings(BaseSettings):
         0, ge=0, le=65535, description="The port a worker serves its metrics on; 0: it serves none"
     )
     log_json: bool = Field(True, description="Logs as JSON lines; false for people")
+
+    @property
+    def models_bytes(self) -> int:
+        """Give `models_memory_bytes`, or what stands for it where it is unset."""
+        return self.models_memory_bytes or MODELS_BYTES_A_THREAD * self.threads
 
     @field_validator("redis_url")
     @classmethod

@@ -1,6 +1,7 @@
 """The catalog of models: versions, defaults, and what is said of a wrong reference."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ def write_card(folder: Path, name: str, version: str) -> None:
         "version": version,
         "labels": ["a", "b"],
         "thresholds": [0.5, 0.5],
+        "memory_bytes": 20_000_000,
         "created": "2026-01-01",
         "files": {"keras": {"path": "model.keras", "sha256": f"{name}-{version}"}},
         "more": "is passed over",
@@ -40,6 +42,13 @@ def test_a_reference_finds_one_version(
     catalog: ModelCatalog, reference: str | None, found: str
 ) -> None:
     assert catalog.resolve(reference).sha256 == found
+
+
+def test_the_card_of_exactly_one_model_is_found(catalog: ModelCatalog) -> None:
+    card = catalog.resolve("cats@2")
+    assert catalog.card(card.ref) == card
+    with pytest.raises(ModelNotFound, match="cats@2 is not here, or is another one"):
+        catalog.card(replace(card.ref, sha256="another"))
 
 
 @pytest.mark.parametrize("reference", ["cows", "cats@3", "cats@", "../cats", "*", "Cats"])

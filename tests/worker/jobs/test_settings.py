@@ -20,6 +20,12 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     )
 
 
+def test_models_may_take_more_the_more_threads_there_are_unless_it_is_said() -> None:
+    assert load_settings(threads=2).models_bytes == 500_000_000
+    assert load_settings(threads=64).models_bytes == 16_000_000_000
+    assert load_settings(threads=64, models_memory_bytes=1_000_000).models_bytes == 1_000_000
+
+
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
