@@ -4,9 +4,9 @@ from api.services import Services
 from api.urls import source_problem
 from worker.jobs.errors import OverQuota, QueueFull
 from worker.jobs.keys import ANYONE
+from worker.jobs.load import Load
 from worker.jobs.record import ItemSpec
 from worker.jobs.settings import Settings
-from worker.jobs.store import JobStore
 
 SNIFF_BYTES = 16
 MAX_RETRY_AFTER_S = 300
@@ -61,32 +61,32 @@ def check_room(services: Services, owner: str, count: int) -> None:
         QueueFull: they would be over what all callers together may have waiting, or what Redis
             has room for.
     """
-    store, settings = services.store, services.settings
-    check_memory(store)
-    waiting, backlog = store.backlogs(owner, "*")
+    load, settings = services.load, services.settings
+    check_memory(load)
+    waiting, backlog = load.backlogs(owner, "*")
     if owner != ANYONE and waiting + count > settings.quota_items:
         raise OverQuota(
             f"you have {waiting} items waiting and may have {settings.quota_items}: "
             "wait for some to be scored",
-            _retry_after_s(store, waiting),
+            _retry_after_s(load, waiting),
         )
     if backlog + count > settings.max_backlog_items:
         raise QueueFull(
             f"{backlog} items are waiting and at most {settings.max_backlog_items} may: try later",
-            _retry_after_s(store, backlog),
+            _retry_after_s(load, backlog),
         )
 
 
-def check_memory(store: JobStore) -> None:
+def check_memory(load: Load) -> None:
     """Push back while Redis has little memory left: what it has taken in will need some of it.
 
     Raises:
         QueueFull: more than four fifths of it are in use.
     """
-    if (share := store.memory_share()) > FULL_SHARE:
+    if (share := load.memory_share()) > FULL_SHARE:
         raise QueueFull(f"the memory of Redis is {share:.0%} full: try later", RETRY_UNKNOWN_S)
 
 
-def _retry_after_s(store: JobStore, waiting: int) -> int:
-    rate = store.rate_per_s()
+def _retry_after_s(load: Load, waiting: int) -> int:
+    rate = load.rate_per_s()
     return max(1, min(MAX_RETRY_AFTER_S, round(waiting / rate))) if rate else RETRY_UNKNOWN_S

@@ -3,11 +3,17 @@
 import base64
 import binascii
 import re
+from typing import Annotated
+
+from fastapi import Query
 
 from worker.jobs.errors import CursorInvalid
 
 PAGE_ITEMS = 100
 MAX_PAGE_ITEMS = 1000
+
+CursorQuery = Annotated[str | None, Query(description="`next_cursor` of the page before")]
+LimitQuery = Annotated[int, Query(ge=1, le=MAX_PAGE_ITEMS)]
 
 
 def to_job(job_id: str) -> str:

@@ -25,7 +25,7 @@ async def dry_run(services: Services, owner: str, submission: Submission) -> Dry
     """
     intake = await run_in_threadpool(_check, services, owner, submission)
     model = services.catalog.resolve(submission.options.model)
-    rate = await run_in_threadpool(services.store.rate_per_s)
+    rate = await run_in_threadpool(services.load.rate_per_s)
     hosts: list[HostOut] = []
     sampled = 0
     if intake.sample:

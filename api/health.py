@@ -21,7 +21,7 @@ async def healthz() -> Health:
 @router.get("/readyz", response_model_exclude_none=True, responses=problems(503))
 def readyz(services: ServicesDep) -> Health:
     """Say that Redis answers and a worker is alive that has, or can load, the default model."""
-    workers = services.store.live_workers()
+    workers = services.workers.live()
     if not workers:
         raise NotReady("no worker with a warm model is alive: start one, or look at its log")
     default = services.catalog.resolve(None)
@@ -41,7 +41,7 @@ def models(services: ServicesDep) -> list[ModelCardOut]:
     cards = services.catalog.all()
     default = services.catalog.resolve(None)
     current = {services.catalog.resolve(name) for name in {card.name for card in cards}}
-    present = services.presence.of(services.store.live_workers())
+    present = services.presence.of(services.workers.live())
     return [
         ModelCardOut(
             name=card.name,
@@ -63,7 +63,7 @@ def models(services: ServicesDep) -> list[ModelCardOut]:
 @router.get("/limits", responses=problems(401, 503))
 def limits(services: ServicesDep, owner: OwnerDep) -> LimitsOut:
     """Say how much one may send, and how much of one's quota is used."""
-    settings, store = services.settings, services.store
+    settings, load = services.settings, services.load
     return LimitsOut(
         max_items=settings.max_items,
         max_files=settings.max_files,
@@ -74,6 +74,6 @@ def limits(services: ServicesDep, owner: OwnerDep) -> LimitsOut:
         job_ttl_s=settings.job_ttl_s,
         s3_fetch_buckets=list(settings.s3_fetch_buckets),
         quota_items=None if owner == ANYONE else settings.quota_items,
-        waiting_items=store.backlog(owner),
-        rate_per_s=round(store.rate_per_s(), 1),
+        waiting_items=load.backlog(owner),
+        rate_per_s=round(load.rate_per_s(), 1),
     )

@@ -5,8 +5,8 @@ from functools import partial
 
 from api.services import Services
 from worker.jobs.errors import IdempotencyMismatch, JobRefused
+from worker.jobs.newjob import Note
 from worker.jobs.record import Job
-from worker.jobs.store import Note
 
 MAX_KEY_CHARS = 255
 

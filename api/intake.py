@@ -23,8 +23,8 @@ from worker.jobs.errors import (
     StorageUnavailable,
     TooLarge,
 )
+from worker.jobs.newjob import NewJob, Note, Shape
 from worker.jobs.record import CsvShape, ItemSpec, Job, Lane, new_job_id
-from worker.jobs.store import NewJob, Note, Shape
 from worker.jobs.traces import span, traceparent
 
 # Jobs up to this size go ahead of bulk work,
@@ -147,7 +147,7 @@ class Intake:
         if not self._keep and spec.url is not None:
             self._consider(spec)
         if payload is not None and self._keep:
-            check_memory(self._services.store)
+            check_memory(self._services.load)
             self._uploads.add(spec.id, payload)
         self._pending.append(spec)
         if len(self._pending) >= WRITE_CHUNKS * self._chunk_items:
@@ -241,7 +241,7 @@ class Intake:
         size, pending = self._chunk_items, self._pending
         chunks = [pending[start : start + size] for start in range(0, len(pending), size)]
         if self._keep and chunks:
-            check_memory(self._services.store)
+            check_memory(self._services.load)
             self._services.store.put_chunk(self.job_id, self._chunks_put, *chunks)
         self._chunks_put += len(chunks)
         self._pending = []

@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from api import cursors
 from api.auth import OwnerDep
-from api.cursors import MAX_PAGE_ITEMS, PAGE_ITEMS
+from api.cursors import PAGE_ITEMS, CursorQuery, LimitQuery
 from api.dry_run import dry_run
 from api.errors import problems
 from api.ownership import own_job
@@ -113,8 +113,8 @@ def list_draft_items(
     job_id: str,
     services: ServicesDep,
     owner: OwnerDep,
-    cursor: Annotated[str | None, Query(description="`next_cursor` of the page before")] = None,
-    limit: Annotated[int, Query(ge=1, le=MAX_PAGE_ITEMS)] = PAGE_ITEMS,
+    cursor: CursorQuery = None,
+    limit: LimitQuery = PAGE_ITEMS,
 ) -> DraftItemsPage:
     """List the items a draft has, so that an upload that broke off sends only the rest."""
     if own_job(services, owner, job_id).status is not JobStatus.DRAFT:
@@ -153,8 +153,8 @@ def list_jobs(
     services: ServicesDep,
     owner: OwnerDep,
     status: JobStatus | None = None,
-    cursor: Annotated[str | None, Query(description="`next_cursor` of the page before")] = None,
-    limit: Annotated[int, Query(ge=1, le=MAX_PAGE_ITEMS)] = PAGE_ITEMS,
+    cursor: CursorQuery = None,
+    limit: LimitQuery = PAGE_ITEMS,
 ) -> JobsPage:
     """List your jobs, newest first."""
     before = None if cursor is None else cursors.job_id(cursor)

@@ -4,11 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from worker.jobs.errors import JobNotFound, ParentGone
+from worker.jobs.reading import JobReader, StoredResult
 from worker.jobs.record import Job
-from worker.jobs.store import JobStore, StoredResult
 
 
-def ancestry(store: JobStore, job: Job) -> list[Job]:
+def ancestry(store: JobReader, job: Job) -> list[Job]:
     """Give the job that was submitted first, its retry, the retry of that, down to `job`.
 
     Raises:
@@ -27,7 +27,7 @@ def ancestry(store: JobStore, job: Job) -> list[Job]:
 
 
 def newest_results(
-    store: JobStore, line: Sequence[Job], start_index: int = 0
+    store: JobReader, line: Sequence[Job], start_index: int = 0
 ) -> Iterator[StoredResult]:
     """Read the items of the first job of a line from `start_index` on, each with the newest of
     its results; a few chunks of each job are held at a time."""

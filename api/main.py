@@ -24,12 +24,12 @@ from api.body_limit import BodyLimit
 from api.request_id import RequestId
 from api.services import Services
 from api.traces import request_traces
-from worker.jobs.settings import Settings, load_settings
+from worker.jobs.settings import Settings
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
-    """Build the application; without `settings` they come from the environment."""
-    services = Services.connect(settings or load_settings())
+def create_app(settings: Settings) -> FastAPI:
+    """Build the application."""
+    services = Services.connect(settings)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -60,6 +60,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         page.router,
     ):
         app.include_router(router)
-    metrics.install(app, services.store)
+    metrics.install(app, services)
     openapi.install(app)
     return app

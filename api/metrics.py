@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.auth import OwnerDep
-from worker.jobs.store import JobStore
+from api.services import Services
 
 # What a caller makes up, a path or a method, never becomes a series of its own.
 NO_ROUTE = "none"
@@ -26,12 +26,13 @@ router = APIRouter(tags=["service"])
 class LedgerCollector(Collector):
     """The gauges of the ledger, read anew for each scrape; any API process gives the same."""
 
-    def __init__(self, store: JobStore) -> None:
-        self._store = store
+    def __init__(self, services: Services) -> None:
+        self._services = services
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Read them; raises LedgerUnavailable."""
-        items, workers = self._store.open_items(), self._store.live_workers()
+        services = self._services
+        items, workers = services.load.open_items(), services.workers.live()
         for name, text, value in (
             ("piqueue_items_waiting", "Items that no worker holds yet", items.waiting),
             ("piqueue_items_running", "Items that a worker holds", items.running),
@@ -42,7 +43,7 @@ class LedgerCollector(Collector):
                 items.oldest_waiting_s,
             ),
             ("piqueue_jobs_open", "Jobs that have unfinished items", items.job_count),
-            ("piqueue_queue_messages", "Messages on the queues", self._store.messages()),
+            ("piqueue_queue_messages", "Messages on the queues", services.store.messages()),
             ("piqueue_workers", "Worker processes heard of lately", len(workers)),
             ("piqueue_worker_slots", "Chunks they run at a time", sum(workers.values())),
         ):
@@ -97,12 +98,12 @@ class HttpMetrics:
             raise
 
 
-def install(app: FastAPI, store: JobStore) -> None:
+def install(app: FastAPI, services: Services) -> None:
     """Make `app` count its requests and answer scrapes."""
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
-    registry.register(LedgerCollector(store))
+    registry.register(LedgerCollector(services))
     app.state.metrics = registry
     app.add_middleware(HttpMetrics, registry=registry)
 

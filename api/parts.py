@@ -1,13 +1,11 @@
 """The results of a finished job as files on S3, by URLs that need no credentials."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from api import cursors
-from api.cursors import MAX_PAGE_ITEMS, PAGE_ITEMS
+from api.cursors import PAGE_ITEMS, CursorQuery, LimitQuery
 from api.errors import problems
 from api.ownership import OwnJobDep
 from api.services import ServicesDep
@@ -51,8 +49,8 @@ def list_parts(
     job: OwnJobDep,
     response: Response,
     services: ServicesDep,
-    cursor: Annotated[str | None, Query(description="`next_cursor` of the page before")] = None,
-    limit: Annotated[int, Query(ge=1, le=MAX_PAGE_ITEMS)] = PAGE_ITEMS,
+    cursor: CursorQuery = None,
+    limit: LimitQuery = PAGE_ITEMS,
 ) -> PartsPage:
     """List the files of a finished job's results on S3; whoever has a URL may read it for an hour.
 

@@ -18,7 +18,7 @@ from api.selection import ResultsQuery, Selection
 from api.services import ServicesDep
 from api.table import Layout, Table
 from worker.jobs.errors import ParameterInvalid
-from worker.jobs.store import StoredResult
+from worker.jobs.reading import StoredResult
 
 # A page that needs more looks through its items gives what it found so far.
 PAGE_SCAN_ITEMS = 20_000

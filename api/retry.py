@@ -20,8 +20,9 @@ from api.schemas import JobOptions, JobOut, RetryIn
 from api.services import Services, ServicesDep
 from api.showing import retry_after, show
 from worker.jobs.errors import JobNotDone, JobRefused, ModelNotFound
+from worker.jobs.newjob import Note
+from worker.jobs.reading import StoredResult
 from worker.jobs.record import Job
-from worker.jobs.store import Note, StoredResult
 
 router = APIRouter(tags=["jobs"])
 

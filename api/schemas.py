@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 
 from api.urls import url_problem
 from worker.jobs.hosts import HostTally, weightiest
+from worker.jobs.reading import StoredResult
 from worker.jobs.record import (
     JOB_ERRORS,
     Job,
@@ -16,8 +17,8 @@ from worker.jobs.record import (
     Lane,
     RejectionCode,
     Stage,
+    utc,
 )
-from worker.jobs.store import StoredResult
 
 LISTED_HOSTS = 20
 _SHARE = re.compile(r"(100|[0-9]{1,2})(\.[0-9]{1,3})?%")
@@ -330,10 +331,10 @@ class JobOut(BaseModel):
             eta_s=eta,
             failures=job.failures,
             hosts=[JobHostOut.of(tally) for tally in weightiest(job.hosts, LISTED_HOSTS)],
-            created_at=_utc(job.created_ms),
-            started_at=job.started_ms and _utc(job.started_ms),
-            finished_at=job.finished_ms and _utc(job.finished_ms),
-            expires_at=_utc(job.expires_ms),
+            created_at=utc(job.created_ms),
+            started_at=job.started_ms and utc(job.started_ms),
+            finished_at=job.finished_ms and utc(job.finished_ms),
+            expires_at=utc(job.expires_ms),
             metadata=job.metadata,
             parent_job=job.parent_job,
             error=job.error and JOB_ERRORS[job.error],
@@ -426,7 +427,3 @@ class Health(BaseModel):
     status: Literal["ok", "ready"]
     workers: int | None = None
     warm: int | None = Field(None, description="Workers that have the default model loaded")
-
-
-def _utc(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)

@@ -10,7 +10,7 @@ from api.cursors import MAX_PAGE_ITEMS
 from api.formats import Format
 from worker.jobs.errors import ParameterInvalid
 from worker.jobs.models import ModelCard
-from worker.jobs.store import StoredResult
+from worker.jobs.reading import StoredResult
 
 LISTED_LABELS = 50
 

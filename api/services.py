@@ -8,16 +8,19 @@ from fastapi import Depends, Request
 from api.waiting import Waiters
 from worker.jobs.blobs import BlobStore
 from worker.jobs.catalog import open_catalog
+from worker.jobs.connection import connect
 from worker.jobs.idempotency import IdempotencyKeys
 from worker.jobs.keys import KeyStore
+from worker.jobs.load import Load
 from worker.jobs.models import ModelCatalog
 from worker.jobs.objects import open_blobs, open_parts
 from worker.jobs.outbox import Outbox
 from worker.jobs.presence import ModelPresence
 from worker.jobs.queue import DoorBell, make_celery
 from worker.jobs.settings import Settings
-from worker.jobs.store import JobStore, connect
+from worker.jobs.store import JobStore
 from worker.jobs.webhook_secrets import WebhookSecrets
+from worker.jobs.workers import Workers
 
 if TYPE_CHECKING:  # it loads boto3
     from worker.jobs.parts import ResultParts
@@ -29,6 +32,8 @@ class Services:
 
     settings: Settings
     store: JobStore
+    load: Load
+    workers: Workers
     blobs: BlobStore
     # None unless results are written to S3.
     parts: "ResultParts | None"
@@ -48,6 +53,8 @@ class Services:
         return cls(
             settings=settings,
             store=JobStore(redis),
+            load=Load(redis),
+            workers=Workers(redis),
             blobs=open_blobs(settings, redis),
             parts=open_parts(settings, redis),
             bell=DoorBell(make_celery(settings)),

@@ -23,8 +23,8 @@ from worker.jobs.errors import (
     TooLarge,
     UnsupportedBody,
 )
+from worker.jobs.newjob import NewJob
 from worker.jobs.record import CsvShape, ItemSpec, Job, JobStatus, new_job_id
-from worker.jobs.store import NewJob
 
 DRAFT_WRITE_ITEMS = 500
 
@@ -184,7 +184,7 @@ class DraftSink:
             return
         self.count += 1
         if payload is not None:
-            check_memory(self._services.store)
+            check_memory(self._services.load)
             self._uploads.add(spec.id, payload)
         self._pending.append(spec)
         if len(self._pending) == DRAFT_WRITE_ITEMS:

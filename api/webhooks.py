@@ -1,6 +1,6 @@
 """The routes of webhooks: how a delivery went, replay, and the secret that signs."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Self
 
 from fastapi import APIRouter, Response
@@ -14,7 +14,7 @@ from api.services import ServicesDep
 from worker.jobs.errors import JobNotDone, WebhookNotFound
 from worker.jobs.finished import webhook_id
 from worker.jobs.outbox import Attempt, HookRecord, HookState
-from worker.jobs.record import Job
+from worker.jobs.record import Job, utc
 from worker.jobs.webhook_secrets import WebhookSecret
 
 router = APIRouter(tags=["webhooks"])
@@ -52,7 +52,7 @@ class AttemptOut(BaseModel):
     def of(cls, attempt: Attempt) -> Self:
         """Show a logged attempt."""
         return cls(
-            at=_utc(attempt.at_ms),
+            at=utc(attempt.at_ms),
             took_ms=attempt.took_ms,
             status_code=attempt.status,
             error=attempt.error,
@@ -81,7 +81,7 @@ class WebhookOut(BaseModel):
             url=url,
             webhook_id=webhook_id(job.id),
             state=record.state,
-            next_attempt_at=None if record.next_ms is None else _utc(record.next_ms),
+            next_attempt_at=None if record.next_ms is None else utc(record.next_ms),
             attempts=[AttemptOut.of(attempt) for attempt in record.log],
         )
 
@@ -144,7 +144,3 @@ def _url(job: Job) -> str:
     if job.webhook_url is None:
         raise WebhookNotFound(f"{job.id} was submitted without a webhook_url")
     return job.webhook_url
-
-
-def _utc(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)

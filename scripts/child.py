@@ -5,14 +5,19 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 # Waits on a pipe that only we hold. A line means that the child was reaped; end of file means
 # that we died without stopping it, were it by SIGKILL.
 _LEASH = 'read -r reaped || kill -s KILL -- "-$1" 2>/dev/null'
 _TAIL_BYTES = 2000
+_POLL_S = 0.005
+
+T = TypeVar("T")
 
 
 class StartFailed(Exception):
@@ -54,6 +59,21 @@ class Child:
             stdin=subprocess.PIPE,
             start_new_session=True,
         )
+
+    def wait_until(self, ready: Callable[[], T | None], deadline_s: float, name: str) -> T:
+        """Wait until `ready` gives something true, and give that.
+
+        Raises:
+            StartFailed: the process, which people know by `name`, ended before or took too long.
+        """
+        deadline = time.monotonic() + deadline_s
+        while not (found := ready()):
+            if self.pid is None:
+                raise StartFailed(f"{name} ended while starting\n{self.log_tail()}")
+            if time.monotonic() > deadline:
+                raise StartFailed(f"{name} was not ready in {deadline_s:.0f} s\n{self.log_tail()}")
+            time.sleep(_POLL_S)
+        return found
 
     @property
     def pid(self) -> int | None:

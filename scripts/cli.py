@@ -23,10 +23,10 @@ from scripts.terminal import (
     summary,
     written_whole,
 )
+from worker.jobs.connection import connect as connect_redis
 from worker.jobs.keys import KeyStore
 from worker.jobs.record import JobStatus
 from worker.jobs.settings import load_settings
-from worker.jobs.store import connect as connect_redis
 
 _RESULTS_EXAMPLES = """\
 examples:

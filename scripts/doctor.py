@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(ill)
 
 
-def examine(url: str, api_key: str | None = None, fetch: str | None = None) -> Iterator[Finding]:
+def examine(url: str, api_key: str | None, fetch: str | None) -> Iterator[Finding]:
     """Give what the checks find, in their order; the API is at `url`."""
     checks: dict[str, Check] = {"api": partial(check_api, url, api_key)}
     try:

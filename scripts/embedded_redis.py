@@ -5,7 +5,6 @@ import fcntl
 import os
 import shutil
 import tempfile
-import time
 from pathlib import Path
 from typing import Self
 
@@ -151,18 +150,10 @@ class EmbeddedRedis:
         return [*_AT_FILE_LIMIT_GO_ON, str(binary), *words]
 
     def _wait_for_answer(self, child: Child) -> None:
-        deadline = time.monotonic() + _START_DEADLINE_S
         no_retry = Retry(NoBackoff(), 0)
         path = str(self._socket_path)
         with redis.Redis(unix_socket_path=path, socket_timeout=2, retry=no_retry) as client:
-            while not _answers(client):
-                if child.pid is None:
-                    raise StartFailed(f"Redis ended while starting\n{child.log_tail()}")
-                if time.monotonic() > deadline:
-                    raise StartFailed(
-                        f"Redis did not answer in {_START_DEADLINE_S:.0f} s\n{child.log_tail()}"
-                    )
-                time.sleep(0.01)
+            child.wait_until(lambda: _answers(client), _START_DEADLINE_S, "Redis")
 
 
 def _answers(client: redis.Redis) -> bool:

@@ -82,9 +82,7 @@ Source = Table | Lines | Pictures | S3Folder
 Opened = Callable[[], AbstractContextManager[BinaryIO]]
 
 
-def find_source(
-    names: Sequence[str], encoding: str = "utf-8", separator: str | None = None
-) -> Source:
+def find_source(names: Sequence[str], encoding: str, separator: str | None) -> Source:
     """Tell what `names` mean; `encoding` and `separator` are those of a table or a list of URLs.
 
     Raises:

@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 _READY_DEADLINE_S = 60.0
 _ENDS_BEFORE_READY_COUNT = 2
 _API_GRACE_S = 12.0  # longer than it gives requests under way
+_WORKER_GRACE_S = 30.0  # to finish what it holds
 
 
 class _Program(NamedTuple):
@@ -28,8 +29,7 @@ class Stack:
     """A whole Piqueue in child processes; their data and logs live in `folder`.
 
     Port 0 takes a free one. `env` is added to the environment of the API and the workers.
-    Workers get `grace_s` to finish what they hold when the stack stops. The logs of the run
-    before this one are kept as `*.log.1`.
+    The logs of the run before this one are kept as `*.log.1`.
     """
 
     def __init__(
@@ -40,14 +40,12 @@ class Stack:
         port: int = 0,
         workers: int = 1,
         env: Mapping[str, str] | None = None,
-        grace_s: float = 30,
     ) -> None:
         self._folder = folder.resolve()
         self._host = host
         self._port = port
         self._worker_count = workers
         self._env = dict(env or {})
-        self._grace_s = grace_s
         self._redis = EmbeddedRedis(self._folder / "redis")
         self._redis_keeper: Keeper | None = None
         self._api: _Program | None = None
@@ -111,7 +109,7 @@ class Stack:
                 self._api.child.stop(_API_GRACE_S)
             for worker in self._workers:
                 worker.child.terminate()
-            deadline = time.monotonic() + self._grace_s
+            deadline = time.monotonic() + _WORKER_GRACE_S
             for worker in self._workers:
                 worker.child.wait(max(0.0, deadline - time.monotonic()))
         finally:

@@ -24,10 +24,11 @@ from tests.pictures import jpeg
 from tests.worker.jobs.test_store import MODEL, claim
 from tests.worker.jobs.test_store import submit as store_job
 from tests.worker.site import Site
+from worker.jobs.newjob import NewJob, Shape
 from worker.jobs.queue import DoorBell, make_celery
 from worker.jobs.record import ItemSpec, Lane, new_job_id
 from worker.jobs.settings import load_settings
-from worker.jobs.store import JobStore, NewJob, Shape
+from worker.jobs.store import JobStore
 from worker.jobs.traces import CHUNKS_IN_TRACE, span, start_traces, stop_traces
 from worker.s3 import S3Fetcher
 

@@ -6,10 +6,11 @@ from collections.abc import Callable
 import structlog
 from redis import Redis
 
+from worker.jobs.connection import connect
 from worker.jobs.duelist import DueList
 from worker.jobs.errors import JobNotFound, LedgerUnavailable, StorageUnavailable
+from worker.jobs.reading import JobReader
 from worker.jobs.settings import IN_REDIS, Settings
-from worker.jobs.store import JobStore, connect
 
 POLL_S = 0.5
 BATCH = 16
@@ -31,7 +32,7 @@ class Archivist:
         from worker.jobs.s3 import Folder
         from worker.jobs.shelf import Shelf
 
-        self._store = JobStore(redis)
+        self._jobs = JobReader(redis)
         self._manifests = DueList(redis, MANIFESTS)
         self._shelf = Shelf(redis)
         self._folder = Folder.open(settings, settings.storage_url)
@@ -75,13 +76,13 @@ class Archivist:
             jobs.remove(job_id)
 
     def _write_manifest(self, job_id: str) -> None:
-        job, model = self._store.job(job_id), self._store.model(job_id)
+        job, model = self._jobs.job(job_id), self._jobs.model(job_id)
 
         def go_on() -> None:
             if not self._manifests.move(job_id, LEASE_S):
                 raise JobNotFound(job_id)
 
-        self._parts.finish(job, model, self._store.results(job), go_on)
+        self._parts.finish(job, model, self._jobs.results(job), go_on)
         log.info("manifest_written", job_id=job_id)
 
     def _erase(self, job_id: str) -> None:

@@ -7,8 +7,8 @@ from contextlib import ExitStack
 
 from worker.classify import Arrival
 from worker.fetch import FetchCode, FetchFailed, Outcome
+from worker.jobs.claims import Claim
 from worker.jobs.record import Rejection, RejectionCode, Stage
-from worker.jobs.store import Claim
 from worker.runtime import Held, Runtime
 
 WORKER_LOST = Rejection(

@@ -1,7 +1,6 @@
 """One URL to its bytes: turns, places, redirects, retries and the deadline over all of them."""
 
 import asyncio
-import random
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -10,7 +9,6 @@ from yarl import URL
 
 from worker.budget import ByteBudget, Share
 from worker.download import (
-    BACKOFF_S,
     RETRIES,
     TRANSIENT,
     DownloadFailure,
@@ -18,6 +16,7 @@ from worker.download import (
     Fetched,
     FetchFailed,
     FetchLimits,
+    backoff_s,
     explained,
     redirected,
     retry_after_s,
@@ -113,8 +112,7 @@ class Downloads:
             except DownloadFailure as failure:
                 if not failure.retryable or retry == RETRIES:
                     raise
-                jitter = random.uniform(0.5, 1)  # noqa: S311 - spreads the load, hides nothing
-                pause_s = max(host.pause_s, jitter * BACKOFF_S * 2**retry)
+                pause_s = max(host.pause_s, backoff_s(retry))
                 if pause_s >= clock.left_s:
                     raise
             await asyncio.sleep(pause_s)

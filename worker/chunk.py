@@ -12,9 +12,9 @@ from model.predictor import Predictor
 from worker.arrivals import arrivals
 from worker.classify import Limits, classify
 from worker.held import CannotLoad
+from worker.jobs.claims import Claim
 from worker.jobs.errors import JobNotFound, LedgerFull, LedgerUnavailable, StorageUnavailable
 from worker.jobs.record import ItemResult, Rejection, RejectionCode, Stage
-from worker.jobs.store import Claim
 from worker.jobs.traces import chunk_span, span
 from worker.metrics import model_name
 from worker.runtime import Runtime

@@ -1,6 +1,8 @@
 """What a download may be and may come to, and a session that guards every address it dials."""
 
+import math
 import os
+import random
 import re
 import socket
 import time
@@ -207,6 +209,12 @@ def explained(error: aiohttp.ClientError | UnicodeError) -> DownloadFailure:
             return DownloadFailure(
                 FetchCode.CONNECTION, "the connection broke before the end", retryable=True
             )
+
+
+def backoff_s(retry: int, most_s: float = math.inf) -> float:
+    """Give the pause before a retry, counted from 0; who failed together comes back apart."""
+    jitter = random.uniform(0.5, 1)  # noqa: S311 - spreads the load, hides nothing
+    return jitter * min(BACKOFF_S * 2.0**retry, most_s)
 
 
 def retry_after_s(header: str) -> float:

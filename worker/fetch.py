@@ -20,6 +20,7 @@ from worker.download import (
     parse_url,
 )
 from worker.jobs.traces import span
+from worker.loopthread import LoopThread
 
 __all__ = ["FetchCode", "FetchFailed", "FetchLimits", "Fetched", "Fetcher"]
 
@@ -36,12 +37,8 @@ class Fetcher:
         self._limits = limits
         self._closing = threading.Lock()
         self._closed = False
-        self._loop = asyncio.new_event_loop()
-        # Each lookup blocks a thread, and one that was given up goes on in its own.
-        self._loop.set_default_executor(ThreadPoolExecutor(2 * limits.concurrency, "lookup"))
-        self._thread = threading.Thread(target=self._loop.run_forever, name="fetcher", daemon=True)
-        self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._open(resolver), self._loop).result()
+        self._loop = LoopThread("fetcher")
+        self._loop.run(self._open(resolver))
 
     def fetch_all(self, urls: Sequence[str]) -> Generator[tuple[int, Outcome], None, None]:
         """Yield (position in `urls`, outcome) as the outcomes arrive, exactly one a URL.
@@ -56,14 +53,12 @@ class Fetcher:
         with self._closing:
             if self._closed:
                 raise RuntimeError("the fetcher is closed")
-            work = asyncio.run_coroutine_threadsafe(
-                self._fetch_each(urls, deliveries.put), self._loop
-            )
+            work = self._loop.begin(self._fetch_each(urls, deliveries.put))
         work.add_done_callback(lambda _: deliveries.put(None))
         try:
             while (delivery := deliveries.get()) is not None:
                 position, outcome, taken = delivery
-                self._loop.call_soon_threadsafe(taken)
+                self._loop.call(taken)
                 yield position, outcome
             work.result()
         finally:
@@ -75,24 +70,15 @@ class Fetcher:
             if self._closed:
                 return
             self._closed = True
-            ended = asyncio.run_coroutine_threadsafe(self._end(), self._loop)
-        ended.result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        # Before the session closes all else ends, or that would look like the fault of the hosts.
+        self._loop.close(self._session.close())
 
     async def _open(self, resolver: AbstractResolver | None) -> None:
+        # Each lookup blocks a thread, and one that was given up goes on in its own.
+        lookups = ThreadPoolExecutor(2 * self._limits.concurrency, "lookup")
+        asyncio.get_running_loop().set_default_executor(lookups)
         self._session = open_session(self._limits, resolver)
         self._downloads = Downloads(self._session, self._limits)
-
-    async def _end(self) -> None:
-        # Before the session closes, or its closing would look like the fault of the hosts.
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await self._session.close()
-        await self._loop.shutdown_default_executor()
 
     async def _fetch_each(self, urls: Sequence[str], deliver: Callable[[_Delivery], None]) -> None:
         async with asyncio.TaskGroup() as group:

@@ -3,16 +3,17 @@
 import socket
 import sys
 
+from worker.jobs.connection import connect
 from worker.jobs.errors import PiqueueError
 from worker.jobs.settings import load_settings
-from worker.jobs.store import JobStore, connect
+from worker.jobs.workers import Workers
 
 
 def main() -> int:
     """Give 0 when a worker of this host, which a container is, was heard of in Redis lately."""
     host = socket.gethostname()
     try:
-        workers = JobStore(connect(load_settings().redis_url, retries=0)).live_workers()
+        workers = Workers(connect(load_settings().redis_url, retries=0)).live()
     except PiqueueError as error:
         print(f"piqueue worker: {error}", file=sys.stderr)  # noqa: T201
         return 1

@@ -2,14 +2,13 @@
 
 import asyncio
 import math
-import random
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from yarl import URL
 
-from worker.download import BACKOFF_S
+from worker.download import backoff_s
 
 # Where a host that pushes back names no time, the pauses double from BACKOFF_S up to this.
 MAX_BACKOFF_S = 5
@@ -110,12 +109,8 @@ class Host:
         if asked >= self._cut:
             self._cut_down()
             self._refusals += 1
-            backoff_s = min(BACKOFF_S * 2.0 ** min(self._refusals - 1, 9), MAX_BACKOFF_S)
-            jitter = random.uniform(0.5, 1)  # noqa: S311 - spreads the load, hides nothing
-            pause_s = min(pause_s + jitter * backoff_s, MAX_PAUSE_S)
-        else:
-            pause_s = min(pause_s, MAX_PAUSE_S)
-        self._opens = max(self._opens, self._loop.time() + pause_s)
+            pause_s += backoff_s(min(self._refusals - 1, 9), MAX_BACKOFF_S)
+        self._opens = max(self._opens, self._loop.time() + min(pause_s, MAX_PAUSE_S))
         if self.pause_s > self._silence_s:  # longer than anyone who waits now will
             while self._waiting:
                 if not (turn := self._waiting.popleft()).done():

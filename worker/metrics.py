@@ -11,11 +11,11 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from model.card import Card
 from model.predictor import Prediction, Predictor
+from worker.jobs.claims import Claim
 from worker.jobs.errors import SettingsInvalid
 from worker.jobs.outbox import HookState
 from worker.jobs.record import ItemResult, ModelRef, Stage
 from worker.jobs.settings import Settings
-from worker.jobs.store import Claim
 from worker.jobs.traces import span
 
 SUCCEEDED = "succeeded"

@@ -42,7 +42,7 @@ class Pulse:
         Where Redis takes no writes the next beats will tell of it.
         """
         try:
-            self._runtime.store.heartbeat(self._runtime.worker_id, self._runtime.slots)
+            self._runtime.workers.heartbeat(self._runtime.worker_id, self._runtime.slots)
         except LedgerFull as error:
             log.warning("beat_missed", reason=str(error))
         for thread in self._threads:
@@ -54,7 +54,7 @@ class Pulse:
         for thread in self._threads:
             thread.join(timeout=BEAT_S)
         try:
-            self._runtime.store.forget_worker(self._runtime.worker_id)
+            self._runtime.workers.forget(self._runtime.worker_id)
         except LedgerUnavailable as error:
             log.warning("sign_off_missed", reason=str(error))
 
@@ -75,8 +75,8 @@ class Pulse:
         runtime = self._runtime
         for held in list(runtime.held.values()):
             runtime.store.renew(held.claim, runtime.lease_s(held.claim))
-        runtime.store.heartbeat(runtime.worker_id, runtime.slots)
-        if runtime.store.elect_sweeper(runtime.worker_id, SWEEP_EVERY_S):
+        runtime.workers.heartbeat(runtime.worker_id, runtime.slots)
+        if runtime.workers.elect_sweeper(runtime.worker_id, SWEEP_EVERY_S):
             sweep(runtime.store, runtime.bell)
 
     def _watch_forever(self) -> None:

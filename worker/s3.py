@@ -1,7 +1,6 @@
 """s3:// items to bytes, many at a time, with the worker's own credentials."""
 
 import queue
-import random
 import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -20,7 +19,7 @@ from botocore.exceptions import (
     ReadTimeoutError,
 )
 
-from worker.download import BACKOFF_S, RETRIES, TRANSIENT, FetchCode, Fetched, FetchFailed
+from worker.download import RETRIES, TRANSIENT, FetchCode, Fetched, FetchFailed, backoff_s
 from worker.fetch import Outcome
 from worker.jobs.errors import StorageUnavailable
 from worker.jobs.s3 import connect_s3, status_of
@@ -117,8 +116,7 @@ class S3Fetcher:
             )
         for retry in range(RETRIES + 1):
             outcome = self._get(bucket, key, deadline)
-            jitter = random.uniform(0.5, 1)  # noqa: S311 - spreads the load, hides nothing
-            pause_s = jitter * BACKOFF_S * 2**retry
+            pause_s = backoff_s(retry)
             again = isinstance(outcome, FetchFailed) and outcome.retryable
             if not again or retry == RETRIES or time.monotonic() + pause_s >= deadline:
                 break

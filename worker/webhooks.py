@@ -14,12 +14,13 @@ import structlog
 from standardwebhooks import Webhook
 
 from worker.download import FetchCode, FetchLimits, UrlRefused, explained, open_session, parse_url
+from worker.jobs.connection import connect
 from worker.jobs.errors import JobNotFound, LedgerUnavailable
 from worker.jobs.finished import job_finished, webhook_id
 from worker.jobs.outbox import Attempt, Delivery, HookState, Outbox
+from worker.jobs.reading import JobReader
 from worker.jobs.record import Job
 from worker.jobs.settings import Settings
-from worker.jobs.store import JobStore, connect
 from worker.jobs.webhook_secrets import WebhookSecret, WebhookSecrets
 from worker.metrics import WorkerMetrics
 from worker.turns import Turns
@@ -52,7 +53,7 @@ class WebhookSender:
         redis = connect(settings.redis_url)
         self._settings = settings
         self._metrics = metrics
-        self._store = JobStore(redis)
+        self._jobs = JobReader(redis)
         self._outbox = Outbox(redis)
         self._secrets = WebhookSecrets(redis)
         self._turns = Turns(PER_HOST)
@@ -142,7 +143,7 @@ class WebhookSender:
         if delivery is None:
             return None
         try:
-            job = self._store.job(job_id)
+            job = self._jobs.job(job_id)
         except JobNotFound:  # erased just now
             return None
         return delivery, job, self._secrets.get(job.owner)

@@ -16,7 +16,8 @@ from scripts.benchmarks.figures import Figure
 from scripts.benchmarks.made_up import CSV_TYPE, write_table
 from scripts.benchmarks.programs import resident_mb
 from scripts.benchmarks.workbench import Workbench
-from worker.jobs.store import connect
+from worker.jobs.connection import connect
+from worker.jobs.layout import job_key
 
 PAUSE_S = 0.05
 
@@ -95,5 +96,5 @@ def _post_table(url: str, table: Path) -> tuple[Any, float]:
 
 def _bytes_of(redis: Redis, job_id: str) -> int:
     """Count what the keys of a job take in Redis."""
-    keys = redis.scan_iter(f"piqueue:{{{job_id}}}:*", count=1000)
+    keys = redis.scan_iter(job_key(job_id, "*"), count=1000)
     return sum(int(redis.memory_usage(key, samples=0) or 0) for key in keys)

@@ -9,9 +9,10 @@ from scripts.benchmarks.figures import Figure
 from scripts.benchmarks.programs import ROOT, START_DEADLINE_S, output_of, resident_mb
 from scripts.benchmarks.throughput import score_urls
 from scripts.benchmarks.workbench import Workbench
-from scripts.child import Child, StartFailed
+from scripts.child import Child
 from scripts.embedded_redis import EmbeddedRedis
-from worker.jobs.store import JobStore, connect
+from worker.jobs.connection import connect
+from worker.jobs.workers import Workers
 
 _HEAVY = ("tensorflow", "keras", "numpy", "PIL")
 _COUNT_HEAVY = f"import sys, api.main; print(sum(name in sys.modules for name in {_HEAVY}))"
@@ -39,15 +40,12 @@ def footprint(bench: Workbench) -> Iterator[Figure]:
 def _start_s(folder: Path, redis_url: str) -> float:
     environment = {"PIQUEUE_REDIS_URL": redis_url}
     worker = Child([sys.executable, "-m", "worker"], folder / "log", environment, ROOT)
-    store = JobStore(connect(redis_url))
-    before = store.live_workers().keys()
+    workers = Workers(connect(redis_url))
+    before = workers.live().keys()
     started = time.monotonic()
     worker.start()
     try:
-        while not store.live_workers().keys() - before:
-            if worker.pid is None or time.monotonic() - started > START_DEADLINE_S:
-                raise StartFailed(f"the worker does not come up\n{worker.log_tail()}")
-            time.sleep(0.005)
+        worker.wait_until(lambda: workers.live().keys() - before, START_DEADLINE_S, "the worker")
         return time.monotonic() - started
     finally:
         worker.stop(grace_s=10)

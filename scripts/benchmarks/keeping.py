@@ -9,7 +9,8 @@ from scripts.benchmarks.figures import Figure
 from scripts.benchmarks.made_up import CSV_TYPE, score_all, write_table
 from scripts.benchmarks.workbench import Workbench
 from scripts.benchmarks.workerless import workerless
-from worker.jobs.store import JobStore, connect
+from worker.jobs.connection import connect
+from worker.jobs.store import JobStore
 
 
 def keeping(bench: Workbench) -> Iterator[Figure]:

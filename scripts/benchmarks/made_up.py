@@ -15,7 +15,7 @@ _WORDS = (
 _LEASE_S = 60
 
 
-def write_table(path: Path, rows: int, host: str = "pictures.example.com") -> None:
+def write_table(path: Path, rows: int) -> None:
     """Write a CSV of a shop's pictures, 200 bytes a row: sku, url, title, category, price."""
     chance = random.Random(rows)  # noqa: S311
     with path.open("w") as table:
@@ -23,7 +23,7 @@ def write_table(path: Path, rows: int, host: str = "pictures.example.com") -> No
         for row in range(rows):
             words = " ".join(chance.choices(_WORDS, k=9))
             table.write(
-                f"SKU-{row:08d},http://{host}/catalogue/2026/{row % 97:02d}/"
+                f"SKU-{row:08d},http://pictures.example.com/catalogue/2026/{row % 97:02d}/"
                 f"{chance.getrandbits(64):016x}/product-{row:08d}-front-1200x900.jpg,"
                 f"{words},home/{chance.choice(_WORDS)},{chance.randrange(100, 99900) / 100}\n"
             )

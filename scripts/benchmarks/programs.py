@@ -4,12 +4,11 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from scripts.child import Child, StartFailed
+from scripts.child import Child
 
 ROOT = Path(__file__).resolve().parents[2]
 START_DEADLINE_S = 120
@@ -22,7 +21,8 @@ def serving(log_path: Path, module: str, *arguments: str) -> Iterator[str]:
     child = Child([sys.executable, "-m", module, *arguments], log_path, cwd=ROOT)
     child.start()
     try:
-        yield f"http://127.0.0.1:{_printed_port(child, log_path)}"
+        port = child.wait_until(lambda: _printed_port(log_path), START_DEADLINE_S, module)
+        yield f"http://127.0.0.1:{port}"
     finally:
         child.stop(grace_s=5)
 
@@ -53,10 +53,6 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _printed_port(child: Child, log_path: Path) -> int:
-    deadline = time.monotonic() + START_DEADLINE_S
-    while not (port := re.search(r"^(\d+)$", log_path.read_text(), re.MULTILINE)):
-        if child.pid is None or time.monotonic() > deadline:
-            raise StartFailed(f"it does not come up\n{child.log_tail()}")
-        time.sleep(0.02)
-    return int(port[1])
+def _printed_port(log_path: Path) -> str | None:
+    port = re.search(r"^(\d+)$", log_path.read_text(), re.MULTILINE)
+    return port and port[1]

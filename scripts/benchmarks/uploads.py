@@ -10,11 +10,11 @@ from tempfile import TemporaryDirectory
 from scripts.benchmarks.alternating import in_turn, ratios
 from scripts.benchmarks.figures import Figure, table
 from scripts.embedded_redis import EmbeddedRedis
+from worker.jobs.connection import connect
 from worker.jobs.record import new_job_id
 from worker.jobs.s3 import Folder
 from worker.jobs.s3blobs import S3Blobs
 from worker.jobs.settings import load_settings
-from worker.jobs.store import connect
 
 
 def uploads(url: str, files: int, file_bytes: int, rounds: int) -> Iterator[Figure]:

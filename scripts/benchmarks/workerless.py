@@ -1,7 +1,6 @@
 """Redis and the API without a worker, so that a benchmark decides itself what becomes of a job."""
 
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 import httpx2
 
 from scripts.benchmarks.programs import ROOT, START_DEADLINE_S
-from scripts.child import Child, StartFailed
+from scripts.child import Child
 from scripts.embedded_redis import EmbeddedRedis
 from scripts.stack import listenable_port
 
@@ -36,19 +35,16 @@ def workerless(folder: Path) -> Iterator[Workerless]:
         )
         api.start()
         try:
-            _wait_until_up(api, f"http://127.0.0.1:{port}")
-            yield Workerless(f"http://127.0.0.1:{port}", redis.url)
+            url = f"http://127.0.0.1:{port}"
+            api.wait_until(lambda: _answers(url), START_DEADLINE_S, "the API")
+            yield Workerless(url, redis.url)
         finally:
             api.stop(grace_s=5)
 
 
-def _wait_until_up(api: Child, url: str) -> None:
-    deadline = time.monotonic() + START_DEADLINE_S
-    while True:
-        try:
-            httpx2.get(f"{url}/healthz", timeout=5, trust_env=False)
-            return
-        except httpx2.TransportError:
-            if api.pid is None or time.monotonic() > deadline:
-                raise StartFailed(f"the API does not come up\n{api.log_tail()}") from None
-        time.sleep(0.02)
+def _answers(url: str) -> bool:
+    try:
+        httpx2.get(f"{url}/healthz", timeout=5, trust_env=False)
+    except httpx2.TransportError:
+        return False
+    return True

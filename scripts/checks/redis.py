@@ -10,8 +10,8 @@ from redis import Redis
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from scripts.checks.finding import Finding, ok, problem, warning
+from worker.jobs.connection import connect
 from worker.jobs.settings import Settings
-from worker.jobs.store import connect
 
 TIMEOUT_S = 3.0
 LEAST_VERSION = (7, 0)  # scripts with flags

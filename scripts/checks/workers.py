@@ -12,14 +12,14 @@ from worker.jobs.keys import KeyStore
 from worker.jobs.models import ModelCard
 from worker.jobs.presence import ModelPresence, WorkerModels
 from worker.jobs.settings import Settings
-from worker.jobs.store import WORKER_SILENT_S, JobStore
+from worker.jobs.workers import WORKER_SILENT_S, Workers
 
 
 def check_workers(settings: Settings) -> Iterator[Finding]:
     """Ask Redis who was heard of lately, and what they said of their models."""
     try:
         with open_redis(settings) as client:
-            slots = JobStore(client).live_workers()
+            slots = Workers(client).live()
             presence = ModelPresence(client)
             told = dict(zip(slots, presence.of(slots), strict=True))
             wanted = [f"{model.name}@{model.version}" for model in presence.wanted()]

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from scripts.stack import Stack
+from worker.jobs.connection import connect
 from worker.jobs.record import Lane
-from worker.jobs.store import connect
 
 # On their PYTHONPATH this makes workers die of the pictures that a PictureServer poisons.
 POISON_PATH = Path(__file__).parent / "poison"

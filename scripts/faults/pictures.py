@@ -3,10 +3,11 @@
 import asyncio
 import hashlib
 import io
-import threading
 from typing import Self
 
 from PIL import Image
+
+from worker.loopthread import LoopThread
 
 _SIZE = (64, 48)
 _HEAD = "HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: {}\r\n\r\n"
@@ -33,8 +34,6 @@ class PictureServer:
         self._delay_s = delay_s
         self._poisoned = poisoned
         self._port = 0
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="pictures")
 
     def url(self, index: int) -> str:
         """Where the picture of this index is to be had."""
@@ -45,15 +44,13 @@ class PictureServer:
         return hashlib.sha256(self._picture(index)).hexdigest()
 
     def __enter__(self) -> Self:
-        self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result()
+        self._loop = LoopThread("pictures")
+        self._loop.run(self._start())
         return self
 
     def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        self._loop.call(self._server.close)
+        self._loop.close(self._server.wait_closed())
 
     def _picture(self, index: int) -> bytes:
         return picture(index, POISON if index in self._poisoned else b"")
@@ -61,13 +58,6 @@ class PictureServer:
     async def _start(self) -> None:
         self._server = await asyncio.start_server(self._answer, "127.0.0.1", 0, backlog=1024)
         self._port = self._server.sockets[0].getsockname()[1]
-
-    async def _stop(self) -> None:
-        self._server.close()
-        for task in asyncio.all_tasks():
-            if task is not asyncio.current_task():
-                task.cancel()
-        await self._server.wait_closed()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -117,6 +117,6 @@ def thumbnail(path: Path, size: tuple[int, int]) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def shown(value: float | None, digits: int = 3) -> str:
+def shown(value: float | None) -> str:
     """A figure as text; a dash where there is none."""
-    return "–" if value is None else f"{value:.{digits}f}"
+    return "–" if value is None else f"{value:.3f}"

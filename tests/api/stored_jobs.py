@@ -5,9 +5,11 @@ from contextlib import contextmanager
 
 from redis import Redis
 
+from worker.jobs.connection import connect
 from worker.jobs.keys import ANYONE
 from worker.jobs.modelfolder import ModelFolder
 from worker.jobs.models import ModelCard, ModelCatalog
+from worker.jobs.newjob import NewJob, Shape
 from worker.jobs.record import (
     CsvShape,
     ImageFacts,
@@ -22,7 +24,7 @@ from worker.jobs.record import (
     new_job_id,
 )
 from worker.jobs.settings import ARTIFACTS_PATH
-from worker.jobs.store import JobStore, NewJob, Shape, connect
+from worker.jobs.store import JobStore
 
 MODEL = ModelCatalog([ModelFolder(ARTIFACTS_PATH)], "scenes").resolve(None)
 TIMEOUT = Rejection(RejectionCode.FETCH_TIMEOUT, Stage.FETCH, True, "no answer in 15 s")

@@ -17,6 +17,7 @@ from tests.worker.jobs.test_store import claim, finish, submit
 from worker.jobs.keys import KeyStore
 from worker.jobs.settings import load_settings
 from worker.jobs.store import JobStore
+from worker.jobs.workers import Workers
 from worker.metrics import WorkerMetrics
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -56,8 +57,9 @@ def test_the_gauges_are_those_of_the_ledger(redis_client: Redis, redis_url: str)
     for chunk in (0, 2):
         claim(store, first, chunk)
     redis_client.hincrby(f"piqueue:{{{first}}}:meta", "submitted_ms", -90_000)
-    store.heartbeat("one", 3)
-    store.heartbeat("two", 4)
+    workers = Workers(redis_client)
+    workers.heartbeat("one", 3)
+    workers.heartbeat("two", 4)
     redis_client.rpush("piqueue:bulk", "message", "message")
 
     value, _ = scrape_after(redis_url)
@@ -89,7 +91,7 @@ def test_what_runs_does_not_wait(redis_client: Redis, redis_url: str) -> None:
 def test_more_open_jobs_than_are_looked_at_are_all_counted(
     redis_client: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.jobs.store.OPEN_JOBS_READ", 3)
+    monkeypatch.setattr("worker.jobs.load.OPEN_JOBS_READ", 3)
     store = JobStore(redis_client)
     jobs = [submit(store, total=2)[0] for _ in range(5)]
     claim(store, jobs[1], 0)

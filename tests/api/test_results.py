@@ -23,9 +23,12 @@ from scripts.stack import Stack
 from tests.api.polling import wait_done
 from tests.api.stored_jobs import MODEL, NOT_FOUND, TIMEOUT, ledger, rejected, scored, store_job
 from tests.pictures import jpeg
+from worker.jobs.claims import Claim
 from worker.jobs.keys import ANYONE
+from worker.jobs.newjob import NewJob, Shape
+from worker.jobs.reading import StoredResult
 from worker.jobs.record import CsvShape, ItemResult, ItemSpec, Job, Lane, Rejection, new_job_id
-from worker.jobs.store import Claim, JobStore, NewJob, Shape, StoredResult
+from worker.jobs.store import JobStore
 
 LABELS = ["beach", "city", "sunset", "trees"]
 COUNT = 250

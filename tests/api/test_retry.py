@@ -21,10 +21,11 @@ from tests.api.polling import wait_done
 from tests.api.stored_jobs import MODEL, NOT_FOUND, TIMEOUT, ledger, rejected, scored, store_job
 from tests.pictures import jpeg
 from tests.worker.site import Site
+from worker.jobs.connection import connect
 from worker.jobs.idempotency import IdempotencyKeys
 from worker.jobs.keys import ANYONE
 from worker.jobs.record import CsvShape, ItemResult, ItemSpec, Job, Rejection
-from worker.jobs.store import JobStore, connect
+from worker.jobs.store import JobStore
 
 
 @pytest.fixture(scope="module")

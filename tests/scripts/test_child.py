@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.child import Child
+from scripts.child import Child, StartFailed
 from scripts.keeper import Keeper
 from tests.scripts.processes import eventually, is_running
 
@@ -51,6 +51,29 @@ def test_the_log_keeps_both_streams_of_every_start(log_path: Path) -> None:
         assert child.wait() == 0
     assert log_path.read_text() == "out\nerr\nout\nerr\n"
     assert child.log_tail().endswith("out\nerr\nout\nerr")
+
+
+def test_what_a_starting_child_prints_is_waited_for(log_path: Path) -> None:
+    child = Child(["sh", "-c", "sleep 0.1; echo 8000; exec sleep 300"], log_path)
+    child.start()
+    try:
+        assert child.wait_until(lambda: log_path.read_text().strip(), 60, "it") == "8000"
+    finally:
+        child.stop(grace_s=0)
+
+
+def test_a_child_that_ends_while_it_starts_is_told_with_its_log(log_path: Path) -> None:
+    child = Child(["sh", "-c", "echo no such port"], log_path)
+    child.start()
+    with pytest.raises(StartFailed, match="the server ended while starting") as failed:
+        child.wait_until(lambda: False, 60, "the server")
+    child.wait()
+    assert str(failed.value).endswith("no such port")
+
+
+def test_a_child_that_takes_too_long_to_start_is_given_up(sleeper: Child) -> None:
+    with pytest.raises(StartFailed, match="the server was not ready in 0 s"):
+        sleeper.wait_until(lambda: False, 0.1, "the server")
 
 
 def test_a_kept_child_starts_again_until_it_is_released(sleeper: Child) -> None:

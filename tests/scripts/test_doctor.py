@@ -34,7 +34,7 @@ from worker.jobs.keys import KeyStore
 from worker.jobs.presence import ModelPresence
 from worker.jobs.record import ModelRef
 from worker.jobs.settings import Settings
-from worker.jobs.store import JobStore
+from worker.jobs.workers import Workers
 
 SECRET = "hunter2-of-the-test"
 
@@ -229,9 +229,9 @@ def test_a_worker_that_cannot_load_the_default_model_is_named(
 ) -> None:
     settings = Settings(redis_url=redis_url)
     default = open_catalog(settings).resolve(None)
-    store, presence = JobStore(redis_client), ModelPresence(redis_client)
+    workers, presence = Workers(redis_client), ModelPresence(redis_client)
     for worker in ("good-1-a", "bad-2-b"):
-        store.heartbeat(worker, 4)
+        workers.heartbeat(worker, 4)
     presence.tell("good-1-a", [default.ref.key], ["other@3:0123"])
     presence.tell("bad-2-b", [], [default.ref.key])
     presence.miss(ModelRef("rare", "7", "0" * 64))
@@ -249,7 +249,7 @@ def test_a_worker_that_cannot_load_the_default_model_is_named(
 def test_a_default_model_that_does_not_exist_is_a_problem(
     redis_url: str, redis_client: Redis
 ) -> None:
-    JobStore(redis_client).heartbeat("good-1-a", 4)
+    Workers(redis_client).heartbeat("good-1-a", 4)
     found = check_workers(Settings(redis_url=redis_url, default_model="nowhere"))
     assert levels(found) == {"workers": Level.OK, "models": Level.PROBLEM}
 

@@ -1,13 +1,13 @@
 """A real HTTP server in a thread of its own, for tests; it notes what it saw."""
 
-import asyncio
 import ssl
-import threading
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
 from aiohttp import web
+
+from worker.loopthread import LoopThread
 
 Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -40,8 +40,6 @@ class Site:
         self._answers = answers or {}
         self._host = host
         self._tls = tls
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever)
 
     def url(self, path: str = "/", host: str | None = None) -> str:
         """Give the URL of `path`, reaching this server by `host` if that is named."""
@@ -50,18 +48,15 @@ class Site:
 
     def call(self, function: Callable[[], object]) -> None:
         """Run `function` in the server's event loop."""
-        self._loop.call_soon_threadsafe(function)
+        self._loop.call(function)
 
     def __enter__(self) -> Self:
-        self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result()
+        self._loop = LoopThread("site")
+        self._loop.run(self._start())
         return self
 
     def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        self._loop.close(self._runner.cleanup())
 
     async def _start(self) -> None:
         server = web.Server(self._answer, handler_cancellation=True)
@@ -69,10 +64,6 @@ class Site:
         await self._runner.setup()
         await web.TCPSite(self._runner, self._host, 0, ssl_context=self._tls).start()
         self.port = int(self._runner.addresses[0][1])
-
-    async def _stop(self) -> None:
-        await self._runner.cleanup()
-        await self._loop.shutdown_default_executor()
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         assert request.transport is not None

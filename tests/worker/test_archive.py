@@ -8,11 +8,12 @@ from redis import Redis
 from tests.s3 import BUCKET, S3Server
 from tests.worker.jobs.test_store import MODEL, REJECTED, claim, scored
 from worker.archive import Archivist
+from worker.jobs.newjob import NewJob, Shape
 from worker.jobs.parts import ResultParts, part_key
 from worker.jobs.record import ItemSpec, Lane, new_job_id
 from worker.jobs.s3 import Folder
 from worker.jobs.settings import Settings, load_settings
-from worker.jobs.store import JobStore, NewJob, Shape
+from worker.jobs.store import JobStore
 
 MANIFESTS = "piqueue:manifests"
 

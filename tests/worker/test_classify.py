@@ -31,6 +31,7 @@ class BrightnessPredictor:
         input_size=(8, 8),
         preprocessing=PREPROCESSING,
         files={"litert": ArtifactFile(path="model.tflite", sha256="0" * 64, bytes=1)},
+        memory_bytes=1,
         created=date(2026, 1, 1),
     )
 

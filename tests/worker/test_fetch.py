@@ -22,6 +22,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from tests.worker.site import Answer, Site
+from worker.download import BACKOFF_S
 from worker.fetch import FetchCode, Fetched, Fetcher, FetchFailed, FetchLimits
 from worker.jobs.record import RejectionCode
 
@@ -329,6 +330,24 @@ def test_a_server_that_recovers_loses_no_item() -> None:
 
     with Site({"/": recovering}) as site:
         assert payload(fetch(site.url())) == b"picture"
+
+
+def test_items_that_failed_together_are_not_all_asked_for_again_together() -> None:
+    asked: dict[str, list[float]] = {}
+
+    async def down(request: web.BaseRequest) -> web.Response:
+        asked.setdefault(request.path, []).append(time.monotonic())
+        return web.Response(status=500)
+
+    paths = [f"/{n}" for n in range(20)]
+    with Site(dict.fromkeys(paths, down)) as site, fetching() as fetcher:
+        # A pause that is the same for all is never shorter than this, on whatever machine.
+        def some_came_sooner() -> bool:
+            asked.clear()
+            list(fetcher.fetch_all([site.url(path) for path in paths]))
+            return any(third - second < 2 * BACKOFF_S for _, second, third in asked.values())
+
+        wait_until(some_came_sooner)
 
 
 @pytest.mark.parametrize("form", ["seconds", "date"])

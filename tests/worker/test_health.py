@@ -8,7 +8,7 @@ import sys
 from redis import Redis
 
 from scripts.stack import ROOT, Stack
-from worker.jobs.store import JobStore
+from worker.jobs.workers import Workers
 
 
 def look(redis_url: str) -> subprocess.CompletedProcess[str]:
@@ -28,7 +28,7 @@ def test_a_worker_of_this_host_that_beats_is_healthy(stack: Stack) -> None:
 
 
 def test_workers_of_other_hosts_do_not_count(redis_url: str, redis_client: Redis) -> None:
-    JobStore(redis_client).heartbeat(f"{socket.gethostname()}-2-17-a1b2c3", 1)
+    Workers(redis_client).heartbeat(f"{socket.gethostname()}-2-17-a1b2c3", 1)
     seen = look(redis_url)
     assert seen.returncode == 1
     assert "has not heard of a worker on" in seen.stderr

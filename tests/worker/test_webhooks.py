@@ -11,10 +11,11 @@ from redis import Redis
 
 from tests.worker.jobs.test_store import MODEL
 from tests.worker.site import Site
+from worker.jobs.newjob import NewJob
 from worker.jobs.outbox import HookState, Outbox
 from worker.jobs.record import new_job_id
 from worker.jobs.settings import load_settings
-from worker.jobs.store import JobStore, NewJob
+from worker.jobs.store import JobStore
 from worker.metrics import WorkerMetrics
 from worker.turns import MAX_WAIT_S, Turns
 from worker.webhooks import JITTER, WebhookSender, next_step

@@ -5,7 +5,8 @@ from typing import Any, Protocol
 
 from redis import Redis
 
-from worker.jobs.store import ledger_errors
+from worker.jobs.connection import ledger_errors
+from worker.jobs.layout import job_key
 
 
 class BlobStore(Protocol):
@@ -35,7 +36,7 @@ class RedisBlobs:
 
     @staticmethod
     def _key(job_id: str) -> str:
-        return f"piqueue:{{{job_id}}}:blobs"
+        return job_key(job_id, "blobs")
 
     def put(self, job_id: str, payloads: Mapping[str, bytes], ttl_s: int) -> None:
         """Keep payloads, and the others of their job, for at most `ttl_s` from now."""

@@ -4,7 +4,7 @@ from typing import Any
 
 from redis import Redis
 
-from worker.jobs.store import ledger_errors
+from worker.jobs.connection import in_ms, ledger_errors
 
 _CLAIM = """
 local time = redis.call('TIME')
@@ -55,5 +55,4 @@ class DueList:
 
     def _in_ms(self, delay_s: float) -> int:
         """Give the time that is `delay_s` from now, by the clock of Redis."""
-        seconds, microseconds = self._redis.time()
-        return int(seconds * 1000 + microseconds // 1000 + delay_s * 1000)
+        return in_ms(self._redis.time()) + int(delay_s * 1000)

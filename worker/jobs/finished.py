@@ -1,12 +1,11 @@
 """What a webhook says of a finished job: the event `job.finished`, as JSON."""
 
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Any
 
 from pydantic_core import to_json
 
-from worker.jobs.record import JOB_ERRORS, Job
+from worker.jobs.record import JOB_ERRORS, Job, utc
 
 JOB_FINISHED = "job.finished"
 
@@ -19,7 +18,7 @@ def webhook_id(job_id: str) -> str:
 def job_finished(job: Job) -> bytes:
     """Write the event of a job that is done, the same bytes each time."""
     assert job.finished_ms is not None
-    body = {"type": JOB_FINISHED, "timestamp": _utc(job.finished_ms), "data": job_fields(job)}
+    body = {"type": JOB_FINISHED, "timestamp": utc(job.finished_ms), "data": job_fields(job)}
     return to_json(body)
 
 
@@ -34,15 +33,11 @@ def job_fields(job: Job) -> dict[str, Any]:
         "priority": job.lane,
         "counts": {**asdict(job.counts), "waiting": job.counts.waiting},
         "failures": job.failures,
-        "created_at": _utc(job.created_ms),
-        "started_at": _utc(job.started_ms),
-        "finished_at": _utc(job.finished_ms),
-        "expires_at": _utc(job.expires_ms),
+        "created_at": utc(job.created_ms),
+        "started_at": job.started_ms and utc(job.started_ms),
+        "finished_at": job.finished_ms and utc(job.finished_ms),
+        "expires_at": utc(job.expires_ms),
         "metadata": job.metadata,
         "parent_job": job.parent_job,
         "error": job.error and JOB_ERRORS[job.error],
     }
-
-
-def _utc(milliseconds: int | None) -> datetime | None:
-    return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC)

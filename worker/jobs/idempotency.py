@@ -9,8 +9,9 @@ from typing import Any
 
 from redis import Redis
 
+from worker.jobs.connection import ledger_errors
 from worker.jobs.errors import IdempotencyInFlight, LedgerUnavailable
-from worker.jobs.store import Note, ledger_errors
+from worker.jobs.newjob import Note
 
 # A submission whose API process died frees its key after this long; others renew theirs.
 IN_FLIGHT_TTL_S = 20

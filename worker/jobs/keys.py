@@ -9,7 +9,7 @@ from typing import Any
 
 from redis import Redis
 
-from worker.jobs.store import ledger_errors
+from worker.jobs.connection import ledger_errors
 
 PREFIX = "pq_"
 # Whose jobs they are while no key is set up.

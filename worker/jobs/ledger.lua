@@ -1,5 +1,5 @@
 -- The ledger's atomic steps. Each script is this text followed by one call of a step.
--- KEYS: one job's keys, in the order of store.py; ARGV[1] is always the job's id.
+-- KEYS: one job's keys, in the order of layout.py; ARGV[1] is always the job's id.
 local META, ITEMS, RESULTS, DONE, LEASES, RUNG, ATTEMPTS, SUSPECTS, MODEL, DRAFT, IDS = unpack(KEYS)
 local JOB = ARGV[1]
 

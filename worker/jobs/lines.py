@@ -5,7 +5,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from worker.jobs.models import ModelCard
-from worker.jobs.store import StoredResult
+from worker.jobs.reading import StoredResult
 
 
 def result_line(stored: StoredResult, model: ModelCard) -> bytes:

@@ -8,8 +8,9 @@ from typing import Any
 
 from redis import Redis
 
+from worker.jobs.connection import in_ms, ledger_errors
+from worker.jobs.layout import job_key
 from worker.jobs.record import Job
-from worker.jobs.store import ledger_errors
 
 # The log of a job holds its latest attempts, this many.
 LOGGED_ATTEMPTS = 20
@@ -70,7 +71,7 @@ class Outbox:
 
     @staticmethod
     def _keys(job_id: str) -> list[str]:
-        return [f"piqueue:{{{job_id}}}:{key}" for key in ("meta", "webhook", "webhook_log")]
+        return [job_key(job_id, key) for key in ("meta", "webhook", "webhook_log")]
 
     def _step(self, step: str, job_id: str, *args: str | int) -> Any:
         with ledger_errors():
@@ -81,8 +82,8 @@ class Outbox:
         with ledger_errors(), self._redis.pipeline(transaction=False) as pipe:
             pipe.time()
             pipe.zrange(_HOOKS, 0, count - 1, withscores=True)
-            (seconds, microseconds), first = pipe.execute()
-        now_ms = seconds * 1000 + microseconds // 1000
+            now, first = pipe.execute()
+        now_ms = in_ms(now)
         return [job_id.decode() for job_id, due_ms in first if due_ms <= now_ms]
 
     def claim(self, job_id: str, lease_s: float) -> Delivery | None:

@@ -9,13 +9,14 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 from redis import Redis
 
+from worker.jobs.claims import Claim
 from worker.jobs.finished import job_fields
 from worker.jobs.lines import result_line
 from worker.jobs.models import ModelCard
+from worker.jobs.reading import StoredResult
 from worker.jobs.record import ItemResult, Job
 from worker.jobs.s3 import Folder
 from worker.jobs.shelf import Shelf
-from worker.jobs.store import Claim, StoredResult
 
 MANIFEST = "manifest.json"
 JSONL = "application/x-ndjson"

@@ -7,8 +7,9 @@ from typing import Any
 
 from redis import Redis
 
+from worker.jobs.connection import ledger_errors
 from worker.jobs.record import ModelRef
-from worker.jobs.store import WORKER_SILENT_S, ledger_errors
+from worker.jobs.workers import WORKER_SILENT_S
 
 # A model that no worker could load is forgotten this long after a chunk asked for it last.
 WANTED_S = 120

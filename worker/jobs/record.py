@@ -6,6 +6,7 @@ import zlib
 from array import array
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
 
@@ -259,6 +260,11 @@ class Job:
 def new_job_id() -> str:
     """Make an id that sorts by time and cannot be guessed (80 random bits)."""
     return f"job_{ULID()}"
+
+
+def utc(milliseconds: int) -> datetime:
+    """Give the time of a stamp, which is in ms since 1970."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
 def pack(rows: Sequence[Any]) -> bytes:

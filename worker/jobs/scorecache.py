@@ -5,8 +5,8 @@ from typing import Any
 
 from redis import Redis
 
+from worker.jobs.connection import ledger_errors
 from worker.jobs.record import ItemResult, Timings, pack_results, unpack_results
-from worker.jobs.store import ledger_errors
 
 
 class ScoreCache:

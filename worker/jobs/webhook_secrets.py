@@ -8,7 +8,7 @@ from typing import Any
 
 from redis import Redis
 
-from worker.jobs.store import ledger_errors
+from worker.jobs.connection import ledger_errors
 
 PREFIX = "whsec_"
 SECRET_BYTES = 32

@@ -7,7 +7,9 @@ import pytest
 from redis import Redis
 
 from tests.api.stored_jobs import MODEL
+from worker.jobs.claims import Claim
 from worker.jobs.hosts import BUCKETS_MS, KEPT_HOSTS, HostTally, count_hosts, weightiest
+from worker.jobs.newjob import NewJob, Shape
 from worker.jobs.record import (
     ImageFacts,
     ItemResult,
@@ -19,7 +21,7 @@ from worker.jobs.record import (
     Timings,
     new_job_id,
 )
-from worker.jobs.store import Claim, JobStore, NewJob, Shape
+from worker.jobs.store import JobStore
 
 CHUNK_ITEMS = 10
 

@@ -10,8 +10,9 @@ from tests.worker.jobs.test_store import MODEL
 from worker.jobs import idempotency
 from worker.jobs.errors import IdempotencyInFlight, LedgerUnavailable
 from worker.jobs.idempotency import IdempotencyKeys, Replay
+from worker.jobs.newjob import NewJob, Shape
 from worker.jobs.record import ItemSpec, Lane, new_job_id
-from worker.jobs.store import JobStore, NewJob, Shape
+from worker.jobs.store import JobStore
 
 
 @pytest.fixture

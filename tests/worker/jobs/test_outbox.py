@@ -9,9 +9,10 @@ from redis import Redis
 
 from tests.worker.jobs.test_store import MODEL, REJECTED, claim, scored
 from worker.jobs.finished import job_finished, webhook_id
+from worker.jobs.newjob import NewJob, Shape
 from worker.jobs.outbox import Attempt, Delivery, HookState, Outbox
 from worker.jobs.record import ItemSpec, Lane, new_job_id
-from worker.jobs.store import JobStore, NewJob, Shape
+from worker.jobs.store import JobStore
 from worker.jobs.webhook_secrets import OVERLAP_S, WebhookSecrets
 
 OK = Attempt(at_ms=1, took_ms=2, status=200)

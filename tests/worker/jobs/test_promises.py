@@ -9,9 +9,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from redis import Redis
 
 from tests.worker.jobs.test_store import MODEL, REJECTED, scored
+from worker.jobs.claims import Claim
 from worker.jobs.errors import JobNotFound
+from worker.jobs.load import Load
+from worker.jobs.newjob import NewJob, Shape
 from worker.jobs.record import ItemResult, ItemSpec, Job, JobStatus, Lane, new_job_id
-from worker.jobs.store import Claim, JobStore, NewJob, Shape
+from worker.jobs.store import JobStore
 
 ORDER = {
     JobStatus.DRAFT: 0,
@@ -44,6 +47,7 @@ class Ledger(RuleBasedStateMachine):
         super().__init__()
         self.redis.flushdb()
         self.store = JobStore(self.redis)
+        self.load = Load(self.redis)
         self.seen: dict[str, Seen] = {}
         self.rung: list[tuple[str, int]] = []
         self.claims: list[Claim] = []
@@ -144,7 +148,7 @@ class Ledger(RuleBasedStateMachine):
             seen.results = results
             if not job.status.done:
                 waiting += job.counts.total - job.counts.finished
-        assert self.store.backlog() == self.store.backlog("me") == waiting
+        assert self.load.backlog() == self.load.backlog("me") == waiting
 
     def counts_add_up(self, job: Job) -> None:
         counts = job.counts

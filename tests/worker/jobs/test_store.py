@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from worker.jobs.claims import Claim
 from worker.jobs.errors import JobNotFound
+from worker.jobs.load import Load
 from worker.jobs.models import ModelCard
+from worker.jobs.newjob import NewJob, Shape
 from worker.jobs.record import (
     ItemResult,
     ItemSpec,
@@ -20,7 +23,8 @@ from worker.jobs.record import (
     Stage,
     new_job_id,
 )
-from worker.jobs.store import Claim, JobStore, NewJob, Shape
+from worker.jobs.store import JobStore
+from worker.jobs.workers import Workers
 
 MODEL = ModelCard(
     name="scenes",
@@ -28,6 +32,7 @@ MODEL = ModelCard(
     sha256="ab" * 32,
     labels=("beach", "city"),
     thresholds=(0.5, 0.5),
+    memory_bytes=20_000_000,
     created=date(2026, 1, 1),
 )
 REJECTED = ItemResult(
@@ -38,6 +43,11 @@ REJECTED = ItemResult(
 @pytest.fixture
 def store(redis_client: Redis) -> JobStore:
     return JobStore(redis_client)
+
+
+@pytest.fixture
+def load(redis_client: Redis) -> Load:
+    return Load(redis_client)
 
 
 def submit(store: JobStore, total: int, chunk_items: int = 10) -> tuple[str, list[int]]:
@@ -145,13 +155,12 @@ def test_no_more_than_a_window_of_chunks_is_on_its_way(store: JobStore) -> None:
     assert store.commit(taken, scored(taken)) == [4]
 
 
-def test_the_window_grows_with_the_workers(store: JobStore) -> None:
-    store.heartbeat("one", slots=4)
-    store.heartbeat("two", slots=6)
+def test_the_window_grows_with_the_workers(store: JobStore, redis_client: Redis) -> None:
+    workers = Workers(redis_client)
+    workers.heartbeat("one", slots=4)
+    workers.heartbeat("two", slots=6)
     _, ring = submit(store, total=1000)
     assert len(ring) == 20
-    store.forget_worker("one")
-    assert store.live_workers() == {"two": 6}
 
 
 def test_a_message_that_was_lost_is_rung_again(store: JobStore, redis_client: Redis) -> None:
@@ -197,7 +206,7 @@ def test_a_chunk_that_fails_blindly_again_and_again_is_hopeless(store: JobStore)
     ],
 )
 def test_the_last_chunk_sets_the_final_status(
-    store: JobStore, failed: int, status: JobStatus
+    store: JobStore, load: Load, failed: int, status: JobStatus
 ) -> None:
     job_id, _ = submit(store, total=10)
     taken = claim(store, job_id, 0)
@@ -207,7 +216,7 @@ def test_the_last_chunk_sets_the_final_status(
     assert job.status is status
     assert job.finished_ms is not None
     assert store.open_jobs() == []
-    assert store.backlog() == 0
+    assert load.backlog() == 0
 
 
 def test_counts_add_up_at_every_step(store: JobStore) -> None:
@@ -222,16 +231,16 @@ def test_counts_add_up_at_every_step(store: JobStore) -> None:
     assert store.job(job_id).counts.failed == 4
 
 
-def test_the_backlog_counts_the_items_of_all_jobs(store: JobStore) -> None:
+def test_the_backlog_counts_the_items_of_all_jobs(store: JobStore, load: Load) -> None:
     first, _ = submit(store, total=25)
     second, _ = submit(store, total=5)
     taken = claim(store, first, 0)
     store.commit(taken, scored(taken))
-    assert store.backlog() == 20
+    assert load.backlog() == 20
     store.erase(second)
-    assert store.backlog() == 15
+    assert load.backlog() == 15
     store.cancel(first)
-    assert store.backlog() == 0
+    assert load.backlog() == 0
 
 
 def test_cancelling_lets_held_chunks_finish_and_stops_the_rest(store: JobStore) -> None:
@@ -291,21 +300,21 @@ def test_everything_of_a_job_expires_with_it(store: JobStore, redis_client: Redi
 
 
 def test_a_job_that_expired_unfinished_leaves_the_backlog(
-    store: JobStore, redis_client: Redis
+    store: JobStore, load: Load, redis_client: Redis
 ) -> None:
     job_id, _ = submit(store, total=100)
     redis_client.delete(f"piqueue:{{{job_id}}}:meta")
     assert store.recover(job_id, lost_after_s=60) == (Lane.BULK, [])
-    assert store.backlog() == 0
+    assert load.backlog() == 0
     assert store.open_jobs() == []
 
 
-def test_a_submission_that_is_repeated_by_a_retry_counts_once(store: JobStore) -> None:
+def test_a_submission_that_is_repeated_by_a_retry_counts_once(store: JobStore, load: Load) -> None:
     job = NewJob(new_job_id(), "anyone", MODEL, ttl_s=3600)
     shape = Shape(Lane.BULK, total=10, chunk_items=10)
     store.put_chunk(job.id, 0, [ItemSpec(str(index), "http://h/") for index in range(10)])
     assert store.submit(job, shape) == store.submit(job, shape) == [0]
-    assert store.backlog() == 10
+    assert load.backlog() == 10
 
 
 def test_a_commit_needs_one_result_an_item(store: JobStore) -> None:
@@ -313,11 +322,6 @@ def test_a_commit_needs_one_result_an_item(store: JobStore) -> None:
     taken = claim(store, job_id, 0)
     with pytest.raises(ValueError, match="9 results for 10 items"):
         store.commit(taken, scored(taken)[:9])
-
-
-def test_one_worker_a_term_is_elected_to_sweep(store: JobStore) -> None:
-    assert store.elect_sweeper("one", term_s=60)
-    assert not store.elect_sweeper("two", term_s=60)
 
 
 def test_a_job_keeps_its_name_metadata_and_model(store: JobStore) -> None:
