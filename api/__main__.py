@@ -62,9 +62,11 @@ class _Server(uvicorn.Server):
 
 
 def _refuse_strangers(host: str, services: Services) -> None:
-    """Serve beyond this machine only with API keys, or when told in words to do without."""
+    """Serve beyond this machine only with API keys, also once the last one is gone, or when told
+    in words to do without."""
     loopback = host == "localhost" or (_is_address(host) and ip_address(host).is_loopback)
-    if not loopback and not services.settings.allow_no_keys and not services.keys.all():
+    services.keys.required = not loopback and not services.settings.allow_no_keys
+    if services.keys.required and not services.keys.all():
         raise SettingsInvalid(
             f"anyone who reaches {host} could use this API, for no API key is set up: make one "
             "with `piqueue keys add NAME`, listen on 127.0.0.1, or set PIQUEUE_ALLOW_NO_KEYS=true"

@@ -42,6 +42,11 @@ def item_problem(spec: ItemSpec, payload: bytes | None, settings: Settings) -> s
     return None if spec.url is None else source_problem(spec.url, settings.s3_fetch_buckets)
 
 
+def in_line(problem: str, line: int | None) -> str:
+    """Say where in the body a problem is, if it has lines, counted from 1."""
+    return problem if line is None else f"line {line}: {problem}"
+
+
 def _upload_problem(payload: bytes, max_bytes: int) -> str | None:
     """Say what is wrong with an uploaded file, or None, by its size and first bytes."""
     if not payload:
@@ -65,9 +70,11 @@ def check_room(services: Services, owner: str, count: int) -> None:
     check_memory(load)
     waiting, backlog = load.backlogs(owner, "*")
     if owner != ANYONE and waiting + count > settings.quota_items:
+        advice = "wait for some to be scored"
+        if count > settings.quota_items:
+            advice = f"send these {count} as several smaller jobs, one after the other"
         raise OverQuota(
-            f"you have {waiting} items waiting and may have {settings.quota_items}: "
-            "wait for some to be scored",
+            f"you have {waiting} items waiting and may have {settings.quota_items}: {advice}",
             _retry_after_s(load, waiting),
         )
     if backlog + count > settings.max_backlog_items:

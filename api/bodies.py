@@ -37,8 +37,8 @@ class Sink(Protocol):
 
     count: int
 
-    def add(self, spec: ItemSpec, payload: bytes | None = None) -> None:
-        """Take the next item."""
+    def add(self, spec: ItemSpec, payload: bytes | None = None, line: int | None = None) -> None:
+        """Take the next item, which came in this line of the body if it has lines."""
 
     def refuse(self, detail: str, item_id: str | None = None) -> None:
         """Count the next item as unfit."""
@@ -160,7 +160,7 @@ def add_csv_items(stream: io.RawIOBase, params: Mapping[str, str], sink: Sink) -
                 sink.refuse(f"line {rows.line_num} has no {id_column}")
                 continue
             columns = {header[at]: row[at] for at in others} or None
-            sink.add(ItemSpec(item_id, row[url_at], columns=columns))
+            sink.add(ItemSpec(item_id, row[url_at], columns=columns), line=rows.line_num)
     except UnicodeDecodeError as error:
         raise BodyUnreadable(
             f"not UTF-8 after line {rows.line_num} ({error.reason}): save it as UTF-8"
@@ -197,7 +197,7 @@ def add_ndjson_items(stream: io.RawIOBase, sink: Sink) -> None:
         except ValidationError as error:
             sink.refuse(f"line {number}: {describe(error.errors())}")
         else:
-            _add(item, sink)
+            _add(item, sink, number)
 
 
 def options_from_query(params: Mapping[str, str]) -> JobOptions:
@@ -244,6 +244,6 @@ def form_parts(
     return options, files
 
 
-def _add(item: ItemIn, sink: Sink) -> None:
+def _add(item: ItemIn, sink: Sink, line: int | None = None) -> None:
     item_id = str(sink.count) if item.id is None else item.id
-    sink.add(ItemSpec(item_id, item.url, columns=item.columns))
+    sink.add(ItemSpec(item_id, item.url, columns=item.columns), line=line)

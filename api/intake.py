@@ -10,7 +10,7 @@ from typing import Self
 
 import structlog
 
-from api.admission import check_memory, check_room, item_problem
+from api.admission import check_memory, check_room, in_line, item_problem
 from api.schemas import JobOptions
 from api.services import Services
 from api.table import Layout
@@ -122,8 +122,8 @@ class Intake:
         self._refuse(ItemProblem(self.count, item_id, detail))
         self.count += 1
 
-    def add(self, spec: ItemSpec, payload: bytes | None = None) -> None:
-        """Take the next item: of a URL, or with its payload.
+    def add(self, spec: ItemSpec, payload: bytes | None = None, line: int | None = None) -> None:
+        """Take the next item: of a URL, or with its payload; `line` is where the body has it.
 
         Raises:
             TooLarge: the job would hold too many items.
@@ -135,7 +135,7 @@ class Intake:
         if problem is None and self._csv is None:
             problem = self._layout.add(spec)
         if problem is not None:
-            self.refuse(problem, spec.id)
+            self.refuse(in_line(problem, line), spec.id)
             return
         self.count += 1
         self._id_hashes.append(hash(spec.id))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fastapi import Request
 
 from api import bodies
-from api.admission import check_memory, check_room, item_problem
+from api.admission import check_memory, check_room, in_line, item_problem
 from api.bodies import Sink
 from api.idempotency import Noting, once
 from api.intake import Intake
@@ -176,11 +176,12 @@ class DraftSink:
             self._problems.append(ItemProblem(self.count, item_id, detail))
         self.count += 1
 
-    def add(self, spec: ItemSpec, payload: bytes | None = None) -> None:
-        """Take the next item: of a URL, or with its payload, which is stored before it."""
+    def add(self, spec: ItemSpec, payload: bytes | None = None, line: int | None = None) -> None:
+        """Take the next item: of a URL, or with its payload, which is stored before it; `line` is
+        where the body has it."""
         settings = self._services.settings
         if problem := item_problem(spec, payload, settings):
-            self.refuse(problem, spec.id)
+            self.refuse(in_line(problem, line), spec.id)
             return
         self.count += 1
         if payload is not None:

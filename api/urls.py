@@ -10,6 +10,8 @@ _UNSAFE = re.compile(r"[\x00-\x20\x7f]")
 
 def url_problem(url: str) -> str | None:
     """Say what is wrong with a URL, or None; nothing is looked up or dialled."""
+    if not url:
+        return "the URL is empty"
     if len(url) > MAX_URL_CHARS:
         return f"the URL is longer than {MAX_URL_CHARS} characters"
     if _UNSAFE.search(url):

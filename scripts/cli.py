@@ -15,6 +15,7 @@ from scripts.client import Filters
 from scripts.terminal import (
     CommandFailed,
     ExitCode,
+    check_folder,
     connect,
     connection_options,
     hosts,
@@ -164,6 +165,8 @@ def _status(options: argparse.Namespace) -> int:
 
 def _results(options: argparse.Namespace) -> int:
     form = results_format(options.output, options.format)
+    if options.output:
+        check_folder(options.output)
     filters: Filters = {}
     for name in Filters.__optional_keys__:
         if (value := getattr(options, name)) is not None:

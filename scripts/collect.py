@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from scripts.labels import LabelTable, check_label
+from scripts.labels import GUESSED, LabelTable, check_label
 from scripts.progress import Progress, tell
 from scripts.terminal import CommandFailed, ExitCode, run
 from scripts.unsplash import LimitReached, Photo, Unsplash, UnsplashSettings
@@ -149,6 +149,7 @@ class _Collector:
                 "photo_url": photo.links.html + referral,
                 DOWNLOAD_LOCATION: photo.links.download_location,
                 "about": _words(photo.about),
+                GUESSED: "yes",
                 FOUND_BY: ";".join(filter(None, (searches, f"{words}/{page}"))),
             },
         )

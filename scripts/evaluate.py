@@ -318,7 +318,7 @@ def _training_section(rows: list[dict[str, Any]]) -> str:
         up = Axis("", max(low - room, 0), top)
         across = Axis("epoch", 0, last, int(min(last, 8)))
         charts.append(figure(measure, line_chart(f"{measure} by epoch", lines, across, up)))
-    waited = max(row["data_wait_share"] for row in rows)
+    waited = max(row["data_wait_share"] for row in tuned)
     return section(
         "Training",
         "Fine-tuning, a line for each fit, on the pictures as augmented and on the fold held out. "

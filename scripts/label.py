@@ -55,6 +55,8 @@ def label(options: argparse.Namespace) -> int:
         CommandFailed: there are no pictures, or the table or the scores are not right.
     """
     folder: Path = options.folder
+    if not folder.is_dir():
+        raise CommandFailed(f"{folder}: there is no such folder")
     pictures = {path.relative_to(folder).as_posix(): path for path in find_pictures(folder)}
     if not pictures:
         raise CommandFailed(f"{folder}: no pictures there")

@@ -28,7 +28,8 @@ _PROBE_SIZE = (32, 32)
 class PictureOut(BaseModel):
     """A picture as the page shows it: `labels` is null until it has an answer.
 
-    `scores` and `suggested` are what a model says of the table's labels.
+    `scores` are what a model says of the table's labels, `suggested` those it would give, or the
+    table's own guess.
     """
 
     name: str
@@ -185,10 +186,11 @@ def _change(labelling: Labelling, index: int) -> ChangeOut:
 def _shown(labelling: Labelling, index: int) -> PictureOut:
     picture, labels = labelling.pictures[index], labelling.labels(index)
     opinion, known = picture.opinion, labelling.table.labels
+    suggested = labelling.suggestion(index)
     return PictureOut(
         name=picture.name,
         labels=None if labels is None else sorted(labels),
         skipped=labelling.is_skipped(index),
         scores=opinion and {one: opinion.scores[one] for one in known if one in opinion.scores},
-        suggested=opinion and [one for one in known if one in opinion.labels],
+        suggested=None if suggested is None else [one for one in known if one in suggested],
     )

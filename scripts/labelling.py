@@ -47,7 +47,13 @@ class Labelling:
 
     def labels(self, index: int) -> frozenset[str] | None:
         """The labels of a picture, None if it was not labelled yet."""
-        return self.table.get(self.pictures[index].name)
+        name = self.pictures[index].name
+        return None if self.table.is_guess(name) else self.table.get(name)
+
+    def suggestion(self, index: int) -> frozenset[str] | None:
+        """The labels a picture would get: those of a model, else what the table guesses."""
+        picture = self.pictures[index]
+        return picture.opinion.labels if picture.opinion else self.table.get(picture.name)
 
     def is_skipped(self, index: int) -> bool:
         """Whether a picture was left out in this sitting."""

@@ -34,6 +34,8 @@ def from_labelme(folder: Path, path: Path) -> None:
     Raises:
         CommandFailed: names every file that is not right.
     """
+    if not folder.is_dir():
+        raise CommandFailed(f"{folder}: there is no such folder")
     flags: dict[str, dict[str, bool]] = {}
     sources: dict[str, Path] = {}
     wrong: list[str] = []
@@ -60,7 +62,9 @@ def from_labelme(folder: Path, path: Path) -> None:
     table = LabelTable.open(path, labels) if path.exists() else LabelTable.begin(path, labels)
     kept = {name: of for name, of in flags.items() if not of.get(IGNORE)}
     for name, of in kept.items():
-        table.put(name, [label for label in labels if of[label]])
+        found = frozenset(label for label in labels if of[label])
+        if found != table.get(name):  # else a guess may be one still
+            table.put(name, found)
     table.save()
     print(f"{path}: {len(kept)} pictures with {', '.join(labels)}")
 
@@ -95,6 +99,8 @@ def _annotation(table: LabelTable, name: str, picture: Path, file: Path) -> dict
     """The content of a file: what it holds by now, with the flags of the table."""
     try:
         image = decode(picture.read_bytes())
+    except FileNotFoundError:
+        raise CommandFailed(f"{picture}: there is no such picture") from None
     except (OSError, ImageRejected) as error:
         raise CommandFailed(f"{picture}: {error}") from None
     content: dict[str, Any] = {

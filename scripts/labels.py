@@ -9,6 +9,9 @@ from typing import Self
 from scripts.terminal import CommandFailed, written_whole
 
 NAME, SPLIT, URL = "name", "split", "url"
+# "yes" where nobody has looked at the picture yet, and a search or the like gave it its labels.
+GUESSED = "guessed"
+_RESERVED = (NAME, SPLIT, URL, GUESSED)
 _SET, _UNSET = "1", "0"
 
 
@@ -66,8 +69,7 @@ class LabelTable:
         found = [
             column
             for column in columns
-            if column not in (NAME, SPLIT, URL)
-            and all(row[column] in (_SET, _UNSET) for row in rows)
+            if column not in _RESERVED and all(row[column] in (_SET, _UNSET) for row in rows)
         ]
         if not (labels or found):
             raise CommandFailed(f"{path} has no column of 0 and 1, which a label would be")
@@ -80,16 +82,23 @@ class LabelTable:
             return None
         return frozenset(label for label in self.labels if row[label] == _SET)
 
+    def is_guess(self, name: str) -> bool:
+        """Whether the labels of a picture are nobody's answer yet."""
+        return self.rows.get(name, {}).get(GUESSED) == "yes"
+
     def put(
         self, name: str, labels: Collection[str], columns: Mapping[str, str] | None = None
     ) -> None:
-        """Set the labels of a picture, and what `columns` gives for others."""
-        for column in columns or ():
-            if column not in self._columns:
-                self._columns.append(column)
+        """Set the labels of a picture, no guess unless `columns` says so, and those columns."""
         row = self.rows.setdefault(name, {NAME: name, SPLIT: "train"})
         row |= {label: _SET if label in labels else _UNSET for label in self.labels}
-        row |= columns or {}
+        row[GUESSED] = ""
+        self.note(name, columns or {})
+
+    def note(self, name: str, columns: Mapping[str, str]) -> None:
+        """Set columns of a picture's row that are no labels."""
+        self._columns += [column for column in columns if column not in self._columns]
+        self.rows[name] |= columns
 
     def remove(self, name: str) -> None:
         """Take a picture out, if it is there."""
@@ -112,10 +121,10 @@ class LabelTable:
 
 def check_label(label: str) -> None:
     """Refuse with CommandFailed what cannot be the column of a label."""
-    if not label.strip() or label in (NAME, SPLIT, URL) or set(label) & set(",;/\r\n"):
+    if not label.strip() or label in _RESERVED or set(label) & set(",;/\r\n"):
         raise CommandFailed(
             f"{label!r} cannot be a label: it would be no word of its own, or the table's "
-            f"column {NAME}, {SPLIT} or {URL}"
+            f"column {NAME}, {SPLIT}, {URL} or {GUESSED}"
         )
 
 
@@ -130,8 +139,14 @@ def read_rows(path: Path, columns: Sequence[str]) -> tuple[list[str], list[dict[
             reader = csv.DictReader(file, strict=True)
             rows = list(reader)
             header = list(reader.fieldnames or ())
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except FileNotFoundError:
+        raise CommandFailed(f"{path}: there is no such table") from None
+    except UnicodeDecodeError:
+        raise CommandFailed(f"{path} is not UTF-8: save it as CSV in UTF-8") from None
+    except (OSError, csv.Error) as error:
         raise CommandFailed(f"{path} cannot be read as CSV: {error}") from None
+    if len(header) == 1 and set(header[0]) & set(";\t"):
+        raise CommandFailed(f"{path} is separated by semicolons or tabs: save it with commas")
     missing = [column for column in columns if column not in header]
     if missing:
         raise CommandFailed(

@@ -28,7 +28,7 @@ These talk to the registry, PIQUEUE_REGISTRY_URL, and not to the API. Every API 
 same registry sees a change within seconds; jobs that began keep the version they have.
 
 examples:
-  piqueue models add runs/scenes/3
+  piqueue models add models/scenes/3
   piqueue models add cats.keras --name cats --labels cats.txt --scaling tf
   piqueue models add https://example.com/scenes-4.zip --sha256 9f86d081884c7d65…
   piqueue models promote scenes 3
@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("source", help="artifact folder, .zip of one, .keras file, or URL of these")
     one.add_argument("--sha256", help="of what a URL gives")
     keras = one.add_argument_group("a .keras file")
-    keras.add_argument("--name", help="letters, digits, - and _")
+    keras.add_argument("--name", type=_name, help="lower-case letters, digits, - and _")
     keras.add_argument("--version", metavar="NUMBER", help="else the next")
     keras.add_argument("--labels", type=Path, metavar="FILE", help="a label a line, as scored")
     keras.add_argument(
@@ -98,6 +98,14 @@ def _size(text: str) -> tuple[int, int]:
     if not match:
         raise argparse.ArgumentTypeError(f"{text!r} is not like 224x224")
     return int(match[1]), int(match[2])
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: lower-case letters, digits, - and _, and a letter or digit first"
+        )
+    return text
 
 
 def _list(_options: argparse.Namespace) -> int:
@@ -169,6 +177,8 @@ def _adopt(source: Path, options: argparse.Namespace, catalog: ModelCatalog, scr
             "converting a .keras file needs TensorFlow, which is not installed: pip install "
             "'piqueue[train]', or add an artifact folder that was made elsewhere"
         )
+    if not options.labels.is_file():
+        raise CommandFailed(f"--labels {options.labels}: there is no such file")
     labels = [line.strip() for line in options.labels.read_text().splitlines() if line.strip()]
     version = options.version or _next_version(catalog, options.name)
     folder: Path = scratch / options.name / version

@@ -48,6 +48,8 @@ def read_opinions(path: Path, names: Mapping[str, object]) -> dict[str, Opinion]
     read = {".csv": _csv_results, ".jsonl": _json_results}.get(path.suffix.lower())
     if read is None:
         raise CommandFailed(f"{path}: scores are read from .csv or .jsonl")
+    if not path.is_file():
+        raise CommandFailed(f"{path}: there is no such file")
     found = {}
     try:
         for called, scores, labels in read(path):

@@ -195,7 +195,7 @@ def _spooled(stream: BinaryIO) -> Opened:
 
 
 def _url_items(opened: Opened, name: str, codec: str) -> Body:
-    """URLs, one a line, as items; empty lines and those that begin with # are none."""
+    """URLs, one a line, as items in the same lines; those that begin with # are left empty."""
 
     def items() -> Iterator[bytes]:
         read = codecs.getreader("utf-8-sig" if codec == "utf-8" else codec)
@@ -204,8 +204,8 @@ def _url_items(opened: Opened, name: str, codec: str) -> Body:
             try:
                 for line in read(file):
                     url = line.strip()
-                    if url and not url.startswith("#"):
-                        batch.append(json.dumps({"url": url}))
+                    has_url = url and not url.startswith("#")
+                    batch.append(json.dumps({"url": url}) if has_url else "")
                     if len(batch) == _LINES_AT_ONCE:
                         yield ("\n".join(batch) + "\n").encode()
                         batch.clear()

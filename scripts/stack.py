@@ -1,5 +1,6 @@
 """Redis, the API and the workers on one machine: watched, started again, stopped together."""
 
+import os
 import socket
 import sys
 import time
@@ -18,6 +19,7 @@ _READY_DEADLINE_S = 60.0
 _ENDS_BEFORE_READY_COUNT = 2
 _API_GRACE_S = 12.0  # longer than it gives requests under way
 _WORKER_GRACE_S = 30.0  # to finish what it holds
+_FOLDERS = ("PIQUEUE_ARTIFACTS_PATH", "PIQUEUE_MODELS_CACHE_PATH", "PIQUEUE_REGISTRY_URL")
 
 
 class _Program(NamedTuple):
@@ -45,7 +47,7 @@ class Stack:
         self._host = host
         self._port = port
         self._worker_count = workers
-        self._env = dict(env or {})
+        self._env = _folders_from_here(os.environ) | dict(env or {})
         self._redis = EmbeddedRedis(self._folder / "redis")
         self._redis_keeper: Keeper | None = None
         self._api: _Program | None = None
@@ -171,6 +173,12 @@ class Stack:
                     logs = "\n".join(child.log_tail() for child, _ in self._programs)
                     raise StartFailed(f"not ready after {_READY_DEADLINE_S:.0f} s\n{logs}")
                 time.sleep(0.02)
+
+
+def _folders_from_here(env: Mapping[str, str]) -> dict[str, str]:
+    """The folders that `env` names from where we are, for children that run elsewhere."""
+    named = {name: env[name] for name in _FOLDERS if env.get(name) and "://" not in env[name]}
+    return {name: str(Path(folder).expanduser().absolute()) for name, folder in named.items()}
 
 
 def listenable_port(host: str, port: int) -> int:

@@ -17,6 +17,7 @@ from scripts.sources import Lines, Pictures, S3Folder, Source, SourceUnfit, Tabl
 from scripts.terminal import (
     CommandFailed,
     ExitCode,
+    check_folder,
     connect,
     connection_options,
     refusal,
@@ -82,13 +83,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     job = parser.add_argument_group("the job")
     job.add_argument("--model", metavar="NAME[@VERSION]")
     job.add_argument("--name", help="to know it by")
-    job.add_argument("--priority", choices=list(Lane), help="else by size")
+    job.add_argument("--priority", choices=[lane.value for lane in Lane], help="else by size")
     job.add_argument(
         "--max-failures",
         metavar="COUNT|PERCENT",
         help="give the job up beyond these, as 100 or 5%%",
     )
     job.add_argument("--expires-in", dest="expires_in_s", metavar="SECONDS", help="then it is gone")
+    job.add_argument("--webhook-url", metavar="URL", help="told when the job is done")
+    job.add_argument(
+        "--use-cache",
+        action="store_true",
+        default=None,
+        help="take and keep scores of pictures seen before",
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -113,8 +121,7 @@ def submit(options: argparse.Namespace) -> int:
         raise CommandFailed("name what to submit, or give --resume JOB")
     if options.output:
         results_format(options.output)
-        if not options.output.parent.is_dir():
-            raise CommandFailed(f"{options.output}: there is no folder {options.output.parent}")
+        check_folder(options.output)
     source = None
     if options.sources:
         source = find_source(options.sources, options.encoding, options.sep)
@@ -277,7 +284,15 @@ def _columns(options: argparse.Namespace) -> dict[str, str]:
 
 
 def _job_options(options: argparse.Namespace) -> JobOptions:
-    names = ("model", "name", "priority", "max_failures", "expires_in_s")
+    names = (
+        "model",
+        "name",
+        "priority",
+        "max_failures",
+        "expires_in_s",
+        "webhook_url",
+        "use_cache",
+    )
     given = {name: getattr(options, name) for name in names}
     try:
         return JobOptions.model_validate(

@@ -66,7 +66,7 @@ def split(path: Path) -> None:
     if new:
         folds = stratified_folds(new, labels.astype(np.float32), VAL_SHARE)
         for name, fold in zip(new, folds, strict=True):
-            table.put(name, found[name], {SPLIT: "val" if fold == 0 else "train"})
+            table.note(name, {SPLIT: "val" if fold == 0 else "train"})
         table.save()
     val_count = sum(row[SPLIT] == "val" for row in table.rows.values())
     print(f"{path}: {len(found) - val_count} train, {val_count} val")

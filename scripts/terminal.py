@@ -135,6 +135,16 @@ def results_format(output: Path | None, named: ResultsFormat | None = None) -> R
         raise CommandFailed(f"{output}: results are written as {', '.join(_FORMATS)}") from None
 
 
+def check_folder(output: Path) -> None:
+    """Refuse a file whose folder is not there, before any work is done for it.
+
+    Raises:
+        CommandFailed: it is not.
+    """
+    if not output.parent.is_dir():
+        raise CommandFailed(f"{output}: there is no folder {output.parent}")
+
+
 @contextmanager
 def written_whole(output: Path) -> Iterator[BinaryIO]:
     """A file that takes the place of `output` once the block ends, and never if it fails."""

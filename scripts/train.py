@@ -7,7 +7,9 @@ from pathlib import Path
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one training; 0 if the artifact was written, 2 if something is to be put right."""
+    """Runs one training; 0 if the artifact was written, 2 if something is to be put right,
+    130 after Ctrl-C.
+    """
     options = _parse(arguments)
     # TensorFlow reads this once, on import: half the time on CPUs, and the same in every run.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
@@ -48,6 +50,9 @@ def main(arguments: list[str] | None = None) -> int:
     except TrainingError as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\nstopped: the same command goes on behind the last whole epoch", file=sys.stderr)
+        return 130
     print(f"{training.model_path}: {card.name} {card.version}, sha256 {card.sha256}")
     for split, figures in card.metrics.items():
         print(split)

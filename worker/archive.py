@@ -94,4 +94,4 @@ def open_archivist(settings: Settings) -> Archivist | None:
     """Give the archivist of a worker process, None where nothing is kept on S3."""
     if settings.storage_url == IN_REDIS:
         return None
-    return Archivist(settings, connect(settings.redis_url))
+    return Archivist(settings, connect(settings.redis_url, retry_silence=True))

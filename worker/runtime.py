@@ -151,7 +151,7 @@ class Runtime:
 
 def build_runtime(settings: Settings) -> Runtime:
     """Connect, and load and warm the default model; who cannot leaves its jobs to others."""
-    redis = connect(settings.redis_url, retries=REDIS_RETRIES)
+    redis = connect(settings.redis_url, retries=REDIS_RETRIES, retry_silence=True)
     catalog, metrics = open_catalog(settings), WorkerMetrics()
     runtime = Runtime(
         settings=settings,

@@ -50,7 +50,7 @@ class WebhookSender:
     """Posts what is due until stopped; whatever happens to it, the outbox keeps the rest."""
 
     def __init__(self, settings: Settings, metrics: WorkerMetrics) -> None:
-        redis = connect(settings.redis_url)
+        redis = connect(settings.redis_url, retry_silence=True)
         self._settings = settings
         self._metrics = metrics
         self._jobs = JobReader(redis)

@@ -71,7 +71,7 @@ def adopt(adoption: Adoption) -> Card:
     full = wrap(network, adoption.scaling, size, activation)
     if full.output_shape != (None, len(adoption.labels)):
         raise AdoptionError(
-            f"the network gives {full.output_shape[1:]} scores and there are "
+            f"the network gives scores of shape {full.output_shape[1:]} and there are "
             f"{len(adoption.labels)} labels: give one label for each, in the order of the scores"
         )
     images = [decode(path.read_bytes(), size).pixels for path in adoption.pictures]

@@ -50,8 +50,12 @@ def read_annotations(csv_path: Path, config: DataConfig, findings: Findings) -> 
             columns = list(reader.fieldnames or [])
             _check_columns(csv_path, columns, config)
             rows = [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        raise TrainingError(f"{csv_path} is not UTF-8: save it as CSV in UTF-8") from error
+    except (OSError, csv.Error) as error:
         raise TrainingError(f"{csv_path} cannot be read as CSV: {error}") from error
+    if not any(any(row.values()) for _, row in rows):
+        raise TrainingError(f"{csv_path} has a header and no rows")
     has_split = config.split_col in columns
     for number, row in rows:
         if not any(row.values()):
@@ -82,6 +86,12 @@ def read_annotations(csv_path: Path, config: DataConfig, findings: Findings) -> 
 
 
 def _check_columns(csv_path: Path, columns: list[str], config: DataConfig) -> None:
+    if not columns:
+        raise TrainingError(f"{csv_path} is empty")
+    if len(columns) == 1 and set(columns[0]) & set(";\t"):
+        raise TrainingError(f"{csv_path} is separated by semicolons or tabs: save it with commas")
+    if len(set(columns)) < len(columns):
+        raise TrainingError(f"{csv_path} has two columns of one name: {', '.join(columns)}")
     missing = [c for c in (config.image_name_col, *config.targets) if c not in columns]
     if missing:
         raise TrainingError(
@@ -93,6 +103,8 @@ def _check_columns(csv_path: Path, columns: list[str], config: DataConfig) -> No
 def _row_problem(row: dict[str, Any], config: DataConfig, has_split: bool) -> str | None:
     if None in row:
         return "has more cells than the header; quote names that hold a comma"
+    if None in row.values():
+        return "has fewer cells than the header"
     if not row[config.image_name_col]:
         return f"no picture name in column {config.image_name_col}"
     for target in config.targets:
@@ -109,13 +121,17 @@ def _row_problem(row: dict[str, Any], config: DataConfig, has_split: bool) -> st
 def _unused_columns(
     rows: list[dict[str, Any]], columns: list[str], config: DataConfig
 ) -> Iterator[str]:
+    known = (config.image_name_col, config.split_col, *config.targets)
+    others = []
     for column in columns:
-        if column in (config.image_name_col, config.split_col, *config.targets):
+        if column in known:
             continue
         if rows and {row[column] for row in rows} <= {"0", "1"}:
             yield f"column {column} looks like a label and is not used: is it missing in targets?"
         else:
-            yield f"column {column} is not used"
+            others.append(column)
+    if others:
+        yield f"not used of the columns: {', '.join(others)}"
 
 
 def check_labels(annotations: Annotations, config: DataConfig, findings: Findings) -> None:
@@ -205,7 +221,8 @@ def read_data(csv_path: Path, config: DataConfig) -> tuple[Annotations, Pixels, 
     """
     findings = Findings(csv_path)
     annotations = read_annotations(csv_path, config, findings)
-    check_labels(annotations, config, findings)
+    if not findings.errors:  # else rows are missing that have the labels
+        check_labels(annotations, config, findings)
     images = load_images(annotations, config, findings)
     if not findings.errors:  # else pictures may be missing
         check_duplicates(annotations, images, findings)

@@ -22,6 +22,12 @@ def check_api(url: str, api_key: str | None) -> Iterator[Finding]:
             yield _ready(client.get("/readyz"))
             yield _version(client.get("/openapi.json"))
             yield _key(client.get("/limits"), sent=key is not None)
+    except httpx2.ReadTimeout:
+        yield problem(
+            "api",
+            f"is there and has no answer after {TIMEOUT_S:g} s",
+            "see to Redis first if that is a problem too, else look at the API's log",
+        )
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         yield problem(
             "api",

@@ -51,6 +51,13 @@ def line_chart(
             f'<line class="marker" x1="{x}" x2="{x}" y1="{_TOP}" y2="{HEIGHT - _BOTTOM}"/>'
         )
     for line in lines:
+        if len(line.points) == 1:  # which a line would not show
+            [(x, y)] = line.points
+            drawn.append(
+                f'<circle class="point {line.style}" cx="{_x(across, x)}" cy="{_y(up, y)}" r="3.5">'
+                f"<title>{escape(line.name)}: {y:.3g}</title></circle>"
+            )
+            continue
         points = " ".join(f"{_x(across, x)},{_y(up, y)}" for x, y in line.points)
         drawn.append(
             f'<polyline class="line {line.style}" points="{points}">'

@@ -9,13 +9,15 @@ import sys
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx2
 import pytest
 from aiohttp import web
 from redis import Redis
 
-from scripts.stack import Stack
+from scripts.child import Child
+from scripts.stack import ROOT, Stack, listenable_port
 from tests.api.polling import all_results, wait_done
 from tests.conftest import STACK_ENV
 from tests.pictures import jpeg
@@ -343,6 +345,7 @@ def test_a_caller_over_its_quota_is_told_to_wait(guarded: tuple[Stack, str, str]
         alice = {"Authorization": f"Bearer {alice_key}"}
         answer = client.post("/jobs", json={"urls": ["http://h/"] * 11}, headers=alice)
     assert (answer.status_code, answer.json()["code"]) == (429, "over_quota")
+    assert "send these 11 as several smaller jobs" in answer.json()["detail"]
     assert 1 <= int(answer.headers["retry-after"]) <= 300
 
 
@@ -374,6 +377,39 @@ def test_without_keys_the_api_does_not_listen_beyond_this_machine(redis_url: str
     answer = subprocess.run(command, capture_output=True, text=True, timeout=30, env=env)
     assert answer.returncode == 1
     assert "PIQUEUE_ALLOW_NO_KEYS" in answer.stderr
+
+
+def test_beyond_this_machine_nobody_is_let_in_once_the_last_key_is_gone(
+    redis_client: Redis, redis_url: str, tmp_path: Path
+) -> None:
+    keys = KeyStore(redis_client)
+    headers = {"Authorization": f"Bearer {keys.add('alice')}"}
+    (alice,) = keys.all()
+    port = listenable_port("127.0.0.1", 0)
+    api = Child(
+        [sys.executable, "-m", "api", "--host", "0.0.0.0", "--port", str(port)],
+        tmp_path / "api.log",
+        env={"PIQUEUE_REDIS_URL": redis_url, "PIQUEUE_ALLOW_NO_KEYS": "false"},
+        cwd=ROOT,
+    )
+
+    def up() -> bool:
+        try:
+            return client.get("/healthz").is_success
+        except httpx2.TransportError:
+            return False
+
+    api.start()
+    try:
+        with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            api.wait_until(up, 60, "api")
+            assert client.get("/limits", headers=headers).status_code == 200
+            assert client.get("/limits").status_code == 401
+            assert keys.remove(alice.owner)
+            assert client.get("/limits", headers=headers).status_code == 401
+            assert client.get("/limits").status_code == 401
+    finally:
+        api.stop(grace_s=10)
 
 
 def test_a_dry_run_checks_all_rows_tries_some_and_keeps_nothing(

@@ -60,6 +60,7 @@ def test_photos_are_collected_with_labels_and_credits(unsplash: UnsplashSite, da
         "city0.jpg": ("0", "1"),
         "city1.jpg": ("0", "1"),
     }
+    assert {row["guessed"] for row in rows} == {"yes"}
     assert rows[1]["url"] == unsplash.url("/images/both?w=400")
     assert rows[1]["photographer"] == "Ann, who took both"
     referral = "?utm_source=piqueue&utm_medium=referral"

@@ -17,6 +17,7 @@ from aiohttp import web
 from redis import Redis
 
 from scripts import cli
+from scripts.checks import api
 from scripts.checks.agreement import check_settings
 from scripts.checks.finding import Finding, Level, ok
 from scripts.checks.machine import check_disk, check_files
@@ -93,6 +94,15 @@ def test_a_whole_piqueue_has_no_problem(stack: Stack, monkeypatch: pytest.Monkey
     assert found["models"]["text"].startswith("1 of 1 workers have the default model, scenes@")
     assert f"{len(jpeg(1))} bytes" in found["fetch"]["text"]
     assert "s=1" not in printed
+
+
+def test_an_api_that_hangs_is_not_to_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "TIMEOUT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        (found,) = api.check_api(f"http://127.0.0.1:{server.getsockname()[1]}", None)
+    assert found.level is Level.PROBLEM
+    assert found.advice
+    assert found.advice.startswith("see to Redis first")
 
 
 def test_with_everything_down_each_part_says_so_and_none_waits_for_another(

@@ -126,6 +126,26 @@ def test_the_report_is_one_page_that_a_browser_shows_without_loading_anything(
     assert tab.complaints() == []
 
 
+def test_a_training_of_one_epoch_is_drawn_as_points(tmp_path: Path, browser: Chrome) -> None:
+    model = write_model(tmp_path / "models/colours/5")
+    (model / "training.csv").write_text(
+        "fold,stage,epoch,loss,accuracy,held_out_loss,held_out_accuracy,seconds,data_wait_share\n"
+        "0,head,0,0.9,0.4,,,0.005,0.4\n"
+        "0,fine_tuning,0,0.5,0.9,0.6,0.8,3,0.0123\n"
+    )
+    evaluated(tmp_path, model, write_photos(tmp_path, PHOTOS))
+    tab = Tab(browser)
+    browser.get((tmp_path / "report.html").as_uri())
+    points = tab.all("circle.point title")
+    assert [point.get_property("textContent") for point in points] == [
+        "fit 0, held out: 0.6",
+        "fit 0, trained on: 0.5",
+        "fit 0, held out: 0.8",
+        "fit 0, trained on: 0.9",
+    ]
+    assert "more than 1.2% of its time" in tab.one("main").text
+
+
 def test_a_folder_for_each_label_is_a_table_too(model: Path, tmp_path: Path) -> None:
     table = write_photos(tmp_path, PHOTOS)
     photos = tmp_path / "photos"

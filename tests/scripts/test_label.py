@@ -222,6 +222,35 @@ def test_a_table_keeps_its_rows_and_columns_and_is_gone_on_with(
     ]
 
 
+def test_what_a_search_guessed_is_a_suggestion_until_it_is_kept(
+    page: LabelPage, folder: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "data.csv"
+    table.write_text("name,beach,city,guessed\na.jpg,1,0,yes\nb.jpg,0,1,yes\nsub/c.tiff,0,1,yes\n")
+    with labelling("label", folder, "--csv", table) as (url, process):
+        page.open(url, "a.jpg")
+        page.shows("a.jpg", "suggested")
+        assert page.pressed() == ["beach"]
+        assert page.one("#progress-text").text == "0 labelled"
+        page.press(Keys.ENTER)
+        page.shows("b.jpg", "suggested")
+        page.press("1")
+        page.shows("b.jpg", "labelled")
+        assert page.pressed() == ["beach", "city"]
+        page.press("u")
+        page.shows("b.jpg", "suggested")
+        page.finish()
+        assert process.stdout
+        assert "1 of 3 pictures are labelled" in process.stdout.read()
+    assert table.read_text().splitlines()[1:] == [
+        "a.jpg,1,0,",
+        "b.jpg,0,1,yes",
+        "sub/c.tiff,0,1,yes",
+    ]
+    with labelling("label", folder, "--csv", table) as (url, _):
+        page.open(url, "b.jpg")
+
+
 def test_a_picture_that_cannot_be_shown_says_why_and_can_be_left_out(
     page: LabelPage, tmp_path: Path
 ) -> None:
@@ -229,8 +258,11 @@ def test_a_picture_that_cannot_be_shown_says_why_and_can_be_left_out(
     with labelling("label", tmp_path, "--labels", "beach") as (url, _):
         page.open(url, "broken.jpg")
         page.wait("reason", lambda: "cannot be shown: truncated" in page.one("#unshown").text)
-        page.press("s")
+        assert "leaves it out" in page.one("#unshown").text
+        page.press(Keys.ENTER)
         page.wait("end", page.one("#done").is_displayed)
+        page.wait("left out", lambda: "1 left out" in page.one("#progress-text").text)
+        assert labels_of(tmp_path / "labels.csv") == {}
 
 
 def test_an_answer_that_cannot_be_saved_is_told_and_not_taken(
@@ -284,6 +316,9 @@ def test_only_who_knows_the_address_gets_in(folder: Path) -> None:
         (["--scores", "empty.jsonl"], "has scores of none of the pictures"),
         (["--scores", "data.csv"], "cannot be read as results"),
         (["--scores", "photos"], "scores are read from .csv or .jsonl"),
+        (["--scores", "gone.csv"], "gone.csv: there is no such file"),
+        (["--csv", "semicolons.csv"], "separated by semicolons or tabs: save it with commas"),
+        (["--csv", "utf16.csv"], "is not UTF-8"),
         (["--csv", "twice.csv"], "row 3: a.jpg is listed twice"),
         (["--csv", "wrong.csv", "--labels", "beach"], "row 2: beach is 'yes'; write 0 or 1"),
     ],
@@ -299,6 +334,8 @@ def test_what_cannot_be_labelled_is_told(
     Path("data.csv").write_text("name,url\na.jpg,x\n")
     Path("twice.csv").write_text("name,beach\na.jpg,1\na.jpg,0\n")
     Path("wrong.csv").write_text("name,beach\na.jpg,yes\n")
+    Path("semicolons.csv").write_text("name;beach\na.jpg;1\n")
+    Path("utf16.csv").write_text("name,beach\na.jpg,1\n", encoding="utf-16")
     Path("empty.jsonl").write_text(json.dumps({"id": "z.jpg", "scores": {"beach": 1}}) + "\n")
     assert cli.main(["label", "photos", "--no-browser", *arguments]) == 1
     assert said in capsys.readouterr().err
@@ -309,6 +346,8 @@ def test_a_folder_without_pictures_is_told(
 ) -> None:
     assert cli.main(["label", str(tmp_path), "--labels", "beach"]) == 1
     assert "no pictures there" in capsys.readouterr().err
+    assert cli.main(["label", str(tmp_path / "gone"), "--labels", "beach"]) == 1
+    assert "gone: there is no such folder" in capsys.readouterr().err
 
 
 def made(size: tuple[int, int], form: str, **options: object) -> bytes:

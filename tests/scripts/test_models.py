@@ -123,15 +123,25 @@ def test_a_keras_file_needs_what_it_does_not_say_itself(
 ) -> None:
     named = ["add", str(colours), "--name", "colours"]
     assert "--labels" in refused(capsys, *named)
-    (tmp_path / "labels.txt").write_text("red\ngreen\n")
     named += ["--labels", str(tmp_path / "labels.txt")]
+    assert "labels.txt: there is no such file" in refused(capsys, *named, "--scaling", "unit")
+    (tmp_path / "labels.txt").write_text("red\ngreen\n")
     assert "--scaling" in refused(capsys, *named)
     named += ["--scaling", "unit"]
-    assert "colours.keras: the network gives (3,) scores" in refused(capsys, *named)
+    assert "colours.keras: the network gives scores of shape (3,)" in refused(capsys, *named)
     monkeypatch.setattr(models, "find_spec", lambda _name: None)
     assert "needs TensorFlow" in refused(capsys, *named)
     assert "there is no" in refused(capsys, "add", str(tmp_path / "other.keras"))
     assert "neither an artifact" in refused(capsys, "add", str(tmp_path / "labels.txt"))
+
+
+@pytest.mark.parametrize("name", ["My Colours", "Colours", "-c", "a/b"])
+def test_a_name_that_no_model_can_have_is_refused_at_once(
+    colours: Path, name: str, capsys: Capture
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["models", "add", str(colours), f"--name={name}"])
+    assert "lower-case letters, digits, - and _" in capsys.readouterr().err
 
 
 @pytest.fixture

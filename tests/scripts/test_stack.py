@@ -16,6 +16,7 @@ from scripts.stack import ROOT, Stack
 from tests.api.polling import all_results, wait_done
 from tests.pictures import jpeg
 from tests.scripts.processes import eventually, is_running
+from tests.worker.registry import add_version
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +91,17 @@ def test_a_stop_cuts_no_chunk_off_and_a_start_goes_on_with_the_rest(tmp_path: Pa
         results = all_results(client, job)
     assert [result["id"] for result in results] == [f"{number}.jpg" for number in range(160)]
     assert {(result["status"], result["attempts"]) for result in results} == {("succeeded", 1)}
+
+
+def test_a_registry_is_found_relative_to_where_the_stack_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_version(tmp_path / "registry", "7")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PIQUEUE_REGISTRY_URL", "registry")
+    with Stack(tmp_path / "stack") as stack, httpx2.Client(base_url=stack.url) as client:
+        names = {model["name"] for model in client.get("/models").json()}
+    assert "places" in names
 
 
 def test_a_taken_port_is_told_before_anything_starts(tmp_path: Path) -> None:

@@ -335,10 +335,19 @@ def test_refused_rows_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[s
     captured = capsys.readouterr()
     lines = captured.err.splitlines()
     assert lines[0].startswith("piqueue submit: 202 of the items cannot be scored")
-    assert lines[1] == "  item 1, b: the URL must begin with http:// or https://"
+    assert lines[1] == "  item 1, b: line 3: the URL must begin with http:// or https://"
     assert "line 4 has 1 cells" in lines[2]
     assert lines[-1] == "  and 102 more"
     assert (captured.out, len(lines)) == ("", 102)
+
+
+def test_an_unfit_url_of_a_list_is_named_by_its_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    urls = tmp_path / "urls.txt"
+    urls.write_text("# ours\nhttp://h/1.jpg\n\n\nftp://h/2.jpg\n")
+    assert cli.main(["submit", str(urls)]) == 1
+    assert "  item 1: line 5: the URL must begin with" in capsys.readouterr().err
 
 
 def test_a_file_that_is_no_picture_does_not_stop_the_others(
@@ -381,6 +390,8 @@ def test_a_file_that_is_no_picture_does_not_stop_the_others(
         (["submit", "scripts/samples", "-o", "nowhere/results.csv"], "no folder nowhere"),
         (["status", "job_unknown"], "no job job_unknown"),
         (["results", "job_unknown"], "no job job_unknown"),
+        (["results", "job_unknown", "-o", "nowhere/results.csv"], "no folder nowhere"),
+        (["submit", "scripts/samples", "--webhook-url", "x"], "webhook_url: "),
         (["keys", "remove", "nobody"], "no owner nobody"),
         (["jobs", "--url", "localhost:8000"], "begin with http://"),
     ],
@@ -428,6 +439,20 @@ def test_a_job_is_left_alone_looked_at_cancelled_and_deleted(
     assert prints("results", job).startswith("id,url,status,beach,city,sunset,trees,labels")
     assert prints("delete", job) == ""
     assert cli.main(["status", job]) == 1
+
+
+def test_a_webhook_and_the_cache_are_asked_for_by_options(
+    stack: Stack, site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    urls = tmp_path / "urls.txt"
+    urls.write_text(site.url("/1.jpg"))
+    hook = site.url("/hook")
+    for _ in range(2):
+        assert cli.main(["submit", str(urls), "--use-cache", "--webhook-url", hook]) == 0
+    job = job_of(capsys.readouterr().out.splitlines()[-1])
+    with httpx2.Client(base_url=stack.url, timeout=60) as client:
+        assert client.get(f"/jobs/{job}").json()["counts"]["cached"] == 1
+        assert client.get(f"/jobs/{job}/webhook").json()["url"] == hook
 
 
 def test_a_reader_that_leaves_early_hears_no_complaint(
@@ -535,3 +560,11 @@ def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["serve", "--help"])
     assert "--workers" in capsys.readouterr().out
+
+
+def test_a_priority_that_is_none_is_answered_with_those_there_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["submit", "photos.csv", "--priority", "high"])
+    assert "choose from 'interactive', 'bulk'" in capsys.readouterr().err

@@ -66,6 +66,15 @@ def test_flags_become_rows_and_ignored_pictures_none(tmp_path: Path) -> None:
     ]
 
 
+def test_a_guess_that_labelme_left_as_it_was_is_a_guess_still(tmp_path: Path) -> None:
+    table = tmp_path / "labels.csv"
+    table.write_text("name,beach,city,guessed\na.jpg,1,0,yes\nb.png,0,1,yes\n")
+    write(tmp_path / "a.json")
+    write(tmp_path / "b.json", imagePath="b.png", flags={"city": True, "beach": True})
+    assert from_labelme(tmp_path, table) == 0
+    assert [row["guessed"] for row in rows_of(table)] == ["yes", ""]
+
+
 def test_a_table_survives_the_way_there_and_back(tmp_path: Path) -> None:
     text = (
         "name,url,beach,city,split\r\n"
@@ -158,7 +167,7 @@ def test_pictures_that_are_missing_or_share_a_file_are_named(
     said = capsys.readouterr().err
     assert "a.json: would be of a.png and of another picture" in said
     assert f"{tmp_path / 'b.jpg'}: not_an_image" in said
-    assert "No such file or directory" in said
+    assert f"{tmp_path / 'missing.jpg'}: there is no such picture" in said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jpg", "b.jpg", "labels.csv"]
 
 

@@ -13,14 +13,23 @@ from redis.retry import Retry
 from worker.jobs.errors import LedgerFull, LedgerUnavailable
 
 
-def connect(url: str, *, timeout_s: float = 10, retries: int = 3) -> Redis:
-    """Give a client; a lost connection is tried again `retries` times, for about a second each."""
+def connect(
+    url: str, *, timeout_s: float = 10, retries: int = 3, retry_silence: bool = False
+) -> Redis:
+    """Give a client; a lost connection is tried again `retries` times, for about a second each.
+
+    With `retry_silence` a command that has no answer after `timeout_s` is too; else it fails then,
+    so that who waits for a Redis that hangs hears of it.
+    """
+    passing = (
+        (RedisConnectionError, RedisTimeoutError) if retry_silence else (RedisConnectionError,)
+    )
     return Redis.from_url(
         url,
         socket_timeout=timeout_s,
         socket_connect_timeout=5,
         health_check_interval=15,
-        retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=1), retries),
+        retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=1), retries, passing),
     )
 
 

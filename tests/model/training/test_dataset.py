@@ -78,10 +78,19 @@ GOOD = "000.png,0,0,train\n001.png,1,1,train\n002.png,0,1,val\n003.png,1,0,val\n
     ("text", "told"),
     [
         ("name,red\n000.png,1\n", r"lacks the column\(s\) blue"),
-        ("", r"lacks the column\(s\) name, red, blue"),
+        (
+            "name,crimson,blue\n000.png,1,0\n",
+            r"lacks the column\(s\) red; it has name, crimson, blue",
+        ),
+        ("", "is empty"),
+        ("name,red,blue\n", "has a header and no rows"),
+        ("name,red,blue\n,,\n", "has a header and no rows"),
+        ("name;red;blue\n000.png;1;0\n", "separated by semicolons or tabs: save it with commas"),
+        ("name\tred\tblue\n000.png\t1\t0\n", "separated by semicolons or tabs"),
+        ("name,red,blue,red\n000.png,1,0,0\n", "has two columns of one name"),
         ('name,red,blue\n"000.png,1,0\n', "cannot be read as CSV"),
         (HEADER + GOOD + "004.png,yes,0,val\n", "row 6: red is 'yes'; write 0 or 1"),
-        (HEADER + GOOD + "004.png,1\n", "row 6: blue is None; write 0 or 1"),
+        (HEADER + GOOD + "004.png,1\n", "row 6: has fewer cells than the header"),
         (HEADER + GOOD + "004.png,1,0,val,\n", "row 6: has more cells than the header"),
         (HEADER + GOOD + ",1,0,val\n", "row 6: no picture name"),
         (HEADER + GOOD + "001.png,1,0,val\n", r"row 6: 001\.png is listed twice, first in row 3"),
@@ -100,6 +109,26 @@ def test_a_wrong_row_or_column_is_named(tmp_path: Path, text: str, told: str) ->
     with pytest.raises(TrainingError, match=told) as caught:
         read_data(csv_path, config_for(tmp_path))
     assert str(csv_path) in str(caught.value)
+
+
+def test_a_csv_in_another_encoding_is_told_from_one_that_is_broken(tmp_path: Path) -> None:
+    csv_path = write_pictures(tmp_path, 4)
+    csv_path.write_text(csv_path.read_text(), encoding="utf-16")
+    with pytest.raises(TrainingError, match="is not UTF-8: save it as CSV in UTF-8"):
+        read_data(csv_path, config_for(tmp_path))
+
+
+def test_labels_are_not_missed_where_their_rows_were_refused(tmp_path: Path) -> None:
+    csv_path = write_pictures(tmp_path, 4)
+    csv_path.write_text(HEADER + GOOD.replace(",1,", ",1.0,"))
+    with pytest.raises(TrainingError) as caught:
+        read_data(csv_path, config_for(tmp_path))
+    assert str(caught.value).splitlines() == [
+        f"{csv_path}: 3 errors",
+        "  row 3: red is '1.0'; write 0 or 1",
+        "  row 4: blue is '1.0'; write 0 or 1",
+        "  row 5: red is '1.0'; write 0 or 1",
+    ]
 
 
 def test_a_missing_csv_is_named(tmp_path: Path) -> None:
@@ -149,14 +178,14 @@ def test_what_is_only_odd_is_a_warning(tmp_path: Path) -> None:
     csv_path = write_pictures(tmp_path, 12)
     copy_picture(tmp_path, "005.png", "again.bmp")
     header, *rows = csv_path.read_text().splitlines()
-    rows = [*(f"{row},web,1" for row in rows), ",,,,,", "again.bmp,1,0,train,web,1"]
-    csv_path.write_text("\n".join([f"{header},source,green", *rows]))
+    rows = [*(f"{row},web,1,here" for row in rows), ",,,,,,", "again.bmp,1,0,train,web,1,"]
+    csv_path.write_text("\n".join([f"{header},source,green,place", *rows]))
     annotations, images, warnings = read_data(csv_path, config_for(tmp_path))
     assert (len(annotations.names), len(images)) == (13, 13)
     assert warnings == [
         "row 14 is empty and left out",
-        "column source is not used",
         "column green looks like a label and is not used: is it missing in targets?",
+        "not used of the columns: source, place",
         "only 5 pictures of the train split have red: add some",
         "only 4 pictures of the train split have blue: add some",
         "row 15 (again.bmp) is the same picture as row 7 (005.png): it counts double",

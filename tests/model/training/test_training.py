@@ -2,6 +2,7 @@
 
 import csv
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -60,14 +61,14 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_training(folder)
 
 
-def start_training(folder: Path, log: Path) -> subprocess.Popen[bytes]:
+def start_training(folder: Path, log: Path, again: str = "again") -> subprocess.Popen[bytes]:
     """Begins to train on the pictures in `folder`, in a process of its own."""
     paths = {
         "--csv_path": folder / "labels.csv",
         "--data_config_path": folder / "data.yaml",
         "--training_config_path": folder / "training.yaml",
-        "--model_path": folder / "again/colours/3",
-        "--runs_path": folder / "again/runs",
+        "--model_path": folder / again / "colours/3",
+        "--runs_path": folder / again / "runs",
     }
     options = [str(part) for pair in paths.items() for part in pair]
     with log.open("wb") as file:
@@ -125,6 +126,27 @@ def test_a_run_killed_in_the_middle_of_a_fit_ends_with_the_same_model(
     assert load_card(again).calibration == load_card(artifact).calibration
     assert logged_epochs(again / "training.csv") == logged_epochs(artifact / "training.csv")
     assert not (folder / "again/runs/colours-3/memory").exists()
+
+
+def test_ctrl_c_ends_a_run_with_a_sentence_that_says_how_to_go_on(
+    artifact: Path, tmp_path: Path
+) -> None:
+    log = tmp_path / "interrupted.log"
+    run = start_training(artifact.parents[2], log, "interrupted")
+    try:
+        deadline = time.monotonic() + 250
+        while b"pictures read" not in log.read_bytes():
+            assert time.monotonic() < deadline, log.read_text()
+            assert run.poll() is None, log.read_text()
+            time.sleep(0.02)
+        run.send_signal(signal.SIGINT)
+        assert run.wait(60) == 130, log.read_text()
+    finally:
+        run.kill()
+        run.wait()
+    told = log.read_text()
+    assert "stopped: the same command goes on behind the last whole epoch" in told
+    assert "Traceback" not in told
 
 
 def test_the_log_has_every_epoch_and_what_it_waited_for(artifact: Path) -> None:
