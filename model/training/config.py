@@ -67,6 +67,13 @@ class ClassWeights(StrEnum):
     BALANCED = "balanced"
 
 
+class Variant(_Strict):
+    """What one of the fits without a fold does differently; what is not named is as for all."""
+
+    initial_learning_rate: PositiveFloat | None = None
+    mixup: NonNegativeFloat | None = None
+
+
 class TrainingConfig(_Strict):
     """How the network is trained; the defaults are the settings of the bundled model."""
 
@@ -87,7 +94,7 @@ class TrainingConfig(_Strict):
     seed: NonNegativeInt = 1
     head_epochs: PositiveInt = 10
     head_learning_rate: PositiveFloat = 1e-3
-    fine_tune_from_block: Annotated[int, Field(ge=1, le=16)] = 11
+    fine_tune_from_block: Annotated[int, Field(ge=1, le=16)] = 14
     """First of MobileNetV2's blocks that is trained; those before it stay as they are."""
     augmented_copies: PositiveInt = 8
     """Different augmentations made of each picture; more need more memory, not more epochs."""
@@ -103,8 +110,14 @@ class TrainingConfig(_Strict):
     early_stopping_patience: NonNegativeInt = 0
     """Epochs without a better loss on the fold held out before fine-tuning stops; 0: never."""
     folds: Annotated[int, Field(ge=2)] = 4
-    """Parts the train pictures are cut into. The network is fitted once without each, which
+    """Parts the train pictures are cut into. The network is fitted without each of them, which
     scores that part for choosing thresholds; the model is the mean of these fits."""
+    variants: Annotated[tuple[Variant, ...], Field(min_length=1)] = (
+        Variant(),
+        Variant(initial_learning_rate=5e-4),
+        Variant(initial_learning_rate=5e-4, mixup=0.4),
+    )
+    """The fits without each fold; the mean of different ones is better than each of them."""
 
     @field_validator("model_path")
     @classmethod
@@ -125,10 +138,10 @@ class Preset(StrEnum):
     """As the bundled model was trained."""
 
 
-_LENGTHS = ("epochs", "head_epochs", "augmented_copies", "folds")
+_LENGTHS = ("epochs", "head_epochs", "augmented_copies", "folds", "variants")
 _PRESETS: dict[Preset, dict[str, object]] = {
-    Preset.SMOKE: dict(zip(_LENGTHS, (1, 2, 1, 2), strict=True)),
-    Preset.LAPTOP: dict(zip(_LENGTHS, (4, 10, 4, 4), strict=True)),
+    Preset.SMOKE: dict(zip(_LENGTHS, (1, 2, 1, 2, ({},)), strict=True)),
+    Preset.LAPTOP: dict(zip(_LENGTHS, (4, 10, 4, 4, ({},)), strict=True)),
     Preset.FULL: {name: TrainingConfig.model_fields[name].default for name in _LENGTHS},
 }
 

@@ -41,15 +41,14 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-def run_training(folder: Path) -> Path:
-    """Trains on the pictures in `folder`; the artifact's folder."""
+def train_in(folder: Path) -> int:
+    """Trains on the pictures in `folder`; how the command ends."""
     data = write_yaml(folder / "data.yaml", **data_settings(folder))
     training = write_yaml(folder / "training.yaml", **training_settings(folder))
     arguments = ["--csv_path", str(folder / "labels.csv"), "--data_config_path", str(data)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TF_ENABLE_ONEDNN_OPTS", "1")
-        assert main([*arguments, "--training_config_path", str(training)]) == 0
-    return folder / "out/colours/3"
+        return main([*arguments, "--training_config_path", str(training)])
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +57,8 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = DataConfig.model_validate(data_settings(folder))
     _, images, _ = read_data(write_pictures(folder, 48), config)
     write_base_weights(folder / "base.weights.h5", images)
-    return run_training(folder)
+    assert train_in(folder) == 0
+    return folder / "out/colours/3"
 
 
 def start_training(folder: Path, log: Path, again: str = "again") -> subprocess.Popen[bytes]:
@@ -100,7 +100,7 @@ def test_a_run_killed_in_the_middle_of_a_fit_ends_with_the_same_model(
     killed = start_training(folder, log)
     try:
         deadline = time.monotonic() + 250
-        while not (folder / "again/runs/colours-3/memory/fold-1-epoch.npz").exists():
+        while not (folder / "again/runs/colours-3/memory/fit-1-epoch.npz").exists():
             assert time.monotonic() < deadline, log.read_text()
             assert killed.poll() is None, log.read_text()
             time.sleep(0.005)
@@ -114,7 +114,7 @@ def test_a_run_killed_in_the_middle_of_a_fit_ends_with_the_same_model(
     told = (tmp_path / "resumed.log").read_text()
     before, _, after = told.partition("going on where it was cut off")
     assert after, told
-    assert "fold fitted                    fold=0" in before
+    assert "fitted                         fit=0 fold=0" in before
     assert "stage=head" not in after
     again = folder / "again/colours/3"
     # The files may differ in the names that Keras numbers by what a process made before.
@@ -149,17 +149,26 @@ def test_ctrl_c_ends_a_run_with_a_sentence_that_says_how_to_go_on(
     assert "Traceback" not in told
 
 
+def test_a_version_that_is_there_is_not_trained_over(
+    artifact: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (artifact / "card.json").read_bytes()
+    assert train_in(artifact.parents[2]) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert (artifact / "card.json").read_bytes() == before
+
+
 def test_the_log_has_every_epoch_and_what_it_waited_for(artifact: Path) -> None:
     with (artifact / "training.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    places = [(row["fold"], row["stage"], row["epoch"]) for row in rows]
+    places = [(row["fit"], row["stage"], row["epoch"]) for row in rows]
     assert places == [
-        (str(fold), stage, str(epoch))
-        for fold in range(2)
+        (str(fit), stage, str(epoch))
+        for fit in range(2)
         for stage, count in (("head", 60), ("fine_tuning", 2))
         for epoch in range(count)
     ]
-    head = [float(row["loss"]) for row in rows if row["stage"] == "head" and row["fold"] == "0"]
+    head = [float(row["loss"]) for row in rows if row["stage"] == "head" and row["fit"] == "0"]
     assert head[-1] < head[0] / 2
     for row in rows:
         assert 0 < float(row["data_wait_share"]) < 1
