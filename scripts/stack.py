@@ -19,6 +19,7 @@ _READY_DEADLINE_S = 60.0
 _ENDS_BEFORE_READY_COUNT = 2
 _API_GRACE_S = 12.0  # longer than it gives requests under way
 _WORKER_GRACE_S = 30.0  # to finish what it holds
+_METRICS_PORT = "PIQUEUE_METRICS_PORT"
 _FOLDERS = ("PIQUEUE_ARTIFACTS_PATH", "PIQUEUE_MODELS_CACHE_PATH", "PIQUEUE_REGISTRY_URL")
 
 
@@ -92,8 +93,9 @@ class Stack:
             self._redis.start()
             self._redis_keeper = Keeper("redis", self._redis.wait, self._redis.restart)
             self._api = self._launch("api", "-m", "api", *listen)
-            for number in range(1, self._worker_count + 1):
-                self._workers.append(self._launch(f"worker-{number}", "-m", "worker"))
+            for number in range(self._worker_count):
+                env = self._metrics_env(number)
+                self._workers.append(self._launch(f"worker-{number + 1}", "-m", "worker", env=env))
             self._wait_until_ready()
         except BaseException:
             self.stop()
@@ -149,14 +151,20 @@ class Stack:
     def _programs(self) -> list[_Program]:
         return [self._api, *self._workers] if self._api else []
 
-    def _launch(self, name: str, *arguments: str) -> _Program:
+    def _metrics_env(self, number: int) -> dict[str, str]:
+        """A port of its own for each worker's metrics, counted up from the one that is set."""
+        port = self._env.get(_METRICS_PORT) or os.environ.get(_METRICS_PORT, "")
+        counts = port.isdecimal() and int(port) > 0
+        return {_METRICS_PORT: str(int(port) + number)} if counts else {}
+
+    def _launch(self, name: str, *arguments: str, env: Mapping[str, str] | None = None) -> _Program:
         log_path = self._folder / f"{name}.log"
         if log_path.exists():
             log_path.replace(f"{log_path}.1")
         child = Child(
             [sys.executable, *arguments],
             log_path,
-            env={**self._env, "PIQUEUE_REDIS_URL": self._redis.url},
+            env={**self._env, "PIQUEUE_REDIS_URL": self._redis.url, **(env or {})},
             cwd=ROOT,
         )
         child.start()

@@ -94,7 +94,7 @@ class TrainingConfig(_Strict):
     seed: NonNegativeInt = 1
     head_epochs: PositiveInt = 10
     head_learning_rate: PositiveFloat = 1e-3
-    fine_tune_from_block: Annotated[int, Field(ge=1, le=16)] = 14
+    fine_tune_from_block: Annotated[int, Field(ge=1, le=16)] = 11
     """First of MobileNetV2's blocks that is trained; those before it stay as they are."""
     augmented_copies: PositiveInt = 8
     """Different augmentations made of each picture; more need more memory, not more epochs."""

@@ -34,9 +34,7 @@ HOSTILE = "<img src=x onerror=document.title='owned'>.png"
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_model(tmp_path_factory.mktemp("models") / "colours/4")
-    rows = [
-        "fit,stage,epoch,loss,accuracy,held_out_loss,held_out_accuracy,seconds,data_wait_share"
-    ]
+    rows = ["fit,stage,epoch,loss,accuracy,held_out_loss,held_out_accuracy,seconds,data_wait_share"]
     rows += [
         f"{fit},fine_tuning,{epoch},{0.5 / (epoch + 1)},0.9,{0.6 / (epoch + 1)},0.8,3,0.0123"
         for fit in range(2)

@@ -104,6 +104,20 @@ def test_a_registry_is_found_relative_to_where_the_stack_was_started(
     assert "places" in names
 
 
+def test_each_worker_serves_its_metrics_on_a_port_of_its_own(tmp_path: Path) -> None:
+    def served(port: int) -> bool:
+        try:
+            return "piqueue_" in httpx2.get(f"http://127.0.0.1:{port}/metrics").text
+        except httpx2.TransportError:
+            return False
+
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with Stack(tmp_path, workers=2, env={"PIQUEUE_METRICS_PORT": str(port)}):
+        assert eventually(lambda: served(port))
+        assert eventually(lambda: served(port + 1))
+
+
 def test_a_taken_port_is_told_before_anything_starts(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
