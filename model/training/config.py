@@ -112,12 +112,8 @@ class TrainingConfig(_Strict):
     folds: Annotated[int, Field(ge=2)] = 4
     """Parts the train pictures are cut into. The network is fitted without each of them, which
     scores that part for choosing thresholds; the model is the mean of these fits."""
-    variants: Annotated[tuple[Variant, ...], Field(min_length=1)] = (
-        Variant(),
-        Variant(initial_learning_rate=5e-4),
-        Variant(initial_learning_rate=5e-4, mixup=0.4),
-    )
-    """The fits without each fold; the mean of different ones is better than each of them."""
+    variants: Annotated[tuple[Variant, ...], Field(min_length=1)] = (Variant(),)
+    """The fits without each fold; the mean of different ones may be better than each of them."""
 
     @field_validator("model_path")
     @classmethod
@@ -138,10 +134,10 @@ class Preset(StrEnum):
     """As the bundled model was trained."""
 
 
-_LENGTHS = ("epochs", "head_epochs", "augmented_copies", "folds", "variants")
+_LENGTHS = ("epochs", "head_epochs", "augmented_copies", "folds")
 _PRESETS: dict[Preset, dict[str, object]] = {
-    Preset.SMOKE: dict(zip(_LENGTHS, (1, 2, 1, 2, ({},)), strict=True)),
-    Preset.LAPTOP: dict(zip(_LENGTHS, (4, 10, 4, 4, ({},)), strict=True)),
+    Preset.SMOKE: dict(zip(_LENGTHS, (1, 2, 1, 2), strict=True)),
+    Preset.LAPTOP: dict(zip(_LENGTHS, (4, 10, 4, 4), strict=True)),
     Preset.FULL: {name: TrainingConfig.model_fields[name].default for name in _LENGTHS},
 }
 

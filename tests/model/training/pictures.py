@@ -85,5 +85,4 @@ def training_settings(folder: Path) -> dict[str, object]:
         "fine_tune_from_block": 14,
         "augmented_copies": 1,
         "folds": 2,
-        "variants": [{}],
     }
