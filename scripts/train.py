@@ -2,14 +2,14 @@
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one training; 0 if the artifact was written, 2 if something is to be put right,
-    130 after Ctrl-C.
-    """
+    """Runs one training; 0 if the artifact was written, 2 if something is to be put right."""
     options = _parse(arguments)
     # TensorFlow reads this once, on import: half the time on CPUs, and the same in every run.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
@@ -50,9 +50,6 @@ def main(arguments: list[str] | None = None) -> int:
     except TrainingError as error:
         print(error, file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("\nstopped: the same command goes on behind the last whole epoch", file=sys.stderr)
-        return 130
     print(f"{training.model_path}: {card.name} {card.version}, sha256 {card.sha256}")
     for split, figures in card.metrics.items():
         print(split)
@@ -81,5 +78,13 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def _stop(_signal: int, _frame: FrameType | None) -> None:
+    """End at once: TensorFlow may lose an exception, and a run may be cut off anywhere."""
+    print("\nstopped: the same command goes on behind the last whole epoch", file=sys.stderr)
+    sys.stderr.flush()
+    os._exit(130)
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, _stop)
     sys.exit(main())

@@ -158,7 +158,8 @@ def test_a_retry_has_the_options_its_parent_was_submitted_with(
     assert store.job(job["id"]).webhook_url == options["webhook_url"]
     assert store.options(job["id"]) == {**options, "model": "scenes@2"}
     same = retry(client, parent)
-    assert same["counts"]["cached"] == job["counts"]["total"], "those were scored just now"
+    # More, if the job in between was still scoring when it was over its budget.
+    assert same["counts"]["cached"] >= job["counts"]["total"], "those were scored just now"
 
 
 def test_a_drafted_job_is_retried_with_its_options(client: httpx2.Client, store: JobStore) -> None:
