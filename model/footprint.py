@@ -3,17 +3,16 @@
 `python -m model.footprint FILE` prints it in bytes.
 """
 
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
+from model.aside import AsideFailed, run_aside
 from model.card import ArtifactInvalid
 from model.memory import free_at_once
 
-ROOT = Path(__file__).resolve().parents[1]
 # So coarse that a second measurement says the same.
 STEP_BYTES = 100_000
 DEADLINE_S = 300
@@ -27,18 +26,10 @@ def measure(path: Path) -> int:
     Raises:
         ArtifactInvalid: LiteRT cannot run the file.
     """
-    measured = subprocess.run(
-        [sys.executable, "-m", "model.footprint", str(path.resolve())],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        timeout=DEADLINE_S,
-        check=False,
-    )
-    if measured.returncode:
-        lines = measured.stderr.strip().splitlines() or ["it ended without a word"]
-        raise ArtifactInvalid(f"{path} cannot be run: {lines[-1]}")
-    return int(measured.stdout)
+    try:
+        return int(run_aside("model.footprint", str(path.resolve()), deadline_s=DEADLINE_S))
+    except AsideFailed as error:
+        raise ArtifactInvalid(f"{path} cannot be run: {error}") from error
 
 
 def main() -> None:

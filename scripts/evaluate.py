@@ -297,17 +297,17 @@ def _training_section(rows: list[dict[str, Any]]) -> str:
     charts = []
     for measure in ("loss", "accuracy"):
         lines = [
-            Line(f"fit {fit:.0f}, {name}", points, style)
+            Line(f"fit {fold:.0f}, {name}", points, style)
             for name, column, style in (
                 ("held out", f"held_out_{measure}", "second faint"),
                 ("trained on", measure, "first faint"),
             )
-            for fit in sorted({row["fit"] for row in tuned})
+            for fold in sorted({row["fold"] for row in tuned})
             if (
                 points := [
                     (row["epoch"], row[column])
                     for row in tuned
-                    if row["fit"] == fit and row[column] is not None
+                    if row["fold"] == fold and row[column] is not None
                 ]
             )
         ]

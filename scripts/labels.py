@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
+from model.table import TableUnreadable, read_table
 from scripts.terminal import CommandFailed, written_whole
 
 NAME, SPLIT, URL = "name", "split", "url"
@@ -135,31 +136,20 @@ def read_rows(path: Path, columns: Sequence[str]) -> tuple[list[str], list[dict[
         CommandFailed: it cannot be read, lacks a column, or has a row of another length.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
-            rows = list(reader)
-            header = list(reader.fieldnames or ())
-    except FileNotFoundError:
-        raise CommandFailed(f"{path}: there is no such table") from None
-    except UnicodeDecodeError:
-        raise CommandFailed(f"{path} is not UTF-8: save it as CSV in UTF-8") from None
-    except (OSError, csv.Error) as error:
-        raise CommandFailed(f"{path} cannot be read as CSV: {error}") from None
-    if len(header) == 1 and set(header[0]) & set(";\t"):
-        raise CommandFailed(f"{path} is separated by semicolons or tabs: save it with commas")
+        header, rows = read_table(path)
+    except TableUnreadable as error:
+        raise CommandFailed(str(error)) from None
     missing = [column for column in columns if column not in header]
     if missing:
         raise CommandFailed(
-            f"{path} has no column {', '.join(missing)}; it has {', '.join(header) or 'none'}"
+            f"{path} has no column {', '.join(missing)}; it has {', '.join(header)}"
         )
-    if len(set(header)) < len(header):
-        raise CommandFailed(f"{path} has two columns of one name: {', '.join(header)}")
-    for number, row in enumerate(rows, start=2):
+    for number, row in rows:
         if None in row or None in row.values():
             raise CommandFailed(
                 f"{path}, row {number}: has not the {len(header)} cells of the header"
             )
-    return header, rows
+    return header, [row for _, row in rows]
 
 
 def write_rows(path: Path, columns: Sequence[str], rows: Collection[Mapping[str, str]]) -> None:

@@ -3,13 +3,13 @@
 import argparse
 import json
 import re
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from model.aside import ROOT, AsideFailed, run_aside
 from model.card import ArtifactInvalid
 from model.trial import try_out
 from scripts.sources import find_pictures
@@ -20,7 +20,6 @@ from worker.jobs.models import ModelCatalog
 from worker.jobs.promotion import add, promote, roll_back
 from worker.jobs.settings import load_settings
 
-ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = ROOT / "scripts" / "samples"
 ADOPTION_DEADLINE_S = 1800
 EXAMPLES = """\
@@ -200,18 +199,10 @@ def _adopt(source: Path, options: argparse.Namespace, catalog: ModelCatalog, scr
         "pictures": [str(path.resolve()) for path in _pictures(options.pictures)],
         "sources": sources,
     }
-    made = subprocess.run(
-        [sys.executable, "-m", "model.training.adopt"],
-        input=json.dumps(adoption),
-        text=True,
-        capture_output=True,
-        cwd=ROOT,
-        timeout=ADOPTION_DEADLINE_S,
-        check=False,
-    )
-    if made.returncode:
-        lines = made.stderr.strip().splitlines() or ["it ended without a word"]
-        raise CommandFailed(f"{source.name}: {lines[-1]}")
+    try:
+        run_aside("model.training.adopt", text=json.dumps(adoption), deadline_s=ADOPTION_DEADLINE_S)
+    except AsideFailed as error:
+        raise CommandFailed(f"{source.name}: {error}") from error
     return folder
 
 

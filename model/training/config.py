@@ -67,13 +67,6 @@ class ClassWeights(StrEnum):
     BALANCED = "balanced"
 
 
-class Variant(_Strict):
-    """What one of the fits without a fold does differently; what is not named is as for all."""
-
-    initial_learning_rate: PositiveFloat | None = None
-    mixup: NonNegativeFloat | None = None
-
-
 class TrainingConfig(_Strict):
     """How the network is trained; the defaults are the settings of the bundled model."""
 
@@ -110,10 +103,8 @@ class TrainingConfig(_Strict):
     early_stopping_patience: NonNegativeInt = 0
     """Epochs without a better loss on the fold held out before fine-tuning stops; 0: never."""
     folds: Annotated[int, Field(ge=2)] = 4
-    """Parts the train pictures are cut into. The network is fitted without each of them, which
+    """Parts the train pictures are cut into. The network is fitted once without each, which
     scores that part for choosing thresholds; the model is the mean of these fits."""
-    variants: Annotated[tuple[Variant, ...], Field(min_length=1)] = (Variant(),)
-    """The fits without each fold; the mean of different ones may be better than each of them."""
 
     @field_validator("model_path")
     @classmethod

@@ -1,6 +1,5 @@
 """A CSV of names and labels and a folder of pictures, read into arrays."""
 
-import csv
 import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.images import ImageRejected, decode
+from model.table import TableUnreadable, read_table
 from model.training.config import DataConfig, TrainingError
 from model.training.findings import Findings
 
@@ -45,15 +45,10 @@ def read_annotations(csv_path: Path, config: DataConfig, findings: Findings) -> 
     """
     read: dict[str, tuple[int, list[int], str]] = {}
     try:
-        with csv_path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
-            columns = list(reader.fieldnames or [])
-            _check_columns(csv_path, columns, config)
-            rows = [(reader.line_num, row) for row in reader]
-    except UnicodeDecodeError as error:
-        raise TrainingError(f"{csv_path} is not UTF-8: save it as CSV in UTF-8") from error
-    except (OSError, csv.Error) as error:
-        raise TrainingError(f"{csv_path} cannot be read as CSV: {error}") from error
+        columns, rows = read_table(csv_path)
+    except TableUnreadable as error:
+        raise TrainingError(str(error)) from error
+    _check_columns(csv_path, columns, config)
     if not any(any(row.values()) for _, row in rows):
         raise TrainingError(f"{csv_path} has a header and no rows")
     has_split = config.split_col in columns
@@ -86,12 +81,6 @@ def read_annotations(csv_path: Path, config: DataConfig, findings: Findings) -> 
 
 
 def _check_columns(csv_path: Path, columns: list[str], config: DataConfig) -> None:
-    if not columns:
-        raise TrainingError(f"{csv_path} is empty")
-    if len(columns) == 1 and set(columns[0]) & set(";\t"):
-        raise TrainingError(f"{csv_path} is separated by semicolons or tabs: save it with commas")
-    if len(set(columns)) < len(columns):
-        raise TrainingError(f"{csv_path} has two columns of one name: {', '.join(columns)}")
     missing = [c for c in (config.image_name_col, *config.targets) if c not in columns]
     if missing:
         raise TrainingError(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from model.training.config import TrainingConfig
 from model.training.dataset import Labels
-from model.training.features import Features, TrainingSet
+from model.training.features import TrainingSet
 from model.training.journal import Epoch, Journal, Stage, from_array, to_array
 from model.training.loss import answer_weights, binary_accuracy, cross_entropy, make_loss
 from model.training.memory import Arrays, Memory, in_order, numbered
@@ -26,18 +26,26 @@ Batch = tuple[NDArray[np.float32], Labels]
 
 
 @dataclass(frozen=True)
+class Fitted:
+    """What came of a fit: the scores (n_held_out, n_labels) of the rows it never saw."""
+
+    scores: NDArray[np.float32]
+    epochs: list[Epoch]
+
+
+@dataclass(frozen=True)
 class Fit:
     """Trains neck and head of `network` in place, on all rows but those where `held_out` (n,)."""
 
     network: Network
     data: TrainingSet
-    number: int
+    fold: int
     held_out: NDArray[np.bool_]
     config: TrainingConfig
     memory: Memory
     journal: Journal
 
-    def run(self) -> list[Epoch]:
+    def run(self) -> Fitted:
         """Trains the head alone first, then both together.
 
         What is held out is looked at for the log and for early stopping only. After a crash the
@@ -48,16 +56,16 @@ class Fit:
         if kept:
             epochs = from_array(kept["epochs"])
             self.journal.add(epochs)
-            log.info("going on where it was cut off", fit=self.number, epoch=epochs[-1].epoch)
+            log.info("going on where it was cut off", fold=self.fold, epoch=epochs[-1].epoch)
         else:
             epochs = self._train_head()
         if self.config.epochs:
             self._fine_tune(epochs, kept)
-        return epochs
+        return Fitted(self._score_held_out(), epochs)
 
     @property
     def _key(self) -> str:
-        return f"fit-{self.number}-epoch"
+        return f"fold-{self.fold}-epoch"
 
     @property
     def _rows(self) -> NDArray[np.intp]:
@@ -99,9 +107,9 @@ class Fit:
             batches = self._batches(self.data.copies, copies, rows, config.batch_size, random)
             epochs.append(self._train(tuned, Stage.FINE_TUNING, number, batches))
             if config.early_stopping_patience and self._since_best(epochs) == 0:
-                self.memory.save(f"fit-{self.number}-best", **numbered(tuned.get_weights()))
+                self.memory.save(f"fold-{self.fold}-best", **numbered(tuned.get_weights()))
             self.memory.save(self._key, epochs=to_array(epochs), **numbered(variables))
-        if best := self.memory.load(f"fit-{self.number}-best"):
+        if best := self.memory.load(f"fold-{self.fold}-best"):
             tuned.set_weights(in_order(best))
 
     def _has_enough(self, epochs: list[Epoch]) -> bool:
@@ -133,7 +141,7 @@ class Fit:
         )
 
     def _random(self, stage: Stage, number: int) -> np.random.Generator:
-        return np.random.default_rng((self.config.seed, self.number, stage, number))
+        return np.random.default_rng((self.config.seed, self.fold, stage, number))
 
     def _batches(
         self,
@@ -171,14 +179,11 @@ class Fit:
         loss, accuracy = totals / count
         held_out_loss = held_out_accuracy = np.nan
         if stage is Stage.FINE_TUNING:
-            truth, scores = (
-                self.data.labels[self.held_out],
-                score(self.network, self.data.plain[self.held_out], self.config),
-            )
+            truth, scores = self.data.labels[self.held_out], self._score_held_out()
             held_out_loss = cross_entropy(truth, scores)
             held_out_accuracy = float(((scores > 0.5) == (truth > 0.5)).mean())
         epoch = Epoch(
-            fit=self.number,
+            fold=self.fold,
             stage=stage,
             epoch=number,
             loss=float(loss),
@@ -191,11 +196,11 @@ class Fit:
         self.journal.add([epoch])
         return epoch
 
-
-def score(network: Network, features: Features, config: TrainingConfig) -> NDArray[np.float32]:
-    """The scores (n, n_labels) of the trunk's `features` (n, ...)."""
-    scores = network.tuned.predict(features, batch_size=config.batch_size, verbose=0)
-    return np.asarray(scores, np.float32)
+    def _score_held_out(self) -> NDArray[np.float32]:
+        scores = self.network.tuned.predict(
+            self.data.plain[self.held_out], batch_size=self.config.batch_size, verbose=0
+        )
+        return np.asarray(scores, np.float32)
 
 
 def _one_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:

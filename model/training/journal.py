@@ -34,7 +34,7 @@ class Epoch:
     for its next batch, 0 to 1.
     """
 
-    fit: int
+    fold: int
     stage: Stage
     epoch: int
     loss: float
@@ -82,7 +82,7 @@ class Journal:
         """Write an epoch for TensorBoard, which groups by the name of the folder."""
         import tensorflow as tf
 
-        folder = self._folder / TENSORBOARD_NAME / f"{epoch.stage.name.lower()}-{epoch.fit}"
+        folder = self._folder / TENSORBOARD_NAME / f"{epoch.stage.name.lower()}-{epoch.fold}"
         writer = tf.summary.create_file_writer(str(folder))
         with writer.as_default(step=epoch.epoch):
             for figure, value in asdict(epoch).items():
@@ -93,7 +93,7 @@ class Journal:
 
 def _cells(epoch: Epoch) -> list[str]:
     """An epoch as a row of the CSV; a figure that there is not is empty."""
-    place = [str(epoch.fit), epoch.stage.name.lower(), str(epoch.epoch)]
+    place = [str(epoch.fold), epoch.stage.name.lower(), str(epoch.epoch)]
     figures = astuple(epoch)[len(_PLACE) :]
     return place + ["" if np.isnan(figure) else f"{figure:.5g}" for figure in figures]
 
@@ -106,6 +106,6 @@ def to_array(epochs: Sequence[Epoch]) -> NDArray[np.float64]:
 def from_array(rows: NDArray[np.generic]) -> list[Epoch]:
     """The epochs that `to_array` made `rows` of."""
     return [
-        Epoch(int(fit), Stage(int(stage)), int(epoch), *figures)
-        for fit, stage, epoch, *figures in rows.tolist()
+        Epoch(int(fold), Stage(int(stage)), int(epoch), *figures)
+        for fold, stage, epoch, *figures in rows.tolist()
     ]

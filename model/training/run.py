@@ -3,9 +3,7 @@
 import datetime
 import hashlib
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -26,7 +24,7 @@ from model.training.evaluation import (
 )
 from model.training.export import write_artifact
 from model.training.features import TrainingSet, make_training_set
-from model.training.fit import Fit, score
+from model.training.fit import Fit
 from model.training.half import round_to_half
 from model.training.journal import CSV_NAME, Journal, from_array, to_array
 from model.training.memory import Memory, in_order, numbered
@@ -107,43 +105,36 @@ def fit_folds(
     memory: Memory,
     journal: Journal,
 ) -> Scores:
-    """Fits each variant without each fold, and leaves `network` with the mean of the weights.
+    """Fits once without each fold, and leaves `network` with the mean of the fitted weights.
 
     All fits start alike and end near one another, so that their mean is as good as asking all of
     them (Wortsman et al. 2022, Model soups) at the price of one.
 
-    Returns the scores (n, n_labels) of every training picture by the mean of the fits that never
-    saw it.
+    Returns the scores (n, n_labels) of every training picture by the fit that never saw it.
     """
     start = network.tuned.get_weights()
-    means = []
+    fitted = []
     scores = np.empty_like(data.labels)
     for fold in range(training.folds):
         held_out = folds == fold
-        fitted = []
-        for number, variant in enumerate(training.variants, fold * len(training.variants)):
-            config = training.model_copy(update=variant.model_dump(exclude_none=True))
-            key = f"fit-{number}"
-            kept = memory.load(key)
-            if kept:
-                journal.add(from_array(kept["epochs"]))
-            else:
-                network.tuned.set_weights(start)
-                epochs = Fit(network, data, number, held_out, config, memory, journal).run()
-                weights = numbered(network.tuned.get_weights())
-                kept = {"epochs": to_array(epochs), **weights}
-                memory.save(key, **kept)
-            fitted.append(in_order(kept))
-            log.info("fitted", fit=number, fold=fold)
-        means.append(_mean(fitted))
-        network.tuned.set_weights(means[-1])
-        scores[held_out] = score(network, data.plain[held_out], training)
-    network.tuned.set_weights(_mean(means))
+        key = f"fold-{fold}"
+        kept = memory.load(key)
+        if kept:
+            journal.add(from_array(kept["epochs"]))
+        else:
+            network.tuned.set_weights(start)
+            done = Fit(network, data, fold, held_out, training, memory, journal).run()
+            kept = {
+                "scores": done.scores,
+                "epochs": to_array(done.epochs),
+                **numbered(network.tuned.get_weights()),
+            }
+            memory.save(key, **kept)
+        scores[held_out] = kept["scores"]
+        fitted.append(in_order(kept))
+        log.info("fold fitted", fold=fold)
+    network.tuned.set_weights([np.mean(weights, axis=0) for weights in zip(*fitted, strict=True)])
     return scores
-
-
-def _mean(models: Sequence[list[NDArray[Any]]]) -> list[NDArray[Any]]:
-    return [np.mean(weights, axis=0) for weights in zip(*models, strict=True)]
 
 
 def cross_calibrate(labels: Labels, scores: Scores, folds: NDArray[np.intp]) -> Scores:

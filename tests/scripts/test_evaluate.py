@@ -34,10 +34,12 @@ HOSTILE = "<img src=x onerror=document.title='owned'>.png"
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_model(tmp_path_factory.mktemp("models") / "colours/4")
-    rows = ["fit,stage,epoch,loss,accuracy,held_out_loss,held_out_accuracy,seconds,data_wait_share"]
+    rows = [
+        "fold,stage,epoch,loss,accuracy,held_out_loss,held_out_accuracy,seconds,data_wait_share"
+    ]
     rows += [
-        f"{fit},fine_tuning,{epoch},{0.5 / (epoch + 1)},0.9,{0.6 / (epoch + 1)},0.8,3,0.0123"
-        for fit in range(2)
+        f"{fold},fine_tuning,{epoch},{0.5 / (epoch + 1)},0.9,{0.6 / (epoch + 1)},0.8,3,0.0123"
+        for fold in range(2)
         for epoch in range(4)
     ]
     (folder / "training.csv").write_text("\n".join([*rows, "1,head,0,0.7,0.5,,,1,0.001"]))
@@ -127,7 +129,7 @@ def test_the_report_is_one_page_that_a_browser_shows_without_loading_anything(
 def test_a_training_of_one_epoch_is_drawn_as_points(tmp_path: Path, browser: Chrome) -> None:
     model = write_model(tmp_path / "models/colours/5")
     (model / "training.csv").write_text(
-        "fit,stage,epoch,loss,accuracy,held_out_loss,held_out_accuracy,seconds,data_wait_share\n"
+        "fold,stage,epoch,loss,accuracy,held_out_loss,held_out_accuracy,seconds,data_wait_share\n"
         "0,head,0,0.9,0.4,,,0.005,0.4\n"
         "0,fine_tuning,0,0.5,0.9,0.6,0.8,3,0.0123\n"
     )

@@ -132,7 +132,7 @@ def test_labels_are_not_missed_where_their_rows_were_refused(tmp_path: Path) -> 
 
 
 def test_a_missing_csv_is_named(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"labels\.csv cannot be read"):
+    with pytest.raises(TrainingError, match=r"labels\.csv: there is no such table"):
         read_data(tmp_path / "labels.csv", config_for(tmp_path))
 
 

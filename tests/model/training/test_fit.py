@@ -1,6 +1,5 @@
 """Fits of a network small enough to be fitted many times."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,12 @@ from numpy.typing import NDArray
 
 from model.training.config import ClassWeights, TrainingConfig
 from model.training.features import TrainingSet
-from model.training.fit import Fit, score
-from model.training.journal import Journal, Stage
+from model.training.fit import Fit
+from model.training.journal import Epoch, Journal, Stage
 from model.training.loss import answer_weights, binary_accuracy, cross_entropy, make_loss
 from model.training.memory import Memory
 from model.training.mixup import mix
 from model.training.network import Network
-from model.training.run import fit_folds
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning",
@@ -102,10 +100,11 @@ def test_a_fit_goes_on_behind_its_last_epoch_and_ends_the_same(
     with pytest.raises(Crash):
         make_fit(tmp_path / "cut", CrashingJournal(tmp_path / "cut", crash_after), mixup=0.4).run()
     resumed = make_fit(tmp_path / "cut", mixup=0.4)
-    epochs = resumed.run()
+    fitted = resumed.run()
     assert same(whole, resumed)
-    assert [(e.stage, e.epoch, e.loss, e.held_out_loss) for e in epochs[3:]] == [
-        (e.stage, e.epoch, e.loss, e.held_out_loss) for e in expected[3:]
+    assert np.array_equal(fitted.scores, expected.scores)
+    assert [(e.stage, e.epoch, e.loss, e.held_out_loss) for e in fitted.epochs[3:]] == [
+        (e.stage, e.epoch, e.loss, e.held_out_loss) for e in expected.epochs[3:]
     ]
     rows = (tmp_path / "cut/training.csv").read_text().splitlines()
     assert len(rows) == 1 + 3 + 4
@@ -113,19 +112,18 @@ def test_a_fit_goes_on_behind_its_last_epoch_and_ends_the_same(
 
 def test_early_stopping_keeps_the_best_epoch(tmp_path: Path) -> None:
     fit = make_fit(tmp_path, early_stopping_patience=2, initial_learning_rate=1.5, epochs=12)
-    epochs = fit.run()
-    losses = [epoch.held_out_loss for epoch in epochs if epoch.stage is Stage.FINE_TUNING]
+    fitted = fit.run()
+    losses = [epoch.held_out_loss for epoch in fitted.epochs if epoch.stage is Stage.FINE_TUNING]
     best = int(np.argmin(losses))
     assert len(losses) == best + 3 < 12
     truth = fit.data.labels[fit.held_out]
-    scores = score(fit.network, fit.data.plain[fit.held_out], fit.config)
-    assert cross_entropy(truth, scores) == pytest.approx(losses[best], rel=1e-5)
+    assert cross_entropy(truth, fitted.scores) == pytest.approx(losses[best], rel=1e-5)
 
 
 def test_without_fine_tuning_only_the_head_learns(tmp_path: Path) -> None:
     fit = make_fit(tmp_path, epochs=0)
     before = weights(fit)
-    epochs = fit.run()
+    epochs: list[Epoch] = fit.run().epochs
     assert {epoch.stage for epoch in epochs} == {Stage.HEAD}
     neck_weight_count = len(fit.network.neck.weights)
     moved = [not np.array_equal(one, two) for one, two in zip(before, weights(fit), strict=True)]
@@ -182,37 +180,3 @@ def test_without_mixup_pictures_are_trained_on_as_they_are() -> None:
     mixed, truth = mix(features, labels, 0.0, np.random.default_rng(1))
     assert mixed is features
     assert truth is labels
-
-
-def test_the_model_is_the_mean_of_all_variants_without_each_fold(tmp_path: Path) -> None:
-    variants: list[dict[str, Any]] = [{"mixup": 0.4}, {"initial_learning_rate": 0.5}]
-    whole = make_fit(tmp_path / "whole", variants=variants)
-    folds = np.arange(24) % 2
-    config = whole.config.model_copy(update={"folds": 2})
-    scores = fit_folds(
-        whole.network,
-        whole.data,
-        folds,
-        config,
-        whole.memory,
-        whole.journal,
-    )
-    by_fold: list[list[NDArray[np.float32]]] = []
-    for fold in range(2):
-        fits = [
-            replace(
-                make_fit(tmp_path / f"{fold}{place}", None, **variant),
-                number=2 * fold + place,
-                held_out=folds == fold,
-            )
-            for place, variant in enumerate(variants)
-        ]
-        for fit in fits:
-            fit.run()
-        assert not same(*fits)
-        by_fold.append([np.mean(pair, axis=0) for pair in zip(*map(weights, fits), strict=True)])
-        fits[0].network.tuned.set_weights(by_fold[-1])
-        held_out = score(fits[0].network, whole.data.plain[folds == fold], whole.config)
-        assert scores[folds == fold] == pytest.approx(held_out, abs=1e-6)
-    for one, first, second in zip(weights(whole), *by_fold, strict=True):
-        assert one == pytest.approx((first + second) / 2, abs=1e-6)

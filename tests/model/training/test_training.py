@@ -100,7 +100,7 @@ def test_a_run_killed_in_the_middle_of_a_fit_ends_with_the_same_model(
     killed = start_training(folder, log)
     try:
         deadline = time.monotonic() + 250
-        while not (folder / "again/runs/colours-3/memory/fit-1-epoch.npz").exists():
+        while not (folder / "again/runs/colours-3/memory/fold-1-epoch.npz").exists():
             assert time.monotonic() < deadline, log.read_text()
             assert killed.poll() is None, log.read_text()
             time.sleep(0.005)
@@ -114,7 +114,7 @@ def test_a_run_killed_in_the_middle_of_a_fit_ends_with_the_same_model(
     told = (tmp_path / "resumed.log").read_text()
     before, _, after = told.partition("going on where it was cut off")
     assert after, told
-    assert "fitted                         fit=0 fold=0" in before
+    assert "fold fitted                    fold=0" in before
     assert "stage=head" not in after
     again = folder / "again/colours/3"
     # The files may differ in the names that Keras numbers by what a process made before.
@@ -161,14 +161,14 @@ def test_a_version_that_is_there_is_not_trained_over(
 def test_the_log_has_every_epoch_and_what_it_waited_for(artifact: Path) -> None:
     with (artifact / "training.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    places = [(row["fit"], row["stage"], row["epoch"]) for row in rows]
+    places = [(row["fold"], row["stage"], row["epoch"]) for row in rows]
     assert places == [
-        (str(fit), stage, str(epoch))
-        for fit in range(2)
+        (str(fold), stage, str(epoch))
+        for fold in range(2)
         for stage, count in (("head", 60), ("fine_tuning", 2))
         for epoch in range(count)
     ]
-    head = [float(row["loss"]) for row in rows if row["stage"] == "head" and row["fit"] == "0"]
+    head = [float(row["loss"]) for row in rows if row["stage"] == "head" and row["fold"] == "0"]
     assert head[-1] < head[0] / 2
     for row in rows:
         assert 0 < float(row["data_wait_share"]) < 1
