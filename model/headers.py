@@ -73,7 +73,7 @@ def _overdone(what: str) -> ImageRejected:
 _Size = tuple[int, int, int]
 
 # Stuffed bytes and restarts stand within the code of a scan.
-_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
+_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
 _NO_SEGMENT = frozenset({0x01, 0xD8})
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _SCAN, _END, _EXIF = 0xDA, 0xD9, 0xE1

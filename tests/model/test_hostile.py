@@ -54,3 +54,11 @@ def test_damaged_pictures_by_the_hundred_are_decoded_or_refused_and_nothing_else
             decoded += 1
         assert time.monotonic() - started < DEADLINE_S
     assert 50 < decoded < 650, "the mutants are all whole, or all beyond reading"
+
+
+def test_a_run_of_ff_bytes_is_read_in_linear_time() -> None:
+    run = b"\xff\xd8" + b"\xff" * 1_000_000
+    started = time.monotonic()
+    with pytest.raises(ImageRejected):
+        decode(run + b"\x00")
+    assert time.monotonic() - started < DEADLINE_S  # quadratic: over an hour
