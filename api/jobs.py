@@ -195,7 +195,7 @@ async def read_job(
         shown = await services.waiters.wait_done(job_id, look, wait)
     tag = _etag(shown, results)
     headers = {"ETag": tag, **retry_after(shown)}
-    if if_none_match is not None and tag in re.split(r"\s*,\s*", if_none_match):
+    if if_none_match is not None and tag in map(str.strip, if_none_match.split(",")):
         return Response(status_code=304, headers=headers)
     response.headers.update(headers)
     if shown.done and results and shown.results is None:
