@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
+import structlog
 from aiohttp.abc import AbstractResolver
 
 from worker.attempts import Downloads
@@ -23,6 +24,8 @@ from worker.jobs.traces import span
 from worker.loopthread import LoopThread
 
 __all__ = ["FetchCode", "FetchFailed", "FetchLimits", "Fetched", "Fetcher"]
+
+log = structlog.get_logger()
 
 Outcome = Fetched | FetchFailed
 # Position, outcome, and what the reader calls once it has taken it.
@@ -97,7 +100,12 @@ class Fetcher:
             return
         with ExitStack() as kept:
             with span("fetch") as shown:
-                outcome = await self._downloads.fetch(url, kept)
+                try:
+                    outcome = await self._downloads.fetch(url, kept)
+                except Exception as error:  # one answer must not cancel the other downloads
+                    log.exception("fetch_failed_unexpectedly", host=url.host)
+                    detail = f"the answer could not be read ({type(error).__name__})"
+                    outcome = FetchFailed(FetchCode.CONNECTION, False, detail)
                 shown["outcome"] = outcome.code if isinstance(outcome, FetchFailed) else "fetched"
             deliver((position, outcome, taken.set))
             await taken.wait()

@@ -375,7 +375,26 @@ def test_a_retry_after_beyond_the_deadline_ends_at_once(header: str) -> None:
     assert outcome.elapsed_ms < LIMITS.timeout_s * 1000
 
 
-@pytest.mark.parametrize("header", ["soon", "-1", "", "1e3", "Mon, 99 Foo 2026 00:00:00 GMT"])
+def test_what_one_answer_raises_costs_no_other_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_header: str) -> float:
+        raise RuntimeError("a mistake of ours")
+
+    monkeypatch.setattr("worker.attempts.retry_after_s", broken)
+    answers = {"/odd": answering(503, headers={"Retry-After": "1"})}
+    with Site(answers) as site, fetching() as fetcher:
+        outcomes = dict(fetcher.fetch_all([site.url("/a"), site.url("/odd"), site.url("/b")]))
+    assert failed(outcomes[1]).code == FetchCode.CONNECTION
+    assert "RuntimeError" in failed(outcomes[1]).detail
+    assert [payload(outcomes[0]), payload(outcomes[2])] == [b"/a", b"/b"]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        *("soon", "-1", "", "1e3", "Mon, 99 Foo 2026 00:00:00 GMT"),
+        "Mon, 01 Jan 99999999999999999999 00:00:00 GMT",
+    ],
+)
 def test_a_senseless_retry_after_is_as_good_as_none(header: str) -> None:
     with Site({"/": answering(503, headers={"Retry-After": header})}) as site:
         assert failed(fetch(site.url())).code == FetchCode.HTTP_STATUS
