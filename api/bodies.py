@@ -140,14 +140,17 @@ def add_csv_items(stream: io.RawIOBase, params: Mapping[str, str], sink: Sink) -
     """
     text = io.TextIOWrapper(io.BufferedReader(stream, READ_BYTES), "utf-8-sig", newline="")
     url_column, id_column = params.get("url_column", "url"), params.get("id_column")
-    rows = csv.reader(text)
+    rows = csv.reader(text, strict=True)
+    read_to = 0  # the last line of the last row that was read
     try:
         header = next(rows, [])
+        read_to = rows.line_num
         _check_header(header, url_column, id_column)
         sink.shaped(CsvShape(tuple(header), url_column, id_column))
         url_at, id_at = header.index(url_column), header.index(id_column) if id_column else None
         others = [at for at, name in enumerate(header) if name not in (url_column, id_column)]
         for row in rows:
+            read_to = rows.line_num
             if not row:
                 continue
             if len(row) != len(header):
@@ -166,7 +169,10 @@ def add_csv_items(stream: io.RawIOBase, params: Mapping[str, str], sink: Sink) -
             f"not UTF-8 after line {rows.line_num} ({error.reason}): save it as UTF-8"
         ) from None
     except csv.Error as error:
-        raise BodyUnreadable(f"not CSV at line {rows.line_num}: {error}") from None
+        raise BodyUnreadable(
+            f"the row that begins at line {read_to + 1} is not CSV ({error}): a cell that holds a "
+            "quotation mark must be quoted as a whole, with that mark written twice"
+        ) from None
 
 
 def _check_header(header: Sequence[str], url_column: str, id_column: str | None) -> None:

@@ -75,7 +75,10 @@ def test_a_csv_gives_its_other_columns_back(client: httpx2.Client, site: Site) -
         (b"url,url\nhttp://h/,x\n", {}, 422, "twice"),
         (b"url\nhttp://h/\n", {"colour": "red"}, 422, "colour"),
         (b"url\nhttp://h/\xff\n", {}, 400, "UTF-8"),
-        (b'url\n"http://h/' + b"x" * 200_000, {}, 400, "line"),
+        (b'url\n"http://h/' + b"x" * 200_000, {}, 400, "begins at line 2"),
+        (b'url,size\nhttp://h/,8\nhttp://h/,"10 inch\nhttp://h/,9\n', {}, 400, "line 3"),
+        (b'url,size\nhttp://h/,"10 inch\nhttp://h/,8\nhttp://h/,"12 inch\n', {}, 400, "line 2"),
+        (b'url,size\nhttp://h/,"10" inch\n', {}, 400, "line 2"),
     ],
 )
 def test_an_unfit_csv_is_refused_with_a_reason(
