@@ -8,7 +8,7 @@ from starlette.concurrency import run_in_threadpool
 
 from api.services import ServicesDep
 from worker.jobs.errors import Unauthorized
-from worker.jobs.keys import ANYONE
+from worker.jobs.ledger.api_keys import ANYONE
 
 _bearer = HTTPBearer(auto_error=False, description="An API key, once one is set up")
 

@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from api.request_id import current_request_id
+from api.middleware.request_id import current_request_id
 from api.schemas import Problem
 from worker.jobs import errors
 from worker.jobs.errors import PiqueueError

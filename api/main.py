@@ -6,24 +6,14 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from api import (
-    errors,
-    events,
-    health,
-    jobs,
-    metrics,
-    openapi,
-    page,
-    parts,
-    results,
-    retry,
-    scorefile,
-    webhooks,
-)
-from api.body_limit import BodyLimit
-from api.request_id import RequestId
+from api import errors
+from api.middleware import metrics
+from api.middleware.body_limit import BodyLimit
+from api.middleware.request_id import RequestId
+from api.middleware.traces import request_traces
+from api.openapi import document
+from api.routes import events, jobs, page, parts, results, retry, scorefile, status, webhooks
 from api.services import Services
-from api.traces import request_traces
 from worker.jobs.settings import Settings
 
 
@@ -55,11 +45,11 @@ def create_app(settings: Settings) -> FastAPI:
         parts.router,
         retry.router,
         scorefile.router,
-        health.router,
+        status.router,
         metrics.router,
         page.router,
     ):
         app.include_router(router)
     metrics.install(app, services)
-    openapi.install(app)
+    document.install(app)
     return app

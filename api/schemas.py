@@ -8,17 +8,10 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 
 from api.urls import url_problem
-from worker.jobs.hosts import HostTally, weightiest
-from worker.jobs.reading import StoredResult
-from worker.jobs.record import (
-    JOB_ERRORS,
-    Job,
-    JobStatus,
-    Lane,
-    RejectionCode,
-    Stage,
-    utc,
-)
+from worker.jobs.host_statistics import HostTally, weightiest
+from worker.jobs.items import RejectionCode, Stage
+from worker.jobs.ledger.reader import StoredResult
+from worker.jobs.record import JOB_ERRORS, Job, JobStatus, Lane, utc
 
 LISTED_HOSTS = 20
 _SHARE = re.compile(r"(100|[0-9]{1,2})(\.[0-9]{1,3})?%")

@@ -5,25 +5,25 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 from fastapi import Depends, Request
 
-from api.waiting import Waiters
-from worker.jobs.blobs import BlobStore
-from worker.jobs.catalog import open_catalog
-from worker.jobs.connection import connect
-from worker.jobs.idempotency import IdempotencyKeys
-from worker.jobs.keys import KeyStore
-from worker.jobs.load import Load
-from worker.jobs.models import ModelCatalog
-from worker.jobs.objects import open_blobs, open_parts
-from worker.jobs.outbox import Outbox
-from worker.jobs.presence import ModelPresence
-from worker.jobs.queue import DoorBell, make_celery
+from api.job_events import Waiters
+from worker.jobs.ledger.api_keys import KeyStore
+from worker.jobs.ledger.connection import connect
+from worker.jobs.ledger.idempotency import IdempotencyKeys
+from worker.jobs.ledger.load import Load
+from worker.jobs.ledger.model_presence import ModelPresence
+from worker.jobs.ledger.store import JobStore
+from worker.jobs.ledger.workers import Workers
+from worker.jobs.models.catalog import ModelCatalog
+from worker.jobs.models.configured import open_catalog
+from worker.jobs.queue import Notifier, make_celery
 from worker.jobs.settings import Settings
-from worker.jobs.store import JobStore
-from worker.jobs.webhook_secrets import WebhookSecrets
-from worker.jobs.workers import Workers
+from worker.jobs.storage.blobs import BlobStore
+from worker.jobs.storage.configured import open_blobs, open_parts
+from worker.jobs.webhooks.outbox import Outbox
+from worker.jobs.webhooks.secrets import WebhookSecrets
 
 if TYPE_CHECKING:  # it loads boto3
-    from worker.jobs.parts import ResultParts
+    from worker.jobs.storage.parts import ResultParts
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Services:
     blobs: BlobStore
     # None unless results are written to S3.
     parts: "ResultParts | None"
-    bell: DoorBell
+    bell: Notifier
     catalog: ModelCatalog
     presence: ModelPresence
     waiters: Waiters
@@ -57,7 +57,7 @@ class Services:
             workers=Workers(redis),
             blobs=open_blobs(settings, redis),
             parts=open_parts(settings, redis),
-            bell=DoorBell(make_celery(settings)),
+            bell=Notifier(make_celery(settings)),
             catalog=open_catalog(settings),
             presence=ModelPresence(redis),
             waiters=Waiters(settings.redis_url),

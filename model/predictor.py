@@ -1,7 +1,6 @@
 """What scores pictures: the protocol both engines keep, and the choice between them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, Protocol
@@ -10,18 +9,12 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from model.card import Card, load_card
+from model.artifact.card import Card, load_card
+from model.engines.prediction import Prediction
 
 log = structlog.get_logger()
 
 EngineChoice = Literal["auto", "litert", "tensorflow"]
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The scores of one image, 0 to 1, in the order of the card's labels."""
-
-    scores: tuple[float, ...]
 
 
 class Predictor(Protocol):
@@ -58,10 +51,10 @@ def load_predictor(
     card = load_card(folder)
     has_keras = "keras" in card.files and (folder / card.files["keras"].path).exists()
     if engine == "tensorflow" or (engine == "auto" and has_keras and gpu_usable()):
-        from model.tensorflow import TensorFlowPredictor
+        from model.engines.tensorflow import TensorFlowPredictor
 
         return TensorFlowPredictor(card, folder, batch_size)
-    from model.litert import LiteRTPredictor
+    from model.engines.litert import LiteRTPredictor
 
     return LiteRTPredictor(card, folder, threads)
 
@@ -74,19 +67,9 @@ def gpu_usable(devices: Path = Path("/dev")) -> bool:
         return False
     if find_spec("tensorflow") is None:
         return False
-    from model.tensorflow import sees_gpu
+    from model.engines.tensorflow import sees_gpu
 
     usable = sees_gpu()
     if not usable:
         log.warning("gpu_unused", reason="TensorFlow cannot use it; its own log says why")
     return usable
-
-
-def check_images(images: Sequence[NDArray[np.uint8]], card: Card) -> None:
-    """Refuse with ValueError what no engine would score rightly."""
-    shape = (*card.input_size, 3)
-    for index, image in enumerate(images):
-        if image.shape != shape or image.dtype != np.uint8:
-            raise ValueError(
-                f"image {index} is {image.dtype} {image.shape}; {card.name} takes uint8 {shape}"
-            )

@@ -14,15 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from scripts.child import StartFailed
-from scripts.client import Client, PiqueueApiError
-from scripts.faults.account import Account, Sent, account
+from piqueue.client import Client, PiqueueApiError
 from scripts.faults.injectors import FAULTS, POISON_PATH
+from scripts.faults.observer import Observer, StandsStill
 from scripts.faults.pictures import PictureServer
-from scripts.faults.watch import StandsStill, Watch
-from scripts.serve import positive, stop_on_signals
-from scripts.stack import Stack
-from worker.jobs.record import RejectionCode
+from scripts.faults.tally import Account, Sent, account
+from scripts.local.serve import positive, stop_on_signals
+from scripts.local.stack import Stack
+from scripts.local.supervised_process import StartFailed
+from worker.jobs.items import RejectionCode
 
 ENV = {"PIQUEUE_FETCH_ALLOW_NETWORKS": "127.0.0.1/32", "PYTHONPATH": str(POISON_PATH)}
 WORKERS = 2
@@ -145,7 +145,7 @@ def _one_job(
     """Submit a job, do the fault while it runs, and see it to its end."""
     sent = [Sent(pictures.url(index), pictures.sha256(index)) for index in range(plan.items)]
     job = client.submit_urls(item.url for item in sent)
-    with Watch(stack.url, job.id) as watch:
+    with Observer(stack.url, job.id) as watch:
         watch.until(1)
         while not watch.over and (time.monotonic() < until or not tally.injected):
             FAULTS[tally.fault].inject(stack)

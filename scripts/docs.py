@@ -53,7 +53,7 @@ def _default(field: FieldInfo) -> str:
     if field.default_factory is not None:
         return "the number of cores"
     if field.default == ARTIFACTS_PATH:
-        return "`model/artifacts`"
+        return "`model/bundled`"
     if field.default in ((), None):
         return "none"
     if isinstance(field.default, tuple):

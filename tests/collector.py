@@ -7,7 +7,7 @@ from aiohttp import web
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
-from tests.worker.site import Site
+from tests.worker.fetching.site import Site
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import httpx2
 import pytest
 from redis import Redis
 
-from scripts.embedded_redis import EmbeddedRedis
-from scripts.stack import Stack
+from scripts.local.embedded_redis import EmbeddedRedis
+from scripts.local.stack import Stack
 from tests.browser import browser  # noqa: F401 - a fixture
 from tests.s3 import s3_server  # noqa: F401 - a fixture
 

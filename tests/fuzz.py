@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 import atheris
 
 with atheris.instrument_imports(include=["PIL", "model"]):
-    from model.images import ImageRejected, decode
+    from model.images.decode import ImageRejected, decode
 
 from tests import hostile
 

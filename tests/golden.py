@@ -8,11 +8,11 @@ After training a new bundled model, or changing the preprocessing, write them ag
 import json
 from pathlib import Path
 
-from model.images import decode
+from model.images.decode import decode
 from model.predictor import Predictor, load_predictor
 
 ROOT = Path(__file__).resolve().parents[1]
-ARTIFACT = ROOT / "model" / "artifacts" / "scenes" / "2"
+ARTIFACT = ROOT / "model" / "bundled" / "scenes" / "2"
 SAMPLES = ROOT / "scripts" / "samples"
 GOLDEN = Path(__file__).with_name("golden_scores.json")
 TOLERANCE = 0.005

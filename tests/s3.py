@@ -13,7 +13,7 @@ from boto3.session import Session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from scripts.child import Child
+from scripts.local.supervised_process import SupervisedProcess
 
 USER = "piqueue-tests"
 PASSWORD = "correct-horse-battery"
@@ -38,7 +38,7 @@ class S3Server:
         self.url = f"http://{address}"
         options = ["--multi-buckets", "--keep-etag", "--object-meta", "--no-usage-report"]
         places = ["--log", f"{folder}/juicefs.log", "--cache-dir", f"{folder}/cache"]
-        self._child = Child(
+        self._child = SupervisedProcess(
             [program, "gateway", *options, *places, "--cache-size", "0", meta, address],
             folder / "gateway.log",
             env={"MINIO_ROOT_USER": USER, "MINIO_ROOT_PASSWORD": PASSWORD},

@@ -12,13 +12,13 @@ import pytest
 from aiohttp import web
 from redis import Redis
 
-from scripts.stack import ROOT, Stack
+from scripts.local.stack import ROOT, Stack
 from tests.api.polling import all_results, wait_done
 from tests.conftest import STACK_ENV
 from tests.pictures import jpeg
-from tests.worker.site import Site
+from tests.worker.fetching.site import Site
 from worker.jobs.errors import SettingsInvalid
-from worker.jobs.keys import KeyStore
+from worker.jobs.ledger.api_keys import KeyStore
 from worker.jobs.settings import load_settings
 
 SECRET = "pl4nted"

@@ -16,21 +16,22 @@ import pytest
 from aiohttp import web
 from redis import Redis
 
-from scripts.stack import ROOT, Stack, listenable_port
+from scripts.local.stack import ROOT, Stack, listenable_port
 from tests.api.polling import wait_done
 from tests.collector import Collector, Seen
 from tests.conftest import STACK_ENV
 from tests.pictures import jpeg
-from tests.worker.jobs.test_store import MODEL, claim
-from tests.worker.jobs.test_store import submit as store_job
-from tests.worker.site import Site
-from worker.jobs.newjob import NewJob, Shape
-from worker.jobs.queue import DoorBell, make_celery
-from worker.jobs.record import ItemSpec, Lane, new_job_id
+from tests.worker.fetching.site import Site
+from tests.worker.jobs.ledger.test_store import MODEL, claim
+from tests.worker.jobs.ledger.test_store import submit as store_job
+from worker.fetching.s3 import S3Fetcher
+from worker.jobs.items import ItemSpec
+from worker.jobs.ledger.new_job import NewJob, Shape
+from worker.jobs.ledger.store import JobStore
+from worker.jobs.queue import Notifier, make_celery
+from worker.jobs.record import Lane, new_job_id
 from worker.jobs.settings import load_settings
-from worker.jobs.store import JobStore
 from worker.jobs.traces import CHUNKS_IN_TRACE, span, start_traces, stop_traces
-from worker.s3 import S3Fetcher
 
 CALLER_TRACE, CALLER_SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 DEADLINE_S = 60
@@ -287,7 +288,7 @@ def test_what_celery_logs_of_a_chunk_that_broke_names_the_job(
         job = NewJob(new_job_id(), "anyone", MODEL, ttl_s=3600)
         redis.hset(f"piqueue:{{{job.id}}}:in", "0", "not packed by us")
         ring = store.submit(job, Shape(Lane.BULK, 1, 10))
-        bell = DoorBell(make_celery(load_settings(redis_url=traced_stack.redis_url)))
+        bell = Notifier(make_celery(load_settings(redis_url=traced_stack.redis_url)))
         bell.ring(job.id, ring, Lane.BULK)
         deadline = time.monotonic() + DEADLINE_S
         while not (
@@ -324,7 +325,7 @@ def test_a_collector_that_is_away_costs_neither_a_job_nor_a_stop(tmp_path: Path)
 
 ASK = """
 import sys
-import api.main, worker.runtime, worker.jobs.traces as traces
+import api.main, worker.scoring.runtime, worker.jobs.traces as traces
 from worker.jobs.settings import load_settings
 traces.start_traces("test")
 api.main.create_app(load_settings())

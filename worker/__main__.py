@@ -4,17 +4,17 @@ import sys
 
 from celery.signals import setup_logging
 
-from worker.archive import open_archivist
 from worker.jobs.errors import PiqueueError
 from worker.jobs.logs import configure_logs
 from worker.jobs.settings import load_settings
 from worker.jobs.traces import start_traces, stop_traces
-from worker.metrics import serve_metrics
-from worker.modelkeeper import ModelKeeper
-from worker.pulse import Pulse
-from worker.runtime import build_runtime
+from worker.scoring.metrics import serve_metrics
+from worker.scoring.runtime import build_runtime
 from worker.tasks import make_worker_app
-from worker.webhooks import WebhookSender
+from worker.upkeep.expiry import open_archivist
+from worker.upkeep.heartbeat import Heartbeat
+from worker.upkeep.model_refresh import ModelRefresher
+from worker.upkeep.webhook_delivery import WebhookSender
 
 LOOP_TICK_S = 1.0
 
@@ -42,7 +42,7 @@ def main() -> int:
         hostname=runtime.worker_id,
         quiet=True,
     )
-    pulse = Pulse(runtime)
+    pulse = Heartbeat(runtime)
 
     def tick() -> None:
         pulse.loop_tick()
@@ -52,7 +52,7 @@ def main() -> int:
     worker.max_concurrency = runtime.slots
     worker.hub.call_repeatedly(LOOP_TICK_S, tick)
     webhooks = WebhookSender(settings, runtime.metrics)
-    keeper = ModelKeeper(runtime)
+    keeper = ModelRefresher(runtime)
     keeper.start()
     pulse.start()
     webhooks.start()

@@ -3,10 +3,10 @@
 import socket
 import sys
 
-from worker.jobs.connection import connect
 from worker.jobs.errors import PiqueueError
+from worker.jobs.ledger.connection import connect
+from worker.jobs.ledger.workers import Workers
 from worker.jobs.settings import load_settings
-from worker.jobs.workers import Workers
 
 
 def main() -> int:

@@ -3,10 +3,10 @@
 import structlog
 from celery import Celery
 
-from worker.chunk import run_chunk
 from worker.jobs.errors import LedgerUnavailable
 from worker.jobs.queue import CLASSIFY_CHUNK, make_celery
-from worker.runtime import Runtime
+from worker.scoring.chunk import run_chunk
+from worker.scoring.runtime import Runtime
 
 log = structlog.get_logger()
 

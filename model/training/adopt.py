@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from model.card import Card, Scaling, Source
-from model.images import PREPROCESSING, decode
-from model.litert import LiteRTPredictor
+from model.artifact.card import Card, Scaling, Source
+from model.engines.litert import LiteRTPredictor
+from model.images.decode import PREPROCESSING, decode
 from model.training.export import write_artifact
 
 # A LiteRT model with half-precision weights is taken if no score moves by more than this.

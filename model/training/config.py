@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from model.card import Source
+from model.artifact.card import Source
 
 
 class TrainingError(ValueError):

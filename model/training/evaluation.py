@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 
-from model.calibration import logits
-from model.card import Calibration
-from model.training.dataset import Labels
+from model.artifact.calibration import logits
+from model.artifact.card import Calibration
+from model.training.data.dataset import Labels
 
 Scores = NDArray[np.floating[Any]]
 

@@ -4,8 +4,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from model.card import Card, describe_file, load_card, write_card
-from model.footprint import measure
+from model.artifact.card import Card, describe_file, load_card, write_card
+from model.artifact.footprint import measure
 
 LITERT_NAME = "model.tflite"
 KERAS_NAME = "model.keras"

@@ -9,12 +9,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from model.card import Card, Source
-from model.images import PREPROCESSING
+from model.artifact.card import Card, Source
+from model.images.decode import PREPROCESSING
 from model.training.adopt import wrap
 from model.training.export import write_artifact
-from model.training.half import round_to_half
-from model.training.published import load_published
+from model.training.network.float16 import round_to_float16
+from model.training.network.published import load_published
 
 CLASSES = 1000
 SIZE = (224, 224)
@@ -57,7 +57,7 @@ def make_artifact(
 ) -> Card:
     """Write `folder`, <name>/<version>, without the Keras model, which CPUs do not need."""
     full = wrap(network, "tf", SIZE, "softmax")
-    round_to_half(full)
+    round_to_float16(full)
     card = {
         "name": folder.parent.name,
         "version": folder.name,
@@ -70,6 +70,6 @@ def make_artifact(
         "scaling": "tf",
         "sources": sources,
         "created": datetime.now(UTC).date(),
-        "notes": "scripts/make_imagenet.py makes it; photographs of one thing suit it best",
+        "notes": "made by scripts/workshop/make_imagenet.py; best for photographs of one thing",
     }
     return write_artifact(full, folder, card, with_keras=False)

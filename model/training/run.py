@@ -10,11 +10,12 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from model.calibration import calibrated
-from model.card import Card
-from model.images import PREPROCESSING
+from model.artifact.calibration import calibrated
+from model.artifact.card import Card
+from model.images.decode import PREPROCESSING
+from model.training.checkpoints import Checkpoints, in_order, numbered
 from model.training.config import DataConfig, TrainingConfig, TrainingError
-from model.training.dataset import Annotations, Labels, Pixels, read_data, stratified_folds
+from model.training.data.dataset import Annotations, Labels, Pixels, read_data, stratified_folds
 from model.training.evaluation import (
     Scores,
     calibration_error,
@@ -23,12 +24,11 @@ from model.training.evaluation import (
     fit_calibration,
 )
 from model.training.export import write_artifact
-from model.training.features import TrainingSet, make_training_set
-from model.training.fit import Fit
-from model.training.half import round_to_half
-from model.training.journal import CSV_NAME, Journal, from_array, to_array
-from model.training.memory import Memory, in_order, numbered
-from model.training.network import Network, build_network
+from model.training.network.build import Network, build_network
+from model.training.network.features import TrainingSet, make_training_set
+from model.training.network.fit import Fit
+from model.training.network.float16 import round_to_float16
+from model.training.training_log import CSV_NAME, TrainingLog, from_array, to_array
 
 log = structlog.get_logger()
 
@@ -50,11 +50,11 @@ def train(csv_path: Path, data: DataConfig, training: TrainingConfig) -> Card:
     for warning in warnings:
         log.warning("data", csv_path=str(csv_path), warning=warning)
     network = build_network(data, training)
-    round_to_half(network.full)  # the trunk's features must be those of the exported model
+    round_to_float16(network.full)  # the trunk's features must be those of the exported model
     name, version = training.model_path.parts[-2:]
     run_path = training.runs_path / f"{name}-{version}"
-    memory = Memory(run_path / "memory", _fingerprint(network, annotations, images, training))
-    journal = Journal(run_path)
+    memory = Checkpoints(run_path / "memory", _fingerprint(network, annotations, images, training))
+    journal = TrainingLog(run_path)
 
     is_val, labels = annotations.is_val, annotations.labels
     train_names = [name for name, val in zip(annotations.names, is_val, strict=True) if not val]
@@ -68,7 +68,7 @@ def train(csv_path: Path, data: DataConfig, training: TrainingConfig) -> Card:
     out_of_fold = evaluate(training_set.labels, scores, thresholds, data.targets)
     log.info("scored out of fold", **out_of_fold)
 
-    round_to_half(network.full)
+    round_to_float16(network.full)
     calibration = fit_calibration(training_set.labels, raw, _FITTED_ON)
     raw = network.full.predict(images[is_val], batch_size=training.batch_size, verbose=0)
     scores = calibrated(raw, calibration, "sigmoid")
@@ -102,8 +102,8 @@ def fit_folds(
     data: TrainingSet,
     folds: NDArray[np.intp],
     training: TrainingConfig,
-    memory: Memory,
-    journal: Journal,
+    memory: Checkpoints,
+    journal: TrainingLog,
 ) -> Scores:
     """Fits once without each fold, and leaves `network` with the mean of the fitted weights.
 

@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import get_args
 
-from model.images import decode
-from model.predictor import EngineChoice, Prediction, Predictor, load_predictor
+from model.engines.prediction import Prediction
+from model.images.decode import decode
+from model.predictor import EngineChoice, Predictor, load_predictor
 from scripts.benchmarks.pictures import read_pictures
 from worker.jobs.settings import ARTIFACTS_PATH
 

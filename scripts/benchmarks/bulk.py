@@ -16,8 +16,8 @@ from scripts.benchmarks.figures import Figure
 from scripts.benchmarks.made_up import CSV_TYPE, write_table
 from scripts.benchmarks.programs import resident_mb
 from scripts.benchmarks.workbench import Workbench
-from worker.jobs.connection import connect
-from worker.jobs.layout import job_key
+from worker.jobs.ledger.connection import connect
+from worker.jobs.ledger.layout import job_key
 
 PAUSE_S = 0.05
 

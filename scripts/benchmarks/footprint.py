@@ -9,10 +9,10 @@ from scripts.benchmarks.figures import Figure
 from scripts.benchmarks.programs import ROOT, START_DEADLINE_S, output_of, resident_mb
 from scripts.benchmarks.throughput import score_urls
 from scripts.benchmarks.workbench import Workbench
-from scripts.child import Child
-from scripts.embedded_redis import EmbeddedRedis
-from worker.jobs.connection import connect
-from worker.jobs.workers import Workers
+from scripts.local.embedded_redis import EmbeddedRedis
+from scripts.local.supervised_process import SupervisedProcess
+from worker.jobs.ledger.connection import connect
+from worker.jobs.ledger.workers import Workers
 
 _HEAVY = ("tensorflow", "keras", "numpy", "PIL")
 _COUNT_HEAVY = f"import sys, api.main; print(sum(name in sys.modules for name in {_HEAVY}))"
@@ -39,7 +39,7 @@ def footprint(bench: Workbench) -> Iterator[Figure]:
 
 def _start_s(folder: Path, redis_url: str) -> float:
     environment = {"PIQUEUE_REDIS_URL": redis_url}
-    worker = Child([sys.executable, "-m", "worker"], folder / "log", environment, ROOT)
+    worker = SupervisedProcess([sys.executable, "-m", "worker"], folder / "log", environment, ROOT)
     workers = Workers(connect(redis_url))
     before = workers.live().keys()
     started = time.monotonic()

@@ -3,8 +3,8 @@
 import random
 from pathlib import Path
 
-from worker.jobs.record import ImageFacts, ItemResult, Timings
-from worker.jobs.store import JobStore
+from worker.jobs.items import ImageFacts, ItemResult, Timings
+from worker.jobs.ledger.store import JobStore
 
 CSV_TYPE = {"Content-Type": "text/csv"}
 _WORDS = (

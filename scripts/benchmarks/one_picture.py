@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from itertools import cycle
 
-from model.images import decode
+from model.images.decode import decode
 from model.predictor import load_predictor
 from scripts.benchmarks.alternating import in_turn, percentile
 from scripts.benchmarks.connection import Connection, multipart

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from scripts.child import Child
+from scripts.local.supervised_process import SupervisedProcess
 
 ROOT = Path(__file__).resolve().parents[2]
 START_DEADLINE_S = 120
@@ -18,7 +18,7 @@ RUN_DEADLINE_S = 600
 @contextmanager
 def serving(log_path: Path, module: str, *arguments: str) -> Iterator[str]:
     """Run a module that prints the port it listens on once it is ready; gives its address."""
-    child = Child([sys.executable, "-m", module, *arguments], log_path, cwd=ROOT)
+    child = SupervisedProcess([sys.executable, "-m", module, *arguments], log_path, cwd=ROOT)
     child.start()
     try:
         port = child.wait_until(lambda: _printed_port(log_path), START_DEADLINE_S, module)

@@ -8,8 +8,8 @@ from scripts.benchmarks.figures import Figure
 from scripts.benchmarks.made_up import CSV_TYPE, score_all, write_table
 from scripts.benchmarks.workbench import Workbench
 from scripts.benchmarks.workerless import workerless
-from worker.jobs.connection import connect
-from worker.jobs.store import JobStore
+from worker.jobs.ledger.connection import connect
+from worker.jobs.ledger.store import JobStore
 
 FEW = 10
 

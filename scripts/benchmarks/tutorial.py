@@ -14,7 +14,7 @@ import uvicorn
 from fastapi import FastAPI, File, UploadFile
 from PIL import Image
 
-from model.card import load_card
+from model.artifact.card import load_card
 from worker.jobs.settings import ARTIFACTS_PATH
 
 

@@ -9,12 +9,12 @@ from tempfile import TemporaryDirectory
 
 from scripts.benchmarks.alternating import in_turn, ratios
 from scripts.benchmarks.figures import Figure, table
-from scripts.embedded_redis import EmbeddedRedis
-from worker.jobs.connection import connect
+from scripts.local.embedded_redis import EmbeddedRedis
+from worker.jobs.ledger.connection import connect
 from worker.jobs.record import new_job_id
 from worker.jobs.s3 import Folder
-from worker.jobs.s3blobs import S3Blobs
 from worker.jobs.settings import load_settings
+from worker.jobs.storage.s3_blobs import S3Blobs
 
 
 def uploads(url: str, files: int, file_bytes: int, rounds: int) -> Iterator[Figure]:

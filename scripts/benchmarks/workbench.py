@@ -9,7 +9,7 @@ from tempfile import mkdtemp
 
 from scripts.benchmarks.pictures import write_pictures
 from scripts.benchmarks.programs import serving
-from scripts.stack import Stack
+from scripts.local.stack import Stack
 
 ENV = {"PIQUEUE_FETCH_ALLOW_NETWORKS": "127.0.0.1/32"}
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import httpx2
 
 from scripts.benchmarks.programs import ROOT, START_DEADLINE_S
-from scripts.child import Child
-from scripts.embedded_redis import EmbeddedRedis
-from scripts.stack import listenable_port
+from scripts.local.embedded_redis import EmbeddedRedis
+from scripts.local.stack import listenable_port
+from scripts.local.supervised_process import SupervisedProcess
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ def workerless(folder: Path) -> Iterator[Workerless]:
     """Run both while the block runs."""
     port = listenable_port("127.0.0.1", 0)
     with EmbeddedRedis(folder / "redis") as redis:
-        api = Child(
+        api = SupervisedProcess(
             [sys.executable, "-m", "api", "--host", "127.0.0.1", "--port", str(port)],
             folder / "api.log",
             {"PIQUEUE_REDIS_URL": redis.url},

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scripts.stack import Stack
-from worker.jobs.connection import connect
+from scripts.local.stack import Stack
+from worker.jobs.ledger.connection import connect
 from worker.jobs.record import Lane
 
 # On their PYTHONPATH this makes workers die of the pictures that a PictureServer poisons.

@@ -7,7 +7,7 @@ from typing import Self
 
 from PIL import Image
 
-from worker.loopthread import LoopThread
+from worker.fetching.loop_thread import LoopThread
 
 _SIZE = (64, 48)
 _HEAD = "HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: {}\r\n\r\n"

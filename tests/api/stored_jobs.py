@@ -5,26 +5,23 @@ from contextlib import contextmanager
 
 from redis import Redis
 
-from worker.jobs.connection import connect
-from worker.jobs.keys import ANYONE
-from worker.jobs.modelfolder import ModelFolder
-from worker.jobs.models import ModelCard, ModelCatalog
-from worker.jobs.newjob import NewJob, Shape
-from worker.jobs.record import (
-    CsvShape,
+from worker.jobs.items import (
     ImageFacts,
     ItemResult,
     ItemSpec,
-    Job,
-    Lane,
     Rejection,
     RejectionCode,
     Stage,
     Timings,
-    new_job_id,
 )
+from worker.jobs.ledger.api_keys import ANYONE
+from worker.jobs.ledger.connection import connect
+from worker.jobs.ledger.new_job import NewJob, Shape
+from worker.jobs.ledger.store import JobStore
+from worker.jobs.models.catalog import ModelCard, ModelCatalog
+from worker.jobs.models.folder import ModelFolder
+from worker.jobs.record import CsvShape, Job, Lane, new_job_id
 from worker.jobs.settings import ARTIFACTS_PATH
-from worker.jobs.store import JobStore
 
 MODEL = ModelCatalog([ModelFolder(ARTIFACTS_PATH)], "scenes").resolve(None)
 TIMEOUT = Rejection(RejectionCode.FETCH_TIMEOUT, Stage.FETCH, True, "no answer in 15 s")

@@ -8,12 +8,12 @@ from functools import partial
 import pytest
 
 from api.schemas import JobOut
-from scripts.client import Client
-from scripts.faults.account import Account, Sent, account
+from piqueue.client import Client
 from scripts.faults.injectors import POISON_PATH
+from scripts.faults.observer import Observer
 from scripts.faults.pictures import PictureServer
-from scripts.faults.watch import Watch
-from scripts.stack import Stack
+from scripts.faults.tally import Account, Sent, account
+from scripts.local.stack import Stack
 from tests.scripts.processes import eventually
 
 ENV = {
@@ -34,7 +34,7 @@ class Trial:
     """A job that faults happen to, watched; `account` may be taken once it is done."""
 
     job: JobOut
-    watch: Watch
+    watch: Observer
     account: Callable[[], Account]
     pictures: PictureServer
 
@@ -79,5 +79,5 @@ def _trial(
     with PictureServer(delay_s, poisoned) as pictures:
         sent = [Sent(pictures.url(index), pictures.sha256(index)) for index in range(count)]
         job = client.submit_urls(item.url for item in sent)
-        with Watch(stack.url, job.id) as watch:
+        with Observer(stack.url, job.id) as watch:
             yield Trial(job, watch, lambda: account(client, watch.done(), sent), pictures)

@@ -8,13 +8,13 @@ import threading
 import httpx2
 from aiohttp import web
 
-from scripts.client import Client
+from piqueue.client import Client
 from scripts.faults.injectors import kill_a_worker, kill_all_workers, kill_api
-from scripts.stack import Stack
+from scripts.local.stack import Stack
 from tests.faults.conftest import BOUND_S, GOODBYE_S, Trying
 from tests.scripts.processes import eventually, is_running
-from tests.worker.site import Site
-from worker.jobs.record import RejectionCode
+from tests.worker.fetching.site import Site
+from worker.jobs.items import RejectionCode
 
 
 def test_a_job_of_2000_survives_kills_of_a_worker_of_all_workers_and_of_the_api(

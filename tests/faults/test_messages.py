@@ -5,13 +5,13 @@ import threading
 from redis import Redis
 
 from scripts.faults.injectors import lose_messages, triple_messages
-from scripts.stack import Stack
+from scripts.local.stack import Stack
 from tests.faults.conftest import BOUND_S, Trying
-from tests.worker.jobs.test_store import claim, submit
-from worker.jobs.queue import DoorBell, make_celery
+from tests.worker.jobs.ledger.test_store import claim, submit
+from worker.jobs.ledger.store import JobStore
+from worker.jobs.queue import Notifier, make_celery
 from worker.jobs.settings import load_settings
-from worker.jobs.store import JobStore
-from worker.sweep import sweep
+from worker.upkeep.recovery import sweep
 
 
 def test_a_lost_message_costs_time_and_no_item(hurt_stack: Stack, trying: Trying) -> None:
@@ -46,7 +46,7 @@ def test_two_sweeps_at_once_ring_once(redis_client: Redis, redis_url: str) -> No
     for chunk in ring:
         claim(store, job_id, chunk)
         redis_client.zadd(f"piqueue:{{{job_id}}}:lease", {str(chunk): 1})
-    bell = DoorBell(make_celery(load_settings(redis_url=redis_url)))
+    bell = Notifier(make_celery(load_settings(redis_url=redis_url)))
     together = threading.Barrier(8)
 
     def one() -> None:

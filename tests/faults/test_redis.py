@@ -7,9 +7,9 @@ from contextlib import AbstractContextManager
 import httpx2
 import pytest
 
-from scripts.client import Client
+from piqueue.client import Client
 from scripts.faults.injectors import FAULTS, disk_full, memory_full, redis_of
-from scripts.stack import Stack
+from scripts.local.stack import Stack
 from tests.faults.conftest import BOUND_S, Trying
 from tests.scripts.processes import eventually
 

@@ -7,8 +7,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from model.card import load_card
-from model.images import decode
+from model.artifact.card import load_card
+from model.images.decode import decode
 from model.predictor import Predictor, load_predictor
 from tests.golden import (
     ARTIFACT,

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.card import load_card
-from model.images import decode
+from model.artifact.card import load_card
+from model.images.decode import decode
 from model.predictor import load_predictor
 from model.training.imagenet import class_names, load_network
 from tests.golden import ROOT, SAMPLES, TOLERANCE
@@ -15,7 +15,7 @@ from tests.golden import ROOT, SAMPLES, TOLERANCE
 # Keras hands NumPy an array type that NumPy 2.4 finds old-fashioned.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-ARTIFACT = ROOT / "model" / "artifacts" / "imagenet" / "1"
+ARTIFACT = ROOT / "model" / "bundled" / "imagenet" / "1"
 GOLDEN = Path(__file__).with_name("golden_imagenet.json")
 
 

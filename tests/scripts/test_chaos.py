@@ -6,12 +6,12 @@ import httpx2
 import pytest
 
 from api.schemas import ResultOut
+from piqueue.client import Client
 from scripts import chaos
 from scripts.chaos import Tally
-from scripts.client import Client
-from scripts.faults.account import Sent, account
+from scripts.faults.tally import Sent, account
 from tests.api.polling import wait_done
-from tests.worker.site import Site
+from tests.worker.fetching.site import Site
 
 Wrong = Callable[[list[ResultOut]], list[ResultOut]]
 

@@ -12,9 +12,9 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
 
-from scripts.child import Child
-from scripts.embedded_redis import find_server
-from scripts.stack import ROOT
+from scripts.local.embedded_redis import find_server
+from scripts.local.stack import ROOT
+from scripts.local.supervised_process import SupervisedProcess
 from tests.scripts.processes import eventually
 from worker.jobs.errors import SettingsInvalid
 from worker.jobs.settings import PREFIX, Settings, load_settings
@@ -269,7 +269,7 @@ def test_redis_started_as_the_manifest_says_keeps_all_and_forgets_nothing(tmp_pa
         for argument in container["args"]
     ]
     socket = ["--port", "0", "--unixsocket", str(tmp_path / "s")]
-    child = Child([str(find_server()), *arguments, *socket], tmp_path / "redis.log")
+    child = SupervisedProcess([str(find_server()), *arguments, *socket], tmp_path / "redis.log")
     child.start()
     try:
         assert eventually((tmp_path / "s").exists, 60), child.log_tail()

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from scripts.stack import ROOT, Stack
+from scripts.local.stack import ROOT, Stack
 from tests.conftest import STACK_ENV
 from tests.pictures import jpeg
-from tests.worker.site import Site
+from tests.worker.fetching.site import Site
 
 TEXT = (ROOT / "docs" / "using.md").read_text()
 
@@ -77,5 +77,5 @@ def write_files(folder: Path, table: str) -> None:
         (folder / name).write_bytes(jpeg(1))
     (folder / "bin").mkdir()
     command = folder / "bin" / "piqueue"
-    command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m scripts.cli "$@"\n')
+    command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m piqueue.cli "$@"\n')
     command.chmod(0o755)

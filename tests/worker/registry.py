@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from worker.jobs.catalog import open_catalog
+from worker.jobs.models.configured import open_catalog
 from worker.jobs.settings import load_settings
 
 

@@ -7,8 +7,8 @@ import sys
 
 from redis import Redis
 
-from scripts.stack import ROOT, Stack
-from worker.jobs.workers import Workers
+from scripts.local.stack import ROOT, Stack
+from worker.jobs.ledger.workers import Workers
 
 
 def look(redis_url: str) -> subprocess.CompletedProcess[str]:

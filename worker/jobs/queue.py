@@ -66,7 +66,7 @@ def make_celery(settings: Settings) -> Celery:
     return celery
 
 
-class DoorBell:
+class Notifier:
     """Rings for chunks: puts one message a chunk on the queue of its lane."""
 
     def __init__(self, celery: Celery) -> None:

@@ -1,27 +1,13 @@
-"""The words of the job contract: jobs, items, chunks and results, as values."""
+"""Jobs as values: status, lane, model, counts and record."""
 
-import json
-import sys
-import zlib
-from array import array
-from collections.abc import Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any
 
 from ulid import ULID
 
-if TYPE_CHECKING:
-    from worker.jobs.hosts import HostTally
-
-# Half the time of zlib's usual 6, for 3 % more bytes.
-PACK_LEVEL = 3
-# Scores are kept to this many decimals; engines differ from each other in the fourth.
-SCORE_DECIMALS = 5
-# Longer score vectors are kept as 16-bit numbers of this many steps from 0 to 1.
-FEW_SCORES = 32
-SCORE_STEPS = 65535
+from worker.jobs.host_statistics import HostTally
 
 
 class JobStatus(StrEnum):
@@ -52,124 +38,6 @@ class Lane(StrEnum):
 
     INTERACTIVE = "interactive"
     BULK = "bulk"
-
-
-class Stage(StrEnum):
-    """Where on its way an item was rejected."""
-
-    FETCH = "fetch"
-    DECODE = "decode"
-    INFER = "infer"
-
-
-class RejectionCode(StrEnum):
-    """Why an item has no scores: the closed set of ../docs and of the API."""
-
-    FETCH_DNS = "fetch_dns"
-    FETCH_BLOCKED_ADDRESS = "fetch_blocked_address"
-    FETCH_TIMEOUT = "fetch_timeout"
-    FETCH_CONNECTION = "fetch_connection"
-    FETCH_HTTP_STATUS = "fetch_http_status"
-    FETCH_TOO_LARGE = "fetch_too_large"
-    FETCH_REDIRECTS = "fetch_redirects"
-    NOT_AN_IMAGE = "not_an_image"
-    UNSUPPORTED_FORMAT = "unsupported_format"
-    TOO_MANY_PIXELS = "too_many_pixels"
-    TRUNCATED = "truncated"
-    DECODE_FAILED = "decode_failed"
-    MODEL_ERROR = "model_error"
-    WORKER_LOST = "worker_lost"
-    INTERNAL = "internal"
-
-
-@dataclass(frozen=True)
-class ItemSpec:
-    """One picture as submitted: fetched from `url`, or uploaded under `filename`.
-
-    `columns` come back with the result. `parent_index` is the item of the parent job that a retry
-    tries again.
-    """
-
-    id: str
-    url: str | None = None
-    filename: str | None = None
-    columns: dict[str, str] | None = None
-    parent_index: int | None = None
-
-    def to_row(self) -> list[Any]:
-        """Give the compact JSON form kept in Redis."""
-        row = [self.id, self.url, self.filename, self.columns, self.parent_index]
-        while row[-1] is None:
-            row.pop()
-        return row
-
-
-@dataclass(frozen=True)
-class Rejection:
-    """Why an item has no scores."""
-
-    code: RejectionCode
-    stage: Stage
-    retryable: bool
-    detail: str
-    # What the host of its URL answered, where that is the reason.
-    http_status: int | None = None
-
-
-@dataclass(frozen=True)
-class ImageFacts:
-    """What is known of the bytes and, once decoded, of the picture; sizes in pixels."""
-
-    sha256: str
-    byte_count: int
-    format: str | None = None
-    width: int | None = None
-    height: int | None = None
-
-
-@dataclass(frozen=True)
-class Timings:
-    """Milliseconds an item spent in each stage; `infer_ms` is its share of the batch."""
-
-    fetch_ms: int = 0
-    decode_ms: int = 0
-    infer_ms: int = 0
-
-
-@dataclass(frozen=True)
-class ItemResult:
-    """What became of one item: scores in label order, or a rejection, never both."""
-
-    scores: tuple[float, ...] | None = None
-    rejection: Rejection | None = None
-    image: ImageFacts | None = None
-    timings: Timings = Timings()
-    # Whether the scores are those of the same picture, scored before by the same model.
-    cached: bool = False
-
-    def to_row(self) -> list[Any]:
-        """Give the compact JSON form kept in Redis."""
-        image, rejection, timings = self.image, self.rejection, self.timings
-        return [
-            self.scores,
-            rejection and list(astuple(rejection)),
-            image and [image.sha256, image.byte_count, image.format, image.width, image.height],
-            [timings.fetch_ms, timings.decode_ms, timings.infer_ms],
-            int(self.cached),
-        ]
-
-    @classmethod
-    def from_row(cls, row: list[Any]) -> Self:
-        """Read what `to_row` wrote."""
-        scores, rejection, image, timings, cached = row
-        return cls(
-            scores=None if scores is None else tuple(scores),
-            rejection=rejection
-            and Rejection(RejectionCode(rejection[0]), Stage(rejection[1]), *rejection[2:]),
-            image=image and ImageFacts(*image),
-            timings=Timings(*timings),
-            cached=bool(cached),
-        )
 
 
 @dataclass(frozen=True)
@@ -243,7 +111,7 @@ class Job:
     metadata: dict[str, Any] = field(default_factory=dict)
     failures: dict[str, int] = field(default_factory=dict)
     # How the hosts of its URLs fared, in no order.
-    hosts: "tuple[HostTally, ...]" = ()
+    hosts: tuple[HostTally, ...] = ()
     parent_job: str | None = None
     error: str | None = None
     csv: CsvShape | None = None
@@ -265,66 +133,3 @@ def new_job_id() -> str:
 def utc(milliseconds: int) -> datetime:
     """Give the time of a stamp, which is in ms since 1970."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
-
-
-def pack(rows: Sequence[Any]) -> bytes:
-    """Compress JSON rows for Redis."""
-    return zlib.compress(json.dumps(rows, separators=(",", ":")).encode(), PACK_LEVEL)
-
-
-def unpack(packed: bytes) -> list[Any]:
-    """Read what `pack` wrote."""
-    rows: list[Any] = json.loads(zlib.decompress(packed))
-    return rows
-
-
-def pack_results(attempt: int, results: Sequence[ItemResult]) -> bytes:
-    """Compress the results of one chunk.
-
-    Long score vectors follow the JSON as steps, all high bytes before all low ones: 800 bytes an
-    item of 1,000 softmax scores, where JSON or half-precision floats come to twice that.
-    """
-    rows, steps = [], array("H")
-    for result in results:
-        row = result.to_row()
-        if result.scores is not None and len(result.scores) > FEW_SCORES:
-            row[0] = len(result.scores)
-            steps.extend(round(score * SCORE_STEPS) for score in result.scores)
-        rows.append(row)
-    packed = pack([attempt, rows])
-    if steps:
-        if sys.byteorder == "big":
-            steps.byteswap()
-        low_first = steps.tobytes()
-        packed += zlib.compress(low_first[1::2] + low_first[::2], PACK_LEVEL)
-    return packed
-
-
-def unpack_results(packed: bytes) -> tuple[int, list[ItemResult]]:
-    """Read what `pack_results` wrote: the attempt and the results."""
-    stream = zlib.decompressobj()
-    attempt, rows = json.loads(stream.decompress(packed))
-    if stream.unused_data:
-        planes = zlib.decompress(stream.unused_data)
-        low_first = bytearray(len(planes))
-        low_first[1::2], low_first[::2] = planes[: len(planes) // 2], planes[len(planes) // 2 :]
-        steps = array("H", bytes(low_first))
-        if sys.byteorder == "big":
-            steps.byteswap()
-        start = 0
-        for row in rows:
-            if isinstance(row[0], int):
-                end = start + row[0]
-                row[0] = [round(step / SCORE_STEPS, SCORE_DECIMALS) for step in steps[start:end]]
-                start = end
-    return attempt, [ItemResult.from_row(row) for row in rows]
-
-
-def pack_specs(specs: Sequence[ItemSpec]) -> bytes:
-    """Compress the items of one chunk."""
-    return pack([spec.to_row() for spec in specs])
-
-
-def unpack_specs(packed: bytes) -> list[ItemSpec]:
-    """Read what `pack_specs` wrote."""
-    return [ItemSpec(*row) for row in unpack(packed)]

@@ -3,6 +3,7 @@
 import os
 import re
 from enum import StrEnum
+from importlib.util import find_spec
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -21,8 +22,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from worker.jobs.errors import SettingsInvalid
 
 PREFIX = "PIQUEUE_"
-# Read by scripts.client and scripts.unsplash; a shell that has them set may start an API or a
-# worker all the same.
+# Read by piqueue.client and scripts.workshop.collecting.unsplash: an API or a worker ignores them.
 CLIENT_VARIABLES = {
     *("PIQUEUE_URL", "PIQUEUE_API_KEY"),
     *("PIQUEUE_UNSPLASH_KEY", "PIQUEUE_UNSPLASH_APP", "PIQUEUE_UNSPLASH_URL"),
@@ -33,7 +33,7 @@ S3_FOLDER = re.compile(
 )
 # Room for two versions of a ResNet 50, so that one is warm before the other goes.
 MODELS_BYTES_A_THREAD = 250_000_000
-ARTIFACTS_PATH = Path(__file__).resolve().parents[2] / "model" / "artifacts"
+ARTIFACTS_PATH = Path(__file__).resolve().parents[2] / "model" / "bundled"
 
 
 class Engine(StrEnum):
@@ -284,3 +284,9 @@ def load_settings(**overrides: Any) -> Settings:
             for problem in error.errors()
         )
         raise SettingsInvalid("; ".join(lines)) from None
+
+
+def require_boto3() -> None:
+    """Raise SettingsInvalid unless boto3 is installed."""
+    if find_spec("boto3") is None:
+        raise SettingsInvalid("the settings name S3, which needs boto3: install piqueue[s3]")

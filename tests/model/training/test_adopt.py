@@ -11,11 +11,11 @@ from keras.applications import imagenet_utils
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.card import load_card
+from model.artifact.card import load_card
 from model.predictor import Predictor, load_predictor
 from model.training.adopt import Adoption, AdoptionError, adopt
 from model.training.export import write_artifact
-from model.trial import try_out
+from model.verification import try_out
 
 # Keras hands NumPy an array type that NumPy 2.4 finds old-fashioned.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from model.training.config import DataConfig, TrainingConfig, TrainingError, read_config
-from scripts.train import main
+from scripts.workshop.train import main
 from tests.model.training.pictures import data_settings, training_settings, write_yaml
 
 

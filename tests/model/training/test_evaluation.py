@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model.calibration import calibrated, logits
+from model.artifact.calibration import calibrated, logits
 from model.training.evaluation import calibration_error, choose_thresholds, fit_calibration
 
 Floats = NDArray[np.float64]

@@ -15,16 +15,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model.calibration import calibrated
-from model.card import Card, load_card
-from model.images import PREPROCESSING, decode
+from model.artifact.calibration import calibrated
+from model.artifact.card import Card, load_card
+from model.images.decode import PREPROCESSING, decode
 from model.predictor import EngineChoice, load_predictor
 from model.training.config import DataConfig, TrainingConfig
-from model.training.dataset import read_data
+from model.training.data.dataset import read_data
 from model.training.export import write_artifact
-from model.training.half import round_to_half
-from model.training.network import Network, build_network
-from scripts.train import main
+from model.training.network.build import Network, build_network
+from model.training.network.float16 import round_to_float16
+from scripts.workshop.train import main
 from tests.model.training.pictures import (
     SIDE,
     TARGETS,
@@ -73,7 +73,7 @@ def start_training(folder: Path, log: Path, again: str = "again") -> subprocess.
     options = [str(part) for pair in paths.items() for part in pair]
     with log.open("wb") as file:
         return subprocess.Popen(
-            [sys.executable, "-m", "scripts.train", *options],
+            [sys.executable, "-m", "scripts.workshop.train", *options],
             stdout=file,
             stderr=file,
             env=os.environ | {"TF_ENABLE_ONEDNN_OPTS": "1"},
@@ -358,7 +358,7 @@ def test_rounding_leaves_only_what_half_precision_holds() -> None:
     x = keras.layers.BatchNormalization(moving_mean_initializer="random_normal")(x)
     network = keras.Model(pictures, x)
     before = [np.asarray(weight) for weight in network.weights]
-    round_to_half(network)
+    round_to_float16(network)
     convolution, norm, depthwise, depthwise_norm = network.layers[1:]
     for layer, following, axis in ((convolution, norm, -1), (depthwise, depthwise_norm, -2)):
         scale = following.gamma / np.sqrt(following.moving_variance + following.epsilon)
@@ -384,7 +384,8 @@ def test_missing_base_weights_stop_the_run_with_a_sentence(
 
 def test_training_turns_onednn_on_before_tensorflow_is_loaded(tmp_path: Path) -> None:
     code = (
-        "import os, sys; from scripts.train import main; assert 'tensorflow' not in sys.modules;"
+        "import os, sys; from scripts.workshop.train import main;"
+        "assert 'tensorflow' not in sys.modules;"
         "main(['--csv_path', 'a', '--data_config_path', 'b', '--training_config_path', 'c']);"
         "print(os.environ['TF_ENABLE_ONEDNN_OPTS'])"
     )
@@ -402,7 +403,7 @@ def test_training_turns_onednn_on_before_tensorflow_is_loaded(tmp_path: Path) ->
         assert ran.stdout.strip() == expected
 
 
-BUNDLED = Path("model/artifacts/scenes/2")
+BUNDLED = Path("model/bundled/scenes/2")
 
 
 def test_the_bundled_model_is_whole_small_and_good_enough() -> None:

@@ -5,7 +5,7 @@ import zlib
 
 import pytest
 
-from worker.jobs.record import (
+from worker.jobs.items import (
     ImageFacts,
     ItemResult,
     Rejection,

@@ -1,0 +1,80 @@
+"""The GPU engine: the Keras model as compiled TensorFlow, in batches of a few fixed sizes."""
+
+from collections.abc import Sequence
+from ctypes import CDLL
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.artifact.calibration import calibrated
+from model.artifact.card import Card, find_file
+from model.engines.prediction import Prediction, check_images
+
+
+def sees_gpu() -> bool:
+    """Whether TensorFlow finds a GPU that it can use; imports TensorFlow."""
+    tf = _import_tensorflow()
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
+class TensorFlowPredictor:
+    """Scores batches of 1, 2, 4 and so on up to `batch_size`, filled up with blank images.
+
+    Each size is traced once, in `warm_up` or when first needed; any other size would be traced,
+    and on a GPU tuned, while jobs wait.
+    """
+
+    def __init__(self, card: Card, folder: Path, batch_size: int) -> None:
+        tf = _import_tensorflow()
+        self.card = card
+        network = tf.keras.models.load_model(find_file(card, folder, "keras"), compile=False)
+        self._score = tf.function(lambda batch: network(batch, training=False))
+        self._sizes = [*_powers_of_two(batch_size), batch_size]
+
+    def warm_up(self) -> None:
+        """Trace and run every batch size."""
+        for size in self._sizes:
+            self._run(np.zeros((size, *self.card.input_size, 3), np.uint8))
+
+    def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
+        """See `Predictor.predict`."""
+        check_images(images, self.card)
+        largest = self._sizes[-1]
+        predictions = []
+        for start in range(0, len(images), largest):
+            chosen = images[start : start + largest]
+            size = next(size for size in self._sizes if size >= len(chosen))
+            batch = np.zeros((size, *self.card.input_size, 3), np.uint8)
+            batch[: len(chosen)] = chosen
+            raw = self._run(batch)[: len(chosen)]
+            scores = calibrated(raw, self.card.calibration, self.card.activation)
+            predictions += [Prediction(tuple(row)) for row in scores.tolist()]
+        return predictions
+
+    def _run(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        import tensorflow as tf
+
+        scores: NDArray[np.float32] = self._score(tf.constant(batch)).numpy()
+        return scores
+
+
+def _import_tensorflow() -> Any:
+    """Import TensorFlow with all of CUDA at hand.
+
+    TensorFlow 2.21 does not look for cuSOLVER where its wheel is, and without it uses no GPU; what
+    is loaded already it finds.
+    """
+    nvidia = find_spec("nvidia")
+    for folder in (nvidia and nvidia.submodule_search_locations) or ():
+        for library in Path(folder).glob("cusolver/lib/libcusolver.so.*"):
+            CDLL(str(library))
+    import tensorflow as tf
+
+    return tf
+
+
+def _powers_of_two(below: int) -> list[int]:
+    return [1 << exponent for exponent in range((below - 1).bit_length())]

@@ -1,0 +1,212 @@
+"""Fits the head on pooled features, then fine-tunes the blocks above the cut."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from model.training.checkpoints import Arrays, Checkpoints, in_order, numbered
+from model.training.config import TrainingConfig
+from model.training.data.dataset import Labels
+from model.training.data.mixup import mix
+from model.training.network.build import Network
+from model.training.network.features import TrainingSet
+from model.training.network.loss import answer_weights, binary_accuracy, cross_entropy, make_loss
+from model.training.training_log import Epoch, Stage, TrainingLog, from_array, to_array
+
+log = structlog.get_logger()
+
+Batch = tuple[NDArray[np.float32], Labels]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What came of a fit: the scores (n_held_out, n_labels) of the rows it never saw."""
+
+    scores: NDArray[np.float32]
+    epochs: list[Epoch]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Trains neck and head of `network` in place, on all rows but those where `held_out` (n,)."""
+
+    network: Network
+    data: TrainingSet
+    fold: int
+    held_out: NDArray[np.bool_]
+    config: TrainingConfig
+    memory: Checkpoints
+    journal: TrainingLog
+
+    def run(self) -> Fitted:
+        """Trains the head alone first, then both together.
+
+        What is held out is looked at for the log and for early stopping only. After a crash the
+        fit goes on behind the last whole epoch of fine-tuning and ends with the weights it would
+        have had, for all that is random in an epoch is seeded by the epoch's number.
+        """
+        kept = self.memory.load(self._key)
+        if kept:
+            epochs = from_array(kept["epochs"])
+            self.journal.add(epochs)
+            log.info("going on where it was cut off", fold=self.fold, epoch=epochs[-1].epoch)
+        else:
+            epochs = self._train_head()
+        if self.config.epochs:
+            self._fine_tune(epochs, kept)
+        return Fitted(self._score_held_out(), epochs)
+
+    @property
+    def _key(self) -> str:
+        return f"fold-{self.fold}-epoch"
+
+    @property
+    def _rows(self) -> NDArray[np.intp]:
+        return np.flatnonzero(~self.held_out)
+
+    def _train_head(self) -> list[Epoch]:
+        pooled = self.data.pooled
+        # Not the head itself, which would be saved with a loss that only training knows.
+        head = keras.Model(self.network.head.inputs, self.network.head.outputs)
+        self._compile(head, keras.optimizers.Adam(self.config.head_learning_rate))
+        copies, rows = (
+            grid.ravel() for grid in np.meshgrid(np.arange(len(pooled)), self._rows, indexing="ij")
+        )
+        epochs = []
+        for number in range(self.config.head_epochs):
+            random = self._random(Stage.HEAD, number)
+            order = random.permutation(len(rows))
+            size = 8 * self.config.batch_size
+            batches = self._batches(pooled, copies[order], rows[order], size, random)
+            epochs.append(self._train(head, Stage.HEAD, number, batches))
+        return epochs
+
+    def _fine_tune(self, epochs: list[Epoch], kept: Arrays | None) -> None:
+        """Adds to `epochs` what is missing there; `kept` is what came of those that are not."""
+        tuned, config = self.network.tuned, self.config
+        optimizer = keras.optimizers.AdamW(self._schedule(), weight_decay=config.weight_decay)
+        self._compile(tuned, optimizer)
+        optimizer.build(tuned.trainable_variables)
+        variables = [*tuned.weights, *optimizer.variables]
+        if kept:
+            for variable, value in zip(variables, in_order(kept), strict=True):
+                variable.assign(value)
+        for number in range(len(epochs) - config.head_epochs, config.epochs):
+            if self._has_enough(epochs):
+                break
+            random = self._random(Stage.FINE_TUNING, number)
+            rows = random.permutation(self._rows)
+            copies = (number + rows) % len(self.data.copies)
+            batches = self._batches(self.data.copies, copies, rows, config.batch_size, random)
+            epochs.append(self._train(tuned, Stage.FINE_TUNING, number, batches))
+            if config.early_stopping_patience and self._since_best(epochs) == 0:
+                self.memory.save(f"fold-{self.fold}-best", **numbered(tuned.get_weights()))
+            self.memory.save(self._key, epochs=to_array(epochs), **numbered(variables))
+        if best := self.memory.load(f"fold-{self.fold}-best"):
+            tuned.set_weights(in_order(best))
+
+    def _has_enough(self, epochs: list[Epoch]) -> bool:
+        patience = self.config.early_stopping_patience
+        return 0 < patience <= self._since_best(epochs)
+
+    def _since_best(self, epochs: list[Epoch]) -> int:
+        """How many epochs of fine-tuning came after the one with the least held-out loss."""
+        losses = [epoch.held_out_loss for epoch in epochs[self.config.head_epochs :]]
+        return len(losses) - 1 - int(np.argmin(losses)) if losses else 0
+
+    def _schedule(self) -> Any:
+        step_count = -(-len(self._rows) // self.config.batch_size) * self.config.epochs
+        warmup_step_count = step_count // 10
+        return keras.optimizers.schedules.CosineDecay(
+            initial_learning_rate=0.0,
+            decay_steps=step_count - warmup_step_count,
+            warmup_target=self.config.initial_learning_rate,
+            warmup_steps=warmup_step_count,
+        )
+
+    def _compile(self, model: Any, optimizer: Any) -> None:
+        weights = answer_weights(self.data.labels[self._rows], self.config.class_weights)
+        model.compile(
+            optimizer=optimizer,
+            jit_compile=False,
+            loss=make_loss(weights, self.config.label_smoothing),
+            metrics=[keras.metrics.MeanMetricWrapper(binary_accuracy, name="accuracy")],
+        )
+
+    def _random(self, stage: Stage, number: int) -> np.random.Generator:
+        return np.random.default_rng((self.config.seed, self.fold, stage, number))
+
+    def _batches(
+        self,
+        features: NDArray[np.floating[Any]],
+        copies: NDArray[np.intp],
+        rows: NDArray[np.intp],
+        size: int,
+        random: np.random.Generator,
+    ) -> Iterator[Batch]:
+        """The features of `rows`, each as the copy beside it, mixed, in batches of `size`."""
+        for start in range(0, len(rows), size):
+            chosen = slice(start, start + size)
+            batch = features[copies[chosen], rows[chosen]].astype(np.float32, copy=False)
+            labels = self.data.labels[rows[chosen]]
+            yield mix(batch, labels, self.config.mixup, random)
+
+    def _train(self, model: Any, stage: Stage, number: int, batches: Iterator[Batch]) -> Epoch:
+        """One pass over `batches`, logged."""
+        if self.config.dropout:
+            seed = self._random(stage, number).integers(2**32, size=2, dtype=np.uint32)
+            self.network.head.get_layer("dropout").seed_generator.state.assign(seed)
+        started, waited_s = time.monotonic(), 0.0
+        totals, count = np.zeros(2), 0
+        ready = _one_ahead(batches)
+        while True:
+            asked = time.monotonic()
+            batch = next(ready, None)
+            waited_s += time.monotonic() - asked
+            if batch is None:
+                break
+            figures = model.train_on_batch(*batch, return_dict=True)
+            totals += len(batch[1]) * np.array([figures["loss"], figures["accuracy"]])
+            count += len(batch[1])
+        seconds = time.monotonic() - started
+        loss, accuracy = totals / count
+        held_out_loss = held_out_accuracy = np.nan
+        if stage is Stage.FINE_TUNING:
+            truth, scores = self.data.labels[self.held_out], self._score_held_out()
+            held_out_loss = cross_entropy(truth, scores)
+            held_out_accuracy = float(((scores > 0.5) == (truth > 0.5)).mean())
+        epoch = Epoch(
+            fold=self.fold,
+            stage=stage,
+            epoch=number,
+            loss=float(loss),
+            accuracy=float(accuracy),
+            held_out_loss=held_out_loss,
+            held_out_accuracy=held_out_accuracy,
+            seconds=seconds,
+            data_wait_share=waited_s / seconds,
+        )
+        self.journal.add([epoch])
+        return epoch
+
+    def _score_held_out(self) -> NDArray[np.float32]:
+        scores = self.network.tuned.predict(
+            self.data.plain[self.held_out], batch_size=self.config.batch_size, verbose=0
+        )
+        return np.asarray(scores, np.float32)
+
+
+def _one_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The same batches, each made while the network still learns from the one before."""
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(next, batches, None)
+        while (batch := following.result()) is not None:
+            following = pool.submit(next, batches, None)
+            yield batch

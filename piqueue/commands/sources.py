@@ -1,0 +1,248 @@
+"""What a person can submit: tables, lists of URLs, folders, files and S3, told apart by name."""
+
+import codecs
+import importlib.util
+import json
+import lzma
+import os
+import shutil
+import sys
+import tempfile
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import BinaryIO, Self
+
+from piqueue.client import Body
+
+PICTURE_SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+)
+_PACKED_SUFFIXES = (".gz", ".bz2", ".xz", ".zip")
+# What reading a table that is damaged, or is none, may raise.
+_UNREADABLE = (ValueError, OSError, EOFError, lzma.LZMAError, zipfile.BadZipFile, zlib.error)
+_UTF8 = ("utf-8", "utf-8-sig", "ascii")
+_CHUNK_ROWS = 20_000
+_LINES_AT_ONCE = 1000
+
+
+class SourceUnfit(Exception):
+    """What was to be submitted cannot be; the text says why."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A CSV with a header row."""
+
+    rows: Path | Body
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Items as JSON, one a line."""
+
+    items: Path | Body
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Files by item id."""
+
+    files: Mapping[str, Path]
+
+
+@dataclass(frozen=True)
+class S3Folder:
+    """Objects of `bucket` whose keys begin with `prefix`, which is empty or ends with a slash."""
+
+    bucket: str
+    prefix: str
+
+    @classmethod
+    def of(cls, url: str) -> Self:
+        """Read `s3://bucket/prefix`.
+
+        Raises:
+            SourceUnfit: it names no bucket.
+        """
+        bucket, _, prefix = url.removeprefix("s3://").partition("/")
+        if not bucket:
+            raise SourceUnfit(f"{url}: give s3://bucket or s3://bucket/prefix")
+        return cls(bucket, prefix if not prefix or prefix.endswith("/") else f"{prefix}/")
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{self.prefix}"
+
+
+Source = Table | Lines | Pictures | S3Folder
+Opened = Callable[[], AbstractContextManager[BinaryIO]]
+
+
+def find_source(names: Sequence[str], encoding: str, separator: str | None) -> Source:
+    """Tell what `names` mean; `encoding` and `separator` are those of a table or a list of URLs.
+
+    Raises:
+        SourceUnfit: nothing that could be submitted.
+    """
+    for name in names:
+        if name != "-" and not name.startswith("s3://") and not Path(name).exists():
+            raise SourceUnfit(f"{name}: not found")
+    kinds = [_kind(name) for name in names]
+    if set(kinds) <= {"folder", "picture"}:
+        return Pictures(_pictures([Path(name) for name in names]))
+    if len(names) > 1:
+        raise SourceUnfit(
+            "give one table, list or S3 folder at a time, or any number of pictures and folders"
+        )
+    try:
+        codec = codecs.lookup(encoding).name
+    except LookupError:
+        raise SourceUnfit(f"--encoding {encoding}: there is no such encoding") from None
+    path = Path(names[0])
+    match kinds[0]:
+        case "s3":
+            return S3Folder.of(names[0])
+        case "stdin":
+            return Lines(_url_items(_spooled(sys.stdin.buffer), "standard input", codec))
+        case "urls":
+            return Lines(_url_items(lambda: path.open("rb"), names[0], codec))
+        case "ndjson":
+            return Lines(path)
+        case "csv" if path.suffix.lower() == ".csv" and separator in (None, ",") and codec in _UTF8:
+            return Table(path)
+        case "csv":
+            return Table(_plain_csv(path, codec, separator))
+    raise SourceUnfit(
+        f"{path}: submit a .csv, .tsv, .ndjson, .jsonl or .txt file, pictures, folders or s3://"
+    )
+
+
+def find_pictures(folder: Path) -> list[Path]:
+    """The pictures in a folder and below it, by their suffixes, in order; hidden ones left out."""
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if is_picture(path.relative_to(folder)) and path.is_file()
+    ]
+
+
+def is_picture(path: PurePath) -> bool:
+    """Whether a path below a folder is that of a picture, by its suffix, and not hidden."""
+    hidden = any(part.startswith(".") for part in path.parts)
+    return path.suffix.lower() in PICTURE_SUFFIXES and not hidden
+
+
+def named(pictures: Iterable[Path]) -> dict[str, Path]:
+    """The files by name, or by whole path where two share a name."""
+    pictures = list(pictures)
+    count = Counter(path.name for path in pictures)
+    return {_text(path.name if count[path.name] == 1 else path): path for path in pictures}
+
+
+def _pictures(paths: Sequence[Path]) -> dict[str, Path]:
+    """The pictures of one folder by relative path; of anything else by name."""
+    found: list[Path] = []
+    for path in paths:
+        pictures = find_pictures(path) if path.is_dir() else [path]
+        if not pictures:
+            raise SourceUnfit(f"{path}: no pictures there")
+        found += pictures
+    if len(paths) == 1 and paths[0].is_dir():
+        return {_text(path.relative_to(paths[0])): path for path in found}
+    return named(found)
+
+
+def _text(path: Path | str) -> str:
+    """A path with slashes that can be sent, whatever bytes the file system holds."""
+    text = path.as_posix() if isinstance(path, Path) else path
+    return os.fsencode(text).decode(errors="replace")
+
+
+def _kind(name: str) -> str:
+    path = Path(name)
+    suffix = path.suffix.lower()
+    if name == "-":
+        return "stdin"
+    if name.startswith("s3://"):
+        return "s3"
+    if path.is_dir():
+        return "folder"
+    if suffix in PICTURE_SUFFIXES:
+        return "picture"
+    if suffix in (".ndjson", ".jsonl"):
+        return "ndjson"
+    if suffix == ".txt":
+        return "urls"
+    if suffix in _PACKED_SUFFIXES:
+        suffix = path.with_suffix("").suffix.lower()
+    return "csv" if suffix in (".csv", ".tsv") else "unknown"
+
+
+def _spooled(stream: BinaryIO) -> Opened:
+    """Keep what can be read only once on disk, for a request may be sent again."""
+    copy = tempfile.TemporaryFile()  # noqa: SIM115 - gone when we are
+    shutil.copyfileobj(stream, copy)
+
+    def rewound() -> AbstractContextManager[BinaryIO]:
+        copy.seek(0)
+        return nullcontext(copy)
+
+    return rewound
+
+
+def _url_items(opened: Opened, name: str, codec: str) -> Body:
+    """URLs, one a line, as items in the same lines; those that begin with # are left empty."""
+
+    def items() -> Iterator[bytes]:
+        read = codecs.getreader("utf-8-sig" if codec == "utf-8" else codec)
+        batch: list[str] = []
+        with opened() as file:
+            try:
+                for line in read(file):
+                    url = line.strip()
+                    has_url = url and not url.startswith("#")
+                    batch.append(json.dumps({"url": url}) if has_url else "")
+                    if len(batch) == _LINES_AT_ONCE:
+                        yield ("\n".join(batch) + "\n").encode()
+                        batch.clear()
+            except UnicodeError as error:
+                raise SourceUnfit(f"{name} is not {codec} ({error}): give --encoding") from None
+        yield "\n".join(batch).encode()
+
+    return items
+
+
+def _plain_csv(path: Path, codec: str, separator: str | None) -> Body:
+    """A table in whatever encoding, packing and separator, as plain CSV, some rows at a time."""
+    if importlib.util.find_spec("pandas") is None:
+        raise SourceUnfit(
+            f"{path}: only plain UTF-8 CSV can be read without pandas: "
+            "pip install 'piqueue[tables]', or convert it"
+        )
+    tabs = ".tsv" in (suffix.lower() for suffix in path.suffixes)
+
+    def rows() -> Iterator[bytes]:
+        import pandas
+
+        try:
+            with pandas.read_csv(
+                path,
+                sep=separator or ("\t" if tabs else ","),
+                encoding=codec,
+                header=None,  # so that pandas neither renames columns nor makes one the index
+                dtype=str,
+                na_filter=False,
+                chunksize=_CHUNK_ROWS,
+            ) as chunks:
+                for chunk in chunks:
+                    yield chunk.to_csv(index=False, header=False).encode()
+        except UnicodeError as error:
+            raise SourceUnfit(f"{path} is not {codec} ({error}): give --encoding") from None
+        except _UNREADABLE as error:
+            raise SourceUnfit(f"{path} cannot be read as a table: {str(error).strip()}") from None
+
+    return rows

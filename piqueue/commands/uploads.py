@@ -1,0 +1,88 @@
+"""Sending many files into a draft: in batches, several at a time."""
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+
+from piqueue.client import Client, PiqueueApiError
+
+BATCH_FILES = 100
+BATCH_BYTES = 16_000_000
+PARALLEL = 4
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A file that is not part of the job, and why."""
+
+    id: str
+    detail: str
+
+
+def upload(
+    client: Client, job_id: str, pictures: Mapping[str, Path], sent: Callable[[int], None]
+) -> list[Refused]:
+    """Add the files to a draft; gives those that were refused. `sent` hears of each batch's count.
+
+    Raises:
+        PiqueueApiError: the API stays away, or takes no more.
+    """
+    refused: list[Refused] = []
+    pool = ThreadPoolExecutor(PARALLEL, thread_name_prefix="upload")
+    try:
+        batches = list(_batches(pictures, refused))
+        answers = pool.map(lambda batch: _send(client, job_id, batch), batches)
+        for batch, refused_here in zip(batches, answers, strict=True):
+            refused += refused_here
+            sent(len(batch))
+    except BaseException:
+        client.give_up()  # or threads would wait for the API to come back
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return refused
+
+
+def _batches(pictures: Mapping[str, Path], unreadable: list[Refused]) -> Iterator[dict[str, Path]]:
+    """Cut the files into batches bounded by count and bytes, one file at least."""
+    batch: dict[str, Path] = {}
+    batch_bytes = 0
+    for item_id, path in pictures.items():
+        try:
+            size_bytes = path.stat().st_size
+        except OSError as error:
+            unreadable.append(Refused(item_id, str(error.strerror)))
+            continue
+        if batch and (len(batch) == BATCH_FILES or batch_bytes + size_bytes > BATCH_BYTES):
+            yield batch
+            batch, batch_bytes = {}, 0
+        batch[item_id] = path
+        batch_bytes += size_bytes
+    if batch:
+        yield batch
+
+
+def _send(client: Client, job_id: str, batch: Mapping[str, Path]) -> list[Refused]:
+    """Send one batch; a file the API does not take is no reason to leave out the others."""
+    readable: dict[str, bytes] = {}
+    refused = []
+    for item_id, path in batch.items():
+        try:
+            readable[item_id] = path.read_bytes()
+        except OSError as error:
+            refused.append(Refused(item_id, str(error.strerror)))
+    if not readable:
+        return refused
+    try:
+        client.add_files(job_id, readable)
+    except PiqueueApiError as error:
+        if error.code == "items_refused":
+            ids = list(readable)
+            refused += [Refused(ids[row["index"]], row["detail"]) for row in error.problems]
+        elif error.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE and len(batch) == 1:
+            refused += [Refused(item_id, error.detail) for item_id in readable]
+        else:
+            raise
+    return refused

@@ -1,0 +1,69 @@
+"""The API as a client finds it: ready, of this version, and with a key it knows."""
+
+from collections.abc import Iterator
+from http import HTTPStatus
+from importlib.metadata import version
+
+import httpx2
+
+from piqueue.client import ClientSettings, PiqueueApiError
+from scripts.doctor.check_result import CheckResult, ok, problem, warning
+
+TIMEOUT_S = 5.0
+
+
+def check_api(url: str, api_key: str | None) -> Iterator[CheckResult]:
+    """Ask the API at `url` whether it is ready, which version it is and whether the key is good."""
+    configured = ClientSettings().api_key
+    key = api_key or (configured and configured.get_secret_value())
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    try:
+        with httpx2.Client(base_url=url, headers=headers, timeout=TIMEOUT_S) as client:
+            yield _ready(client.get("/readyz"))
+            yield _version(client.get("/openapi.json"))
+            yield _key(client.get("/limits"), sent=key is not None)
+    except httpx2.ReadTimeout:
+        yield problem(
+            "api",
+            f"is there and has no answer after {TIMEOUT_S:g} s",
+            "see to Redis first if that is a problem too, else look at the API's log",
+        )
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        yield problem(
+            "api",
+            f"does not answer ({type(error).__name__})",
+            "start it, or name its address by --url or $PIQUEUE_URL",
+        )
+
+
+def _ready(answer: httpx2.Response) -> CheckResult:
+    if answer.status_code != HTTPStatus.OK:
+        failure = PiqueueApiError.of(answer)
+        return problem("api", f"is not ready: {failure.detail}", "see to what it says first")
+    return ok("api", "is ready")
+
+
+def _version(answer: httpx2.Response) -> CheckResult:
+    ours = version("piqueue")
+    try:
+        theirs = str(answer.json()["info"]["version"])
+    except (ValueError, LookupError, TypeError):
+        theirs = "unknown"
+    if theirs != ours:
+        return warning(
+            "api version", f"{theirs}, and this is {ours}", "run the same version everywhere"
+        )
+    return ok("api version", ours)
+
+
+def _key(answer: httpx2.Response, *, sent: bool) -> CheckResult:
+    if answer.status_code == HTTPStatus.UNAUTHORIZED:
+        if sent:
+            return problem(
+                "api key", "it does not know this key", "set $PIQUEUE_API_KEY to a valid one"
+            )
+        return warning("api key", "it needs a key, and none was given", "set $PIQUEUE_API_KEY")
+    if not answer.is_success:
+        failure = PiqueueApiError.of(answer)
+        return problem("api key", f"cannot be tried: {failure.detail}", "first see to Redis")
+    return ok("api key", "accepted" if sent else "none needed")

@@ -1,0 +1,69 @@
+"""A download as a worker does it: the name looked up, the picture fetched, and how fast."""
+
+import socket
+import time
+from collections.abc import Iterator
+
+from scripts.doctor.check_result import CheckResult, ok, problem, warning
+from worker.fetching.fetcher import Fetched, Fetcher, FetchFailed, FetchLimits
+from worker.fetching.session import UrlRefused, parse_url
+from worker.jobs.settings import Settings
+
+SLOW_LOOKUP_MS = 500
+SLOW_BYTES_PER_S = 1e6
+# Of smaller ones the round trips count, and not the speed.
+SPEED_TOLD_BYTES = 500_000
+
+
+def check_fetch(settings: Settings, text: str) -> Iterator[CheckResult]:
+    """Look up the host of a URL and download it, as a worker would."""
+    try:
+        url = parse_url(text)
+    except UrlRefused as error:
+        yield problem("fetch", f"it {error}", "give --fetch an http:// or https:// URL")
+        return
+    host = url.raw_host or ""
+    started = time.perf_counter()
+    try:
+        socket.getaddrinfo(host, url.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        yield problem("dns", f"{host} does not resolve", "look at the name servers of this machine")
+        return
+    taken_ms = (time.perf_counter() - started) * 1000
+    found = f"{host} resolves in {taken_ms:.0f} ms"
+    if taken_ms > SLOW_LOOKUP_MS:
+        yield warning("dns", found, "use a name server that is near, or one that remembers")
+    else:
+        yield ok("dns", found)
+    yield _download(settings, text, host)
+
+
+def _download(settings: Settings, text: str, host: str) -> CheckResult:
+    limits = FetchLimits(
+        timeout_s=settings.fetch_timeout_s,
+        max_bytes=settings.max_item_bytes,
+        concurrency=1,
+        per_host=1,
+        allow_networks=settings.fetch_allow_networks,
+    )
+    fetcher = Fetcher(limits)
+    try:
+        [(_, outcome)] = fetcher.fetch_all([text])
+    finally:
+        fetcher.close()
+    match outcome:
+        case FetchFailed():
+            return problem(
+                "fetch",
+                f"{host}: {outcome.code}, {outcome.detail}",
+                "try it from this machine by hand; private ranges need "
+                "PIQUEUE_FETCH_ALLOW_NETWORKS",
+            )
+        case Fetched():
+            size, taken_s = len(outcome.payload), max(outcome.elapsed_ms, 1) / 1000
+            text = (
+                f"{host}: {size} bytes in {outcome.elapsed_ms} ms, {size / taken_s / 1e6:.1f} MB/s"
+            )
+            if size > SPEED_TOLD_BYTES and size / taken_s < SLOW_BYTES_PER_S:
+                return warning("fetch", text, "run workers nearer to the pictures")
+            return ok("fetch", text)

@@ -1,0 +1,79 @@
+"""Runs the whole of Piqueue on this machine until Ctrl-C or SIGTERM."""
+
+import argparse
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from scripts.local.stack import ROOT, Stack
+from scripts.local.supervised_process import StartFailed
+
+SAMPLES = ROOT / "scripts" / "samples"
+# In a clone its data stay in it; an installed Piqueue has them in the home folder.
+DATA = (ROOT if (ROOT / "pyproject.toml").exists() else Path.home()) / ".piqueue" / "serve"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve; the exit code is 0 after Ctrl-C or SIGTERM, 1 when something does not start."""
+    parser = argparse.ArgumentParser(prog="scripts/serve", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (%(default)s)")
+    parser.add_argument(
+        "--workers", type=positive, default=1, help="worker processes (%(default)s)"
+    )
+    parser.add_argument("--data", type=Path, default=DATA, help="data and logs (%(default)s)")
+    chosen = parser.parse_args(arguments)
+    stop_on_signals()
+    try:
+        with Stack(
+            chosen.data, host=chosen.host, port=chosen.port, workers=chosen.workers
+        ) as stack:
+            print(f"Piqueue listens on {stack.url}; documentation: {stack.url}/docs")
+            print(f"Data and logs: {chosen.data}\n{how_to_submit(stack.url)}")
+            print(f"Make API keys, or look it over:\n  export PIQUEUE_REDIS_URL={stack.redis_url}")
+            print(f"  piqueue keys add NAME\n  piqueue doctor --url {stack.url}")
+            print("Ctrl-C stops it.", flush=True)
+            wait_for_signal()
+    except (StartFailed, OSError) as error:
+        print(f"scripts/serve: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped", flush=True)
+    return 0
+
+
+def stop_on_signals() -> None:
+    """From now on SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored after `scripts/serve &`
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup leaves it
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
+
+
+def wait_for_signal() -> None:
+    """Block until Ctrl-C or a signal of `stop_on_signals` raises KeyboardInterrupt."""
+    while True:
+        time.sleep(1)  # pause() could miss a signal that comes just before it
+
+
+def positive(text: str) -> int:
+    """An argument that counts something."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
+
+
+def how_to_submit(url: str) -> str:
+    """Commands to copy."""
+    photo = min(SAMPLES.glob("*.jpg"), default="PHOTO.jpg")
+    return f"""Submit photos as files or by URL, then ask for the job:
+  curl -F files=@{photo} {url}/jobs
+  curl -H 'Content-Type: application/json' -d '{{"urls": ["https://..."]}}' {url}/jobs
+  curl {url}/jobs/JOB_ID"""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

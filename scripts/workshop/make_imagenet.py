@@ -1,0 +1,59 @@
+"""Makes the bundled model `imagenet`: `python -m scripts.workshop.make_imagenet --help`."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from model.artifact.card import Source
+
+ROOT = Path(__file__).resolve().parents[2]
+KERAS_SOURCE = Source(
+    name="MobileNetV2 of Keras Applications, trained on ImageNet", terms="Apache-2.0"
+)
+CORAL_SOURCE = Source(
+    name="MobileNetV2 of the Coral project, trained on ImageNet (de-quantized), and its labels",
+    terms="Apache-2.0",
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write the artifact, and give the exit code."""
+    options = _parse(arguments)
+    given = (options.trunk, options.top, options.labels)
+    if any(given) and not all(given):
+        print("give --trunk, --top and --labels, or none of them", file=sys.stderr)
+        return 2
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+
+    from model.training.imagenet import class_names, load_network, make_artifact
+    from model.training.network.published import DownloadFailed, class_lines
+
+    try:
+        lines = options.labels.read_text().splitlines() if options.labels else class_lines()
+        network = load_network(options.trunk, options.top)
+    except DownloadFailed as error:
+        print(f"{error}\nWithout internet, give --trunk, --top and --labels", file=sys.stderr)
+        return 2
+    sources = (CORAL_SOURCE if options.labels else KERAS_SOURCE,)
+    card = make_artifact(network, class_names(lines), options.folder, sources)
+    print(f"{options.folder}: {len(card.labels)} labels, sha256 {card.sha256}")
+    return 0
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.workshop.make_imagenet", description=__doc__
+    )
+    parser.add_argument(
+        "--folder", type=Path, default=ROOT / "model" / "bundled" / "imagenet" / "1"
+    )
+    files = parser.add_argument_group("instead of what Keras downloads")
+    files.add_argument("--trunk", type=Path, help=".weights.h5 of MobileNetV2 (alpha 1.0, no top)")
+    files.add_argument("--top", type=Path, help=".npz of its kernel and bias")
+    files.add_argument("--labels", type=Path, help="text of a class a line, names comma separated")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""Trains the classifier: `python -m scripts.workshop.train --help`."""
+
+import argparse
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one training; 0 if the artifact was written, 2 if something is to be put right."""
+    options = _parse(arguments)
+    # TensorFlow reads this once, on import: half the time on CPUs, and the same in every run.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+
+    from model.training.config import (
+        DataConfig,
+        Preset,
+        TrainingConfig,
+        TrainingError,
+        preset_overrides,
+        read_config,
+    )
+
+    try:
+        preset = Preset(options.preset) if options.preset else None
+        data = read_config(
+            DataConfig, options.data_config_path, images_base_path=options.images_base_path
+        )
+        training = read_config(
+            TrainingConfig,
+            options.training_config_path,
+            **preset_overrides(preset),
+            base_weights=options.base_weights,
+            model_path=options.model_path,
+            runs_path=options.runs_path,
+            seed=options.seed,
+        )
+        if options.check_only:
+            from model.training.data.dataset import read_data
+
+            annotations, _, warnings = read_data(options.csv_path, data)
+            print("\n".join([*warnings, f"{len(annotations.names)} pictures can be trained on"]))
+            return 0
+        from model.training.run import train
+
+        card = train(options.csv_path, data, training)
+    except TrainingError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"{training.model_path}: {card.name} {card.version}, sha256 {card.sha256}")
+    for split, figures in card.metrics.items():
+        print(split)
+        for name, value in figures.items():
+            print(f"  {name:32} {value:.4f}")
+    return 0
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m scripts.workshop.train", description=__doc__)
+    parser.add_argument("--csv_path", type=Path, required=True, help="name,<label>,… of 0 and 1")
+    parser.add_argument("--data_config_path", type=Path, required=True)
+    parser.add_argument("--training_config_path", type=Path, required=True)
+    parser.add_argument(
+        "--preset",
+        choices=["smoke", "laptop", "full"],
+        help="how long it takes: a minute for a trial, minutes for a good model, or the best",
+    )
+    parser.add_argument("--check_only", action="store_true", help="look at the data, then stop")
+    overrides = parser.add_argument_group("instead of what the files say")
+    overrides.add_argument("--images_base_path", type=Path)
+    overrides.add_argument("--base_weights", help="imagenet, none or a .weights.h5 file")
+    overrides.add_argument("--model_path", type=Path, help="artifact folder, <name>/<version>")
+    overrides.add_argument("--runs_path", type=Path, help="folder of logs (runs)")
+    overrides.add_argument("--seed", type=int)
+    return parser.parse_args(arguments)
+
+
+def _stop(_signal: int, _frame: FrameType | None) -> None:
+    """End at once: TensorFlow may lose an exception, and a run may be cut off anywhere."""
+    print("\nstopped: the same command goes on behind the last whole epoch", file=sys.stderr)
+    sys.stderr.flush()
+    os._exit(130)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, _stop)
+    sys.exit(main())

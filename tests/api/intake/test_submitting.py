@@ -1,0 +1,453 @@
+"""All the ways in: CSV, NDJSON, drafts, idempotency keys, waiting, keys and quotas, over HTTP."""
+
+import csv
+import hashlib
+import io
+import json
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx2
+import pytest
+from aiohttp import web
+from redis import Redis
+
+from scripts.local.stack import ROOT, Stack, listenable_port
+from scripts.local.supervised_process import SupervisedProcess
+from tests.api.polling import all_results, wait_done
+from tests.conftest import STACK_ENV
+from tests.pictures import jpeg
+from tests.worker.fetching.site import Site
+from worker.jobs.ledger.api_keys import KeyStore
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    """Answer every .jpg with one picture."""
+    picture = jpeg(1)
+
+    async def answer(_request: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(body=picture)
+
+    with Site({f"/{index}.jpg": answer for index in range(200)}) as running:
+        yield running
+
+
+def as_csv(rows: list[list[str]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    return text.getvalue().encode()
+
+
+def post_csv(client: httpx2.Client, body: bytes, **params: str) -> httpx2.Response:
+    return client.post("/jobs", content=body, params=params, headers={"content-type": "text/csv"})
+
+
+def post_ndjson(client: httpx2.Client, lines: list[str]) -> httpx2.Response:
+    headers = {"content-type": "application/x-ndjson"}
+    return client.post("/jobs", content="\n".join(lines).encode(), headers=headers)
+
+
+def test_a_csv_gives_its_other_columns_back(client: httpx2.Client, site: Site) -> None:
+    rows = [["sku", "picture", "price"]]
+    rows += [[f"sku-{at}", site.url(f"/{at}.jpg"), f'{at},"50\n€"'] for at in range(130)]
+    answer = post_csv(client, as_csv(rows), url_column="picture", id_column="sku", name="März")
+    assert answer.status_code == 202, answer.text
+    job = wait_done(client, answer.json())
+    assert (job["status"], job["name"], job["priority"]) == ("succeeded", "März", "bulk")
+    results = all_results(client, job)
+    assert [result["id"] for result in results] == [row[0] for row in rows[1:]]
+    assert [result["source"]["url"] for result in results] == [row[1] for row in rows[1:]]
+    assert [result["columns"] for result in results] == [{"price": row[2]} for row in rows[1:]]
+
+
+@pytest.mark.parametrize(
+    ("body", "params", "status", "says"),
+    [
+        (b"", {}, 422, "no column 'url': the header has nothing"),
+        (b"url\n", {}, 422, "no items"),
+        (b"link\nhttp://h/\n", {}, 422, "?url_column="),
+        (b"url\nhttp://h/\n", {"id_column": "sku"}, 422, "?id_column="),
+        (b"url,url\nhttp://h/,x\n", {}, 422, "twice"),
+        (b"url\nhttp://h/\n", {"colour": "red"}, 422, "colour"),
+        (b"url\nhttp://h/\xff\n", {}, 400, "UTF-8"),
+        (b'url\n"http://h/' + b"x" * 200_000, {}, 400, "begins at line 2"),
+        (b'url,size\nhttp://h/,8\nhttp://h/,"10 inch\nhttp://h/,9\n', {}, 400, "line 3"),
+        (b'url,size\nhttp://h/,"10 inch\nhttp://h/,8\nhttp://h/,"12 inch\n', {}, 400, "line 2"),
+        (b'url,size\nhttp://h/,"10" inch\n', {}, 400, "line 2"),
+    ],
+)
+def test_an_unfit_csv_is_refused_with_a_reason(
+    client: httpx2.Client, body: bytes, params: dict[str, str], status: int, says: str
+) -> None:
+    answer = post_csv(client, body, **params)
+    assert answer.status_code == status
+    assert says in answer.json()["detail"]
+
+
+def test_unfit_rows_of_a_csv_are_refused_by_number_and_line(client: httpx2.Client) -> None:
+    body = b"id,url\na,http://h/1\nb\n\nc,nonsense\n,http://h/2\nd,http://h/3\n"
+    problem = post_csv(client, body, id_column="id").json()
+    found = {row["index"]: row["detail"] for row in problem["problems"]}
+    assert list(found) == [1, 2, 3]
+    assert "line 3 has 1 cells" in found[1]
+    assert "http://" in found[2]
+    assert "line 6 has no id" in found[3]
+
+
+def test_ids_that_are_the_same_are_found_in_a_long_table(client: httpx2.Client) -> None:
+    rows = [["id", "url"], *([str(at % 500), "http://h/"] for at in range(501))]
+    problem = post_csv(client, as_csv(rows), id_column="id").json()
+    assert [(row["index"], row["detail"][:10]) for row in problem["problems"]] == [
+        (500, "item 0 has")
+    ]
+
+
+def test_ndjson_is_one_item_a_line(client: httpx2.Client, site: Site) -> None:
+    lines = [
+        json.dumps({"id": f"n{at}", "url": site.url(f"/{at}.jpg"), "columns": {"row": str(at)}})
+        for at in range(100)
+    ]
+    job = wait_done(client, post_ndjson(client, [*lines, ""]).json())
+    results = all_results(client, job)
+    assert [(result["id"], result["columns"]) for result in results] == [
+        (f"n{at}", {"row": str(at)}) for at in range(100)
+    ]
+
+
+def test_unfit_lines_of_ndjson_are_refused_by_number(client: httpx2.Client) -> None:
+    lines = ['{"url": "http://h/"}', "{", '{"id": "x"}', '{"url": "http://h/", "uri": 1}']
+    problem = post_ndjson(client, lines).json()
+    assert [row["index"] for row in problem["problems"]] == [1, 2, 3]
+    assert [row["detail"].split(":")[0] for row in problem["problems"]] == [
+        "line 2",
+        "line 3",
+        "line 4",
+    ]
+
+
+def test_a_draft_takes_files_and_urls_until_it_is_submitted(
+    client: httpx2.Client, site: Site
+) -> None:
+    answer = client.post("/jobs", json={"draft": True, "name": "folder", "model": "scenes"})
+    assert answer.status_code == 201
+    draft = answer.json()
+    assert (draft["status"], draft["counts"]["total"]) == ("draft", 0)
+    items = f"/jobs/{draft['id']}/items"
+    first = client.post(items, files=[("files", (f"{at}.jpg", jpeg(at))) for at in range(3)])
+    assert first.json()["counts"]["total"] == 3
+    again = client.post(items, files=[("files", (f"{at}.jpg", jpeg(at))) for at in range(1, 5)])
+    assert again.json()["counts"]["total"] == 5, "an item is added once"
+    client.post(items, json={"items": [{"id": "web", "url": site.url("/1.jpg")}]})
+
+    submitted = client.post(f"/jobs/{draft['id']}/submit")
+    assert submitted.status_code == 202
+    job = wait_done(client, submitted.json())
+    assert (job["id"], job["status"], job["name"]) == (draft["id"], "succeeded", "folder")
+    ids = [result["id"] for result in job["results"]]
+    assert ids == ["0.jpg", "1.jpg", "2.jpg", "3.jpg", "4.jpg", "web"]
+    assert len({str(result["scores"]) for result in job["results"][:5]}) == 5
+
+    late = client.post(items, json={"items": [{"url": site.url("/1.jpg")}]})
+    assert (late.status_code, late.json()["code"]) == (409, "job_not_draft")
+    twice = client.post(f"/jobs/{draft['id']}/submit")
+    assert (twice.status_code, twice.json()["code"]) == (409, "job_not_draft")
+
+
+def test_a_draft_takes_items_from_many_requests_at_once(client: httpx2.Client) -> None:
+    draft = client.post("/jobs", json={"draft": True}).json()
+
+    def send(batch: int) -> int:
+        urls = [{"id": f"{batch}-{at}", "url": "http://127.0.0.1:9/"} for at in range(50)]
+        return client.post(f"/jobs/{draft['id']}/items", json={"items": urls}).status_code
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(send, range(16))) == {200}
+    job = wait_done(client, client.post(f"/jobs/{draft['id']}/submit").json())
+    assert job["counts"]["total"] == 800
+    assert len({result["id"] for result in all_results(client, job, limit=500)}) == 800
+
+
+def test_an_unfit_or_empty_draft_is_refused(client: httpx2.Client) -> None:
+    draft = client.post("/jobs", json={"draft": True}).json()
+    empty = client.post(f"/jobs/{draft['id']}/submit")
+    assert (empty.status_code, empty.json()["code"]) == (422, "job_refused")
+    unfit = client.post(f"/jobs/{draft['id']}/items", json={"urls": ["http://h/", "x"]})
+    assert [row["index"] for row in unfit.json()["problems"]] == [1]
+
+
+def test_a_file_keeps_the_name_its_sender_gave_it(client: httpx2.Client) -> None:
+    names = ['12" vinyl.jpg', "two\nlines.jpg", "50%25 ü%.jpg"]
+    files = [("files", (name, jpeg(at))) for at, name in enumerate(names)]
+    job = wait_done(client, client.post("/jobs", files=files).json())
+    assert [item["id"] for item in job["results"]] == names
+    assert [item["source"]["filename"] for item in job["results"]] == names
+
+
+def test_an_idempotency_key_gives_the_same_job_again(client: httpx2.Client, site: Site) -> None:
+    headers = {"Idempotency-Key": uuid.uuid4().hex}
+    body = {"urls": [site.url("/1.jpg")]}
+    first = client.post("/jobs", json=body, headers=headers)
+    again = client.post("/jobs", json=body, headers=headers)
+    assert (first.status_code, again.status_code) == (202, 202)
+    assert first.json()["id"] == again.json()["id"]
+    assert "idempotency-replayed" not in first.headers
+    assert again.headers["idempotency-replayed"] == "true"
+    other = client.post("/jobs", json={"urls": [site.url("/2.jpg")]}, headers=headers)
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_mismatch")
+
+
+def test_an_idempotency_key_knows_a_form_by_its_files(client: httpx2.Client) -> None:
+    headers = {"Idempotency-Key": uuid.uuid4().hex}
+    first, again, other = (
+        client.post("/jobs", files=[("files", ("a.jpg", jpeg(seed)))], headers=headers)
+        for seed in (1, 1, 2)
+    )
+    assert first.json()["id"] == again.json()["id"], "although the boundary differs"
+    assert other.status_code == 422
+
+
+def test_a_key_whose_submission_was_refused_can_be_used_again(
+    client: httpx2.Client, site: Site
+) -> None:
+    headers = {"Idempotency-Key": uuid.uuid4().hex}
+    assert client.post("/jobs", json={"urls": ["x"]}, headers=headers).status_code == 422
+    good = client.post("/jobs", json={"urls": [site.url("/1.jpg")]}, headers=headers)
+    assert good.status_code == 202
+
+
+def test_a_submission_in_flight_is_not_taken_twice(
+    stack: Stack, client: httpx2.Client, site: Site
+) -> None:
+    key = uuid.uuid4().hex
+    headers = {"Idempotency-Key": key, "content-type": "text/csv"}
+    held = f"piqueue:idempotency:anyone:{hashlib.sha256(key.encode()).hexdigest()}"
+    statuses = []
+
+    def slow_body() -> Iterator[bytes]:
+        yield b"url\n"
+        with Redis.from_url(stack.redis_url) as redis:
+            while not redis.exists(held):
+                pass
+        body = f"url\n{site.url('/1.jpg')}\n".encode()
+        statuses.append(client.post("/jobs", content=body, headers=headers).status_code)
+        yield f"{site.url('/1.jpg')}\n".encode()
+
+    with httpx2.Client(base_url=client.base_url, timeout=60) as other:
+        statuses.append(other.post("/jobs", content=slow_body(), headers=headers).status_code)
+    assert statuses == [409, 202]
+
+
+def test_prefer_wait_answers_with_the_results(client: httpx2.Client, site: Site) -> None:
+    body = {"urls": [site.url("/1.jpg")]}
+    answer = client.post("/jobs", json=body, headers={"Prefer": "wait=20"})
+    assert answer.status_code == 200
+    assert answer.headers["preference-applied"] == "wait=20"
+    assert answer.json()["results"][0]["scores"]
+
+
+def test_a_long_poll_answers_when_the_job_is_done(client: httpx2.Client, site: Site) -> None:
+    job = client.post("/jobs", json={"urls": [site.url("/1.jpg")]}).json()
+    assert client.get(job["links"]["self"], params={"wait": "20"}).json()["done"]
+    unfinished = client.post("/jobs", json={"draft": True}).json()
+    answer = client.get(unfinished["links"]["self"], params={"wait": "0.1"})
+    assert answer.json()["done"] is False
+
+
+def test_a_job_that_has_not_changed_is_not_sent_again(client: httpx2.Client, site: Site) -> None:
+    job = wait_done(client, client.post("/jobs", json={"urls": [site.url("/1.jpg")]}).json())
+    first = client.get(job["links"]["self"])
+    again = client.get(job["links"]["self"], headers={"If-None-Match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert again.headers["etag"] == first.headers["etag"]
+    spaces = " " * 200_000  # a regular expression that is quadratic in them takes a minute
+    for tags, status in [(f"x{spaces}x", 200), (f'"x"{spaces},{first.headers["etag"]}', 304)]:
+        answer = client.get(job["links"]["self"], headers={"If-None-Match": tags}, timeout=20)
+        assert answer.status_code == status
+    without = client.get(job["links"]["self"], params={"results": "false"})
+    assert without.headers["etag"] != first.headers["etag"]
+
+
+def test_jobs_are_listed_newest_first(client: httpx2.Client, site: Site) -> None:
+    ids = [client.post("/jobs", json={"urls": [site.url("/1.jpg")]}).json()["id"] for _ in range(5)]
+    page = client.get("/jobs", params={"limit": 3}).json()
+    assert [job["id"] for job in page["jobs"]] == ids[:1:-1]
+    rest = client.get("/jobs", params={"limit": 2, "cursor": page["next_cursor"]}).json()
+    assert [job["id"] for job in rest["jobs"]] == ids[1::-1]
+    draft = client.post("/jobs", json={"draft": True}).json()
+    drafts = client.get("/jobs", params={"status": "draft"}).json()["jobs"]
+    assert drafts[0]["id"] == draft["id"]
+    assert {job["status"] for job in drafts} == {"draft"}
+    client.delete(draft["links"]["self"])
+    listed = client.get("/jobs").json()["jobs"]
+    assert draft["id"] not in [job["id"] for job in listed]
+
+
+def test_too_many_failures_end_a_job(client: httpx2.Client) -> None:
+    refused = ["http://127.0.0.1:9/"] * 2000
+    body = {"urls": refused, "max_failures": "1%"}
+    job = wait_done(client, client.post("/jobs", json=body).json())
+    assert job["status"] == "failed"
+    assert job["error"].startswith("failure_budget")
+    counts = job["counts"]
+    assert counts["failed"] > 20
+    assert counts["cancelled"] == 2000 - counts["failed"] > 0
+
+
+@pytest.mark.parametrize("max_failures", [-1, "101%", "many", "5.12345%"])
+def test_a_strange_failure_budget_is_refused(
+    client: httpx2.Client, max_failures: int | str
+) -> None:
+    answer = client.post("/jobs", json={"urls": ["http://h/"], "max_failures": max_failures})
+    assert answer.status_code == 422
+    assert "max_failures" in answer.json()["detail"]
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, str, str]]:
+    """Run a stack with two API keys and a small quota."""
+    env = {**STACK_ENV, "PIQUEUE_QUOTA_ITEMS": "10"}
+    with (
+        Stack(tmp_path_factory.mktemp("guarded"), env=env) as stack,
+        Redis.from_url(stack.redis_url) as redis,
+    ):
+        keys = KeyStore(redis)
+        yield stack, keys.add("alice"), keys.add("bob")
+
+
+def test_jobs_are_seen_by_their_owner_only(guarded: tuple[Stack, str, str], site: Site) -> None:
+    stack, alice_key, bob_key = guarded
+    with httpx2.Client(base_url=stack.url) as client:
+        alice, bob = ({"Authorization": f"Bearer {key}"} for key in (alice_key, bob_key))
+        body = {"urls": [site.url("/1.jpg")]}
+        job = client.post("/jobs", json=body, headers=alice).json()
+        path = job["links"]["self"]
+        assert client.get(path, headers=alice).status_code == 200
+        for method, suffix in [
+            ("GET", ""),
+            ("GET", "/results"),
+            ("POST", "/cancel"),
+            ("POST", "/items"),
+            ("POST", "/submit"),
+            ("DELETE", ""),
+        ]:
+            assert client.request(method, path + suffix, headers=bob).status_code == 404
+            assert client.request(method, path + suffix).status_code == 401
+        assert client.get("/jobs", headers=bob).json()["jobs"] == []
+        assert [found["id"] for found in client.get("/jobs", headers=alice).json()["jobs"]] == [
+            job["id"]
+        ]
+        wrong = client.get(path, headers={"Authorization": "Bearer pq_wrong"})
+        assert (wrong.status_code, wrong.headers["www-authenticate"]) == (401, "Bearer")
+        assert client.get("/healthz").status_code == 200
+
+
+def test_a_caller_over_its_quota_is_told_to_wait(guarded: tuple[Stack, str, str]) -> None:
+    stack, alice_key, _ = guarded
+    with httpx2.Client(base_url=stack.url) as client:
+        alice = {"Authorization": f"Bearer {alice_key}"}
+        answer = client.post("/jobs", json={"urls": ["http://h/"] * 11}, headers=alice)
+    assert (answer.status_code, answer.json()["code"]) == (429, "over_quota")
+    assert "send these 11 as several smaller jobs" in answer.json()["detail"]
+    assert 1 <= int(answer.headers["retry-after"]) <= 300
+
+
+def test_keys_are_stored_as_hashes_only(redis_client: Redis) -> None:
+    keys = KeyStore(redis_client)
+    key = keys.add("alice")
+    assert key not in str(redis_client.hgetall("piqueue:keys"))
+    (alice,) = keys.all()
+    assert keys.find(key) == alice
+    assert keys.find(key + "x") is None
+    assert keys.remove(alice.owner)
+    assert keys.find(key) is None
+
+
+def test_that_there_is_no_key_is_believed_only_until_one_is_seen(redis_client: Redis) -> None:
+    keys = KeyStore(redis_client)
+    assert not keys.none_lately
+    assert keys.all() == []
+    assert keys.none_lately
+    keys.add("alice")
+    assert [key.name for key in keys.all()] == ["alice"]
+    assert not keys.none_lately
+
+
+@pytest.mark.usefixtures("redis_client")  # other tests leave keys
+def test_without_keys_the_api_does_not_listen_beyond_this_machine(redis_url: str) -> None:
+    command = [sys.executable, "-m", "api", "--host", "0.0.0.0", "--port", "0"]
+    env = {"PIQUEUE_REDIS_URL": redis_url, "PATH": ""}
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=30, env=env)
+    assert answer.returncode == 1
+    assert "PIQUEUE_ALLOW_NO_KEYS" in answer.stderr
+
+
+def test_beyond_this_machine_nobody_is_let_in_once_the_last_key_is_gone(
+    redis_client: Redis, redis_url: str, tmp_path: Path
+) -> None:
+    keys = KeyStore(redis_client)
+    headers = {"Authorization": f"Bearer {keys.add('alice')}"}
+    (alice,) = keys.all()
+    port = listenable_port("127.0.0.1", 0)
+    api = SupervisedProcess(
+        [sys.executable, "-m", "api", "--host", "0.0.0.0", "--port", str(port)],
+        tmp_path / "api.log",
+        env={"PIQUEUE_REDIS_URL": redis_url, "PIQUEUE_ALLOW_NO_KEYS": "false"},
+        cwd=ROOT,
+    )
+
+    def up() -> bool:
+        try:
+            return client.get("/healthz").is_success
+        except httpx2.TransportError:
+            return False
+
+    api.start()
+    try:
+        with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            api.wait_until(up, 60, "api")
+            assert client.get("/limits", headers=headers).status_code == 200
+            assert client.get("/limits").status_code == 401
+            assert keys.remove(alice.owner)
+            assert client.get("/limits", headers=headers).status_code == 401
+            assert client.get("/limits").status_code == 401
+    finally:
+        api.stop(grace_s=10)
+
+
+def test_a_dry_run_checks_all_rows_tries_some_and_keeps_nothing(
+    client: httpx2.Client, site: Site
+) -> None:
+    urls = [site.url(f"/{at}.jpg") for at in range(150)] + ["http://127.0.0.2:9/x.jpg"] * 150
+    before = client.get("/jobs").json()["jobs"][:1]
+    answer = client.post("/jobs", json={"urls": urls, "dry_run": True})
+    assert answer.status_code == 200
+    report = answer.json()
+    assert (report["dry_run"], report["items"], report["sampled"]) == (True, 300, 50)
+    assert report["eta_s"] >= 0
+    refusing, fine = report["hosts"]
+    assert refusing["host"] == "127.0.0.2"
+    assert refusing["failures"] == {"fetch_blocked_address": refusing["sampled"]}
+    assert fine == {"host": "127.0.0.1", "sampled": 50 - refusing["sampled"], "failures": {}}
+    assert client.get("/jobs").json()["jobs"][:1] == before
+    unfit = client.post("/jobs", json={"urls": [*urls, "x"], "dry_run": True})
+    assert [row["index"] for row in unfit.json()["problems"]] == [300]
+
+
+def test_pictures_seen_before_are_not_scored_again_where_the_cache_is_used(
+    client: httpx2.Client,
+) -> None:
+    files = [("files", (f"{at}.jpg", jpeg(1000 + at))) for at in range(6)]
+    options = {"options": json.dumps({"use_cache": True})}
+    first, second, third = (
+        wait_done(client, client.post("/jobs", files=files, data=data).json())
+        for data in (options, options, {})
+    )
+    assert [job["counts"]["cached"] for job in (first, second, third)] == [0, 6, 0]
+    assert [result["cached"] for result in second["results"]] == [True] * 6
+    for result, again in zip(first["results"], second["results"], strict=True):
+        assert (result["scores"], result["image"]) == (again["scores"], again["image"])

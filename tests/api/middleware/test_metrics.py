@@ -1,0 +1,146 @@
+"""GET /metrics on a real Redis: the ledger's gauges, and requests by their route."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+from prometheus_client import generate_latest
+from redis import Redis
+
+from api.main import create_app
+from tests.scrape import Sample, read_scrape
+from tests.worker.jobs.ledger.test_store import claim, finish, submit
+from worker.jobs.ledger.api_keys import KeyStore
+from worker.jobs.ledger.store import JobStore
+from worker.jobs.ledger.workers import Workers
+from worker.jobs.settings import load_settings
+from worker.scoring.metrics import WorkerMetrics
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "metrics.md"
+
+
+@asynccontextmanager
+async def service(redis_url: str) -> AsyncIterator[httpx2.AsyncClient]:
+    """Run the API in this process, with a route that has a bug."""
+    app = create_app(load_settings(redis_url=redis_url))
+
+    @app.get("/bug/{number}")
+    def bug(number: int) -> float:
+        return 1 / (number - number)
+
+    transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
+        yield client
+
+
+def scrape_after(redis_url: str, *requests: tuple[str, str]) -> tuple[Sample, str]:
+    async def run() -> str:
+        async with service(redis_url) as client:
+            for method, path in requests:
+                await client.request(method, path)
+            answer = await client.get("/metrics")
+            assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+            return answer.raise_for_status().text
+
+    text = asyncio.run(run())
+    return read_scrape(text), text
+
+
+def test_the_gauges_are_those_of_the_ledger(redis_client: Redis, redis_url: str) -> None:
+    store = JobStore(redis_client)
+    first, _ = submit(store, total=25)
+    submit(store, total=7)
+    for chunk in (0, 2):
+        claim(store, first, chunk)
+    redis_client.hincrby(f"piqueue:{{{first}}}:meta", "submitted_ms", -90_000)
+    workers = Workers(redis_client)
+    workers.heartbeat("one", 3)
+    workers.heartbeat("two", 4)
+    redis_client.rpush("piqueue:bulk", "message", "message")
+
+    value, _ = scrape_after(redis_url)
+    assert value("piqueue_items_running") == 15
+    assert value("piqueue_items_waiting") == 17
+    assert value("piqueue_backlog_items") == 32
+    assert value("piqueue_jobs_open") == 2
+    assert 90 <= value("piqueue_oldest_waiting_item_age_seconds") < 150
+    assert value("piqueue_workers") == 2
+    assert value("piqueue_worker_slots") == 7
+    assert value("piqueue_queue_messages") == 2
+
+
+def test_what_runs_does_not_wait(redis_client: Redis, redis_url: str) -> None:
+    store = JobStore(redis_client)
+    job_id, ring = submit(store, total=5)
+    redis_client.hincrby(f"piqueue:{{{job_id}}}:meta", "submitted_ms", -90_000)
+    claim(store, job_id, 0, lease_s=0)
+    value, _ = scrape_after(redis_url)
+    assert value("piqueue_items_running") == 5
+    assert value("piqueue_oldest_waiting_item_age_seconds") == 0
+
+    finish(store, job_id, ring)
+    value, text = scrape_after(redis_url)
+    assert value("piqueue_backlog_items") == 0
+    assert "piqueue_oldest_waiting_item_age_seconds 0.0" in text
+
+
+def test_more_open_jobs_than_are_looked_at_are_all_counted(
+    redis_client: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.jobs.ledger.load.OPEN_JOBS_READ", 3)
+    store = JobStore(redis_client)
+    jobs = [submit(store, total=2)[0] for _ in range(5)]
+    claim(store, jobs[1], 0)
+    value, _ = scrape_after(redis_url)
+    assert (value("piqueue_backlog_items"), value("piqueue_items_running")) == (10, 2)
+
+
+def test_requests_are_counted_by_route_and_never_by_path(
+    redis_client: Redis, redis_url: str
+) -> None:
+    value, text = scrape_after(
+        redis_url,
+        ("GET", "/healthz"),
+        ("GET", "/healthz"),
+        ("GET", "/jobs/job_secret1?wait=0"),
+        ("GET", "/jobs/job_secret2"),
+        ("PUT", "/jobs/job_secret3"),
+        ("GET", "/nothing/secret4"),
+        ("SECRET5", "/healthz"),
+        ("GET", "/bug/7"),
+    )
+    name = "piqueue_http_requests_total"
+    assert value(name, route="/healthz", method="GET", status="200") == 2
+    assert value(name, route="/jobs/{job_id}", method="GET", status="404") == 2
+    assert value(name, route="/jobs/{job_id}", method="PUT", status="405") == 1
+    assert value(name, route="none", method="GET", status="404") == 1
+    assert value(name, route="/healthz", method="other", status="405") == 1
+    assert value(name, route="/bug/{number}", method="GET", status="500") == 1
+    seconds = "piqueue_http_request_seconds"
+    assert value(f"{seconds}_count", route="/jobs/{job_id}", method="GET") == 2
+    assert value(f"{seconds}_bucket", route="/healthz", method="GET", le="60.0") == 2
+    assert "secret" not in text.lower()
+
+
+def test_the_document_names_every_metric_and_no_other(redis_client: Redis, redis_url: str) -> None:
+    _, text = scrape_after(redis_url)
+    worker = generate_latest(WorkerMetrics().registry).decode()
+    ours = re.findall(r"^# TYPE (piqueue_\w+)", text + worker, re.MULTILINE)
+    tables = re.findall(r"^\| (`.*?) \|", DOCUMENT.read_text(), re.MULTILINE)
+    assert sorted(re.findall(r"`(\w+)`", " ".join(tables))) == sorted(ours)
+
+
+def test_once_there_are_keys_a_scrape_needs_one(redis_client: Redis, redis_url: str) -> None:
+    key = KeyStore(redis_client).add("prometheus")
+
+    async def run() -> list[int]:
+        async with service(redis_url) as client:
+            headers = {"Authorization": f"Bearer {key}"}
+            answers = [await client.get("/metrics"), await client.get("/metrics", headers=headers)]
+            return [answer.status_code for answer in answers]
+
+    assert asyncio.run(run()) == [401, 200]

@@ -1,0 +1,187 @@
+"""Server-sent events over HTTP: a job is watched to its end, cut off, erased, and let go."""
+
+import asyncio
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from itertools import islice
+from pathlib import Path
+
+import httpx2
+import pytest
+import uvicorn
+from aiohttp import web
+from redis import Redis
+
+from api.job_events import Waiters
+from api.main import create_app
+from scripts.local.embedded_redis import EmbeddedRedis
+from scripts.local.stack import listenable_port
+from tests.api.polling import wait_done
+from tests.api.sse import Event, read_events
+from tests.pictures import jpeg
+from tests.worker.fetching.site import Site
+from tests.worker.jobs.ledger.test_store import claim, scored, submit
+from worker.jobs.ledger.store import JobStore
+from worker.jobs.settings import load_settings
+
+
+@contextmanager
+def watching(client: httpx2.Client, path: str, **headers: str) -> Iterator[Iterator[Event]]:
+    with client.stream("GET", path, headers=headers) as answer:
+        yield read_events(answer)
+
+
+@contextmanager
+def serving(redis_url: str) -> Iterator[tuple[httpx2.Client, Waiters]]:
+    """Run the API in this process, so that what it holds can be seen."""
+    app = create_app(load_settings(redis_url=redis_url))
+    port = listenable_port("127.0.0.1", 0)
+    server = uvicorn.Server(
+        uvicorn.Config(app, port=port, log_config=None, timeout_graceful_shutdown=1)
+    )
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive()
+        with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            yield client, app.state.services.waiters
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def test_a_job_is_watched_from_its_submission_to_its_end(client: httpx2.Client) -> None:
+    held = asyncio.Event()
+
+    async def hold(_request: web.BaseRequest) -> web.StreamResponse:
+        await held.wait()
+        return web.Response(body=jpeg(1))
+
+    with Site({"/hold.jpg": hold}) as site:
+        job = client.post("/jobs", json={"urls": [site.url("/hold.jpg")] * 3}).json()
+        with watching(client, job["links"]["events"]) as events:
+            first = next(events)
+            assert first.name == "progress"
+            assert first.body["id"] == job["id"]
+            assert first.body["counts"]["succeeded"] == 0
+            site.call(held.set)
+            *others, last = events
+    assert {event.name for event in others} <= {"progress"}
+    assert (last.name, last.body["status"]) == ("done", "succeeded")
+    shown = client.get(job["links"]["self"], params={"results": "false"}).json()
+    assert last.body == shown
+    assert first.id != last.id
+
+
+def test_progress_comes_at_most_twice_a_second_and_only_forward(
+    redis_client: Redis, redis_url: str
+) -> None:
+    store = JobStore(redis_client)
+    job_id, ring = submit(store, total=5000, chunk_items=1)
+    stop = threading.Event()
+
+    def score() -> int:
+        """Commit chunk after chunk until told to stop; gives their count."""
+        count = 0
+        while ring and not stop.is_set():
+            taken = claim(store, job_id, ring.pop())
+            ring.extend(store.commit(taken, scored(taken)) or [])
+            count += 1
+        return count
+
+    with serving(redis_url) as (client, _), ThreadPoolExecutor() as scorer:
+        started = time.monotonic()
+        with watching(client, f"/jobs/{job_id}/events") as events:
+            first, changes = next(events), scorer.submit(score)
+            counts = [event.body["counts"]["succeeded"] for event in (first, *islice(events, 4))]
+            elapsed_s = time.monotonic() - started
+            stop.set()
+    assert elapsed_s > 4 * 0.5
+    assert changes.result() > 50, "too little changed to say so too often"
+    assert counts == sorted(set(counts))
+
+
+def test_every_connection_begins_with_the_whole_job(client: httpx2.Client) -> None:
+    draft = client.post("/jobs", json={"draft": True, "name": "album"}).json()
+    for last_id in ("", "draft-0", "anything"):
+        with watching(client, draft["links"]["events"], **{"Last-Event-ID": last_id}) as events:
+            first = next(events)
+            assert (first.name, first.body["name"]) == ("progress", "album")
+
+
+def test_a_job_that_is_done_says_so_at_once_and_again(client: httpx2.Client) -> None:
+    job = wait_done(client, client.post("/jobs", json={"urls": ["http://127.0.0.1:9/"]}).json())
+    for _ in range(2):
+        with watching(client, job["links"]["events"]) as events:
+            (only,) = events
+        assert (only.name, only.body["status"]) == ("done", "failed")
+
+
+def test_a_job_erased_while_it_is_watched_ends_the_stream(client: httpx2.Client) -> None:
+    draft = client.post("/jobs", json={"draft": True}).json()
+    with watching(client, draft["links"]["events"]) as events:
+        assert next(events).body["status"] == "draft"
+        client.delete(draft["links"]["self"])
+        (last,) = events
+    assert (last.name, last.body) == ("erased", {"id": draft["id"]})
+
+
+def test_a_cancelled_job_ends_the_stream(client: httpx2.Client) -> None:
+    draft = client.post("/jobs", json={"draft": True}).json()
+    with watching(client, draft["links"]["events"]) as events:
+        next(events)
+        client.post(draft["links"]["cancel"])
+        (last,) = events
+    assert (last.name, last.body["status"]) == ("done", "cancelled")
+
+
+def test_an_unknown_job_is_a_problem_and_no_stream(client: httpx2.Client) -> None:
+    answer = client.get("/jobs/job_x/events", headers={"Accept": "text/event-stream"})
+    assert (answer.status_code, answer.json()["code"]) == (404, "job_not_found")
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_a_client_that_goes_away_leaves_nothing_behind(redis_url: str) -> None:
+    with serving(redis_url) as (client, waiters), ExitStack() as streams:
+        kept = []
+        for _ in range(3):
+            draft = client.post("/jobs", json={"draft": True}).json()
+            for _ in range(4):
+                events = streams.enter_context(watching(client, draft["links"]["events"]))
+                next(events)
+                kept.append(events)
+        assert waiters.watched_count == 3
+        streams.close()
+        deadline = time.monotonic() + 30
+        while waiters.watched_count:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def test_a_silent_stream_beats(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastapi.routing._PING_INTERVAL", 0.05)
+    with serving(redis_url) as (client, _):
+        draft = client.post("/jobs", json={"draft": True}).json()
+        with watching(client, draft["links"]["events"]) as events:
+            assert next(events).name == "progress"
+            assert [next(events).comment for _ in range(3)] == ["ping"] * 3
+
+
+def test_a_stream_outlives_redis(tmp_path: Path) -> None:
+    with EmbeddedRedis(tmp_path) as redis, serving(redis.url) as (client, _):
+        draft = client.post("/jobs", json={"draft": True}).json()
+        with watching(client, draft["links"]["events"]) as events:
+            next(events)
+            assert redis.pid is not None
+            os.kill(redis.pid, signal.SIGTERM)
+            redis.wait()
+            redis.restart()
+            client.post(draft["links"]["cancel"]).raise_for_status()
+            (last,) = (event for event in events if not event.comment)
+        assert (last.name, last.body["status"]) == ("done", "cancelled")

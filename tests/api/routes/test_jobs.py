@@ -1,0 +1,354 @@
+"""Jobs over HTTP on a running Piqueue: real Redis, real worker, real pictures."""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import httpx2
+import numpy as np
+import pytest
+from aiohttp import web
+
+from model.images.decode import decode
+from model.predictor import load_predictor
+from tests.api.polling import all_results, wait_done
+from tests.pictures import jpeg
+from tests.worker.fetching.site import Answer, Site
+from worker.jobs.settings import ARTIFACTS_PATH
+
+NOT_A_PICTURE = b"<html>no picture here</html>"
+
+
+def gives(payload: bytes, delay_s: float = 0) -> Answer:
+    async def answer(_request: web.BaseRequest) -> web.StreamResponse:
+        await asyncio.sleep(delay_s)
+        return web.Response(body=payload, content_type="image/jpeg")
+
+    return answer
+
+
+def status(code: int) -> Answer:
+    async def answer(_request: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(status=code)
+
+    return answer
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[bytes]:
+    return [jpeg(seed) for seed in range(100)]
+
+
+@pytest.fixture(scope="module")
+def site(pictures: list[bytes]) -> Iterator[Site]:
+    """Serve the pictures, the first ones last."""
+    answers = {
+        f"/{index}.jpg": gives(payload, delay_s=0.3 - index * 0.003)
+        for index, payload in enumerate(pictures)
+    }
+    answers |= {
+        "/page.html": gives(NOT_A_PICTURE),
+        "/truncated.jpg": gives(pictures[0][:2000]),
+        "/gone.jpg": status(404),
+        "/huge.jpg": gives(bytes(1_000_001)),
+    }
+    with Site(answers) as running:
+        yield running
+
+
+def test_a_job_whose_items_arrive_out_of_order_gives_each_its_own_scores(
+    client: httpx2.Client, site: Site, pictures: list[bytes]
+) -> None:
+    urls = [site.url(f"/{index}.jpg") for index in range(100)]
+    job = wait_done(client, client.post("/jobs", json={"urls": urls}).json())
+
+    assert job["status"] == "succeeded"
+    items = all_results(client, job)
+    assert [item["index"] for item in items] == list(range(100))
+    assert [item["source"]["url"] for item in items] == urls
+    predictor = load_predictor(ARTIFACTS_PATH / "scenes" / "2")
+    expected = predictor.predict([decode(picture).pixels for picture in pictures])
+    for item, picture, prediction in zip(items, pictures, expected, strict=True):
+        assert item["image"]["sha256"] == hashlib.sha256(picture).hexdigest()
+        np.testing.assert_allclose(list(item["scores"].values()), prediction.scores, atol=1e-4)
+    assert len({prediction.scores for prediction in expected}) == 100, "a swap would not show"
+
+
+def test_good_and_bad_items_keep_their_index(
+    client: httpx2.Client, site: Site, pictures: list[bytes]
+) -> None:
+    items = [
+        {"id": "good", "url": site.url("/7.jpg")},
+        {"id": "page", "url": site.url("/page.html")},
+        {"id": "gone", "url": site.url("/gone.jpg")},
+        {"id": "cut", "url": site.url("/truncated.jpg")},
+        {"id": "huge", "url": site.url("/huge.jpg")},
+        {"id": "private", "url": site.url("/7.jpg", host="127.0.0.2")},
+        {"id": "refused", "url": "http://127.0.0.1:9/"},
+        {"id": "also good", "url": site.url("/8.jpg")},
+    ]
+    job = wait_done(client, client.post("/jobs", json={"items": items}).json())
+
+    assert job["status"] == "partially_succeeded"
+    results = job["results"]
+    assert [result["id"] for result in results] == [item["id"] for item in items]
+    codes = [result["error"] and result["error"]["code"] for result in results]
+    assert codes == [
+        None,
+        "not_an_image",
+        "fetch_http_status",
+        "truncated",
+        "fetch_too_large",
+        "fetch_blocked_address",
+        "fetch_connection",
+        None,
+    ]
+    assert job["failures"] == {code: 1 for code in codes if code}
+    assert (job["counts"]["succeeded"], job["counts"]["failed"]) == (2, 6)
+    for result in results:
+        assert (result["scores"] is None) == (result["error"] is not None)
+    assert results[7]["image"]["sha256"] == hashlib.sha256(pictures[8]).hexdigest()
+
+
+def test_uploaded_files_are_scored_and_named_by_their_file_name(
+    client: httpx2.Client, pictures: list[bytes]
+) -> None:
+    files = [("files", (f"p{index}.jpg", picture)) for index, picture in enumerate(pictures[:20])]
+    options = {"name": "my folder", "metadata": {"order": [1, None]}, "model": "scenes@2"}
+    answer = client.post("/jobs", files=files, data={"options": json.dumps(options)})
+
+    assert answer.status_code == 202
+    job = wait_done(client, answer.json())
+    assert (job["name"], job["metadata"]) == ("my folder", {"order": [1, None]})
+    assert [result["id"] for result in job["results"]] == [f"p{at}.jpg" for at in range(20)]
+    hashes = [result["image"]["sha256"] for result in job["results"]]
+    assert hashes == [hashlib.sha256(picture).hexdigest() for picture in pictures[:20]]
+    assert job["results"][0]["source"] == {"type": "upload", "url": None, "filename": "p0.jpg"}
+
+
+def test_an_accepted_job_says_where_it_is_and_when_to_ask_again(
+    client: httpx2.Client, site: Site
+) -> None:
+    answer = client.post("/jobs", json={"urls": [site.url("/1.jpg")]})
+    assert answer.status_code == 202
+    job = answer.json()
+    assert answer.headers["location"] == f"/jobs/{job['id']}" == job["links"]["self"]
+    assert int(answer.headers["retry-after"]) >= 1
+    assert job["counts"]["total"] == 1
+    done = wait_done(client, job)
+    times = [
+        datetime.fromisoformat(done[f"{word}_at"])
+        for word in ("created", "started", "finished", "expires")
+    ]
+    assert times == sorted(times)
+    assert all(time.utcoffset() is not None for time in times)
+    assert "retry-after" not in client.get(job["links"]["self"]).headers
+
+
+def test_labels_are_those_whose_score_reaches_the_threshold(
+    client: httpx2.Client, site: Site
+) -> None:
+    (model,) = [model for model in client.get("/models").json() if model["default"]]
+    urls = [site.url(f"/{index}.jpg") for index in range(40)]
+    job = wait_done(client, client.post("/jobs", json={"urls": urls}).json())
+    for result in job["results"]:
+        assert result["labels"] == [
+            label
+            for label, score in result["scores"].items()
+            if score >= model["thresholds"][label]
+        ]
+
+
+def test_results_are_left_out_when_told(client: httpx2.Client, site: Site) -> None:
+    job = wait_done(client, client.post("/jobs", json={"urls": [site.url("/1.jpg")]}).json())
+    assert len(job["results"]) == 1
+    answer = client.get(job["links"]["self"], params={"results": "false"})
+    assert answer.json()["results"] is None
+
+
+@pytest.mark.parametrize(
+    ("body", "rows"),
+    [
+        ({"urls": ["http://h/1.jpg", "ftp://h/2.jpg"]}, {1: "http:// or https://"}),
+        ({"urls": ["http:///x", "not a url"]}, {0: "no host", 1: "spaces"}),
+        ({"urls": ["http://user:secret@h/"]}, {0: "user name or password"}),
+        ({"urls": ["http://h:99999/"]}, {0: "not a URL"}),
+        ({"urls": ["http://h/" + "x" * 5000]}, {0: "longer than 4096"}),
+        (
+            {"items": [{"url": "http://h/", "id": "a"}, {"url": "http://i/", "id": "a"}]},
+            {1: "item 0 has the same id"},
+        ),
+        ({"items": [{"url": "http://h/"}, {"id": "b"}]}, {1: "url: Field required"}),
+        ({"urls": ["http://h/", 7]}, {1: "valid string"}),
+    ],
+)
+def test_unfit_items_are_refused_by_row(
+    client: httpx2.Client, body: dict[str, object], rows: dict[int, str]
+) -> None:
+    answer = client.post("/jobs", json=body)
+    assert answer.status_code == 422
+    problem = answer.json()
+    assert problem["code"] == "items_refused"
+    assert problem["problem_count"] == len(rows)
+    assert [found["index"] for found in problem["problems"]] == list(rows)
+    for found in problem["problems"]:
+        assert rows[found["index"]] in found["detail"]
+    assert "secret" not in answer.text
+
+
+def test_a_hundred_unfit_items_are_listed_and_the_rest_counted(client: httpx2.Client) -> None:
+    problem = client.post("/jobs", json={"urls": ["x"] * 250}).json()
+    assert problem["problem_count"] == 250
+    assert len(problem["problems"]) == 100
+
+
+@pytest.mark.parametrize(
+    ("send", "code", "problem", "says"),
+    [
+        ({"json": {}}, 422, "job_refused", "either urls or items"),
+        ({"json": {"urls": []}}, 422, "job_refused", "no items"),
+        ({"json": {"urls": ["http://h/"], "items": []}}, 422, "job_refused", "either"),
+        ({"json": {"urls": ["http://h/"], "modle": "x"}}, 422, "job_refused", "modle"),
+        ({"json": {"urls": ["http://h/"], "model": "cats"}}, 422, "model_not_found", "scenes@2"),
+        ({"json": {"urls": ["http://h/"], "model": "scenes@99"}}, 422, "model_not_found", "@99"),
+        ({"content": b"{", "headers": {"content-type": "application/json"}}, 400, "body", "JSON"),
+        ({"content": b"x", "headers": {"content-type": "text/html"}}, 415, "unsupp", "text/html"),
+        ({"content": b"x"}, 415, "unsupported_body", "missing"),
+        ({"files": [("pictures", ("a.jpg", b"x"))]}, 422, "job_refused", "'pictures'"),
+        (
+            {"files": [("files", ("a.jpg", NOT_A_PICTURE))]},
+            422,
+            "items_refused",
+            "cannot be scored",
+        ),
+        ({"files": [("files", ("a.jpg", b""))]}, 422, "items_refused", "cannot be scored"),
+    ],
+)
+def test_unfit_submissions_are_refused_with_a_reason(
+    client: httpx2.Client, send: dict[str, object], code: int, problem: str, says: str
+) -> None:
+    answer = client.post("/jobs", **send)  # type: ignore[arg-type]
+    assert answer.status_code == code, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    body = answer.json()
+    assert body["code"].startswith(problem)
+    assert body["status"] == code
+    assert says in body["detail"]
+
+
+def test_a_body_over_the_limit_is_refused_while_it_streams_in(client: httpx2.Client) -> None:
+    def endless() -> Iterator[bytes]:
+        yield b'{"urls": ["'
+        for _ in range(30):
+            yield b"x" * 1_000_000
+
+    answer = client.post("/jobs", content=endless(), headers={"content-type": "application/json"})
+    assert answer.status_code == 413
+    assert "20000000 bytes" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/jobs", "application/json"),
+        ("/jobs", "text/csv"),
+        ("/jobs", "multipart/form-data; boundary=x"),
+        ("/scorefile/", "multipart/form-data; boundary=x"),
+        ("/jobs/job_x/retry", "application/json"),
+    ],
+)
+def test_a_body_that_says_to_be_over_the_limit_is_refused_as_a_problem(
+    client: httpx2.Client, path: str, kind: str
+) -> None:
+    answer = client.post(path, content=bytes(20_000_001), headers={"content-type": kind})
+    body = answer.json()
+    assert (answer.status_code, body["code"]) == (413, "too_large")
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["x-request-id"] == body["request_id"]
+
+
+def test_a_file_over_the_limit_is_refused_by_row(
+    client: httpx2.Client, pictures: list[bytes]
+) -> None:
+    files = [("files", ("a.jpg", pictures[0])), ("files", ("b.jpg", b"\xff\xd8\xff" * 400_000))]
+    problem = client.post("/jobs", files=files).json()
+    assert [(found["index"], found["id"]) for found in problem["problems"]] == [(1, "b.jpg")]
+    assert "1000000" in problem["problems"][0]["detail"]
+
+
+def test_results_can_be_read_while_the_job_runs(client: httpx2.Client) -> None:
+    held = asyncio.Event()
+
+    async def hold(_request: web.BaseRequest) -> web.StreamResponse:
+        await held.wait()
+        return web.Response(body=jpeg(1))
+
+    with Site({"/fast.jpg": gives(jpeg(2)), "/slow.jpg": hold}) as local:
+        urls = [local.url("/fast.jpg")] * 3 + [local.url("/slow.jpg")]
+        job = client.post("/jobs", json={"urls": urls}).json()
+        while len(results := all_results(client, job)) < 3:
+            assert not client.get(job["links"]["self"]).json()["done"]
+        assert [result["index"] for result in results] == [0, 1, 2]
+        running = client.get(job["links"]["self"]).json()
+        assert running["status"] == "running"
+        assert running["counts"]["running"] == 1
+        local.call(held.set)
+        assert wait_done(client, job)["counts"]["succeeded"] == 4
+
+
+def test_a_cancelled_job_stops_and_keeps_its_results(client: httpx2.Client) -> None:
+    held = asyncio.Event()
+
+    async def hold(_request: web.BaseRequest) -> web.StreamResponse:
+        await held.wait()
+        return web.Response(body=jpeg(1))
+
+    with Site({"/slow.jpg": hold}) as local:
+        job = client.post("/jobs", json={"urls": [local.url("/slow.jpg")] * 600}).json()
+        while not client.get(job["links"]["self"]).json()["counts"]["running"]:
+            pass
+        answer = client.post(job["links"]["cancel"])
+        assert answer.status_code == 202
+        assert answer.json()["status"] == "cancelling"
+        local.call(held.set)
+        done = wait_done(client, answer.json())
+    assert done["status"] == "cancelled"
+    counts = done["counts"]
+    assert counts["cancelled"] > 0
+    assert counts["succeeded"] + counts["failed"] + counts["cancelled"] == 600
+    assert len(all_results(client, job)) == counts["succeeded"] + counts["failed"]
+
+
+def test_a_deleted_job_is_gone(client: httpx2.Client, pictures: list[bytes]) -> None:
+    job = client.post("/jobs", files=[("files", ("a.jpg", pictures[0]))]).json()
+    assert client.delete(job["links"]["self"]).status_code == 204
+    for method, path in [
+        ("GET", ""),
+        ("GET", "/results"),
+        ("POST", "/cancel"),
+        ("DELETE", ""),
+    ]:
+        answer = client.request(method, job["links"]["self"] + path)
+        assert answer.status_code == 404
+        assert answer.json()["code"] == "job_not_found"
+
+
+@pytest.mark.parametrize("cursor", ["x", "aW5kZXg6LTE=", "Zm9vOjE=", "é"])
+def test_a_strange_cursor_is_refused(client: httpx2.Client, site: Site, cursor: str) -> None:
+    job = client.post("/jobs", json={"urls": [site.url("/1.jpg")]}).json()
+    answer = client.get(job["links"]["results"], params={"cursor": cursor})
+    assert (answer.status_code, answer.json()["code"]) == (400, "cursor_invalid")
+
+
+def test_a_full_queue_pushes_back(tmp_path: Path) -> None:
+    from scripts.local.stack import Stack
+
+    limits = {"PIQUEUE_MAX_BACKLOG_ITEMS": "5"}
+    with Stack(tmp_path, env=limits) as small, httpx2.Client(base_url=small.url) as client:
+        answer = client.post("/jobs", json={"urls": ["http://h/"] * 6})
+    assert answer.status_code == 503
+    assert answer.json()["code"] == "queue_full"
+    assert int(answer.headers["retry-after"]) > 0

@@ -1,0 +1,230 @@
+"""The web page in a real browser."""
+
+import csv
+import re
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from aiohttp import web
+from redis import Redis
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.select import Select
+
+from scripts.local.stack import Stack
+from tests.api.polling import all_results
+from tests.browser import Tab
+from tests.conftest import STACK_ENV
+from tests.pictures import jpeg
+from tests.worker.fetching.site import Answer, Site
+from worker.jobs.ledger.api_keys import KeyStore
+
+HOSTILE = "<img src=x onerror=document.title='owned'>.jpg"
+
+
+class Page(Tab):
+    """The page of a running Piqueue, as a person uses it; downloads go to `downloads`."""
+
+    def __init__(self, browser: Chrome, downloads: Path) -> None:
+        super().__init__(browser)
+        self.downloads = downloads
+
+    def open(self, url: str) -> None:
+        self.browser.get(url)
+        self.wait("model", lambda: self.all("#model option, #ask-key:not([hidden])"))
+
+    def start(self, chip: str) -> None:
+        """Start the job and wait until it stands at `chip`."""
+        self.wait("button that works", self.one("#start").is_enabled)
+        self.one("#start").click()
+        self.wait(f"job that is {chip}", lambda: self.one("#chip").text == chip)
+
+    def rows(self, count: int) -> list[WebElement]:
+        self.wait(f"{count} rows", lambda: len(self.all("#rows tr")) == count)
+        return self.all("#rows tr")
+
+    def names(self, count: int) -> list[str]:
+        return [row.find_element(By.CSS_SELECTOR, ".name").text for row in self.rows(count)]
+
+    def choose(self, selector: str, text: str) -> None:
+        Select(self.one(selector)).select_by_visible_text(text)
+
+    def downloaded(self, link: str, name: str) -> str:
+        self.one(link).click()
+        path = self.downloads / name
+        self.wait(f"download of {name}", path.exists)
+        return path.read_text()
+
+
+@pytest.fixture
+def page(browser: Chrome, tmp_path: Path) -> Page:
+    """Give an empty tab, forgetting what the test before left."""
+    page = Page(browser, tmp_path / "downloads")
+    behaviour = {"behavior": "allow", "downloadPath": str(page.downloads)}
+    browser.execute_cdp_cmd("Browser.setDownloadBehavior", behaviour)
+    return page
+
+
+def picture_files(folder: Path, names: Sequence[str]) -> str:
+    """Write pictures that differ; gives their paths as a file input takes them."""
+    for seed, name in enumerate(names):
+        (folder / name).write_bytes(jpeg(seed))
+    return "\n".join(str(folder / name) for name in names)
+
+
+def shown_scores(row: WebElement) -> dict[str, float]:
+    labels = [label.text for label in row.find_elements(By.TAG_NAME, "dt")]
+    numbers = [one.text for one in row.find_elements(By.CSS_SELECTOR, ".number")]
+    return {
+        label: float(text.removesuffix(" %")) / 100
+        for label, text in zip(labels, numbers, strict=True)
+    }
+
+
+def is_loaded(picture: WebElement) -> bool:
+    return picture.get_property("naturalWidth") == 320
+
+
+def test_three_pictures_are_uploaded_scored_shown_and_downloaded(
+    page: Page, stack: Stack, client: httpx2.Client, tmp_path: Path
+) -> None:
+    page.open(stack.url)
+    names = ["a.jpg", "b.jpg", "c.jpg"]
+    page.one("#pick-files").send_keys(picture_files(tmp_path, names))
+    assert page.one("#start").text == "Score 3 pictures"
+    page.start("Done")
+
+    rows = page.rows(3)
+    assert sorted(page.names(3)) == names
+    job_id = page.browser.current_url.partition("#")[2]
+    job = client.get(f"/jobs/{job_id}").raise_for_status().json()
+    results = all_results(client, job)
+    for row, result in zip(rows, results, strict=True):
+        assert row.find_element(By.CSS_SELECTOR, ".name").text == result["id"]
+        assert shown_scores(row) == pytest.approx(result["scores"], abs=0.0006)
+        picture = row.find_element(By.TAG_NAME, "img")
+        page.browser.execute_script("arguments[0].scrollIntoView()", picture)
+        page.wait("thumbnail", partial(is_loaded, picture))
+
+    table = list(csv.DictReader(page.downloaded("#as-csv", f"{job_id}.csv").splitlines()))
+    assert [row["id"] for row in table] == [result["id"] for result in results]
+    assert len(page.downloaded("#as-jsonl", f"{job_id}.jsonl").splitlines()) == 3
+
+    page.browser.refresh()
+    assert sorted(page.names(3)) == names
+    assert page.complaints() == []
+
+
+def test_a_hostile_file_name_is_shown_as_text(page: Page, stack: Stack, tmp_path: Path) -> None:
+    page.open(stack.url)
+    page.one("#pick-files").send_keys(picture_files(tmp_path, [HOSTILE, "b.jpg"]))
+    text = tmp_path / f"no{HOSTILE}"
+    text.write_text("no picture")
+    page.one("#pick-files").send_keys(str(text))
+    page.start("Done")
+    assert sorted(page.names(2)) == sorted([HOSTILE, "b.jpg"])
+    assert page.all(".name img") == []
+    (left_out,) = page.all("#left-out li")
+    assert left_out.text.startswith(f"no{HOSTILE}: not a JPEG")
+    assert page.all("#left-out img") == []
+    assert page.browser.title == "Done – Piqueue"
+    assert page.complaints() == []
+
+
+def test_urls_that_fail_are_shown_and_filtered(page: Page, stack: Stack) -> None:
+    async def picture(_request: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(body=jpeg(5))
+
+    answers: dict[str, Answer] = {"/good.jpg": picture}
+    with Site(answers) as site:
+        page.open(stack.url)
+        page.one("[value=urls]").click()
+        page.one("#urls").send_keys(f"{site.url('/good.jpg')}\n\n{site.url('/bad.jpg')}\n")
+        page.start("Done, some failed")
+        assert page.names(2) == [site.url("/good.jpg"), site.url("/bad.jpg")]
+        page.choose("#by-status", "Failed")
+        assert page.names(1) == [site.url("/bad.jpg")]
+        assert page.one("#rows .failed").text.startswith("not_an_image")
+        page.choose("#by-status", "Scored")
+        page.wait("good row", lambda: page.names(1) == [site.url("/good.jpg")])
+    assert page.complaints() == []
+
+
+def test_urls_that_are_refused_are_named_by_their_row(page: Page, stack: Stack) -> None:
+    page.open(stack.url)
+    page.one("[value=urls]").click()
+    page.one("#urls").send_keys("http://example.com/a.jpg\nnonsense")
+    page.one("#start").click()
+    page.wait("refusal", lambda: page.all("#new-error li"))
+    assert page.one("#new-error li").text.startswith("row 2: ")
+
+
+def test_a_csv_is_sent_with_the_columns_its_header_has(
+    page: Page, stack: Stack, client: httpx2.Client, tmp_path: Path
+) -> None:
+    with Site() as site:
+        rows = [["sku, old", "picture_url", "price"], ["x-1", site.url("/a.jpg"), "9.90"]]
+        with (tmp_path / "rows.csv").open("w", newline="") as file:
+            csv.writer(file).writerows(rows)
+        page.open(stack.url)
+        page.one("[value=csv]").click()
+        page.one("#pick-csv").send_keys(str(tmp_path / "rows.csv"))
+        page.wait("columns", lambda: page.one("#url-column").get_property("value") == "picture_url")
+        page.choose("#id-column", "sku, old")
+        page.start("Failed")
+        assert page.names(1) == [f"x-1: {site.url('/a.jpg')}"]
+    job_id = page.browser.current_url.partition("#")[2]
+    (result,) = client.get(f"/jobs/{job_id}").json()["results"]
+    assert (result["id"], result["columns"]) == ("x-1", {"price": "9.90"})
+
+
+def test_a_piqueue_with_keys_asks_for_one_and_keeps_it_in_the_tab(
+    page: Page, tmp_path: Path
+) -> None:
+    with Stack(tmp_path / "stack", env=STACK_ENV) as stack:
+        with Redis.from_url(stack.redis_url) as redis:
+            key = KeyStore(redis).add("ann")
+        page.open(stack.url)
+        page.one("#key").send_keys("pq_wrong")
+        page.one("#key-form button").click()
+        page.wait("refusal", lambda: "not known" in page.one("#key-error").text)
+        page.one("#key").clear()
+        page.one("#key").send_keys(key)
+        page.one("#key-form button").click()
+        page.wait("form", page.one("#new").is_displayed)
+        page.one("#pick-files").send_keys(picture_files(tmp_path, ["a.jpg"]))
+        page.start("Done")
+        assert page.names(1) == ["a.jpg"]
+        job_id = page.browser.current_url.partition("#")[2]
+        assert "a.jpg" in page.downloaded("#as-csv", f"{job_id}.csv")
+        page.browser.refresh()
+        assert page.names(1) == ["a.jpg"]
+        assert not page.one("#ask-key").is_displayed()
+    assert page.complaints() == []
+
+
+def test_the_page_runs_no_script_but_its_own_and_loads_nothing(client: httpx2.Client) -> None:
+    answer = client.get("/").raise_for_status()
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    policy: dict[str, Any] = {
+        rule: values.split()
+        for rule, _, values in (
+            part.strip().partition(" ")
+            for part in answer.headers["content-security-policy"].split(";")
+        )
+    }
+    assert policy["default-src"] == ["'none'"]
+    assert policy["connect-src"] == ["'self'"]
+    assert policy["frame-ancestors"] == ["'none'"]
+    for rule in ("script-src", "style-src"):
+        assert re.fullmatch(r"'sha256-[A-Za-z0-9+/]{43}='", " ".join(policy[rule]))
+    assert re.findall(r"\son\w+\s*=\s*[\"']", answer.text) == []
+    assert re.findall(r"(?:src|href)=\"(?!data:|/docs\")", answer.text) == []
+    assert not re.search(
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", answer.text
+    )

@@ -1,0 +1,135 @@
+"""The rest of the service: one picture at once, health, models, errors, what it imports."""
+
+import subprocess
+import sys
+
+import httpx2
+import numpy as np
+import pytest
+
+from api.errors import STATUS
+from model.images.decode import decode
+from model.predictor import load_predictor
+from scripts.local.embedded_redis import EmbeddedRedis
+from tests.pictures import jpeg
+from worker.jobs.errors import PiqueueError
+from worker.jobs.settings import ARTIFACTS_PATH
+
+
+def test_one_picture_is_scored_at_once_through_the_queue(client: httpx2.Client) -> None:
+    picture = jpeg(3)
+    answer = client.post("/scorefile/", files={"file": ("a.jpg", picture)})
+    assert answer.status_code == 200
+    scores = answer.json()
+    assert list(scores) == ["beach", "city", "sunset", "trees"]
+    (expected,) = load_predictor(ARTIFACTS_PATH / "scenes" / "2").predict([decode(picture).pixels])
+    np.testing.assert_allclose(list(scores.values()), expected.scores, atol=1e-4)
+
+
+def test_one_picture_that_is_none_is_refused(client: httpx2.Client) -> None:
+    answer = client.post("/scorefile/", files={"file": ("a.jpg", b"hello")})
+    assert (answer.status_code, answer.json()["code"]) == (422, "items_refused")
+    answer = client.post("/scorefile/", files={"file": ("a.jpg", jpeg(3)[:3000])})
+    assert (answer.status_code, answer.json()["code"]) == (422, "upload_rejected")
+    assert "truncated" in answer.json()["detail"]
+    answer = client.post("/scorefile/", files={"picture": ("a.jpg", jpeg(3))})
+    assert (answer.status_code, answer.json()["code"]) == (422, "job_refused")
+    answer = client.post("/scorefile/", files={"file": ("a.jpg", bytes(20_000_001))})
+    assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+
+
+def test_health_and_readiness(client: httpx2.Client) -> None:
+    assert client.get("/healthz").json() == {"status": "ok"}
+    assert client.get("/readyz").json() == {"status": "ready", "workers": 1, "warm": 1}
+
+
+def test_the_models_say_what_they_score(client: httpx2.Client) -> None:
+    imagenet, scenes = client.get("/models").json()
+    assert (scenes["name"], scenes["version"], scenes["default"]) == ("scenes", "2", True)
+    assert scenes["labels"] == ["beach", "city", "sunset", "trees"]
+    assert set(scenes["thresholds"]) == set(scenes["labels"])
+    assert (scenes["current"], scenes["top_k"], scenes["warm_workers"]) == (True, None, 1)
+    assert (imagenet["name"], imagenet["default"], imagenet["top_k"]) == ("imagenet", False, 5)
+    assert len(imagenet["labels"]) == 1000
+
+
+def test_the_documentation_is_served(client: httpx2.Client) -> None:
+    assert "swagger" in client.get("/docs").text.lower()
+    paths = client.get("/openapi.json").json()["paths"]
+    assert {"/jobs", "/jobs/{job_id}", "/jobs/{job_id}/results", "/scorefile/"} <= set(paths)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "code"),
+    [
+        ("GET", "/nothing", 404),
+        ("PUT", "/jobs", 405),
+        ("GET", "/jobs/job_x", 404),
+        ("GET", "/jobs/job_x/results?limit=0", 422),
+        ("GET", "/jobs/job_x?results=perhaps", 422),
+    ],
+)
+def test_every_error_is_a_problem(client: httpx2.Client, method: str, path: str, code: int) -> None:
+    answer = client.request(method, path)
+    assert answer.status_code == code
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert problem["status"] == code
+    assert problem["type"].startswith("urn:piqueue:problem:")
+    assert problem["title"]
+    assert problem["detail"]
+
+
+def all_errors(kind: type[PiqueueError]) -> set[type[PiqueueError]]:
+    children = set(kind.__subclasses__())
+    return children.union(*(all_errors(child) for child in children))
+
+
+def test_every_error_has_a_status() -> None:
+    assert set(STATUS) == {
+        error for error in all_errors(PiqueueError) if not error.__name__.startswith("_")
+    }
+
+
+def test_the_api_starts_without_what_only_workers_need() -> None:
+    heavy = "('tensorflow', 'numpy', 'PIL', 'ai_edge_litert', 'aiohttp', 'boto3', 'model')"
+    script = f"import api.main, sys; print([m for m in {heavy} if m in sys.modules])"
+    answer = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.strip() == "[]"
+
+
+def test_without_redis_or_worker_the_service_says_so(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    from fastapi.testclient import TestClient
+
+    from api.main import create_app
+    from worker.jobs.settings import load_settings
+
+    with EmbeddedRedis(tmp_path_factory.mktemp("redis")) as redis:
+        app = create_app(load_settings(redis_url=redis.url))
+        with TestClient(app) as client:
+            answer = client.get("/readyz")
+            assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
+            redis.stop()
+            for path in ("/readyz", "/jobs/job_x"):
+                answer = client.get(path)
+                assert (answer.status_code, answer.json()["code"]) == (503, "ledger_unavailable")
+                assert int(answer.headers["retry-after"]) > 0
+            assert client.get("/healthz").status_code == 200
+
+
+def test_a_request_is_named_in_its_answer_and_in_its_errors(client: httpx2.Client) -> None:
+    given = client.get("/jobs/job_x", headers={"X-Request-ID": "my-request.7"})
+    assert given.headers["x-request-id"] == given.json()["request_id"] == "my-request.7"
+    unfit = client.get("/healthz", headers={"X-Request-ID": "a b"})
+    assert len(unfit.headers["x-request-id"]) == 32
+
+
+def test_the_limits_are_said(client: httpx2.Client) -> None:
+    limits = client.get("/limits").json()
+    assert limits["max_files"] == 120
+    assert limits["quota_items"] is None
+    assert limits["waiting_items"] >= 0

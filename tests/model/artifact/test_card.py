@@ -1,0 +1,146 @@
+"""The card of an artifact: what it holds, and what stops an artifact from being used."""
+
+import datetime
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from model.artifact.card import (
+    ArtifactInvalid,
+    Card,
+    describe_file,
+    find_file,
+    load_card,
+    write_card,
+)
+from model.images.decode import PREPROCESSING
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "model.tflite").write_bytes(b"litert weights")
+    (tmp_path / "model.keras").write_bytes(b"keras weights")
+    write_card(card(tmp_path), tmp_path)
+    return tmp_path
+
+
+def card(folder: Path, **changes: Any) -> Card:
+    fields: dict[str, Any] = {
+        "name": "scenes",
+        "version": "3",
+        "labels": ("beach", "city"),
+        "thresholds": (0.4, 0.6),
+        "activation": "sigmoid",
+        "input_size": (224, 192),
+        "preprocessing": PREPROCESSING,
+        "files": {
+            "litert": describe_file(folder / "model.tflite"),
+            "keras": describe_file(folder / "model.keras"),
+        },
+        "memory_bytes": 17_900_000,
+        "metrics": {"validation": {"binary_accuracy": 0.97}},
+        "sources": [{"name": "pictures", "terms": "CC0", "count": 12}],
+        "created": datetime.date(2026, 11, 22),
+    }
+    return Card(**fields | changes)
+
+
+def edit(folder: Path, **changes: Any) -> None:
+    path = folder / "card.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_a_card_is_read_back_as_written(folder: Path) -> None:
+    assert load_card(folder) == card(folder)
+
+
+def test_a_card_is_plain_json(folder: Path) -> None:
+    written = json.loads((folder / "card.json").read_text())
+    assert written["labels"] == ["beach", "city"]
+    assert written["thresholds"] == [0.4, 0.6]
+    assert written["input_size"] == [224, 192]
+    assert written["created"] == "2026-11-22"
+    assert written["files"]["litert"]["path"] == "model.tflite"
+    assert written["files"]["litert"]["bytes"] == len(b"litert weights")
+    assert written["memory_bytes"] == 17_900_000
+    assert written["sources"] == [{"name": "pictures", "terms": "CC0", "count": 12}]
+
+
+def test_the_model_is_known_by_the_hash_of_its_litert_file(folder: Path) -> None:
+    whole = load_card(folder)
+    assert whole.sha256 == whole.files["litert"].sha256
+    keras_only = card(folder, files={"keras": whole.files["keras"]})
+    assert keras_only.sha256 == whole.files["keras"].sha256
+
+
+def test_a_card_cannot_be_changed(folder: Path) -> None:
+    with pytest.raises(ValidationError):
+        load_card(folder).version = "4"  # type: ignore[misc]
+
+
+def test_a_changed_file_is_refused_by_name(folder: Path) -> None:
+    (folder / "model.keras").write_bytes(b"keras Weights")
+    with pytest.raises(ArtifactInvalid, match=r"model\.keras is not the file .* copy"):
+        load_card(folder)
+    assert load_card(folder, verify=False).version == "3"
+
+
+def test_an_artifact_may_be_shipped_without_the_file_of_the_other_engine(folder: Path) -> None:
+    (folder / "model.keras").unlink()
+    whole = load_card(folder)
+    assert find_file(whole, folder, "litert") == folder / "model.tflite"
+    with pytest.raises(ArtifactInvalid, match=r"model\.keras is missing: copy"):
+        find_file(whole, folder, "keras")
+
+
+def test_a_file_that_the_card_does_not_name_is_not_found(folder: Path) -> None:
+    litert_only = card(folder, files={"litert": describe_file(folder / "model.tflite")})
+    with pytest.raises(ArtifactInvalid, match="names no keras file"):
+        find_file(litert_only, folder, "keras")
+
+
+def test_a_model_trained_with_another_preprocessing_is_refused(folder: Path) -> None:
+    edit(folder, preprocessing="bgr-crop-nearest-0")
+    with pytest.raises(ArtifactInvalid, match=rf"bgr-crop-nearest-0.*{PREPROCESSING}.*train"):
+        load_card(folder)
+
+
+def test_a_folder_without_a_card_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactInvalid, match=r"card\.json is missing"):
+        load_card(tmp_path)
+
+
+def test_a_card_that_is_no_json_is_refused(folder: Path) -> None:
+    (folder / "card.json").write_text("{")
+    with pytest.raises(ArtifactInvalid, match=r"card\.json is not a valid card"):
+        load_card(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"thresholds": [0.5]}, "one threshold a label"),
+        ({"thresholds": [0.5, 1.5]}, "between 0 and 1"),
+        ({"labels": ["beach", "beach"]}, "differ"),
+        ({"labels": [], "thresholds": []}, "labels"),
+        ({"input_size": [0, 224]}, "input_size"),
+        ({"activation": "tanh"}, "activation"),
+        ({"version": "latest"}, "version"),
+        ({"calibration": {"slopes": [1.0], "offsets": [0.0, 0.0]}}, "one slope and one offset"),
+        ({"calibration": {"slopes": [1.0, -1.0], "offsets": [0.0, 0.0]}}, "greater than 0"),
+        ({"name": "../scenes"}, "name"),
+        ({"files": {}}, "files"),
+        ({"memory_bytes": 0}, "memory_bytes"),
+        ({"files": {"litert": {"path": "../m", "sha256": "0" * 64, "bytes": 1}}}, "path"),
+        ({"threshold": 0.5}, "threshold"),
+    ],
+)
+def test_a_card_that_makes_no_sense_is_refused(
+    folder: Path, changes: dict[str, Any], said: str
+) -> None:
+    edit(folder, **changes)
+    with pytest.raises(ArtifactInvalid, match=said):
+        load_card(folder)

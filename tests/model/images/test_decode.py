@@ -1,0 +1,569 @@
+"""Every oddity of real picture files, made with Pillow or by hand, against the one decode."""
+
+import io
+import struct
+import time
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+
+from model.images.decode import DecodedImage, ImageFault, ImageRejected, decode
+
+RED, GREEN, BLUE, YELLOW = (220, 30, 30), (30, 200, 40), (40, 50, 210), (230, 220, 40)
+WHITE, BLACK = (255, 255, 255), (0, 0, 0)
+# Top left, top right, bottom left, bottom right: no turn or mirroring leaves this as it is.
+UPRIGHT = (RED, GREEN, BLUE, YELLOW)
+Colour = tuple[int, int, int]
+Corners = tuple[Colour, Colour, Colour, Colour]
+
+
+def picture(corners: Corners = UPRIGHT, width: int = 96, height: int = 64) -> Image.Image:
+    """Four rectangles of one colour each."""
+    image = Image.new("RGB", (width, height), corners[3])
+    image.paste(corners[0], (0, 0, width // 2, height // 2))
+    image.paste(corners[1], (width // 2, 0, width, height // 2))
+    image.paste(corners[2], (0, height // 2, width // 2, height))
+    return image
+
+
+def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def assert_corners(decoded: DecodedImage, corners: Corners = UPRIGHT, tolerance: int = 12) -> None:
+    height, width, _ = decoded.pixels.shape
+    seen = [
+        decoded.pixels[round(height * y), round(width * x)]
+        for y, x in ((0.25, 0.25), (0.25, 0.75), (0.75, 0.25), (0.75, 0.75))
+    ]
+    np.testing.assert_allclose(np.array(seen, int), np.array(corners), atol=tolerance)
+
+
+def fault(payload: bytes, **options: Any) -> ImageFault:
+    with pytest.raises(ImageRejected) as caught:
+        decode(payload, **options)
+    assert caught.value.detail
+    return caught.value.code
+
+
+def png(
+    width: int, height: int, bits: int, colour_type: int, rows: bytes, extra: bytes = b""
+) -> bytes:
+    """A PNG by hand, for what Pillow does not write; `rows` without filter bytes."""
+    step = len(rows) // height
+    raw = b"".join(b"\0" + rows[start : start + step] for start in range(0, len(rows), step))
+    header = struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + extra
+        + chunk(b"IDAT", zlib.compress(raw))
+        + chunk(b"IEND", b"")
+    )
+
+
+def chunk(name: bytes, content: bytes) -> bytes:
+    return (
+        struct.pack(">I", len(content))
+        + name
+        + content
+        + struct.pack(">I", zlib.crc32(name + content))
+    )
+
+
+WHOLE = {
+    "jpeg": encode(picture(), "JPEG", quality=95),
+    "progressive": encode(picture(), "JPEG", quality=95, progressive=True),
+    "png": encode(picture(), "PNG"),
+    "palette": encode(picture().quantize(16), "PNG"),
+    "interlaced gif": encode(picture(), "GIF", interlace=1),
+    "webp": encode(picture(), "WEBP", quality=95),
+    "lossless webp": encode(picture(), "WEBP", lossless=True),
+    "bmp": encode(picture(), "BMP"),
+    "palette bmp": encode(picture().quantize(16), "BMP"),
+    "tiff": encode(picture(), "TIFF"),
+    "lzw tiff": encode(picture(), "TIFF", compression="tiff_lzw"),
+    "deflate tiff": encode(picture(), "TIFF", compression="tiff_deflate"),
+    "jpeg tiff": encode(picture(), "TIFF", compression="jpeg", quality=95),
+    "avif": encode(picture(), "AVIF", quality=95),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_every_allowed_format_is_decoded_upright_in_rgb(name: str) -> None:
+    decoded = decode(WHOLE[name])
+    assert decoded.pixels.shape == (224, 224, 3)
+    assert decoded.pixels.dtype == np.uint8
+    assert decoded.format == name.split()[-1].replace("progressive", "jpeg").replace(
+        "palette", "png"
+    )
+    assert (decoded.width, decoded.height) == (96, 64)
+    assert_corners(decoded)
+
+
+def test_a_phone_jpeg_with_a_preview_behind_it_is_a_jpeg() -> None:
+    preview = picture((BLACK, BLACK, BLACK, BLACK))
+    decoded = decode(encode(picture(), "MPO", save_all=True, append_images=[preview]))
+    assert decoded.format == "jpeg"
+    assert_corners(decoded)
+
+
+# How a camera stores the upright picture for each value of the EXIF tag.
+STORED: dict[int, Corners] = {
+    1: (RED, GREEN, BLUE, YELLOW),
+    2: (GREEN, RED, YELLOW, BLUE),
+    3: (YELLOW, BLUE, GREEN, RED),
+    4: (BLUE, YELLOW, RED, GREEN),
+    5: (RED, BLUE, GREEN, YELLOW),
+    6: (GREEN, YELLOW, RED, BLUE),
+    7: (YELLOW, GREEN, BLUE, RED),
+    8: (BLUE, RED, YELLOW, GREEN),
+}
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+@pytest.mark.parametrize("orientation", STORED)
+def test_exif_orientation_is_applied(kind: str, orientation: int) -> None:
+    stored = picture(STORED[orientation], *((96, 64) if orientation < 5 else (64, 96)))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    decoded = decode(encode(stored, kind, exif=exif, quality=95), size=(100, 200))
+    assert decoded.pixels.shape == (100, 200, 3)
+    assert (decoded.width, decoded.height) == (96, 64)
+    assert_corners(decoded)
+
+
+def test_a_large_turned_jpeg_keeps_its_size_on_record() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    decoded = decode(encode(picture(STORED[6], 1600, 2400), "JPEG", exif=exif))
+    assert (decoded.width, decoded.height) == (2400, 1600)
+    assert_corners(decoded)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+def test_damaged_exif_does_not_cost_the_picture(kind: str) -> None:
+    decoded = decode(encode(picture(), kind, exif=b"Exif\0\0MM\0*\xff\xff\xff\xff", quality=95))
+    assert_corners(decoded)
+    decoded = decode(encode(picture(), kind, exif=b"Exif\0\0nothing of the kind", quality=95))
+    assert_corners(decoded)
+
+
+def see_through(mode: str) -> Image.Image:
+    """Opaque colours on the left; transparent black, then half transparent black, on the right."""
+    image = picture((RED, BLACK, BLUE, BLACK)).convert("RGBA")
+    alpha = Image.new("L", image.size, 255)
+    alpha.paste(0, (48, 0, 96, 32))
+    alpha.paste(128, (48, 32, 96, 64))
+    image.putalpha(alpha)
+    return image.convert(mode)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "AVIF", "TIFF"])
+def test_alpha_is_flattened_on_white(kind: str) -> None:
+    options = {"lossless": True} if kind == "WEBP" else {"quality": 100} if kind == "AVIF" else {}
+    decoded = decode(encode(see_through("RGBA"), kind, **options))
+    assert_corners(decoded, (RED, WHITE, BLUE, (127, 127, 127)))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_grey_with_alpha_is_flattened_on_white(kind: str) -> None:
+    red, blue = (
+        Image.new("RGB", (1, 1), colour).convert("L").getpixel((0, 0)) for colour in (RED, BLUE)
+    )
+    decoded = decode(encode(see_through("LA"), kind))
+    assert_corners(decoded, ((red,) * 3, WHITE, (blue,) * 3, (127,) * 3))  # type: ignore[arg-type]
+
+
+def test_transparent_edges_do_not_darken_the_picture() -> None:
+    stripes = np.zeros((224, 448, 4), np.uint8)
+    stripes[:, ::2] = (255, 255, 255, 255)
+    decoded = decode(encode(Image.fromarray(stripes), "PNG"))
+    assert decoded.pixels.min() == 255
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF"])
+def test_a_transparent_palette_colour_becomes_white(kind: str) -> None:
+    palette = picture().quantize(4)
+    index = palette.getpixel((90, 5))
+    assert_corners(decode(encode(palette, kind, transparency=index)), (RED, WHITE, BLUE, YELLOW))
+
+
+def test_a_palette_with_alpha_is_flattened_on_white() -> None:
+    palette = picture().quantize(4)
+    alphas = bytearray(b"\xff" * 4)
+    alphas[int(palette.getpixel((90, 60)))] = 0  # type: ignore[arg-type]
+    decoded = decode(encode(palette, "PNG", transparency=bytes(alphas)))
+    assert_corners(decoded, (RED, GREEN, BLUE, WHITE))
+
+
+def test_a_transparent_colour_of_an_rgb_png_becomes_white() -> None:
+    assert_corners(decode(encode(picture(), "PNG", transparency=BLUE)), (RED, GREEN, WHITE, YELLOW))
+
+
+def test_a_grey_picture_has_three_equal_channels() -> None:
+    grey = Image.linear_gradient("L")
+    pixels = decode(encode(grey, "JPEG", quality=95)).pixels
+    assert (pixels[..., 0] == pixels[..., 1]).all()
+    assert (pixels[..., 0] == pixels[..., 2]).all()
+    np.testing.assert_allclose(pixels[:, 100, 0].astype(int), np.linspace(0, 255, 224), atol=6)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+def test_cmyk_becomes_rgb_and_is_not_inverted(kind: str) -> None:
+    payload = encode(picture().convert("CMYK"), kind, quality=95)
+    assert kind == "TIFF" or b"Adobe" in payload  # whose CMYK is stored inverted
+    assert_corners(decode(payload))
+
+
+def test_ycbcr_tiff_becomes_rgb() -> None:
+    assert_corners(decode(encode(picture().convert("YCbCr"), "TIFF")))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP", "GIF"])
+def test_one_bit_pictures_become_black_and_white(kind: str) -> None:
+    image = picture((WHITE, BLACK, BLACK, WHITE)).convert("1")
+    assert_corners(decode(encode(image, kind)), (WHITE, BLACK, BLACK, WHITE))
+
+
+def test_a_fax_tiff_becomes_black_and_white() -> None:
+    image = picture((WHITE, BLACK, BLACK, WHITE)).convert("1")
+    payload = encode(image, "TIFF", compression="group4")
+    assert_corners(decode(payload), (WHITE, BLACK, BLACK, WHITE))
+
+
+def ramp(black: float, white: float, dtype: str) -> NDArray[Any]:
+    return np.tile(np.linspace(black, white, 224), (224, 1)).astype(dtype)
+
+
+def assert_ramp(decoded: DecodedImage) -> None:
+    expected = np.broadcast_to(np.linspace(0, 255, 224)[:, None], (224, 224, 3))
+    np.testing.assert_allclose(decoded.pixels.astype(float), expected, atol=1.5)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_sixteen_bit_grey_is_scaled_and_not_clipped(kind: str) -> None:
+    assert_ramp(decode(encode(Image.fromarray(ramp(0, 65535, "<u2")), kind)))
+
+
+def test_big_endian_sixteen_bit_tiff_is_scaled_and_not_clipped() -> None:
+    image = Image.fromarray(ramp(0, 65535, ">u2"))
+    assert image.mode == "I;16B"
+    payload = encode(image, "TIFF")
+    assert payload.startswith(b"MM")
+    assert_ramp(decode(payload))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ramp(0, 1, "f4"),
+        ramp(0, 255, "f4"),
+        ramp(0, 65535, "f4"),
+        ramp(0, 1e9, "f4"),
+        ramp(0, 255, "i4"),
+        ramp(0, 65535, "i4"),
+        ramp(0, 2**31 - 1, "i4"),
+    ],
+    ids=lambda values: f"{values.dtype}-{values.max():.0f}",
+)
+def test_thirty_two_bit_tiffs_are_scaled_to_their_white(values: NDArray[Any]) -> None:
+    assert_ramp(decode(encode(Image.fromarray(values), "TIFF")))
+
+
+def test_a_float_tiff_with_holes_is_black_there() -> None:
+    values = np.full((64, 64), 0.5, "f4")
+    values[:, 32:] = np.nan
+    pixels = decode(encode(Image.fromarray(values), "TIFF")).pixels
+    assert pixels[112, 56].tolist() == [128, 128, 128]
+    assert pixels[112, 168].tolist() == [0, 0, 0]
+
+
+def test_a_float_tiff_that_is_all_black_stays_black() -> None:
+    assert not decode(encode(Image.new("F", (9, 9)), "TIFF")).pixels.any()
+
+
+@pytest.mark.parametrize(("colour_type", "opaque"), [(2, b""), (6, b"\xff\xff")])
+def test_sixteen_bit_colour_png_keeps_its_colours(colour_type: int, opaque: bytes) -> None:
+    wide = [bytes(b for value in colour for b in (value, value)) + opaque for colour in UPRIGHT]
+    rows = b"".join((wide[y * 2] * 8 + wide[y * 2 + 1] * 8) * 8 for y in (0, 1))
+    assert_corners(decode(png(16, 16, 16, colour_type, rows)))
+
+
+def test_sixteen_bit_grey_png_with_a_transparent_value_keeps_the_others() -> None:
+    rows = b"\x40\x00" * 8 + b"\xc0\x00" * 8
+    payload = png(8, 2, 16, 0, rows, extra=chunk(b"tRNS", b"\xc0\x00"))
+    pixels = decode(payload).pixels
+    assert pixels[10, 112].tolist() == [64, 64, 64]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("GIF", {}), ("WEBP", {"quality": 95}), ("PNG", {}), ("AVIF", {"quality": 95}), ("TIFF", {})],
+)
+def test_an_animated_picture_is_its_first_frame(kind: str, options: dict[str, Any]) -> None:
+    others = [picture((BLACK, WHITE, BLACK, WHITE)), picture((WHITE, BLACK, WHITE, BLACK))]
+    payload = encode(picture(), kind, save_all=True, append_images=others, duration=100, **options)
+    with Image.open(io.BytesIO(payload)) as image:
+        assert getattr(image, "n_frames", 1) == 3
+    assert_corners(decode(payload))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 3000), (3000, 1), (2, 5), (8000, 230)])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_tiny_and_stretched_pictures_fill_the_square(kind: str, shape: tuple[int, int]) -> None:
+    decoded = decode(encode(Image.new("RGB", shape, BLUE), kind, quality=95))
+    assert (decoded.width, decoded.height) == shape
+    np.testing.assert_allclose(
+        decoded.pixels.astype(int), np.broadcast_to(BLUE, (224, 224, 3)), atol=12
+    )
+
+
+def test_a_picture_is_squashed_and_not_cropped() -> None:
+    striped = np.zeros((100, 1000, 3), np.uint8)
+    striped[:, :50] = striped[:, -50:] = 255
+    pixels = decode(encode(Image.fromarray(striped), "PNG")).pixels
+    assert pixels[112, 3].min() == 255
+    assert pixels[112, -4].min() == 255
+    assert pixels[112, 112].max() == 0
+
+
+@pytest.mark.parametrize("side", [1000, 2240])
+def test_fine_detail_is_averaged_and_not_picked(side: int) -> None:
+    board = (np.indices((side, side)).sum(axis=0) % 2 * 255).astype(np.uint8)
+    pixels = decode(encode(Image.fromarray(board), "PNG")).pixels
+    assert pixels.min() >= 120
+    assert pixels.max() <= 135
+
+
+def test_small_pictures_are_enlarged_smoothly() -> None:
+    pixels = decode(encode(Image.linear_gradient("L").resize((8, 8)), "PNG")).pixels
+    assert len(np.unique(pixels)) > 100
+
+
+@pytest.mark.parametrize("shape", [(230, 4000), (460, 460)])
+def test_a_jpeg_is_not_shrunk_below_the_target_while_decoding(shape: tuple[int, int]) -> None:
+    lines = np.zeros(shape, np.uint8)
+    lines[::8] = lines[1::8] = lines[2::8] = lines[3::8] = 255
+    pixels = decode(encode(Image.fromarray(lines), "JPEG", quality=95)).pixels
+    assert pixels[:, 112, 0].std() > 90
+
+
+def test_a_large_jpeg_is_shrunk_while_decoding_and_looks_the_same() -> None:
+    noise = np.random.default_rng(5).integers(0, 256, (30, 40, 3), np.uint8)
+    large = Image.fromarray(noise).resize((4000, 3000), Image.Resampling.BICUBIC)
+    payload = encode(large, "JPEG", quality=90)
+
+    def whole() -> NDArray[np.uint8]:
+        with Image.open(io.BytesIO(payload)) as image:
+            return np.asarray(image.resize((224, 224), Image.Resampling.BILINEAR))
+
+    def cpu_s(work: Any) -> float:
+        started = time.thread_time()
+        work()
+        return time.thread_time() - started
+
+    difference = np.abs(decode(payload).pixels.astype(int) - whole())
+    assert difference.mean() < 2
+    assert min(cpu_s(lambda: decode(payload)) for _ in range(3)) * 2 < min(
+        cpu_s(whole) for _ in range(3)
+    )
+
+
+def jpeg_header(width: int, height: int) -> bytes:
+    payload = bytearray(encode(picture(), "JPEG"))
+    start = payload.index(b"\xff\xc0") + 5
+    payload[start : start + 4] = struct.pack(">HH", height, width)
+    return bytes(payload)
+
+
+def webp_header(width: int, height: int) -> bytes:
+    payload = bytearray(WHOLE["webp"])
+    start = payload.index(b"\x9d\x01\x2a") + 3
+    payload[start : start + 4] = struct.pack("<HH", width, height)
+    return bytes(payload)
+
+
+def avif_header(width: int, height: int) -> bytes:
+    payload = bytearray(WHOLE["avif"])
+    start = payload.index(b"ispe") + 8
+    payload[start : start + 8] = struct.pack(">II", width, height)
+    return bytes(payload)
+
+
+def tiff_header(width: int, height: int) -> bytes:
+    payload = bytearray(encode(Image.new("L", (96, 64)), "TIFF"))
+    for tag, value in ((256, width), (257, height)):
+        start = payload.index(struct.pack("<HH", tag, 4)) + 8
+        payload[start : start + 4] = struct.pack("<I", value)
+    return bytes(payload)
+
+
+def gif_frame_beyond_its_screen() -> bytes:
+    payload = bytearray(encode(Image.new("L", (96, 64)), "GIF"))
+    start = payload.index(b"\x2c\0\0\0\0") + 5
+    payload[start : start + 4] = struct.pack("<HH", 65535, 65535)
+    return bytes(payload)
+
+
+def png_header(width: int, height: int) -> bytes:
+    payload = encode(Image.new("1", (8, 8)), "PNG")
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0))
+    return payload[:8] + header + payload[8 + len(header) :]
+
+
+def bmp_header(width: int, height: int) -> bytes:
+    payload = bytearray(WHOLE["bmp"])
+    payload[18:26] = struct.pack("<ii", width, height)
+    return bytes(payload)
+
+
+BOMBS = {
+    "png": png_header(100_000, 100_000),
+    "jpeg": jpeg_header(65_000, 65_000),
+    "webp": webp_header(16_383, 16_383),
+    "tiff": tiff_header(100_000, 100_000),
+    "bmp": bmp_header(100_000, 100_000),
+    "avif": avif_header(16_000, 16_000),
+    "gif": gif_frame_beyond_its_screen(),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_bomb_is_refused_by_its_header(name: str) -> None:
+    assert fault(BOMBS[name]) == ImageFault.TOO_MANY_PIXELS
+
+
+@pytest.mark.parametrize("side", [9_600, 13_000, 14_000])
+def test_only_our_own_pixel_bound_speaks(side: int) -> None:
+    """Pillow's would warn from 89 megapixels on and refuse from 179 on."""
+    assert fault(png_header(side, side)) == ImageFault.TOO_MANY_PIXELS
+    assert fault(png_header(side, side), max_pixels=10**9) == ImageFault.TRUNCATED
+
+
+def test_the_pixel_bound_itself_is_allowed() -> None:
+    assert decode(WHOLE["png"], max_pixels=96 * 64).width == 96
+    assert fault(WHOLE["png"], max_pixels=96 * 64 - 1) == ImageFault.TOO_MANY_PIXELS
+
+
+CUT = {name: payload for name, payload in WHOLE.items() if name != "jpeg tiff"}
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_a_payload_cut_in_its_middle_is_truncated(name: str) -> None:
+    payload = CUT[name]
+    assert fault(payload[: len(payload) * 4 // 5]) == ImageFault.TRUNCATED
+
+
+@pytest.mark.parametrize("name", ["jpeg", "png", "interlaced gif", "webp"])
+def test_a_payload_cut_in_its_header_is_truncated(name: str) -> None:
+    assert fault(WHOLE[name][:15]) == ImageFault.TRUNCATED
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_cut_payload_never_gives_other_pixels(name: str) -> None:
+    payload = WHOLE[name]
+    whole = decode(payload).pixels
+    for length in range(0, len(payload), max(1, len(payload) // 300)):
+        try:
+            part = decode(payload[:length]).pixels
+        except ImageRejected:
+            continue
+        assert np.array_equal(part, whole), length
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"\0",
+        b"\xff\xd8",
+        b"just some words",
+        b"<!DOCTYPE html><html><body>404</body></html>",
+        b"%PDF-1.7 ...",
+        b"\0\0\0\x20ftypisom\0\0\2\0isomiso2avc1mp41",
+        b"PK\3\4 a zip",
+        b"\0" * 1000,
+        bytes(range(256)) * 8,
+    ],
+)
+def test_what_is_no_picture_is_not_an_image(payload: bytes) -> None:
+    assert fault(payload) == ImageFault.NOT_AN_IMAGE
+
+
+@pytest.mark.parametrize("kind", ["ICO", "PPM", "JPEG2000", "ICNS", "DDS", "QOI", "EPS"])
+def test_pictures_that_pillow_could_read_but_are_not_allowed_are_unsupported(kind: str) -> None:
+    assert fault(encode(picture(), kind)) == ImageFault.UNSUPPORTED_FORMAT
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 50,
+        b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + b"\0" * 50,
+        b"8BPS\0\1" + b"\0" * 50,
+        b"\xff\x0a" + b"\1" * 50,
+        b'<svg xmlns="http://www.w3.org/2000/svg"/>',
+        b'\xef\xbb\xbf<?xml version="1.0"?>\n<!-- drawn -->\n<svg width="9"></svg>',
+    ],
+    ids=["heic", "heif", "psd", "jxl", "svg", "xml svg"],
+)
+def test_pictures_no_decoder_is_there_for_are_unsupported(payload: bytes) -> None:
+    assert fault(payload) == ImageFault.UNSUPPORTED_FORMAT
+
+
+def test_a_damaged_picture_fails_to_decode() -> None:
+    payload = bytearray(WHOLE["png"])
+    start = payload.index(b"IDAT") + 12
+    payload[start : start + 8] = b"\0\1\2\3\4\5\6\7"
+    assert fault(bytes(payload)) == ImageFault.DECODE_FAILED
+
+
+def test_a_picture_with_a_damaged_header_fails_to_decode() -> None:
+    payload = WHOLE["png"].replace(b"IHDR", b"JHDR")
+    assert fault(payload) == ImageFault.DECODE_FAILED
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@given(
+    name=st.sampled_from(sorted(WHOLE)),
+    flips=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), min_size=1, max_size=8),
+)
+def test_a_hostile_payload_is_decoded_or_rejected_and_nothing_else(
+    name: str, flips: list[tuple[float, int]]
+) -> None:
+    payload = bytearray(WHOLE[name])
+    for place, value in flips:
+        payload[int(place * len(payload))] = value
+    try:
+        decoded = decode(bytes(payload), max_pixels=1_000_000)
+    except ImageRejected:
+        return
+    assert decoded.pixels.shape == (224, 224, 3)
+
+
+def test_threads_decode_at_once_and_each_gets_its_own_pixels() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    payloads = [
+        *WHOLE.values(),
+        encode(picture(STORED[6], 64, 96), "JPEG", exif=exif),
+        encode(see_through("RGBA"), "PNG"),
+        encode(picture((BLACK, WHITE, RED, BLUE), 900, 700), "JPEG"),
+    ]
+    expected = [decode(payload).pixels for payload in payloads]
+    with ThreadPoolExecutor(8) as threads:
+        seen = list(threads.map(lambda payload: decode(payload).pixels, payloads * 20))
+    for index, pixels in enumerate(seen):
+        assert np.array_equal(pixels, expected[index % len(payloads)])

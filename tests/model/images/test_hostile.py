@@ -1,0 +1,64 @@
+"""Each hostile picture is refused by a code that fits or decoded; mutants by the hundred too."""
+
+import contextlib
+import time
+
+import pytest
+
+from model.images.decode import ImageRejected, decode
+from tests import hostile
+
+# As in a worker: what Pillow warns of is not refused.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+
+# What one picture of a corpus may take here, on a machine under load; none takes a second alone.
+DEADLINE_S = 30
+
+
+def fault(payload: bytes) -> str:
+    started = time.monotonic()
+    with pytest.raises(ImageRejected) as caught:
+        decode(payload)
+    assert time.monotonic() - started < DEADLINE_S
+    assert caught.value.detail
+    return caught.value.code
+
+
+@pytest.mark.parametrize("name", hostile.REJECTED)
+def test_what_cannot_be_a_picture_is_refused_by_a_code_that_fits(name: str) -> None:
+    codes, make = hostile.REJECTED[name]
+    assert fault(make()) in codes
+
+
+@pytest.mark.parametrize("name", hostile.SCORED)
+def test_what_looks_odd_but_is_a_picture_is_decoded(name: str) -> None:
+    payload = hostile.SCORED[name]()
+    started = time.monotonic()
+    assert decode(payload).pixels.shape == (224, 224, 3)
+    assert time.monotonic() - started < DEADLINE_S
+
+
+def test_no_decoder_of_pillow_but_ours_is_ever_asked() -> None:
+    kinds = dict(hostile.other_kinds())
+    assert len(kinds) > 10
+    for kind, payload in kinds.items():
+        assert fault(payload) in {"not_an_image", "unsupported_format"}, kind
+
+
+def test_damaged_pictures_by_the_hundred_are_decoded_or_refused_and_nothing_else() -> None:
+    decoded = 0
+    for payload in hostile.mutants(seed=4, count=700):
+        started = time.monotonic()
+        with contextlib.suppress(ImageRejected):
+            assert decode(payload, max_pixels=4_000_000).pixels.shape == (224, 224, 3)
+            decoded += 1
+        assert time.monotonic() - started < DEADLINE_S
+    assert 50 < decoded < 650, "the mutants are all whole, or all beyond reading"
+
+
+def test_a_run_of_ff_bytes_is_read_in_linear_time() -> None:
+    run = b"\xff\xd8" + b"\xff" * 1_000_000
+    started = time.monotonic()
+    with pytest.raises(ImageRejected):
+        decode(run + b"\x00")
+    assert time.monotonic() - started < DEADLINE_S  # quadratic: over an hour

@@ -1,0 +1,91 @@
+"""The peak memory of decoding, measured in a process of its own, against what headers ask for."""
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from model.images.decode import ImageFault, ImageRejected, decode
+from model.images.headers import read_ask
+from model.images.memory_budget import MemoryBudget
+from tests.hostile import encode, picture
+
+WIDE, HIGH = 4000, 3000
+# What the libraries themselves take at their first use, and what the allocator keeps.
+SLACK_BYTES = 30_000_000
+COSTLY: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "jpeg": ("JPEG", "RGB", {}),
+    "jpeg in scans": ("JPEG", "RGB", {"progressive": True, "subsampling": 0}),
+    "jpeg of inks in scans": ("JPEG", "CMYK", {"progressive": True}),
+    "png": ("PNG", "RGB", {}),
+    "png see-through": ("PNG", "RGBA", {}),
+    "png of grey see-through": ("PNG", "LA", {}),
+    "png of 16 bits": ("PNG", "I;16", {}),
+    "png of a palette": ("PNG", "P", {}),
+    "gif": ("GIF", "P", {}),
+    "bmp": ("BMP", "RGB", {}),
+    "webp": ("WEBP", "RGB", {"lossless": True, "method": 0}),
+    "webp see-through": ("WEBP", "RGBA", {"quality": 10, "method": 0}),
+}
+
+
+def grown_bytes(budget_bytes: int, *paths: Path) -> int:
+    command = [sys.executable, "-m", "tests.model.images.peak", str(budget_bytes), *map(str, paths)]
+    return int(subprocess.run(command, check=True, capture_output=True, timeout=120).stdout)
+
+
+@pytest.mark.parametrize("name", COSTLY)
+def test_decoding_takes_no_more_memory_than_its_header_asks_for(name: str, tmp_path: Path) -> None:
+    kind, mode, options = COSTLY[name]
+    payload = encode(picture(WIDE, HIGH, mode), kind, **options)
+    path = tmp_path / "picture"
+    path.write_bytes(payload)
+    ask = read_ask(kind, payload, 224, 50_000_000)
+    assert (ask.width, ask.height) == (WIDE, HIGH)
+    assert grown_bytes(512_000_000, path) < ask.memory_bytes + SLACK_BYTES
+
+
+def test_threads_that_decode_at_once_stay_under_their_common_budget(tmp_path: Path) -> None:
+    path = tmp_path / "picture"
+    path.write_bytes(encode(picture(WIDE, HIGH), "WEBP", lossless=True, method=0))
+    one = grown_bytes(512_000_000, path)
+    assert one > 150_000_000, "the picture is not as costly as this test takes it to be"
+    assert grown_bytes(250_000_000, *[path] * 6) < 250_000_000 + SLACK_BYTES
+
+
+def test_a_photo_of_50_megapixels_is_decoded_and_a_webp_of_as_many_is_refused() -> None:
+    photo = encode(Image.new("RGB", (8160, 6120), "red"), "JPEG", progressive=True)
+    assert decode(photo).width == 8160
+    sketch = encode(Image.new("L", (8160, 6120)), "WEBP", lossless=True, method=0)
+    with pytest.raises(ImageRejected, match="MB are allowed") as caught:
+        decode(sketch)
+    assert caught.value.code == ImageFault.TOO_MANY_PIXELS
+
+
+def test_memory_is_given_first_come_first_served_and_given_back() -> None:
+    memory = MemoryBudget(10)
+    order: list[str] = []
+    waiting = threading.Event()
+
+    def large() -> None:
+        waiting.set()
+        with memory.taking(10):
+            order.append("large")
+
+    with memory.taking(5):
+        threads = [threading.Thread(target=large)]
+        threads[0].start()
+        assert waiting.wait(30)
+        assert order == []
+    threads[0].join(30)
+    assert order == ["large"]
+    with pytest.raises(RuntimeError), memory.taking(10):
+        raise RuntimeError
+    with memory.taking(10):
+        pass
+    with pytest.raises(ValueError, match="never"), memory.taking(11):
+        pass

@@ -1,0 +1,207 @@
+"""How rows and pictures become arrays, and how rows are split."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from model.images.decode import decode
+from model.training.config import DataConfig, TrainingError
+from model.training.data.dataset import (
+    Annotations,
+    load_images,
+    read_annotations,
+    read_data,
+    stratified_folds,
+)
+from model.training.data.problems import DataProblems
+from tests.model.training.pictures import SIDE, data_settings, write_pictures
+
+
+def config_for(folder: Path) -> DataConfig:
+    return DataConfig.model_validate(data_settings(folder))
+
+
+def annotations_of(csv_path: Path) -> Annotations:
+    """What `csv_path` holds, if nothing is wrong with its rows."""
+    findings = DataProblems(csv_path)
+    annotations = read_annotations(csv_path, config_for(csv_path.parent), findings)
+    findings.settle()
+    return annotations
+
+
+def test_a_split_column_is_honoured(tmp_path: Path) -> None:
+    csv_path = write_pictures(tmp_path, 24)
+    annotations = annotations_of(csv_path)
+    val = [
+        name for name, is_val in zip(annotations.names, annotations.is_val, strict=True) if is_val
+    ]
+    assert val == [f"{number:03}.png" for number in (0, 1, 2, 3, 12, 13, 14, 15)]
+    assert annotations.labels[:4].tolist() == [[0, 0], [1, 0], [0, 1], [1, 1]]
+
+
+def test_without_a_split_column_each_label_set_is_split_4_to_1(tmp_path: Path) -> None:
+    annotations = annotations_of(write_pictures(tmp_path, 80, split=False))
+    for labels in ([0, 0], [1, 0], [0, 1], [1, 1]):
+        rows = (annotations.labels == labels).all(axis=1)
+        assert (rows.sum(), annotations.is_val[rows].sum()) == (20, 4)
+
+
+def test_the_split_does_not_depend_on_the_order_of_rows(tmp_path: Path) -> None:
+    csv_path = write_pictures(tmp_path, 80, split=False)
+    before = annotations_of(csv_path)
+    header, *rows = csv_path.read_text().splitlines()
+    random.Random(4).shuffle(rows)
+    csv_path.write_text("\n".join([header, *rows]))
+    after = annotations_of(csv_path)
+    assert before.names == after.names
+    assert before.is_val.tolist() == after.is_val.tolist()
+    assert before.labels.tolist() == after.labels.tolist()
+
+
+def test_folds_hold_every_label_set_evenly() -> None:
+    names = [f"{number}.jpg" for number in range(100)]
+    labels = np.array([[number % 2, number % 10 == 0] for number in range(100)], np.float32)
+    folds = stratified_folds(names, labels, 4)
+    for label_set in np.unique(labels, axis=0):
+        counts = np.bincount(folds[(labels == label_set).all(axis=1)], minlength=4)
+        assert counts.max() - counts.min() <= 1
+
+
+HEADER = "name,red,blue,split\n"
+GOOD = "000.png,0,0,train\n001.png,1,1,train\n002.png,0,1,val\n003.png,1,0,val\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("name,red\n000.png,1\n", r"lacks the column\(s\) blue"),
+        (
+            "name,crimson,blue\n000.png,1,0\n",
+            r"lacks the column\(s\) red; it has name, crimson, blue",
+        ),
+        ("", "is empty"),
+        ("name,red,blue\n", "has a header and no rows"),
+        ("name,red,blue\n,,\n", "has a header and no rows"),
+        ("name;red;blue\n000.png;1;0\n", "separated by semicolons or tabs: save it with commas"),
+        ("name\tred\tblue\n000.png\t1\t0\n", "separated by semicolons or tabs"),
+        ("name,red,blue,red\n000.png,1,0,0\n", "has two columns of one name"),
+        ('name,red,blue\n"000.png,1,0\n', "cannot be read as CSV"),
+        (HEADER + GOOD + "004.png,yes,0,val\n", "row 6: red is 'yes'; write 0 or 1"),
+        (HEADER + GOOD + "004.png,1\n", "row 6: has fewer cells than the header"),
+        (HEADER + GOOD + "004.png,1,0,val,\n", "row 6: has more cells than the header"),
+        (HEADER + GOOD + ",1,0,val\n", "row 6: no picture name"),
+        (HEADER + GOOD + "001.png,1,0,val\n", r"row 6: 001\.png is listed twice, first in row 3"),
+        (HEADER + GOOD + "004.png,1,0,test\n", "row 6: split is 'test'; write train or val"),
+        (HEADER + "000.png,0,0,train\n001.png,1,1,train\n", "val split has no picture with red"),
+        (HEADER + GOOD.replace("002.png,0,1", "002.png,0,0"), "val split .* with blue"),
+        (HEADER + GOOD.replace("000.png,0,0", "000.png,0,1"), "train .* without blue"),
+        (HEADER + GOOD + "gone.png,1,0,val\n", r"row 6: there is no picture .*gone\.png; .*_path"),
+        (HEADER + GOOD + "bad.png,1,0,val\n", r"row 6: .*bad\.png cannot be read \(not_an_image"),
+    ],
+)
+def test_a_wrong_row_or_column_is_named(tmp_path: Path, text: str, told: str) -> None:
+    csv_path = write_pictures(tmp_path, 4)
+    (tmp_path / "images/bad.png").write_bytes(b"not a picture")
+    csv_path.write_text(text)
+    with pytest.raises(TrainingError, match=told) as caught:
+        read_data(csv_path, config_for(tmp_path))
+    assert str(csv_path) in str(caught.value)
+
+
+def test_a_csv_in_another_encoding_is_told_from_one_that_is_broken(tmp_path: Path) -> None:
+    csv_path = write_pictures(tmp_path, 4)
+    csv_path.write_text(csv_path.read_text(), encoding="utf-16")
+    with pytest.raises(TrainingError, match="is not UTF-8: save it as CSV in UTF-8"):
+        read_data(csv_path, config_for(tmp_path))
+
+
+def test_labels_are_not_missed_where_their_rows_were_refused(tmp_path: Path) -> None:
+    csv_path = write_pictures(tmp_path, 4)
+    csv_path.write_text(HEADER + GOOD.replace(",1,", ",1.0,"))
+    with pytest.raises(TrainingError) as caught:
+        read_data(csv_path, config_for(tmp_path))
+    assert str(caught.value).splitlines() == [
+        f"{csv_path}: 3 errors",
+        "  row 3: red is '1.0'; write 0 or 1",
+        "  row 4: blue is '1.0'; write 0 or 1",
+        "  row 5: red is '1.0'; write 0 or 1",
+    ]
+
+
+def test_a_missing_csv_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"labels\.csv: there is no such table"):
+        read_data(tmp_path / "labels.csv", config_for(tmp_path))
+
+
+def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
+    csv_path = write_pictures(tmp_path, 12)
+    (tmp_path / "images/003.png").unlink()
+    with csv_path.open("a") as file:
+        file.write("\n".join(f"more{number}.png,2,0,train" for number in range(30)))
+    with pytest.raises(TrainingError) as caught:
+        read_data(csv_path, config_for(tmp_path))
+    told = str(caught.value).splitlines()
+    assert told[0] == f"{csv_path}: 31 errors"
+    assert told[1] == "  row 14: red is '2'; write 0 or 1"
+    assert (len(told), told[-1]) == (22, "  and 11 more")
+
+
+def copy_picture(folder: Path, name: str, as_name: str) -> None:
+    """The same picture in another file format, so that only its pixels are the same."""
+    with Image.open(folder / "images" / name) as picture:
+        picture.save(folder / "images" / as_name)
+
+
+def test_a_picture_in_both_splits_is_an_error_whatever_its_name_and_format(tmp_path: Path) -> None:
+    csv_path = write_pictures(tmp_path, 12)
+    copy_picture(tmp_path, "005.png", "again.bmp")
+    with csv_path.open("a") as file:
+        file.write("again.bmp,1,0,val\n")
+    said = r"row 14 \(again\.bmp\) is the same picture as row 7 \(005\.png\), and one is in train"
+    with pytest.raises(TrainingError, match=said):
+        read_data(csv_path, config_for(tmp_path))
+
+
+def test_a_picture_labelled_in_two_ways_is_an_error(tmp_path: Path) -> None:
+    csv_path = write_pictures(tmp_path, 12)
+    copy_picture(tmp_path, "005.png", "again.bmp")
+    with csv_path.open("a") as file:
+        file.write("again.bmp,1,1,train\n")
+    with pytest.raises(TrainingError, match="their labels differ"):
+        read_data(csv_path, config_for(tmp_path))
+
+
+def test_what_is_only_odd_is_a_warning(tmp_path: Path) -> None:
+    csv_path = write_pictures(tmp_path, 12)
+    copy_picture(tmp_path, "005.png", "again.bmp")
+    header, *rows = csv_path.read_text().splitlines()
+    rows = [*(f"{row},web,1,here" for row in rows), ",,,,,,", "again.bmp,1,0,train,web,1,"]
+    csv_path.write_text("\n".join([f"{header},source,green,place", *rows]))
+    annotations, images, warnings = read_data(csv_path, config_for(tmp_path))
+    assert (len(annotations.names), len(images)) == (13, 13)
+    assert warnings == [
+        "row 14 is empty and left out",
+        "column green looks like a label and is not used: is it missing in targets?",
+        "not used of the columns: source, place",
+        "only 5 pictures of the train split have red: add some",
+        "only 4 pictures of the train split have blue: add some",
+        "row 15 (again.bmp) is the same picture as row 7 (005.png): it counts double",
+    ]
+
+
+def test_pictures_are_what_serving_decodes(tmp_path: Path) -> None:
+    csv_path = write_pictures(tmp_path, 12)
+    annotations, images, _ = read_data(csv_path, config_for(tmp_path))
+    for image, name in zip(images, annotations.names, strict=True):
+        payload = (tmp_path / "images" / name).read_bytes()
+        assert np.array_equal(image, decode(payload, size=(SIDE, SIDE)).pixels)
+
+
+def test_channels_are_red_green_blue(tmp_path: Path) -> None:
+    csv_path = write_pictures(tmp_path, 4)
+    Image.new("RGB", (60, 60), (200, 100, 50)).save(tmp_path / "images/000.png")
+    images = load_images(annotations_of(csv_path), config_for(tmp_path), DataProblems(csv_path))
+    assert images[0, 0, 0].tolist() == [200, 100, 50]

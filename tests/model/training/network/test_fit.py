@@ -1,0 +1,182 @@
+"""Fits of a network small enough to be fitted many times."""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from model.training.checkpoints import Checkpoints
+from model.training.config import ClassWeights, TrainingConfig
+from model.training.data.mixup import mix
+from model.training.network.build import Network
+from model.training.network.features import TrainingSet
+from model.training.network.fit import Fit
+from model.training.network.loss import answer_weights, binary_accuracy, cross_entropy, make_loss
+from model.training.training_log import Epoch, Stage, TrainingLog
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning",
+)
+
+
+class Crash(Exception):
+    """What stands for a crash."""
+
+
+class CrashingJournal(TrainingLog):
+    """A journal whose run ends when it has logged so many epochs of fine-tuning."""
+
+    def __init__(self, folder: Path, crash_after: int) -> None:
+        super().__init__(folder)
+        self._left = crash_after
+
+    def add(self, epochs: Any) -> None:
+        super().add(epochs)
+        self._left -= sum(epoch.stage is Stage.FINE_TUNING for epoch in epochs)
+        if self._left < 0:
+            raise Crash
+
+
+def make_network() -> Network:
+    """The same one each time: a convolution, pooling and two sigmoids."""
+    keras.utils.set_random_seed(3)
+    features = keras.Input((4, 4, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(5, 3)(features))
+    neck = keras.Model(features, pooled)
+    vector = keras.Input((5,))
+    dropped = keras.layers.Dropout(0.3, name="dropout")(vector)
+    head = keras.Model(vector, keras.layers.Dense(2, activation="sigmoid")(dropped))
+    tuned = keras.Model(features, head(neck(features)))
+    return Network(full=tuned, trunk=None, neck=neck, head=head, tuned=tuned)
+
+
+def make_set(network: Network) -> TrainingSet:
+    random = np.random.default_rng(2)
+    labels = (random.random((24, 2)) < [0.5, 0.25]).astype(np.float32)
+    colours = labels @ np.array([[1.0, 0, 0], [0, 1.0, 0]])
+    plain = (random.normal(size=(24, 4, 4, 3)) + colours[:, None, None]).astype(np.float16)
+    copies = np.stack([plain, plain[:, ::-1]])
+    pooled = np.stack([np.asarray(network.neck(copy.astype(np.float32))) for copy in copies])
+    return TrainingSet(plain, copies, pooled, labels)
+
+
+def make_fit(folder: Path, journal: TrainingLog | None = None, **settings: Any) -> Fit:
+    network = make_network()
+    defaults = {"batch_size": 5, "epochs": 4, "head_epochs": 3, "initial_learning_rate": 0.05}
+    config = TrainingConfig.model_validate(
+        {"model_path": folder / "tiny/1", "dropout": 0.3, **defaults, **settings}
+    )
+    memory = Checkpoints(folder / "memory", "tiny")
+    held_out = np.arange(24) % 4 == 0
+    journal = journal or TrainingLog(folder)
+    return Fit(network, make_set(network), 1, held_out, config, memory, journal)
+
+
+def weights(fit: Fit) -> list[NDArray[np.float32]]:
+    return [np.asarray(weight) for weight in fit.network.tuned.weights]
+
+
+def same(one: Fit, other: Fit) -> bool:
+    return all(map(np.array_equal, weights(one), weights(other)))
+
+
+def test_a_seed_fixes_every_weight(tmp_path: Path) -> None:
+    fits = [make_fit(tmp_path / str(number), seed=seed) for number, seed in enumerate((1, 1, 2))]
+    for fit in fits:
+        fit.run()
+    assert same(fits[0], fits[1])
+    assert not same(fits[0], fits[2])
+
+
+@pytest.mark.parametrize("crash_after", [1, 2, 3])
+def test_a_fit_goes_on_behind_its_last_epoch_and_ends_the_same(
+    tmp_path: Path, crash_after: int
+) -> None:
+    whole = make_fit(tmp_path / "whole", mixup=0.4)
+    expected = whole.run()
+    with pytest.raises(Crash):
+        make_fit(tmp_path / "cut", CrashingJournal(tmp_path / "cut", crash_after), mixup=0.4).run()
+    resumed = make_fit(tmp_path / "cut", mixup=0.4)
+    fitted = resumed.run()
+    assert same(whole, resumed)
+    assert np.array_equal(fitted.scores, expected.scores)
+    assert [(e.stage, e.epoch, e.loss, e.held_out_loss) for e in fitted.epochs[3:]] == [
+        (e.stage, e.epoch, e.loss, e.held_out_loss) for e in expected.epochs[3:]
+    ]
+    rows = (tmp_path / "cut/training.csv").read_text().splitlines()
+    assert len(rows) == 1 + 3 + 4
+
+
+def test_early_stopping_keeps_the_best_epoch(tmp_path: Path) -> None:
+    fit = make_fit(tmp_path, early_stopping_patience=2, initial_learning_rate=1.5, epochs=12)
+    fitted = fit.run()
+    losses = [epoch.held_out_loss for epoch in fitted.epochs if epoch.stage is Stage.FINE_TUNING]
+    best = int(np.argmin(losses))
+    assert len(losses) == best + 3 < 12
+    truth = fit.data.labels[fit.held_out]
+    assert cross_entropy(truth, fitted.scores) == pytest.approx(losses[best], rel=1e-5)
+
+
+def test_without_fine_tuning_only_the_head_learns(tmp_path: Path) -> None:
+    fit = make_fit(tmp_path, epochs=0)
+    before = weights(fit)
+    epochs: list[Epoch] = fit.run().epochs
+    assert {epoch.stage for epoch in epochs} == {Stage.HEAD}
+    neck_weight_count = len(fit.network.neck.weights)
+    moved = [not np.array_equal(one, two) for one, two in zip(before, weights(fit), strict=True)]
+    assert moved == [False] * neck_weight_count + [True] * (len(moved) - neck_weight_count)
+
+
+def test_balanced_answers_weigh_the_same_with_and_without_a_label() -> None:
+    labels = np.array([[1, 0], [0, 0], [0, 0], [0, 1]] * 5, np.float32)
+    labels[0, 1] = 1
+    balanced = answer_weights(labels, ClassWeights.BALANCED)
+    for column, (no, yes) in zip(labels.T, balanced.T, strict=True):
+        assert no * (1 - column).sum() == pytest.approx(yes * column.sum())
+        assert no * (1 - column).sum() + yes * column.sum() == pytest.approx(len(labels))
+    assert answer_weights(labels, ClassWeights.NONE).tolist() == [[1, 1], [1, 1]]
+
+
+def test_the_loss_is_cross_entropy_with_weights_and_smoothing() -> None:
+    truth = np.array([[1.0, 0.0]], np.float32)
+    scores = np.array([[0.8, 0.3]], np.float32)
+    plain = make_loss(np.ones((2, 2), np.float32), 0.0)
+    assert float(np.mean(plain(truth, scores))) == pytest.approx(cross_entropy(truth, scores))
+    assert cross_entropy(truth, scores) == pytest.approx(-(np.log(0.8) + np.log(0.7)) / 2)
+    weighted = make_loss(np.array([[1, 5], [3, 1]], np.float32), 0.2)
+    yes = -(0.9 * np.log(0.8) + 0.1 * np.log(0.2))
+    no = -(0.1 * np.log(0.3) + 0.9 * np.log(0.7))
+    assert float(np.mean(weighted(truth, scores))) == pytest.approx((3 * yes + 5 * no) / 2)
+
+
+def test_mixed_labels_weigh_and_count_as_what_they_are_made_of() -> None:
+    truth = np.array([[0.8, 0.3]], np.float32)
+    scores = np.array([[0.7, 0.6]], np.float32)
+    weighted = make_loss(np.array([[1, 5], [3, 1]], np.float32), 0.0)
+    first = -(0.8 * np.log(0.7) + 0.2 * np.log(0.3)) * (1 + 0.8 * 2)
+    second = -(0.3 * np.log(0.6) + 0.7 * np.log(0.4)) * (5 - 0.3 * 4)
+    assert float(np.mean(weighted(truth, scores))) == pytest.approx((first + second) / 2)
+    assert float(np.mean(binary_accuracy(truth, scores))) == 0.5
+
+
+def test_pictures_are_mixed_with_others_by_less_than_half_and_so_are_their_labels() -> None:
+    labels = np.eye(40, dtype=np.float32)
+    features = np.tile(labels[:, None], (1, 3, 1))
+    mixed, truth = mix(features, labels, 0.4, np.random.default_rng(1))
+    assert np.array_equal(mixed, np.tile(truth[:, None], (1, 3, 1)))
+    assert truth.sum(axis=1) == pytest.approx(np.ones(40))
+    assert truth.argmax(axis=1).tolist() == list(range(40))
+    shares = 1 - truth.diagonal()
+    assert shares.min() < 0.01, "some hardly"
+    assert 0.4 < shares.max() <= 0.5, "some by nearly a half"
+    assert (np.count_nonzero(truth, axis=1) <= 2).all()
+
+
+def test_without_mixup_pictures_are_trained_on_as_they_are() -> None:
+    features, labels = np.ones((3, 2), np.float32), np.eye(3, dtype=np.float32)
+    mixed, truth = mix(features, labels, 0.0, np.random.default_rng(1))
+    assert mixed is features
+    assert truth is labels

@@ -1,0 +1,245 @@
+"""MobileNetV2 as Keras publishes it, from a server of our own: real files, random weights."""
+
+import asyncio
+import hashlib
+import inspect
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from aiohttp import web
+from keras.src.applications import imagenet_utils, mobilenet_v2
+from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
+
+from model.training.config import DataConfig, TrainingConfig, TrainingError
+from model.training.imagenet import load_network
+from model.training.network import published
+from model.training.network.build import Network, build_network
+from model.training.network.published import DownloadFailed, class_lines, load_published
+from scripts.workshop.make_imagenet import main
+from tests.worker.fetching.site import Answer, Site
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning",
+    "ignore:`input_shape` is undefined or non-square:UserWarning",
+)
+
+SHAPE = (96, 96, 3)
+TRUNK = "/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_96_no_top.h5"
+WHOLE = "/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5"
+CLASSES = "/imagenet_class_index.json"
+
+
+class Publisher:
+    """A server of `files` that answers with its `fault` as long as it has one.
+
+    `cache` is the folder where Keras keeps what it has downloaded.
+    """
+
+    def __init__(self, cache: Path) -> None:
+        self.files: dict[str, bytes] = {}
+        self.fault: Answer | None = None
+        self.cache = cache
+        self.site = Site(dict.fromkeys((TRUNK, WHOLE, CLASSES), self._answer))
+
+    @property
+    def asked(self) -> list[str]:
+        return [seen.target for seen in self.site.requests]
+
+    @property
+    def kept(self) -> list[str]:
+        return [path.name for path in self.cache.rglob("*") if path.is_file()]
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        if self.fault:
+            return await self.fault(request)
+        return web.Response(body=self.files[request.path])
+
+
+@pytest.fixture
+def publisher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Publisher]:
+    cache = tmp_path / "keras"
+    cache.mkdir()
+    monkeypatch.setattr("keras.src.backend.config._KERAS_DIR", str(cache))
+    publisher = Publisher(cache)
+    with publisher.site as site:
+        monkeypatch.setattr(published, "WEIGHTS_URL", site.url("/"))
+        monkeypatch.setattr(published, "CLASSES_URL", site.url(CLASSES))
+        yield publisher
+
+
+@pytest.fixture(scope="module")
+def trunk() -> Any:
+    return keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=SHAPE)
+
+
+@pytest.fixture(scope="module")
+def trunk_file(trunk: Any, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return as_published(trunk, tmp_path_factory.mktemp("published"))
+
+
+def as_published(network: Any, folder: Path) -> bytes:
+    """The weights of a network in the old format, which the published files have."""
+    with h5py.File(folder / "weights.h5", "w") as file:
+        save_weights_to_hdf5_group(file, network)
+    return (folder / "weights.h5").read_bytes()
+
+
+def same_weights(one: Any, other: Any) -> bool:
+    pairs = zip(one.get_weights(), other.get_weights(), strict=True)
+    return all(np.array_equal(*pair) for pair in pairs)
+
+
+def begin_training(folder: Path) -> Network:
+    data = {
+        "input_shape": SHAPE,
+        "resize_shape": SHAPE[:2],
+        "images_base_path": folder,
+        "targets": ["red", "blue"],
+        "image_name_col": "name",
+    }
+    return build_network(
+        DataConfig.model_validate(data),
+        TrainingConfig.model_validate({"model_path": folder / "tiny/1"}),
+    )
+
+
+def test_training_begins_with_the_published_weights_and_downloads_them_once(
+    publisher: Publisher, trunk: Any, trunk_file: bytes, tmp_path: Path
+) -> None:
+    publisher.files[TRUNK] = trunk_file
+    base = {path_in_network(weight): np.asarray(weight) for weight in trunk.weights}
+    for _ in range(2):
+        begun = begin_training(tmp_path)
+        loaded = [*begun.trunk.weights, *begun.neck.weights]
+        assert {path_in_network(weight) for weight in loaded} == base.keys()
+        for weight in loaded:
+            assert np.array_equal(weight, base[path_in_network(weight)]), weight.path
+    assert publisher.asked == [TRUNK]
+
+
+def path_in_network(weight: Any) -> str:
+    """The names of a weight and its layer."""
+    return "/".join(weight.path.split("/")[-2:])
+
+
+async def missing(request: web.BaseRequest) -> web.StreamResponse:
+    return web.Response(status=404)
+
+
+async def a_page(request: web.BaseRequest) -> web.StreamResponse:
+    return web.Response(text="<html>Log in to this network")
+
+
+async def cut_off(request: web.BaseRequest) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Length": "9000000"})
+    await response.prepare(request)
+    await response.write(bytes(100_000))
+    assert request.transport is not None
+    request.transport.close()
+    return response
+
+
+async def silence(request: web.BaseRequest) -> web.StreamResponse:
+    await asyncio.sleep(600)
+    return web.Response()
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        (missing, "cannot be downloaded: .*404"),
+        (a_page, "is removed: run again"),
+        (cut_off, "cannot be downloaded: .*got only 100000 out of 9000000 bytes"),
+        (silence, "cannot be downloaded: .*timed out"),
+    ],
+)
+def test_what_is_no_weights_stops_training_with_a_sentence_and_is_not_kept(
+    publisher: Publisher,
+    fault: Answer,
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    publisher.fault = fault
+    if fault is silence:
+        monkeypatch.setattr(published, "SILENCE_S", 0.2)
+    with pytest.raises(TrainingError, match=f"^base_weights: .*{told}.*give the path of"):
+        begin_training(tmp_path)
+    assert (publisher.asked, publisher.kept) == ([TRUNK], [])
+
+
+def test_a_publisher_that_is_away_stops_training_with_a_sentence(
+    publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(published, "WEIGHTS_URL", "http://127.0.0.1:1/")
+    with pytest.raises(TrainingError, match=r"refused.*Without internet, give the path of"):
+        begin_training(tmp_path)
+
+
+def test_half_a_file_of_a_run_that_was_killed_is_downloaded_again(
+    publisher: Publisher, trunk: Any, trunk_file: bytes
+) -> None:
+    publisher.files[TRUNK] = trunk_file
+    kept = publisher.cache / "models" / TRUNK[1:]
+    kept.parent.mkdir()
+    kept.write_bytes(trunk_file[: len(trunk_file) // 2])
+    with pytest.raises(DownloadFailed, match=r"run again \(.*truncated file"):
+        load_published(SHAPE)
+    assert same_weights(load_published(SHAPE), trunk)
+    assert publisher.asked == [TRUNK]
+
+
+def test_the_addresses_are_those_of_keras() -> None:
+    assert published.WEIGHTS_URL == mobilenet_v2.BASE_WEIGHT_PATH
+    assert published.CLASSES_URL == imagenet_utils.CLASS_INDEX_PATH
+    assert published.CLASSES_MD5 in inspect.getsource(imagenet_utils.decode_predictions)
+
+
+@pytest.mark.parametrize("input_shape", [SHAPE, (48, 64, 3), None])
+def test_a_file_has_the_name_that_keras_gives_it(
+    publisher: Publisher,
+    input_shape: tuple[int, int, int] | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    publisher.fault = a_page
+    monkeypatch.setattr(mobilenet_v2, "BASE_WEIGHT_PATH", publisher.site.url("/"))
+    with pytest.raises(OSError, match="signature not found"):
+        keras.applications.MobileNetV2(include_top=input_shape is None, input_shape=input_shape)
+    assert len(publisher.kept) == 1
+    with pytest.raises(DownloadFailed, match="signature not found"):
+        load_published(input_shape)
+    assert len(publisher.asked) == 1
+    assert publisher.kept == []
+
+
+def test_the_whole_network_and_its_classes_are_downloaded(
+    publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = keras.applications.MobileNetV2(weights=None)
+    publisher.files[WHOLE] = as_published(whole, tmp_path)
+    index = {str(place): [f"n{place}", f"thing_{place}"] for place in reversed(range(1000))}
+    publisher.files[CLASSES] = json.dumps(index).encode()
+    with pytest.raises(DownloadFailed, match="hash does not match"):
+        class_lines()
+    md5 = hashlib.md5(publisher.files[CLASSES]).hexdigest()
+    monkeypatch.setattr(published, "CLASSES_MD5", md5)
+    assert class_lines() == [f"thing {place}" for place in range(1000)]
+    assert same_weights(load_network(None, None), whole)
+    assert publisher.asked == [CLASSES, WHOLE]
+
+
+def test_imagenet_cannot_be_made_without_them(
+    publisher: Publisher, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publisher.fault = missing
+    assert main(["--folder", str(tmp_path / "imagenet" / "1")]) == 2
+    told = capsys.readouterr().err
+    assert "404" in told
+    assert "give --trunk, --top and --labels" in told
+    assert not (tmp_path / "imagenet").exists()

@@ -1,0 +1,173 @@
+"""`piqueue models`: what is added is tried first, and what is wrong with it is said."""
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from piqueue.cli import main
+from scripts.commands import models
+from scripts.local.stack import Stack
+from tests.api.polling import wait_done
+from tests.conftest import STACK_ENV
+from tests.pictures import jpeg
+from tests.worker.fetching.site import Site
+from tests.worker.registry import add_version
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    registry = tmp_path / "registry"
+    monkeypatch.setenv("PIQUEUE_REGISTRY_URL", str(registry))
+    monkeypatch.setenv("PIQUEUE_MODELS_CACHE_PATH", str(tmp_path / "cache"))
+    return registry
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    return add_version(tmp_path / "made", "1")
+
+
+@pytest.fixture
+def colours(tmp_path: Path) -> Path:
+    """A Keras file that scores how red, green and blue a picture is."""
+    pixels = keras.Input((20, 28, 3))
+    dense = layers.Dense(3, activation="softmax")
+    network = keras.Model(pixels, dense(layers.GlobalAveragePooling2D()(pixels)))
+    dense.set_weights([np.eye(3) * 6, np.zeros(3)])
+    path = tmp_path / "colours.keras"
+    network.save(path)
+    return path
+
+
+def refused(capture: Capture, *arguments: str) -> str:
+    assert main(["models", *arguments]) == 1
+    return capture.readouterr().err
+
+
+def test_what_is_added_is_listed_and_promoted(
+    registry: Path, tmp_path: Path, made: Path, capsys: Capture
+) -> None:
+    assert main(["models", "add", str(made)]) == 0
+    assert capsys.readouterr().out == "places@1 is there, with 4 labels\n"
+    assert main(["models", "add", str(add_version(tmp_path / "made", "2"))]) == 0
+    assert "piqueue models promote places 2" in capsys.readouterr().out
+    assert main(["models", "promote", "places", "2"]) == 0
+    assert main(["models", "rollback", "places"]) == 0
+    assert "get places@1 again" in capsys.readouterr().out
+    assert main(["models", "list"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert lines["places@1"].endswith("  current")
+    assert "current" not in lines["places@2"]
+    assert lines["scenes@2"].endswith("  current default")
+    assert "top 5 of 1000 labels  23 MB a thread" in lines["imagenet@1"]
+    assert json.loads((registry / "places" / "promoted.json").read_text()) == {"history": ["1"]}
+
+
+def test_a_zip_from_a_url_is_added(registry: Path, made: Path, capsys: Capture) -> None:
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        for path in made.iterdir():
+            archive.write(path, path.name)
+    payload = target.getvalue()
+
+    async def give(_request: Any) -> Any:
+        from aiohttp import web
+
+        return web.Response(body=payload)
+
+    with Site({"/places-1.zip": give}) as site:
+        assert "--sha256" in refused(capsys, "add", site.url("/places-1.zip"))
+        wrong = refused(capsys, "add", site.url("/places-1.zip"), "--sha256", "0" * 64)
+        assert "SHA-256" in wrong
+        assert not registry.exists()
+        digest = hashlib.sha256(payload).hexdigest()
+        assert main(["models", "add", site.url("/places-1.zip"), "--sha256", digest]) == 0
+    assert (registry / "places" / "1" / "model.tflite").exists()
+
+
+def edit_card(folder: Path, **changes: Any) -> None:
+    path = folder / "card.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_an_artifact_that_is_not_what_its_card_says_is_not_added(
+    registry: Path, made: Path, capsys: Capture
+) -> None:
+    edit_card(made, labels=["a", "b"], thresholds=[0.5, 0.5], calibration=None)
+    assert "which is not what its card says" in refused(capsys, "add", str(made))
+    edit_card(made, labels=list("abcd"), thresholds=[0.5] * 4, activation="softmax")
+    assert "add up to" in refused(capsys, "add", str(made))
+    edit_card(made, activation="sigmoid", preprocessing="bgr-crop-0")
+    assert "wants the preprocessing 'bgr-crop-0'" in refused(capsys, "add", str(made))
+    (made / "card.json").unlink()
+    assert "card.json is missing" in refused(capsys, "add", str(made))
+    assert not registry.exists()
+
+
+def test_a_keras_file_needs_what_it_does_not_say_itself(
+    registry: Path, tmp_path: Path, colours: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = ["add", str(colours), "--name", "colours"]
+    assert "--labels" in refused(capsys, *named)
+    named += ["--labels", str(tmp_path / "labels.txt")]
+    assert "labels.txt: there is no such file" in refused(capsys, *named, "--scaling", "unit")
+    (tmp_path / "labels.txt").write_text("red\ngreen\n")
+    assert "--scaling" in refused(capsys, *named)
+    named += ["--scaling", "unit"]
+    assert "colours.keras: the network gives scores of shape (3,)" in refused(capsys, *named)
+    monkeypatch.setattr(models, "find_spec", lambda _name: None)
+    assert "needs TensorFlow" in refused(capsys, *named)
+    assert "there is no" in refused(capsys, "add", str(tmp_path / "other.keras"))
+    assert "neither an artifact" in refused(capsys, "add", str(tmp_path / "labels.txt"))
+
+
+@pytest.mark.parametrize("name", ["My Colours", "Colours", "-c", "a/b"])
+def test_a_name_that_no_model_can_have_is_refused_at_once(
+    colours: Path, name: str, capsys: Capture
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["models", "add", str(colours), f"--name={name}"])
+    assert "lower-case letters, digits, - and _" in capsys.readouterr().err
+
+
+@pytest.fixture
+def serving(registry: Path, tmp_path: Path) -> Iterator[httpx2.Client]:
+    """A Piqueue that was started before anything was added."""
+    env = {**STACK_ENV, "PIQUEUE_REGISTRY_URL": str(registry)}
+    with (
+        Stack(tmp_path / "stack", env=env) as stack,
+        httpx2.Client(base_url=stack.url, timeout=60) as client,
+    ):
+        yield client
+
+
+def test_a_keras_file_that_was_added_scores_the_next_job(
+    serving: httpx2.Client, tmp_path: Path, colours: Path
+) -> None:
+    (tmp_path / "labels.txt").write_text("red\ngreen\nblue\n")
+    described = ["--name", "colours", "--labels", str(tmp_path / "labels.txt")]
+    described += ["--scaling", "unit", "--top-k", "2", "--source-name", "a test"]
+    assert main(["models", "add", str(colours), *described]) == 0
+    parts: list[Any] = [
+        ("files", ("a.jpg", jpeg(1))),
+        ("options", (None, b'{"model": "colours"}', "application/json")),
+    ]
+    job = wait_done(serving, serving.post("/jobs", files=parts).raise_for_status().json())
+    assert (job["status"], job["model"]["version"]) == ("succeeded", "1")
+    (result,) = job["results"]
+    assert len(result["scores"]) == 2
+    assert set(result["scores"]) < {"red", "green", "blue"}

@@ -1,0 +1,372 @@
+"""`piqueue doctor` on what is whole, what is set up wrongly and what is not there at all."""
+
+import io
+import json
+import re
+import resource
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from redis import Redis
+
+from piqueue import cli
+from scripts.commands.doctor import line, run_all
+from scripts.doctor import api
+from scripts.doctor.check_result import CheckResult, Level, ok
+from scripts.doctor.consistency import check_settings
+from scripts.doctor.machine import check_disk, check_files
+from scripts.doctor.redis import check_redis
+from scripts.doctor.storage import check_storage
+from scripts.doctor.workers import check_keys, check_workers
+from scripts.local.embedded_redis import EmbeddedRedis
+from scripts.local.stack import Stack
+from tests.pictures import jpeg
+from tests.s3 import BUCKET, PASSWORD, S3Server
+from tests.worker.fetching.site import Site
+from worker.jobs.ledger.api_keys import KeyStore
+from worker.jobs.ledger.model_presence import ModelPresence
+from worker.jobs.ledger.workers import Workers
+from worker.jobs.models.configured import open_catalog
+from worker.jobs.record import ModelRef
+from worker.jobs.settings import Settings
+
+SECRET = "hunter2-of-the-test"
+
+
+def levels(findings: Iterable[CheckResult]) -> dict[str, Level]:
+    return {finding.check: finding.level for finding in findings}
+
+
+def only(findings: Iterable[CheckResult], check: str) -> CheckResult:
+    [found] = [finding for finding in findings if finding.check == check]
+    return found
+
+
+def doctor(*arguments: str) -> tuple[int, str]:
+    """Run the command; its exit code and what it printed."""
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        code = cli.main(["doctor", *arguments])
+    return code, printed.getvalue()
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[Redis]:
+    """Give a client of a Redis that a test may set up wrongly."""
+    with EmbeddedRedis(tmp_path) as server, Redis.from_url(server.url) as client:
+        yield client
+
+
+def settings_of(client: Redis) -> Settings:
+    return Settings(redis_url=f"unix://{client.connection_pool.connection_kwargs['path']}")
+
+
+@pytest.fixture
+def dead_port() -> Iterator[int]:
+    """Give a port that refuses."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
+
+
+def test_a_whole_piqueue_has_no_problem(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def picture(_: web.BaseRequest) -> web.Response:
+        return web.Response(body=jpeg(1))
+
+    monkeypatch.setenv("PIQUEUE_REDIS_URL", stack.redis_url)
+    monkeypatch.setenv("PIQUEUE_FETCH_ALLOW_NETWORKS", "127.0.0.1/32")
+    with Site({"/beach.jpg": picture}) as site:
+        code, printed = doctor("--url", stack.url, "--json", "--fetch", site.url("/beach.jpg?s=1"))
+    report = json.loads(printed)
+    assert code == 0, printed
+    assert report["healthy"]
+    found = {finding["check"]: finding for finding in report["findings"]}
+    expected = {"settings", "redis", "redis persistence", "redis eviction", "redis memory"}
+    expected |= {"redis latency", "clock", "workers", "models", "keys", "s3", "api", "api version"}
+    assert expected | {"api key", "open files", "disk", "dns", "fetch"} == set(found)
+    assert found["models"]["text"].startswith("1 of 1 workers have the default model, scenes@")
+    assert f"{len(jpeg(1))} bytes" in found["fetch"]["text"]
+    assert "s=1" not in printed
+
+
+def test_an_api_that_hangs_is_not_to_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "TIMEOUT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        (found,) = api.check_api(f"http://127.0.0.1:{server.getsockname()[1]}", None)
+    assert found.level is Level.PROBLEM
+    assert found.advice
+    assert found.advice.startswith("see to Redis first")
+
+
+def test_with_everything_down_each_part_says_so_and_none_waits_for_another(
+    dead_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIQUEUE_REDIS_URL", f"redis://:{SECRET}@127.0.0.1:{dead_port}/0")
+    monkeypatch.setenv("PIQUEUE_STORAGE_URL", "s3://bucket/jobs")
+    monkeypatch.setenv("PIQUEUE_S3_ENDPOINT_URL", f"http://127.0.0.1:{dead_port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "someone")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setenv("PIQUEUE_API_KEY", SECRET)
+    url = f"http://127.0.0.1:{dead_port}"
+    code, printed = doctor("--url", url, "--fetch", f"{url}/?sig={SECRET}")
+    assert code == 1
+    problems = [text for text in printed.splitlines() if text.startswith("problem")]
+    for check in ("redis", "workers", "keys", "s3 storage", "api", "fetch"):
+        assert any(text.startswith(f"problem  {check}: ") for text in problems), printed
+    assert f"127.0.0.1:{dead_port} does not answer" in printed
+    assert SECRET not in printed
+
+
+def test_settings_that_cannot_be_read_leave_the_api_to_look_at(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIQUEUE_THREDS", "4")
+    code, printed = doctor("--url", stack.url)
+    assert code == 1
+    assert "problem  settings: unknown setting PIQUEUE_THREDS" in printed
+    assert "ok       api: is ready" in printed
+
+
+def test_a_check_that_hangs_holds_up_no_other() -> None:
+    released = threading.Event()
+
+    def hangs() -> Iterator[CheckResult]:
+        yield ok("slow", "began")
+        released.wait()
+
+    def quick() -> Iterator[CheckResult]:
+        yield ok("quick", "done")
+
+    started = time.monotonic()
+    found = list(run_all({"slow": hangs, "quick": quick}, deadline_s=0.2))
+    released.set()
+    assert time.monotonic() - started < 30
+    assert [(one.check, one.level) for one in found] == [
+        ("slow", Level.OK),
+        ("slow", Level.PROBLEM),
+        ("quick", Level.OK),
+    ]
+
+
+def test_a_check_that_fails_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = threading.Event()
+    monkeypatch.setattr(threading, "excepthook", lambda _: shown.set())
+
+    def fails() -> Iterator[CheckResult]:
+        yield ok("odd", "began")
+        raise ZeroDivisionError
+
+    assert [one.level for one in run_all({"odd": fails})] == [Level.OK, Level.PROBLEM]
+    assert shown.wait(30)
+
+
+def test_a_line_says_how_bad_it_is_what_it_is_and_what_to_do() -> None:
+    found = CheckResult("redis", Level.PROBLEM, "does not answer", "start it")
+    assert line(found) == "problem  redis: does not answer: start it"
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "check", "level", "advice"),
+    [
+        ("appendonly", "no", "redis persistence", Level.PROBLEM, "appendonly yes"),
+        ("appendfsync", "no", "redis persistence", Level.WARNING, "appendfsync everysec"),
+        ("maxmemory-policy", "allkeys-lru", "redis eviction", Level.PROBLEM, "noeviction"),
+        ("maxmemory", "0", "redis memory", Level.WARNING, "set maxmemory"),
+        ("maxmemory", "1mb", "redis memory", Level.PROBLEM, "raise maxmemory"),
+    ],
+)
+def test_a_redis_that_loses_work_is_told_what_to_set(
+    own_redis: Redis, setting: str, value: str, check: str, level: Level, advice: str
+) -> None:
+    assert levels(check_redis(settings_of(own_redis)))[check] is Level.OK
+    own_redis.config_set(setting, value)
+    found = only(check_redis(settings_of(own_redis)), check)
+    assert found.level is level
+    assert found.advice is not None
+    assert advice in found.advice
+
+
+def test_a_password_that_is_wrong_is_told_and_not_shown(own_redis: Redis) -> None:
+    own_redis.config_set("requirepass", SECRET)
+    [found] = check_redis(settings_of(own_redis))
+    assert (found.level, found.text) == (Level.PROBLEM, "refuses the password, or wants one")
+
+
+def test_a_replica_is_a_problem(own_redis: Redis, dead_port: int) -> None:
+    own_redis.replicaof("127.0.0.1", str(dead_port))
+    assert levels(check_redis(settings_of(own_redis)))["redis role"] is Level.PROBLEM
+
+
+@pytest.mark.parametrize("url", ["redis://:pa#ss@host:6379/0", "redis://:x@host:none/0"])
+def test_a_redis_url_that_cannot_be_read_is_not_repeated(url: str) -> None:
+    found = [*check_redis(Settings(redis_url=url)), *check_workers(Settings(redis_url=url))]
+    assert {one.level for one in found} == {Level.PROBLEM}
+    assert not any("pa" in one.text.removeprefix("PIQUEUE_REDIS_URL") for one in found[:1])
+
+
+@pytest.mark.parametrize(
+    ("off_s", "level"),
+    [(0, Level.OK), (30, Level.WARNING), (-30, Level.WARNING), (-900, Level.PROBLEM)],
+)
+def test_a_clock_that_is_off_is_told_in_seconds(
+    own_redis: Redis, off_s: float, level: Level
+) -> None:
+    found = only(check_redis(settings_of(own_redis), lambda: time.time() + off_s), "clock")
+    assert found.level is level
+    if off_s:
+        told = re.fullmatch(r"this machine is (\d+) s (.*) Redis", found.text)
+        assert told
+        number, direction = told.groups()
+        assert int(number) == pytest.approx(abs(off_s), abs=5)
+        assert direction == ("ahead of" if off_s > 0 else "behind")
+
+
+def test_no_worker_is_a_problem(redis_url: str, redis_client: Redis) -> None:
+    [found] = check_workers(Settings(redis_url=redis_url))
+    assert found.level is Level.PROBLEM
+    assert "none was heard of" in found.text
+
+
+def test_a_worker_that_cannot_load_the_default_model_is_named(
+    redis_url: str, redis_client: Redis
+) -> None:
+    settings = Settings(redis_url=redis_url)
+    default = open_catalog(settings).resolve(None)
+    workers, presence = Workers(redis_client), ModelPresence(redis_client)
+    for worker in ("good-1-a", "bad-2-b"):
+        workers.heartbeat(worker, 4)
+    presence.tell("good-1-a", [default.ref.key], ["other@3:0123"])
+    presence.tell("bad-2-b", [], [default.ref.key])
+    presence.miss(ModelRef("rare", "7", "0" * 64))
+    found = list(check_workers(settings))
+    name = f"{default.name}@{default.version}"
+    assert [(one.level, one.text) for one in found] == [
+        (Level.OK, "2 alive, 8 chunks at a time"),
+        (Level.OK, f"1 of 2 workers have the default model, {name}, loaded"),
+        (Level.PROBLEM, f"bad-2-b cannot load {name}"),
+        (Level.WARNING, "good-1-a cannot load other@3"),
+        (Level.PROBLEM, "jobs wait for rare@7, which no worker has loaded yet"),
+    ]
+
+
+def test_a_default_model_that_does_not_exist_is_a_problem(
+    redis_url: str, redis_client: Redis
+) -> None:
+    Workers(redis_client).heartbeat("good-1-a", 4)
+    found = check_workers(Settings(redis_url=redis_url, default_model="nowhere"))
+    assert levels(found) == {"workers": Level.OK, "models": Level.PROBLEM}
+
+
+def test_an_api_that_all_may_use_is_told(redis_url: str, redis_client: Redis) -> None:
+    def level(api_url: str, **settings: Any) -> Level:
+        [found] = check_keys(Settings(redis_url=redis_url, **settings), api_url)
+        return found.level
+
+    assert level("http://[2001:db8::1]:8000") is Level.PROBLEM
+    here, abroad = "http://127.0.0.1:8000", "https://piqueue.example.com"
+    assert level(here) is Level.OK
+    assert level(here, allow_no_keys=True) is Level.WARNING
+    assert level("http://api:8000") is Level.WARNING
+    assert level(abroad) is Level.PROBLEM
+    KeyStore(redis_client).add("alice")
+    assert level(abroad, allow_no_keys=True) is Level.OK
+
+
+@pytest.fixture
+def on_s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Settings]:
+    """Give settings for the S3 server of the tests."""
+    for name, value in s3_server.env.items():
+        monkeypatch.setenv(name, value)
+    return lambda **more: Settings(**more)
+
+
+def test_s3_is_tried_with_an_object_that_is_gone_afterwards(
+    s3_server: S3Server, on_s3: Callable[..., Settings]
+) -> None:
+    url = f"s3://{BUCKET}/doctor"
+    found = check_storage(on_s3(storage_url=url, registry_url=url, s3_fetch_buckets=(BUCKET,)))
+    assert levels(found) == dict.fromkeys(("s3 storage", "s3 registry", "s3 fetch"), Level.OK)
+    assert s3_server.keys("doctor/") == []
+
+
+def test_a_bucket_that_is_not_there_and_credentials_that_are_wrong_are_told(
+    on_s3: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = check_storage(
+        on_s3(
+            storage_url="s3://not-there/jobs",
+            registry_url="s3://not-there/models",
+            s3_fetch_buckets=("not-there",),
+        )
+    )
+    assert levels(missing) == {
+        "s3 storage": Level.PROBLEM,
+        "s3 registry": Level.PROBLEM,
+        "s3 fetch": Level.WARNING,
+    }
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    [found] = check_storage(on_s3(storage_url=f"s3://{BUCKET}/doctor"))
+    assert "S3 answers 403" in found.text
+    assert SECRET not in line(found)
+    assert PASSWORD not in line(found)
+
+
+def test_without_s3_nothing_is_asked() -> None:
+    assert levels(check_storage(Settings())) == {"s3": Level.OK}
+
+
+@pytest.mark.parametrize(
+    ("changed", "level", "advice"),
+    [
+        ({"lease_s": 3}, Level.WARNING, "PIQUEUE_LEASE_S"),
+        ({"lease_s": 900}, Level.WARNING, "below PIQUEUE_CHUNK_DEADLINE_S"),
+        ({"chunk_deadline_s": 20, "lease_s": 15}, Level.PROBLEM, "PIQUEUE_CHUNK_DEADLINE_S"),
+        ({"job_ttl_s": 100_000}, Level.WARNING, "PIQUEUE_WEBHOOK_RETRY_S"),
+        (
+            {"job_ttl_s": 3600, "webhook_retry_s": (5,)},
+            Level.WARNING,
+            "PIQUEUE_IDEMPOTENCY_TTL_S",
+        ),
+        ({"fetch_budget_bytes": 1_000_000}, Level.WARNING, "PIQUEUE_FETCH_BUDGET_BYTES"),
+        ({"fetch_per_host": 40}, Level.WARNING, "lower the one"),
+        ({"max_request_bytes": 1_000_000}, Level.PROBLEM, "PIQUEUE_MAX_REQUEST_BYTES"),
+        ({"max_backlog_items": 1000}, Level.PROBLEM, "PIQUEUE_MAX_BACKLOG_ITEMS"),
+        ({"quota_items": 1000}, Level.WARNING, "PIQUEUE_QUOTA_ITEMS"),
+        ({"max_pixels": 200_000_000}, Level.WARNING, "PIQUEUE_DECODE_MEMORY_BYTES"),
+        ({"s3_endpoint_url": "http://s3:7070"}, Level.WARNING, "PIQUEUE_STORAGE_URL"),
+        ({"redis_url": "redis://far:6379/0"}, Level.WARNING, "password"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else None,
+)
+def test_settings_that_contradict_each_other_are_told(
+    changed: dict[str, Any], level: Level, advice: str
+) -> None:
+    [found] = check_settings(Settings(**changed))
+    assert found.level is level
+    assert found.advice is not None
+    assert advice in found.advice
+
+
+def test_the_default_settings_agree() -> None:
+    assert levels(check_settings(Settings())) == {"settings": Level.OK}
+
+
+def test_too_few_open_files_are_told_with_what_a_worker_needs() -> None:
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert levels(check_files(Settings())) == {"open files": Level.OK}
+    [found] = check_files(Settings(fetch_concurrency=limit))
+    assert found.level is Level.PROBLEM
+    assert found.advice is not None
+    assert f"ulimit -n {2 * limit + 200}" in found.advice
+
+
+def test_the_disk_of_the_embedded_redis_is_looked_at(own_redis: Redis, tmp_path: Path) -> None:
+    [found] = check_disk(settings_of(own_redis))
+    assert str(tmp_path) in found.text

@@ -1,0 +1,215 @@
+"""The files that make images and stacks of this project, read as the engines read them."""
+
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from scripts.images import engines, smoke
+from scripts.images.engines import SERVE
+from scripts.local.stack import ROOT
+from worker.jobs.settings import PREFIX, Settings
+
+COMPOSE = ROOT / "docker-compose.yml"
+OVERRIDES = sorted(ROOT.glob("docker-compose.*.yml"))
+DOCKERFILES = sorted(ROOT.glob("Dockerfile.*"))
+DASHBOARD = ROOT / "deploy" / "monitoring" / "grafana" / "dashboards" / "piqueue.json"
+WORKFLOW = ROOT / ".github" / "workflows" / "ci.yml"
+DOCUMENT = ROOT / "OPERATIONS.md"
+DEPLOYED = [
+    DOCUMENT,
+    COMPOSE,
+    *OVERRIDES,
+    *DOCKERFILES,
+    ROOT / ".env.example",
+    ROOT / "app.yaml",
+    WORKFLOW,
+]
+KNOWN = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+
+
+class ComposeLoader(yaml.SafeLoader):
+    """Reads compose's own tags as what they mark."""
+
+
+def overriding(loader: ComposeLoader, node: yaml.SequenceNode) -> list[Any]:
+    return loader.construct_sequence(node)
+
+
+ComposeLoader.add_constructor("!override", overriding)
+
+
+def read(path: Path) -> Any:
+    return yaml.load(path.read_text(), ComposeLoader)
+
+
+def services() -> dict[str, Any]:
+    return dict(read(COMPOSE)["services"])
+
+
+def instructions(dockerfile: Path) -> list[str]:
+    text = re.sub(r"\\\n\s*", "", dockerfile.read_text())
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
+@pytest.mark.parametrize("path", DEPLOYED, ids=lambda path: path.name)
+def test_every_setting_that_is_named_exists(path: Path) -> None:
+    named = set(re.findall(rf"\b{PREFIX}[A-Z0-9_]+", path.read_text()))
+    assert named <= KNOWN
+
+
+def test_every_variable_of_the_compose_files_is_in_the_example() -> None:
+    example = {
+        name
+        for line in (ROOT / ".env.example").read_text().splitlines()
+        if (name := line.removeprefix("#").partition("=")[0]).isidentifier()
+    }
+    used = {
+        name
+        for path in (COMPOSE, *OVERRIDES)
+        for name in re.findall(r"\$\{([A-Z0-9_]+)", path.read_text())
+    }
+    assert used
+    assert used <= example
+
+
+@pytest.mark.parametrize("name", services())
+def test_a_service_is_pinned_checked_and_held_back(name: str) -> None:
+    service = services()[name]
+    image = service["image"]
+    if "build" in service:
+        (check,) = [
+            line
+            for line in instructions(ROOT / service["build"]["dockerfile"])[-3:]
+            if line.startswith("HEALTHCHECK ")
+        ]
+        assert "CMD [" in check
+    else:
+        assert re.search(r":v?\d+\.\d+\.\d+(-\w+)?$", image), f"{image} is not pinned"
+        assert service["healthcheck"]["test"][0] in ("CMD", "CMD-SHELL")
+    assert service["healthcheck"]["interval"]
+    assert service["cap_drop"] == ["ALL"]
+    for port in service.get("ports", ()):
+        assert port.startswith("127.0.0.1:")
+    for needed, how in service.get("depends_on", {}).items():
+        assert how == {"condition": "service_healthy"}
+        assert "healthcheck" in services()[needed]
+
+
+def test_without_a_profile_redis_api_and_worker_start() -> None:
+    assert [name for name, one in services().items() if not one.get("profiles")] == [
+        "redis",
+        "api",
+        "worker",
+    ]
+
+
+def test_workers_may_be_scaled_and_have_time_to_finish() -> None:
+    worker = services()["worker"]
+    assert "container_name" not in worker
+    assert "ports" not in worker
+    most_s = Settings.model_fields["fetch_timeout_s"].default * 2
+    assert int(worker["stop_grace_period"].removesuffix("s")) > most_s
+
+
+def test_redis_keeps_its_data_and_asks_for_a_password() -> None:
+    redis = services()["redis"]
+    command = " ".join(redis["command"])
+    for option in ("--requirepass", "--appendonly yes", "--maxmemory-policy noeviction"):
+        assert option in command
+    assert "ports" not in redis
+    assert redis["volumes"] == ["redis:/data"]
+
+
+def test_the_api_is_opened_to_the_network_only_together_with_keys() -> None:
+    assert services()["api"]["environment"]["PIQUEUE_ALLOW_NO_KEYS"] == "true"
+    public = read(ROOT / "docker-compose.public.yml")["services"]["api"]
+    assert public["environment"]["PIQUEUE_ALLOW_NO_KEYS"] == "false"
+    assert not public["ports"][0].startswith("127.0.0.1")
+
+
+@pytest.mark.parametrize("path", OVERRIDES, ids=lambda path: path.name)
+def test_an_override_changes_services_that_exist(path: Path) -> None:
+    assert set(read(path)["services"]) <= set(services())
+
+
+def test_an_override_makes_the_worker_one_for_gpus() -> None:
+    gpu = read(ROOT / "docker-compose.gpu.yml")["services"]["worker"]
+    (argument,) = gpu["build"]["args"]
+    assert f'ARG {argument}=""' in instructions(ROOT / "Dockerfile.worker")
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    assert extras["gpu"][0].startswith("tensorflow[and-cuda]")
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
+def test_an_image_is_built_in_stages_pinned_and_not_run_as_root(path: Path) -> None:
+    lines = instructions(path)
+    bases = [line.split()[1] for line in lines if line.startswith("FROM ")]
+    assert bases[:2] == ["python:3.11-slim-bookworm"] * 2
+    installs = [line for line in lines if "pip" in line and " install " in line]
+    assert installs
+    assert all("-c constraints.txt" in line or "--no-deps" in line for line in installs)
+    result = lines[[i for i, line in enumerate(lines) if line.startswith("FROM ")][1] :]
+    assert "USER 10001:10001" in result
+    assert "STOPSIGNAL SIGTERM" in result
+    assert not [line for line in result if "pip" in line.split()]
+    assert "org.opencontainers.image.licenses" in " ".join(result)
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f'image.version="{version}"' in " ".join(result)
+
+
+def test_all_in_one_container_is_started_as_app_engine_wants_it() -> None:
+    assert f"CMD {json.dumps([*SERVE, '8080'])}" in instructions(ROOT / "Dockerfile.worker")
+    app = read(ROOT / "app.yaml")
+    assert (app["runtime"], app["env"]) == ("custom", "flex")
+    assert app["manual_scaling"] == {"instances": 1}
+    assert app["env_variables"]["PIQUEUE_ALLOW_NO_KEYS"] == "false"
+
+
+def test_the_workflow_runs_what_a_person_runs() -> None:
+    steps = [
+        step.get("run", "") for job in read(WORKFLOW)["jobs"].values() for step in job["steps"]
+    ]
+    for script in ("scripts/check", "scripts/test", "scripts/smoke_images"):
+        assert any(script in step for step in steps)
+
+
+def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    asked = {
+        name
+        for panel in panels
+        for target in panel["targets"]
+        for name in re.findall(r"\bpiqueue_\w+", target["expr"])
+    }
+    # Of these tests/api/middleware/test_metrics.py sees that each is given.
+    documented = set(re.findall(r"`(piqueue_\w+)`", (ROOT / "docs" / "metrics.md").read_text()))
+    base = {re.sub(r"_(bucket|sum|count)$", "", name) for name in asked}
+    assert base <= documented
+    assert len({panel["id"] for panel in panels}) == len(panels)
+
+
+def test_prometheus_finds_every_api_and_worker() -> None:
+    jobs = read(ROOT / "deploy" / "monitoring" / "prometheus.yml")["scrape_configs"]
+    example = (ROOT / ".env.example").read_text()
+    ports = {job["job_name"]: job["dns_sd_configs"][0]["port"] for job in jobs}
+    assert ports["api"] == 8000
+    assert f"\nPIQUEUE_METRICS_PORT={ports['worker']}\n" in example
+
+
+def test_the_smoke_says_loudly_that_it_did_not_run_where_nothing_runs_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(engines, "ROOT", tmp_path / "project")
+    monkeypatch.setattr("sys.argv", ["smoke_images"])
+    monkeypatch.setattr(smoke, "stop_on_signals", lambda: None)
+    monkeypatch.delenv("IMAGES", raising=False)
+    assert smoke.main() == smoke.UNAVAILABLE
+    assert "DID NOT RUN" in capsys.readouterr().err

@@ -1,0 +1,59 @@
+"""The demo's own steps, on a running Piqueue."""
+
+from pathlib import Path
+
+import pytest
+
+from piqueue.commands.sources import named
+from scripts.local.demo import DemoFailed, demonstrate, find_photos
+from scripts.local.stack import Stack
+from tests.pictures import jpeg
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two pictures, one of them below, with names that want quoting, and no picture."""
+    (tmp_path / "below").mkdir()
+    (tmp_path / "b & é.jpg").write_bytes(jpeg(1))
+    (tmp_path / "below" / "a.JPG").write_bytes(jpeg(2))
+    (tmp_path / "notes.txt").write_text("no picture")
+    return tmp_path
+
+
+def test_photos_are_scored_as_files_and_by_url(
+    stack: Stack, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert demonstrate(stack.url, named(find_photos([folder])))
+    output = capsys.readouterr().out
+    assert "2 of 2 files" in output
+    assert "2 of 2 URLs" in output
+    header, *rows = output.strip().splitlines()[-5:]
+    assert header.split() == ["item", "source", "beach", "city", "sunset", "trees", "labels"]
+    assert [row[: row.index("0.")].split() for row in rows] == [
+        ["b", "&", "é.jpg", "upload"],
+        ["a.JPG", "upload"],
+        ["b", "&", "é.jpg", "url"],
+        ["a.JPG", "url"],
+    ]
+
+
+def test_a_bad_photo_is_shown_and_the_demo_fails(
+    stack: Stack, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "z.jpg").write_bytes(b"<html>")
+    assert not demonstrate(stack.url, named(find_photos([folder])))
+    captured = capsys.readouterr()
+    assert "not_an_image" in captured.out.splitlines()[-1]
+    assert "The upload was refused" in captured.err
+
+
+def test_photos_of_the_same_name_keep_their_paths(tmp_path: Path) -> None:
+    photos = [tmp_path / "a" / "1.jpg", tmp_path / "b" / "1.jpg", tmp_path / "b" / "2.jpg"]
+    assert list(named(photos)) == [str(photos[0]), str(photos[1]), "2.jpg"]
+
+
+def test_a_path_without_pictures_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DemoFailed, match="no pictures there"):
+        list(find_photos([tmp_path]))
+    with pytest.raises(DemoFailed, match="not found"):
+        list(find_photos([tmp_path / "nowhere"]))

@@ -1,0 +1,153 @@
+"""The whole stack as real processes: watched, started again, and gone when it stops."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from scripts.local.stack import ROOT, Stack
+from scripts.local.supervised_process import StartFailed
+from tests.api.polling import all_results, wait_done
+from tests.pictures import jpeg
+from tests.scripts.processes import eventually, is_running
+from tests.worker.registry import add_version
+
+
+@pytest.fixture(scope="module")
+def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack that may be hurt."""
+    env = {"PIQUEUE_LEASE_S": "3"}  # what a kill cut off is tried again after this
+    with Stack(tmp_path_factory.mktemp("own"), workers=2, env=env) as stack:
+        yield stack
+
+
+@pytest.fixture
+def hurt_client(own_stack: Stack) -> Iterator[httpx2.Client]:
+    """Give a client of the stack that may be hurt, once it is whole."""
+    with httpx2.Client(base_url=own_stack.url, timeout=30) as client:
+        assert eventually(lambda: is_whole(own_stack, client))
+        yield client
+
+
+def is_whole(stack: Stack, client: httpx2.Client) -> bool:
+    try:
+        return len(stack.workers) == 2 and client.get("/readyz").status_code == 200
+    except httpx2.TransportError:
+        return False
+
+
+def submit(client: httpx2.Client, count: int) -> str:
+    pictures = [jpeg(seed) for seed in range(8)]
+    files = [("files", (f"{number}.jpg", pictures[number % 8])) for number in range(count)]
+    return str(client.post("/jobs", files=files).raise_for_status().json()["id"])
+
+
+def test_a_killed_worker_is_started_again(own_stack: Stack, hurt_client: httpx2.Client) -> None:
+    killed, other = own_stack.workers
+    os.kill(killed, signal.SIGKILL)
+    assert eventually(lambda: len(set(own_stack.workers) - {killed, other}) == 1)
+    assert other in own_stack.workers
+    job = hurt_client.get(f"/jobs/{submit(hurt_client, 3)}").json()
+    assert wait_done(hurt_client, job)["counts"]["succeeded"] == 3
+
+
+def test_a_killed_api_is_started_again_on_its_port(
+    own_stack: Stack, hurt_client: httpx2.Client
+) -> None:
+    job_id = submit(hurt_client, 1)
+    assert own_stack.api_pid
+    os.kill(own_stack.api_pid, signal.SIGKILL)
+    assert eventually(lambda: is_whole(own_stack, hurt_client))
+    assert hurt_client.get(f"/jobs/{job_id}").json()["counts"]["total"] == 1
+
+
+def test_a_killed_redis_is_started_again_with_its_jobs(
+    own_stack: Stack, hurt_client: httpx2.Client
+) -> None:
+    job_id = submit(hurt_client, 3)
+    killed = own_stack.redis_pid
+    assert killed
+    os.kill(killed, signal.SIGKILL)
+    assert eventually(lambda: own_stack.redis_pid not in (None, killed))
+    assert eventually(lambda: is_whole(own_stack, hurt_client))
+    job = wait_done(hurt_client, hurt_client.get(f"/jobs/{job_id}").json(), deadline_s=90)
+    assert job["counts"]["succeeded"] == 3
+
+
+def test_a_stop_cuts_no_chunk_off_and_a_start_goes_on_with_the_rest(tmp_path: Path) -> None:
+    with Stack(tmp_path) as stack, httpx2.Client(base_url=stack.url, timeout=30) as client:
+        job_id = submit(client, 160)
+        pids = [stack.redis_pid, stack.api_pid, *stack.workers]
+    assert len(pids) == 3
+    assert not any(pid is None or is_running(pid) for pid in pids)
+    with Stack(tmp_path) as stack, httpx2.Client(base_url=stack.url, timeout=30) as client:
+        job = wait_done(client, client.get(f"/jobs/{job_id}").json())
+        results = all_results(client, job)
+    assert [result["id"] for result in results] == [f"{number}.jpg" for number in range(160)]
+    assert {(result["status"], result["attempts"]) for result in results} == {("succeeded", 1)}
+
+
+def test_a_registry_is_found_relative_to_where_the_stack_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_version(tmp_path / "registry", "7")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PIQUEUE_REGISTRY_URL", "registry")
+    with Stack(tmp_path / "stack") as stack, httpx2.Client(base_url=stack.url) as client:
+        names = {model["name"] for model in client.get("/models").json()}
+    assert "places" in names
+
+
+def test_each_worker_serves_its_metrics_on_a_port_of_its_own(tmp_path: Path) -> None:
+    def served(port: int) -> bool:
+        try:
+            return "piqueue_" in httpx2.get(f"http://127.0.0.1:{port}/metrics").text
+        except httpx2.TransportError:
+            return False
+
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with Stack(tmp_path, workers=2, env={"PIQUEUE_METRICS_PORT": str(port)}):
+        assert eventually(lambda: served(port))
+        assert eventually(lambda: served(port + 1))
+
+
+def test_a_taken_port_is_told_before_anything_starts(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(StartFailed, match=f"cannot listen on 127.0.0.1, port {port}"):
+            Stack(tmp_path / "data", port=port).start()
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_stack_that_does_not_come_up_says_why_and_is_gone(tmp_path: Path) -> None:
+    stack = Stack(tmp_path, env={"PIQUEUE_BATCH_SIZE": "many"})
+    with pytest.raises(StartFailed, match="PIQUEUE_BATCH_SIZE: "):
+        stack.start()
+    assert (stack.redis_pid, stack.api_pid, stack.workers) == (None, None, [])
+
+
+def test_a_killed_supervisor_leaves_nothing_running(tmp_path: Path) -> None:
+    program = f"""
+from pathlib import Path
+from scripts.local.stack import Stack
+with Stack(Path({str(tmp_path)!r})) as stack:
+    print(stack.redis_pid, stack.api_pid, *stack.workers, flush=True)
+    input()
+"""
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout
+        pids = [int(pid) for pid in process.stdout.readline().split()]
+        assert len(pids) == 3
+        assert all(map(is_running, pids))
+        process.kill()
+    assert eventually(lambda: not any(map(is_running, pids)))

@@ -1,0 +1,179 @@
+"""piqueue collect and piqueue download, against a server that speaks the Unsplash API."""
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from piqueue import cli
+from tests.pictures import jpeg
+from tests.scripts.workshop.collecting.unsplash_site import KEY, Shot, UnsplashSite
+
+BEACHES = [Shot(f"beach{number}", jpeg(number)) for number in range(40)]
+BOTH = Shot("both", jpeg(50))
+DRAWN = Shot("drawn", jpeg(51), description="A beach, as a Line  Drawing")
+TAGGED = Shot("tagged", jpeg(52), tags=("sea", "line drawing"))
+REDRAWN = Shot("redrawn", jpeg(53), description="line drawings redrawn")
+CITIES = [BOTH, *(Shot(f"city{number}", jpeg(60 + number)) for number in range(3))]
+
+
+@pytest.fixture
+def unsplash(monkeypatch: pytest.MonkeyPatch) -> Iterator[UnsplashSite]:
+    """Run the stand-in, and have the commands use it."""
+    found = {"beach": [DRAWN, TAGGED, REDRAWN, BOTH, *BEACHES], "city": CITIES}
+    with UnsplashSite(found) as site:
+        monkeypatch.setenv("PIQUEUE_UNSPLASH_URL", site.url(""))
+        monkeypatch.setenv("PIQUEUE_UNSPLASH_KEY", KEY)
+        monkeypatch.setenv("PIQUEUE_FETCH_ALLOW_NETWORKS", "127.0.0.1/32")
+        yield site
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return tmp_path / "data.csv"
+
+
+def collect(out: Path, count: int, *more: str, keywords: tuple[str, ...] = ("beach",)) -> int:
+    words = [part for keyword in keywords for part in ("--keyword", keyword)]
+    return cli.main(["collect", *words, "--count", str(count), "--out", str(out), *more])
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def ids(path: Path) -> list[str]:
+    return [row["name"].removesuffix(".jpg") for row in rows_of(path)]
+
+
+def test_photos_are_collected_with_labels_and_credits(unsplash: UnsplashSite, data: Path) -> None:
+    assert collect(data, 3, "--negative", "line drawing", keywords=("beach", "city")) == 0
+    rows = rows_of(data)
+    labels = {row["name"]: (row["beach"], row["city"]) for row in rows}
+    assert labels == {
+        "redrawn.jpg": ("1", "0"),
+        "both.jpg": ("1", "1"),
+        "beach0.jpg": ("1", "0"),
+        "city0.jpg": ("0", "1"),
+        "city1.jpg": ("0", "1"),
+    }
+    assert {row["guessed"] for row in rows} == {"yes"}
+    assert rows[1]["url"] == unsplash.url("/images/both?w=400")
+    assert rows[1]["photographer"] == "Ann, who took both"
+    referral = "?utm_source=piqueue&utm_medium=referral"
+    assert rows[1]["photographer_url"] == f"https://unsplash.com/@ann{referral}"
+    assert rows[1]["photo_url"] == f"https://unsplash.com/photos/both{referral}"
+    assert unsplash.reported == []
+
+
+def test_more_photos_come_from_further_pages_and_nothing_is_asked_twice(
+    unsplash: UnsplashSite, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert collect(data, 32) == 0
+    assert collect(data, 32) == 0
+    assert unsplash.searched == [("beach", 1), ("beach", 2)]
+    assert collect(data, 60) == 2  # there are no more than 44
+    assert unsplash.searched[2:] == [("beach", 2)]
+    assert sorted(ids(data)) == sorted(shot.id for shot in unsplash.found["beach"])
+    assert "beach: 44 of 60 photos" in capsys.readouterr().out
+
+
+def test_a_used_up_hour_stops_the_search_and_the_next_run_goes_on(
+    unsplash: UnsplashSite, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unsplash.remaining = 1
+    assert collect(data, 44) == 2
+    assert len(ids(data)) == 30
+    said = capsys.readouterr().err
+    assert "the 50 requests that Unsplash allows an hour are used up" in said
+    assert "run the same command again" in said
+    assert unsplash.refused_count == 0  # not asked in vain, for the answer had said so
+    unsplash.remaining = 0
+    assert collect(data, 44) == 2
+    assert len(ids(data)) == 30
+    assert "the 50 requests that Unsplash allows an hour" in capsys.readouterr().err
+    unsplash.remaining = 50
+    assert collect(data, 44) == 0
+    assert len(set(ids(data))) == 44
+
+
+def test_waiting_goes_on_after_the_pause_that_is_asked_for(
+    unsplash: UnsplashSite, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unsplash.answers = [
+        web.Response(status=429, headers={"Retry-After": "0"}),
+        web.Response(status=503),
+    ]
+    assert collect(data, 2, "--wait") == 0
+    assert "asking again in 0 s" in capsys.readouterr().err
+
+
+def test_a_refused_key_and_a_missing_one_are_told(
+    unsplash: UnsplashSite,
+    data: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PIQUEUE_UNSPLASH_KEY", "another")
+    assert collect(data, 2) == 1
+    assert "does not know this key" in capsys.readouterr().err
+    monkeypatch.delenv("PIQUEUE_UNSPLASH_KEY")
+    assert collect(data, 2) == 1
+    assert "set PIQUEUE_UNSPLASH_KEY" in capsys.readouterr().err
+    assert not data.exists()
+
+
+def test_a_refusal_that_is_not_the_limit_is_told_in_its_own_words(
+    unsplash: UnsplashSite, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unsplash.answers = [web.json_response({"errors": ["Missing permissions"]}, status=403)]
+    assert collect(data, 2) == 1
+    assert "Unsplash answered 403: Missing permissions" in capsys.readouterr().err
+    unsplash.answers = [web.json_response({"results": [{"id": "../x"}]})]
+    assert collect(data, 2) == 1
+    assert "is not the Unsplash API" in capsys.readouterr().err
+
+
+def test_words_for_photos_without_a_label_give_them_none(
+    unsplash: UnsplashSite, data: Path
+) -> None:
+    assert collect(data, 2, "--other", "city") == 0
+    labels = {row["name"]: row["beach"] for row in rows_of(data)}
+    assert labels == {"drawn.jpg": "1", "tagged.jpg": "1", "both.jpg": "0", "city0.jpg": "0"}
+
+
+@pytest.mark.parametrize("words", ["name", "a,b", " ", "a;b", "a/1"])
+def test_a_keyword_that_cannot_be_a_label_is_refused(
+    unsplash: UnsplashSite, data: Path, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert collect(data, 2, keywords=(words,)) == 1
+    assert "cannot be a label" in capsys.readouterr().err
+
+
+def test_each_downloaded_photo_is_reported_once_as_the_limit_allows(
+    unsplash: UnsplashSite, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert collect(data, 3) == 0
+    unsplash.remaining = 2
+    assert cli.main(["download", str(data)]) == 2
+    assert unsplash.reported == ["drawn", "tagged"]
+    assert "1 downloads are not reported to Unsplash yet" in capsys.readouterr().err
+    images = data.parent / "images"
+    assert (images / "tagged.jpg").read_bytes() == TAGGED.payload
+    unsplash.remaining = 2
+    assert cli.main(["download", str(data)]) == 0
+    assert unsplash.reported == ["drawn", "tagged", "redrawn"]
+
+
+def test_the_key_is_given_to_no_one_but_the_api(
+    unsplash: UnsplashSite, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert collect(data, 1) == 0
+    with UnsplashSite(unsplash.found) as stranger:
+        data.write_text(data.read_text().replace(unsplash.url("/photos"), stranger.url("/photos")))
+        assert cli.main(["download", str(data)]) == 0
+        assert stranger.reported == []
+    assert "drawn.jpg: its download_location is not below" in capsys.readouterr().err

@@ -1,0 +1,168 @@
+"""piqueue download: pictures of a table of URLs, from a real server, and a report of the rest."""
+
+import asyncio
+import csv
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from piqueue import cli
+from scripts.local.stack import ROOT
+from tests.pictures import jpeg
+from tests.scripts.processes import eventually
+from tests.worker.fetching.site import Answer, Site
+
+HEADER = ["name", "beach", "city", "sunset", "trees", "url"]
+
+
+def picture(seed: int) -> Answer:
+    async def answer(_request: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(body=jpeg(seed))
+
+    return answer
+
+
+async def gone(_request: web.BaseRequest) -> web.StreamResponse:
+    return web.Response(status=404)
+
+
+async def cut(_request: web.BaseRequest) -> web.StreamResponse:
+    return web.Response(body=jpeg(1)[:3000])
+
+
+async def hanging(_request: web.BaseRequest) -> web.StreamResponse:
+    await asyncio.sleep(60)
+    return web.Response()
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """Serve /0.jpg to /9.jpg, what is gone, cut, and hangs."""
+    monkeypatch.setenv("PIQUEUE_FETCH_ALLOW_NETWORKS", "127.0.0.1/32")
+    pages = {f"/{seed}.jpg": picture(seed) for seed in range(10)}
+    with Site({**pages, "/gone": gone, "/cut": cut, "/hanging": hanging}) as running:
+        yield running
+
+
+def write(path: Path, rows: list[tuple[str, str]]) -> Path:
+    with path.open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(HEADER)
+        table.writerows([name, "1", "0", "0", "0", url] for name, url in rows)
+    return path
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_pictures_come_under_their_names_and_the_rest_is_reported_by_row(
+    site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = write(
+        tmp_path / "data.csv",
+        [
+            ("a.jpg", site.url("/1.jpg?w=400&fit=max")),
+            ("gone.jpg", site.url("/gone")),
+            ("page.jpg", site.url("/a-web-page")),
+            ("cut.jpg", site.url("/cut")),
+            ("", site.url("/2.jpg")),
+            ("../../outside.jpg", site.url("/2.jpg")),
+            (".hidden.jpg", site.url("/2.jpg")),
+            ("/absolute.jpg", site.url("/2.jpg")),
+            ("a.jpg", site.url("/3.jpg")),
+            ("no-url.jpg", "nonsense"),
+            ("x" * 300, site.url("/3.jpg")),
+            ("sub/b.jpg", site.url("/4.jpg")),
+        ],
+    )
+    kept = tmp_path / "labels.csv"
+    assert cli.main(["download", str(table), "--kept", str(kept)]) == 2
+    assert files_in(tmp_path / "images") == {"a.jpg": jpeg(1), "sub/b.jpg": jpeg(4)}
+    assert not (tmp_path.parent / "outside.jpg").exists()
+    report = {
+        row["row"]: (row["name"], row["reason"]) for row in rows_of(tmp_path / "data.gone.csv")
+    }
+    assert report == {
+        "3": ("gone.jpg", "fetch_http_status"),
+        "4": ("page.jpg", "not_an_image"),
+        "5": ("cut.jpg", "truncated"),
+        "6": ("", "name"),
+        "7": ("../../outside.jpg", "name"),
+        "8": (".hidden.jpg", "name"),
+        "9": ("/absolute.jpg", "name"),
+        "10": ("a.jpg", "name"),
+        "11": ("no-url.jpg", "fetch_blocked_address"),
+        "12": ("x" * 300, "name"),
+    }
+    assert rows_of(tmp_path / "data.gone.csv")[0]["host"] == "127.0.0.1"
+    assert [row["name"] for row in rows_of(kept)] == ["a.jpg", "sub/b.jpg"]
+    assert "2 of 12 pictures are in" in capsys.readouterr().out
+
+
+def test_what_is_there_and_whole_is_not_downloaded_again(site: Site, tmp_path: Path) -> None:
+    table = write(tmp_path / "data.csv", [(f"{at}.jpg", site.url(f"/{at}.jpg")) for at in range(3)])
+    folder = tmp_path / "there"
+    folder.mkdir()
+    (folder / "0.jpg").write_bytes(jpeg(70))
+    (folder / "1.jpg").write_bytes(jpeg(1)[:5000])
+    assert cli.main(["download", str(table), "--out", str(folder)]) == 0
+    assert sorted(seen.target for seen in site.requests) == ["/1.jpg", "/2.jpg"]
+    assert files_in(folder) == {"0.jpg": jpeg(70), "1.jpg": jpeg(1), "2.jpg": jpeg(2)}
+    assert rows_of(tmp_path / "data.gone.csv") == []
+
+
+def test_addresses_that_are_not_public_are_not_asked(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PIQUEUE_FETCH_ALLOW_NETWORKS")
+    table = write(tmp_path / "data.csv", [("a.jpg", site.url("/1.jpg"))])
+    assert cli.main(["download", str(table)]) == 1
+    (row,) = rows_of(tmp_path / "data.gone.csv")
+    assert row["reason"] == "fetch_blocked_address"
+    assert site.requests == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name,link\na.jpg,x\n", "has no column url; it has name, link"),
+        ("name,url\n", "has no rows"),
+        ("name,url\na.jpg\n", "row 2: has not the 2 cells"),
+        ("name,url,url\na.jpg,x,y\n", "two columns of one name"),
+    ],
+)
+def test_a_table_that_is_not_right_is_refused(
+    text: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "data.csv"
+    table.write_text(text)
+    assert cli.main(["download", str(table)]) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_ctrl_c_keeps_what_is_there_and_leaves_nothing_half(site: Site, tmp_path: Path) -> None:
+    table = write(
+        tmp_path / "data.csv", [("a.jpg", site.url("/1.jpg")), ("b.jpg", site.url("/hanging"))]
+    )
+    command = [sys.executable, "-m", "piqueue.cli", "download", str(table)]
+    with subprocess.Popen(command, cwd=ROOT, env=os.environ, stderr=subprocess.PIPE) as process:
+        assert eventually((tmp_path / "images" / "a.jpg").exists, 60)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+    assert files_in(tmp_path / "images") == {"a.jpg": jpeg(1)}

@@ -1,0 +1,65 @@
+"""The labelling page as a person uses it, and the commands that serve it."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+from scripts.local.stack import ROOT
+from tests.browser import Tab
+
+
+class LabelPage(Tab):
+    """The labelling page, as a person uses it."""
+
+    def open(self, url: str, name: str) -> None:
+        self.browser.get(url)
+        self.shows(name)
+
+    def press(self, *keys: str) -> None:
+        self.one("body").send_keys(*keys)
+
+    def shows(self, name: str, chip: str | None = None) -> None:
+        self.wait(name, lambda: self.one("#name").text == name)
+        if chip:
+            self.wait(chip, lambda: self.one("#chip").text == chip)
+
+    def pressed(self) -> list[str]:
+        buttons = self.all("#labels [aria-pressed=true]")
+        return [re.sub(r"[\d.]|\s", "", button.text) for button in buttons]
+
+    def picture_size(self) -> list[int]:
+        picture = self.one("#picture")
+        self.wait("picture", lambda: picture.get_property("naturalWidth"))
+        return [int(str(picture.get_property(f"natural{side}"))) for side in ("Width", "Height")]
+
+    def finish(self) -> None:
+        self.one("#finish").click()
+        self.wait("end", lambda: self.one("#done-title").text == "Saved")
+
+
+@contextmanager
+def served(
+    command: Sequence[str], folder: Path = ROOT, env: Mapping[str, str] | None = None
+) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Run a command that serves the page; gives the page's address."""
+    with subprocess.Popen(
+        command, cwd=folder, env=env, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        try:
+            found = re.search(r"http://127\.0\.0\.1:\d+/\S+/", process.stdout.readline())
+            assert found
+            yield found[0], process
+        finally:
+            process.kill()
+
+
+def labelling(
+    *arguments: str | Path,
+) -> AbstractContextManager[tuple[str, subprocess.Popen[str]]]:
+    """Run `piqueue label` or `piqueue review`; gives the page's address."""
+    program = [sys.executable, "-m", "piqueue.cli"]
+    return served([*program, *map(str, arguments), "--no-browser"])

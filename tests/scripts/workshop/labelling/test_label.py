@@ -1,0 +1,370 @@
+"""piqueue label: the page in a real browser, the table it writes, and who is kept out."""
+
+import csv
+import io
+import json
+import re
+import shutil
+import signal
+from pathlib import Path
+
+import httpx2
+import numpy as np
+import pytest
+from PIL import Image
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.keys import Keys
+
+from piqueue import cli
+from scripts.workshop.labelling.label_page import for_browser
+from tests.pictures import jpeg
+from tests.scripts.workshop.labelling.labelling import LabelPage, labelling
+from worker.jobs.settings import ARTIFACTS_PATH
+
+
+@pytest.fixture
+def page(browser: Chrome) -> LabelPage:
+    """Give an empty tab."""
+    return LabelPage(browser)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three pictures: a JPEG, one turned by its EXIF, and a TIFF."""
+    folder = tmp_path / "photos"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "a.jpg").write_bytes(jpeg(1))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(io.BytesIO(jpeg(2))) as image:
+        image.save(folder / "b.jpg", exif=exif)
+        image.resize((40, 20)).save(folder / "sub" / "c.tiff")
+    return folder
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def labels_of(path: Path) -> dict[str, tuple[str, ...]]:
+    return {
+        row["name"]: tuple(label for label in row if row[label] == "1") for row in rows_of(path)
+    }
+
+
+def saved(page: LabelPage, path: Path, wanted: dict[str, tuple[str, ...]]) -> None:
+    page.wait(f"{wanted} in the table", lambda: path.exists() and labels_of(path) == wanted)
+
+
+def test_keys_label_skip_undo_and_each_answer_is_saved_at_once(
+    page: LabelPage, folder: Path
+) -> None:
+    table = folder / "labels.csv"
+    with labelling("label", folder, "--labels", "beach,city") as (url, process):
+        page.open(url, "a.jpg")
+        assert page.picture_size() == [320, 240]
+        assert not table.exists()
+        page.press("1")
+        saved(page, table, {"a.jpg": ("beach",)})
+        page.press("2", "1")
+        saved(page, table, {"a.jpg": ("city",)})
+        page.press(Keys.ENTER)
+        page.shows("b.jpg", "open")
+        assert page.picture_size() == [240, 320]
+        page.press("s")
+        page.shows("sub/c.tiff", "open")
+        assert page.picture_size() == [40, 20]
+        page.press(Keys.SPACE)
+        saved(page, table, {"a.jpg": ("city",), "sub/c.tiff": ()})
+        page.wait("end", page.one("#done").is_displayed)
+
+        page.press("u")
+        page.shows("sub/c.tiff", "open")
+        saved(page, table, {"a.jpg": ("city",)})
+        page.press("u", "u", "u")
+        page.shows("a.jpg", "labelled")
+        saved(page, table, {"a.jpg": ("beach", "city")})
+        page.press("u", "u")
+        page.shows("a.jpg", "open")
+        saved(page, table, {})
+        page.wait("nothing to undo", lambda: not page.one("#undo").is_enabled())
+
+        page.press(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+        page.shows("sub/c.tiff")
+        page.press("1")
+        page.press(Keys.ARROW_LEFT)
+        page.shows("b.jpg")
+        assert page.one("#progress-text").text == "1 labelled"
+        page.press("?")
+        page.wait("help", page.one("#help").is_displayed)
+        page.press("1", Keys.ESCAPE)
+        page.shows("b.jpg", "open")
+        page.finish()
+        assert process.wait(30) == 0
+        assert process.stdout
+        assert "1 of 3 pictures are labelled" in process.stdout.read()
+    saved(page, table, {"sub/c.tiff": ("beach",)})
+    assert page.complaints() == []
+
+
+def test_buttons_do_what_the_keys_do(page: LabelPage, folder: Path) -> None:
+    table = folder / "labels.csv"
+    with labelling("label", folder, "--labels", "beach,city") as (url, _):
+        page.open(url, "a.jpg")
+        first, second = page.all("#labels button")
+        second.click()
+        page.shows("a.jpg", "labelled")
+        page.press(Keys.ENTER)  # the label that was clicked has the focus, and is not set again
+        page.shows("b.jpg")
+        page.one("#skip").click()
+        page.shows("sub/c.tiff")
+        first.click()
+        page.one("#keep").click()
+        page.wait("end", page.one("#done").is_displayed)
+        saved(page, table, {"a.jpg": ("city",), "sub/c.tiff": ("beach",)})
+        page.one("#again").click()
+        page.shows("a.jpg", "labelled")
+        assert page.pressed() == ["city"]
+        page.press(Keys.ENTER)
+        page.shows("b.jpg", "left out")
+        page.one("#previous").click()
+        page.shows("a.jpg")
+        page.one("#next").click()
+        page.shows("b.jpg")
+        page.one("#undo").click()
+        page.shows("a.jpg", "labelled")
+
+
+def test_the_least_sure_come_first_with_suggestions_that_are_no_answers(
+    page: LabelPage, folder: Path, tmp_path: Path
+) -> None:
+    """The results are of a table with a column `beach` of its own, so the scores are `beach_`."""
+    results = tmp_path / "results.csv"
+    results.write_text(
+        "name,beach,url,status,beach_,city,labels,error_code,error_detail\n"
+        "a.jpg,0,x,succeeded,0.99,0.02,beach,,\n"
+        "b.jpg,0,x,failed,,,,not_an_image,no\n"
+        "sub/c.tiff,0,x,succeeded,0.6,0.9,beach;city,,\n"
+    )
+    table = tmp_path / "labels.csv"
+    with labelling("label", folder, "--csv", table, "--scores", results) as (url, process):
+        page.open(url, "sub/c.tiff")
+        page.shows("sub/c.tiff", "suggested")
+        assert page.pressed() == ["beach", "city"]
+        assert [score.text for score in page.all(".score")] == ["0.60", "0.90"]
+        page.press("1")
+        saved(page, table, {"sub/c.tiff": ("city",)})
+        page.press(Keys.ENTER)
+        page.shows("a.jpg", "suggested")
+        page.press(Keys.ARROW_RIGHT)
+        page.shows("b.jpg", "open")
+        page.press(Keys.ARROW_LEFT)
+        page.shows("a.jpg", "suggested")
+        page.press(Keys.ENTER)
+        saved(page, table, {"sub/c.tiff": ("city",), "a.jpg": ("beach",)})
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+        page.press("1")
+        page.wait("error", lambda: "is it still running?" in page.one("#error").text)
+    assert labels_of(table) == {"sub/c.tiff": ("city",), "a.jpg": ("beach",)}
+
+
+def test_a_model_scores_the_pictures_before_they_are_shown(
+    page: LabelPage, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "broken.jpg").write_bytes(jpeg(1)[:2000])
+    bundled = next(ARTIFACTS_PATH.glob("scenes/*"))
+    artifact = shutil.copytree(bundled, tmp_path / "models" / "scenes" / "7")
+    card = json.loads((artifact / "card.json").read_text())
+    (artifact / "card.json").write_text(json.dumps(card | {"version": "7"}))
+    monkeypatch.setenv("PIQUEUE_REGISTRY_URL", str(tmp_path / "models"))
+    table = tmp_path / "labels.csv"
+    with labelling("label", folder, "--csv", table, "--model", "scenes@7") as (url, process):
+        page.browser.get(url)
+        page.wait("pictures", lambda: page.one("#place").text == "1 of 4")
+        assert len(page.all("#labels button")) == 4
+        for _ in range(3):
+            page.wait("suggestion", lambda: page.one("#chip").text == "suggested")
+            name, suggested = page.one("#name").text, page.pressed()
+            page.press(Keys.ENTER)
+            page.wait("row", lambda: table.exists() and name in labels_of(table))  # noqa: B023
+            assert labels_of(table)[name] == tuple(suggested)
+        page.shows("broken.jpg", "open")
+        page.finish()
+        assert process.wait(30) == 0
+
+
+def test_a_table_keeps_its_rows_and_columns_and_is_gone_on_with(
+    page: LabelPage, folder: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "data.csv"
+    table.write_text(
+        "name,url,beach,city,split\n"
+        "elsewhere.jpg,https://example.com/x,0,1,val\n"
+        "a.jpg,https://example.com/a,1,0,val\n"
+    )
+    with labelling("label", folder, "--csv", table) as (url, process):
+        page.open(url, "b.jpg")
+        page.press("2")
+        page.shows("b.jpg", "labelled")
+        page.press(Keys.ARROW_LEFT)
+        page.shows("a.jpg", "labelled")
+        assert page.pressed() == ["beach"]
+        page.press("1")
+        page.finish()
+        assert process.wait(30) == 0
+    assert table.read_text().splitlines() == [
+        "name,url,beach,city,split",
+        "elsewhere.jpg,https://example.com/x,0,1,val",
+        "a.jpg,https://example.com/a,0,0,val",
+        "b.jpg,,0,1,train",
+    ]
+
+
+def test_what_a_search_guessed_is_a_suggestion_until_it_is_kept(
+    page: LabelPage, folder: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "data.csv"
+    table.write_text("name,beach,city,guessed\na.jpg,1,0,yes\nb.jpg,0,1,yes\nsub/c.tiff,0,1,yes\n")
+    with labelling("label", folder, "--csv", table) as (url, process):
+        page.open(url, "a.jpg")
+        page.shows("a.jpg", "suggested")
+        assert page.pressed() == ["beach"]
+        assert page.one("#progress-text").text == "0 labelled"
+        page.press(Keys.ENTER)
+        page.shows("b.jpg", "suggested")
+        page.press("1")
+        page.shows("b.jpg", "labelled")
+        assert page.pressed() == ["beach", "city"]
+        page.press("u")
+        page.shows("b.jpg", "suggested")
+        page.finish()
+        assert process.stdout
+        assert "1 of 3 pictures are labelled" in process.stdout.read()
+    assert table.read_text().splitlines()[1:] == [
+        "a.jpg,1,0,",
+        "b.jpg,0,1,yes",
+        "sub/c.tiff,0,1,yes",
+    ]
+    with labelling("label", folder, "--csv", table) as (url, _):
+        page.open(url, "b.jpg")
+
+
+def test_a_picture_that_cannot_be_shown_says_why_and_can_be_left_out(
+    page: LabelPage, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.jpg").write_bytes(jpeg(1)[:2000])
+    with labelling("label", tmp_path, "--labels", "beach") as (url, _):
+        page.open(url, "broken.jpg")
+        page.wait("reason", lambda: "cannot be shown: truncated" in page.one("#unshown").text)
+        assert "leaves it out" in page.one("#unshown").text
+        page.press(Keys.ENTER)
+        page.wait("end", page.one("#done").is_displayed)
+        page.wait("left out", lambda: "1 left out" in page.one("#progress-text").text)
+        assert labels_of(tmp_path / "labels.csv") == {}
+
+
+def test_an_answer_that_cannot_be_saved_is_told_and_not_taken(
+    page: LabelPage, folder: Path, tmp_path: Path
+) -> None:
+    away = tmp_path / "away"
+    away.mkdir()
+    with labelling("label", folder, "--labels", "beach", "--csv", away / "labels.csv") as (url, _):
+        page.open(url, "a.jpg")
+        away.rename(tmp_path / "gone")
+        page.press("1")
+        page.wait("error", lambda: "cannot be written" in page.one("#error").text)
+        page.shows("a.jpg", "open")
+        (tmp_path / "gone").rename(away)
+        page.press("1")
+        page.wait("no error", lambda: not page.one("#error").is_displayed())
+        saved(page, away / "labels.csv", {"a.jpg": ("beach",)})
+
+
+def test_only_who_knows_the_address_gets_in(folder: Path) -> None:
+    with labelling("label", folder, "--labels", "beach") as (url, _), httpx2.Client() as client:
+        root = url.rsplit("/", 2)[0]
+        answer = {"labels": ["beach"]}
+        assert client.get(f"{root}/").status_code == 403
+        assert client.post(f"{root}/{'x' * 22}/pictures/0", json=answer).status_code == 403
+        rebound = {"Host": f"evil.example:{httpx2.URL(url).port}"}
+        assert client.get(f"{url}state", headers=rebound).status_code == 403
+        assert client.post(f"{url}pictures/0", json=answer, headers=rebound).status_code == 403
+        assert not (folder / "labels.csv").exists()
+        html = client.get(url).raise_for_status()
+        assert "default-src 'none'" in html.headers["content-security-policy"]
+        assert html.headers["referrer-policy"] == "no-referrer"
+        assert "http" not in re.sub(r"http://www.w3.org/2000/svg", "", html.text)
+        assert client.get(f"{url}pictures/7").status_code == 404
+        assert client.get(f"{url}pictures/-1").status_code == 404
+        assert client.post(f"{url}pictures/7", json=answer).status_code == 404
+        assert client.post(f"{url}pictures/0", json={"labels": ["sea"]}).status_code == 422
+        assert client.post(f"{url}undo").status_code == 409
+        assert client.post(f"{url}pictures/0", json=answer).json()["picture"]["labels"] == ["beach"]
+        assert labels_of(folder / "labels.csv") == {"a.jpg": ("beach",)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "say which labels it gets, --labels a,b,c"),
+        (["--labels", "beach,beach"], "labels that differ"),
+        (["--labels", "beach,name"], "'name' cannot be a label"),
+        (["--csv", "data.csv", "--labels", "sea"], "has no column sea"),
+        (["--csv", "data.csv"], "has no column of 0 and 1"),
+        (["--scores", "empty.jsonl"], "has scores of none of the pictures"),
+        (["--scores", "data.csv"], "cannot be read as results"),
+        (["--scores", "photos"], "scores are read from .csv or .jsonl"),
+        (["--scores", "gone.csv"], "gone.csv: there is no such file"),
+        (["--csv", "semicolons.csv"], "separated by semicolons or tabs: save it with commas"),
+        (["--csv", "utf16.csv"], "is not UTF-8"),
+        (["--csv", "twice.csv"], "row 3: a.jpg is listed twice"),
+        (["--csv", "wrong.csv", "--labels", "beach"], "row 2: beach is 'yes'; write 0 or 1"),
+    ],
+)
+def test_what_cannot_be_labelled_is_told(
+    folder: Path,
+    arguments: list[str],
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    Path("data.csv").write_text("name,url\na.jpg,x\n")
+    Path("twice.csv").write_text("name,beach\na.jpg,1\na.jpg,0\n")
+    Path("wrong.csv").write_text("name,beach\na.jpg,yes\n")
+    Path("semicolons.csv").write_text("name;beach\na.jpg;1\n")
+    Path("utf16.csv").write_text("name,beach\na.jpg,1\n", encoding="utf-16")
+    Path("empty.jsonl").write_text(json.dumps({"id": "z.jpg", "scores": {"beach": 1}}) + "\n")
+    assert cli.main(["label", "photos", "--no-browser", *arguments]) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_a_folder_without_pictures_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["label", str(tmp_path), "--labels", "beach"]) == 1
+    assert "no pictures there" in capsys.readouterr().err
+    assert cli.main(["label", str(tmp_path / "gone"), "--labels", "beach"]) == 1
+    assert "gone: there is no such folder" in capsys.readouterr().err
+
+
+def made(size: tuple[int, int], form: str, **options: object) -> bytes:
+    target = io.BytesIO()
+    Image.new("RGBA", size, (255, 0, 0, 0)).convert(
+        "RGBA" if form in ("PNG", "TIFF", "WEBP") else "RGB"
+    ).save(target, form, **options)
+    return target.getvalue()
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "WEBP", "BMP", "GIF"])
+def test_every_format_is_shown_as_a_jpeg_in_its_own_shape(form: str) -> None:
+    with Image.open(io.BytesIO(for_browser(made((30, 20), form)))) as shown:
+        assert (shown.format, shown.size) == ("JPEG", (30, 20))
+
+
+def test_what_is_large_is_shown_smaller_and_what_is_transparent_on_white() -> None:
+    with Image.open(io.BytesIO(for_browser(made((3200, 800), "PNG")))) as shown:
+        assert shown.size == (1600, 400)
+        assert np.asarray(shown).min() > 250

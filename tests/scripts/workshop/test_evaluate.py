@@ -1,0 +1,194 @@
+"""`piqueue evaluate`, on a model whose every score is known, and its report in a real browser."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from selenium.webdriver import Chrome
+
+from model.artifact.card import Calibration
+from piqueue.cli import main
+from scripts.workshop.reports.figures import judge
+from tests.browser import Tab
+from tests.scripts.workshop.judged import loads_nothing, score_of, write_model, write_photos
+
+# Keras hands NumPy an array type that NumPy 2.4 finds old-fashioned.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+# Red, blue, labelled red, labelled blue.
+PHOTOS = {
+    "a.png": (230, 20, 1, 0),
+    "b.png": (200, 220, 1, 1),
+    "c.png": (40, 240, 0, 1),
+    "d.png": (240, 30, 0, 0),  # is given red, wrongly and surely
+    "e.png": (100, 210, 1, 1),  # red is missed
+    "f.png": (30, 10, 0, 0),
+    "t.png": (10, 10, 1, 1),  # of the train split, and all wrong
+}
+HOSTILE = "<img src=x onerror=document.title='owned'>.png"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_model(tmp_path_factory.mktemp("models") / "colours/4")
+    rows = [
+        "fold,stage,epoch,loss,accuracy,held_out_loss,held_out_accuracy,seconds,data_wait_share"
+    ]
+    rows += [
+        f"{fold},fine_tuning,{epoch},{0.5 / (epoch + 1)},0.9,{0.6 / (epoch + 1)},0.8,3,0.0123"
+        for fold in range(2)
+        for epoch in range(4)
+    ]
+    (folder / "training.csv").write_text("\n".join([*rows, "1,head,0,0.7,0.5,,,1,0.001"]))
+    return folder
+
+
+def evaluated(folder: Path, *arguments: object) -> dict[str, Any]:
+    """Runs the command; the figures it wrote."""
+    output = folder / "report.html"
+    assert main(["evaluate", *map(str, arguments), "-o", str(output)]) == 0
+    figures: dict[str, Any] = json.loads((folder / "report.json").read_text())
+    return figures
+
+
+def test_every_figure_is_that_of_the_served_scores(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = write_photos(tmp_path, PHOTOS)
+    figures = evaluated(tmp_path, model, table, "--split", "val")
+    assert figures["model"]["version"] == "4"
+    assert figures["pictures"] == 6
+    red, blue = figures["labels"]["red"], figures["labels"]["blue"]
+    assert (red["precision"], red["recall"], red["f1"]) == (0.6667, 0.6667, 0.6667)
+    assert (blue["precision"], blue["recall"], blue["f1"]) == (1, 1, 1)
+    # By score: d (wrong), a, b, e among the six.
+    assert red["average_precision"] == round((1 / 2 + 2 / 3 + 3 / 4) / 3, 4)
+    assert blue["average_precision"] == 1
+    assert figures["overall"]["accuracy"] == round(10 / 12, 4)
+    assert figures["overall"]["all_labels_right"] == round(4 / 6, 4)
+    assert figures["pairs"] == {
+        "red": {"red": 1, "blue": 0},
+        "blue": {"red": 0, "blue": 0},
+        "": {"red": 1, "blue": 0},
+    }
+    first, second = figures["mistakes"]
+    assert (first["name"], first["label"], first["truth"]) == ("d.png", "red", False)
+    assert first["score"] == pytest.approx(score_of(240), abs=0.002)
+    assert (second["name"], second["truth"]) == ("e.png", True)
+    assert [row[1:] for row in red["curve"]][50] == [0.6667, 0.6667, 0.6667]
+    assert "colours@4 on 6 pictures: macro average precision 0.82" in capsys.readouterr().out
+
+
+def test_scores_are_judged_as_the_card_calibrates_them(tmp_path: Path) -> None:
+    calibration = Calibration(slopes=(0.5, 0.5), offsets=(-1.0, 0.0)).model_dump()
+    folder = write_model(tmp_path / "models/colours/1", calibration=calibration)
+    table = write_photos(tmp_path / "photos", {"a.png": (230, 20, 0, 1), "b.png": (230, 20, 1, 0)})
+    figures = evaluated(tmp_path, folder, table)
+    (mistake,) = [one for one in figures["mistakes"] if one["label"] == "red"]
+    logit = 10 * 230 / 255 - 5
+    assert mistake["score"] == pytest.approx(1 / (1 + math.exp(1 - logit / 2)), abs=0.002)
+
+
+def test_the_report_is_one_page_that_a_browser_shows_without_loading_anything(
+    model: Path, tmp_path: Path, browser: Chrome
+) -> None:
+    table = write_photos(tmp_path, PHOTOS | {HOSTILE: (240, 20, 0, 1)})
+    (tmp_path / "images/b.png").write_bytes(b"no picture")
+    evaluated(tmp_path, model, table)
+    assert loads_nothing((tmp_path / "report.html").read_text())
+    tab = Tab(browser)
+    browser.get((tmp_path / "report.html").as_uri())
+    assert browser.title == "colours@4"
+    assert [one.text for one in tab.all("h2")] == [
+        "Label by label",
+        "Calibration",
+        "Thresholds",
+        "Confusion of labels",
+        "Training",
+        "Worst mistakes",
+        "Not scored",
+    ]
+    assert len(tab.all("svg.chart")) == 3 + 2 + 2
+    assert len(tab.all("polyline.line")) == 2 * 3 + 2 * 4
+    assert "more than 1.2% of its time" in tab.one("main").text
+    shown = tab.all(".card img")
+    assert len(shown) == 6
+    for image in shown:
+        assert image.get_property("naturalWidth") == 40
+        assert image.get_property("naturalHeight") == 20
+    assert HOSTILE in {name.text for name in tab.all(".card .file")}
+    assert "b.png" in tab.all("section")[-1].text
+    wide = browser.execute_script("return document.documentElement.scrollWidth > innerWidth")
+    assert wide is False
+    assert tab.complaints() == []
+
+
+def test_a_training_of_one_epoch_is_drawn_as_points(tmp_path: Path, browser: Chrome) -> None:
+    model = write_model(tmp_path / "models/colours/5")
+    (model / "training.csv").write_text(
+        "fold,stage,epoch,loss,accuracy,held_out_loss,held_out_accuracy,seconds,data_wait_share\n"
+        "0,head,0,0.9,0.4,,,0.005,0.4\n"
+        "0,fine_tuning,0,0.5,0.9,0.6,0.8,3,0.0123\n"
+    )
+    evaluated(tmp_path, model, write_photos(tmp_path, PHOTOS))
+    tab = Tab(browser)
+    browser.get((tmp_path / "report.html").as_uri())
+    points = tab.all("circle.point title")
+    assert [point.get_property("textContent") for point in points] == [
+        "fit 0, held out: 0.6",
+        "fit 0, trained on: 0.5",
+        "fit 0, held out: 0.8",
+        "fit 0, trained on: 0.9",
+    ]
+    assert "more than 1.2% of its time" in tab.one("main").text
+
+
+def test_a_folder_for_each_label_is_a_table_too(model: Path, tmp_path: Path) -> None:
+    table = write_photos(tmp_path, PHOTOS)
+    photos = tmp_path / "photos"
+    for label, names in {"red": "ad", "blue": "c", "other": "f"}.items():
+        (photos / label).mkdir(parents=True)
+        for name in names:
+            (table.parent / f"images/{name}.png").rename(photos / label / f"{name}.png")
+    figures = evaluated(tmp_path, model, photos)
+    assert figures["pictures"] == 4
+    assert figures["mistakes"] == []
+    assert figures["labels"]["red"]["positives"] == 2
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ("name,green\na.png,1\n", "says nothing of red, blue"),
+        ("name,red\na.png,2\n", "red of a.png is '2'; write 0 or 1"),
+        ("name,red\nb.png,1\n", "b.png is not beside it; give --images FOLDER"),
+        ("name,red\n", "there are no rows"),
+        ("picture,red\na.png,1\n", "has no column name"),
+    ],
+)
+def test_a_table_that_cannot_be_judged_is_refused_with_a_sentence(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], table: str, told: str
+) -> None:
+    write_photos(tmp_path, {"a.png": (1, 1, 0, 0)}).write_text(table)
+    assert main(["evaluate", str(model), str(tmp_path / "labels.csv")]) == 1
+    assert told in capsys.readouterr().err
+
+
+def test_an_unknown_model_is_refused_with_those_there_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = write_photos(tmp_path, PHOTOS)
+    assert main(["evaluate", "cats@7", str(table)]) == 1
+    assert "no model 'cats@7'; there are: " in capsys.readouterr().err
+
+
+def test_a_label_without_pictures_has_no_average_precision() -> None:
+    truth = np.array([[True, False], [False, False]])
+    figures = judge(truth, np.array([[0.9, 0.1], [0.2, 0.7]]), [0.5, 0.5], ["a", "b"])
+    assert figures["labels"]["b"]["average_precision"] is None
+    assert figures["labels"]["b"]["recall"] is None
+    assert figures["labels"]["b"]["precision"] == 0
+    assert figures["overall"]["macro_average_precision"] == 1

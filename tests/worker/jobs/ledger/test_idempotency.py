@@ -1,0 +1,73 @@
+"""Idempotency keys, on a real Redis."""
+
+import time
+
+import pytest
+from redis import Redis
+
+from tests.scripts.processes import eventually
+from tests.worker.jobs.ledger.test_store import MODEL
+from worker.jobs.errors import IdempotencyInFlight, LedgerUnavailable
+from worker.jobs.items import ItemSpec
+from worker.jobs.ledger import idempotency
+from worker.jobs.ledger.idempotency import IdempotencyKeys, Replay
+from worker.jobs.ledger.new_job import NewJob, Shape
+from worker.jobs.ledger.store import JobStore
+from worker.jobs.record import Lane, new_job_id
+
+
+@pytest.fixture
+def keys(redis_client: Redis, monkeypatch: pytest.MonkeyPatch) -> IdempotencyKeys:
+    """Keys of submissions in flight that are forgotten after a second."""
+    monkeypatch.setattr(idempotency, "IN_FLIGHT_TTL_S", 1)
+    monkeypatch.setattr(idempotency, "_RENEW_EVERY_S", 0.1)
+    return IdempotencyKeys(redis_client, ttl_s=60)
+
+
+def is_free(keys: IdempotencyKeys) -> bool:
+    try:
+        return keys.begin("alice", "key") is None
+    except IdempotencyInFlight:
+        return False
+
+
+def test_a_key_is_held_as_long_as_its_submission_lasts(keys: IdempotencyKeys) -> None:
+    assert keys.begin("alice", "key") is None
+    with keys.held("alice", "key"):
+        assert not eventually(lambda: is_free(keys), deadline_s=2)
+
+
+def test_a_key_whose_holder_died_is_free_soon(keys: IdempotencyKeys) -> None:
+    started = time.monotonic()
+    assert keys.begin("alice", "key") is None
+    assert not is_free(keys)
+    assert eventually(lambda: is_free(keys))
+    assert time.monotonic() - started < 10
+
+
+def test_a_key_gives_its_job_from_the_moment_there_is_one(
+    keys: IdempotencyKeys, redis_client: Redis
+) -> None:
+    keys.begin("alice", "key")
+    store = JobStore(redis_client)
+    job = NewJob(new_job_id(), "alice", MODEL, ttl_s=60)
+    note = keys.note("alice", "key", "fingerprint", job.id)
+    with pytest.raises(LedgerUnavailable, match="submit them again"):
+        store.submit(job, Shape(Lane.BULK, 1, 1), note)
+    with pytest.raises(IdempotencyInFlight):
+        keys.begin("alice", "key")
+    store.put_chunk(job.id, 0, [ItemSpec("0", "http://h/")])
+    store.submit(job, Shape(Lane.BULK, 1, 1), note)
+
+    assert keys.begin("alice", "key") == Replay("fingerprint", job.id)
+    assert keys.begin("bob", "key") is None
+    assert not store.abandon(job.id), "it is a job although its maker may not have been told"
+    keys.release("alice", "key")
+    assert keys.begin("alice", "key") == Replay("fingerprint", job.id)
+    assert store.job(job.id).counts.total == 1
+
+
+def test_a_key_whose_submission_came_to_nothing_is_free_at_once(keys: IdempotencyKeys) -> None:
+    keys.begin("alice", "key")
+    keys.release("alice", "key")
+    assert keys.begin("alice", "key") is None

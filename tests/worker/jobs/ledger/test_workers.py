@@ -1,0 +1,28 @@
+"""The workers on a real Redis: who counts as alive, and who sweeps."""
+
+import pytest
+from redis import Redis
+
+from worker.jobs.ledger.workers import Workers
+
+
+@pytest.fixture
+def workers(redis_client: Redis) -> Workers:
+    return Workers(redis_client)
+
+
+def test_a_worker_that_signed_off_or_fell_silent_is_not_alive(
+    workers: Workers, redis_client: Redis
+) -> None:
+    for worker, slots in (("one", 4), ("two", 6), ("three", 8)):
+        workers.heartbeat(worker, slots)
+    workers.forget("one")
+    assert workers.live() == {"two": 6, "three": 8}
+    assert 0 < redis_client.ttl("piqueue:worker:two") <= 15
+    redis_client.delete("piqueue:worker:two")
+    assert workers.live() == {"three": 8}
+
+
+def test_one_worker_a_term_is_elected_to_sweep(workers: Workers) -> None:
+    assert workers.elect_sweeper("one", term_s=60)
+    assert not workers.elect_sweeper("two", term_s=60)

@@ -1,0 +1,187 @@
+"""Manifests: written from the ledger after any crash, over whatever lies on S3."""
+
+import json
+
+import pytest
+from redis import Redis
+
+from tests.s3 import BUCKET, S3Server
+from tests.worker.jobs.ledger.test_store import MODEL, REJECTED, claim, scored
+from worker.jobs.items import ItemSpec
+from worker.jobs.ledger.new_job import NewJob, Shape
+from worker.jobs.ledger.store import JobStore
+from worker.jobs.record import Lane, new_job_id
+from worker.jobs.s3 import Folder
+from worker.jobs.settings import Settings, load_settings
+from worker.jobs.storage.parts import ResultParts, part_key
+from worker.upkeep.expiry import Archivist
+
+MANIFESTS = "piqueue:manifests"
+
+
+@pytest.fixture
+def settings(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    for name, value in s3_server.env.items():
+        monkeypatch.setenv(name, value)
+    return load_settings(storage_url=f"s3://{BUCKET}/archive")
+
+
+@pytest.fixture
+def parts(settings: Settings, redis_client: Redis) -> ResultParts:
+    return ResultParts(Folder.open(settings, settings.storage_url), redis_client)
+
+
+@pytest.fixture
+def archivist(settings: Settings, redis_client: Redis) -> Archivist:
+    return Archivist(settings, redis_client)
+
+
+def submit(store: JobStore, total: int = 25, *, parts: bool = True) -> str:
+    job = NewJob(new_job_id(), "anyone", MODEL, ttl_s=3600, parts=parts)
+    specs = [ItemSpec(f"id-{index}", f"http://h/{index}") for index in range(total)]
+    for chunk, start in enumerate(range(0, total, 10)):
+        store.put_chunk(job.id, chunk, specs[start : start + 10])
+    store.submit(job, Shape(Lane.BULK, total, 10))
+    return job.id
+
+
+def stored_part(server: S3Server, job_id: str, chunk: int) -> list[dict[str, object]]:
+    body = server.get(f"archive/{part_key(job_id, chunk)}")
+    return [json.loads(line) for line in body.splitlines()]
+
+
+def test_a_manifest_is_written_though_its_workers_died_after_the_last_commit(
+    redis_client: Redis, s3_server: S3Server, parts: ResultParts, archivist: Archivist
+) -> None:
+    store = JobStore(redis_client)
+    job_id = submit(store)
+    for chunk in (2, 0, 1):
+        assert parts.manifest(job_id) is None
+        taken = claim(store, job_id, chunk)
+        assert taken.parts
+        if chunk != 1:  # one was never written, as by a worker that knows of no S3
+            parts.write(taken, scored(taken), MODEL)
+        store.commit(taken, scored(taken))
+        archivist.work_off()
+    manifest = parts.manifest(job_id)
+    assert manifest is not None
+    assert [(part.first_index, part.items) for part in manifest.parts] == [
+        (0, 10),
+        (10, 10),
+        (20, 5),
+    ]
+    lines = [line for chunk in range(3) for line in stored_part(s3_server, job_id, chunk)]
+    assert [(line["index"], line["scores"]) for line in lines] == [
+        (index, {"beach": index / 1000, "city": 0.5}) for index in range(25)
+    ]
+    assert redis_client.zcard(MANIFESTS) == 0
+
+
+def test_the_part_of_a_chunk_scored_twice_is_what_the_ledger_took(
+    redis_client: Redis, s3_server: S3Server, parts: ResultParts, archivist: Archivist
+) -> None:
+    store = JobStore(redis_client)
+    job_id = submit(store, total=10)
+    slow = claim(store, job_id, 0, lease_s=0.001)
+    while not store.recover(job_id, lost_after_s=60)[1]:
+        pass
+    fast = claim(store, job_id, 0)
+    parts.write(fast, scored(fast), MODEL)
+    store.commit(fast, scored(fast))
+    parts.write(slow, [REJECTED] * 10, MODEL)
+    assert {line["status"] for line in stored_part(s3_server, job_id, 0)} == {"failed"}
+    archivist.work_off()
+    assert {line["status"] for line in stored_part(s3_server, job_id, 0)} == {"succeeded"}
+
+
+def test_a_cancelled_job_has_a_manifest_of_what_it_got(
+    redis_client: Redis, parts: ResultParts, archivist: Archivist
+) -> None:
+    store = JobStore(redis_client)
+    job_id = submit(store)
+    taken = claim(store, job_id, 1)
+    store.commit(taken, scored(taken))
+    store.cancel(job_id)
+    archivist.work_off()
+    manifest = parts.manifest(job_id)
+    assert manifest is not None
+    assert [part.key for part in manifest.parts] == ["part-00001.jsonl"]
+
+
+def test_a_job_that_is_gone_or_wants_none_gets_no_manifest(
+    redis_client: Redis, s3_server: S3Server, archivist: Archivist
+) -> None:
+    store = JobStore(redis_client)
+    erased, expired, without = submit(store), submit(store), submit(store, parts=False)
+    for job_id in (erased, expired, without):
+        store.cancel(job_id)
+    assert redis_client.zcard(MANIFESTS) == 2
+    store.erase(erased)
+    assert redis_client.zcard(MANIFESTS) == 1
+    redis_client.delete(*redis_client.keys(f"*{expired}*"))
+    archivist.work_off()
+    assert redis_client.zcard(MANIFESTS) == 0
+    for job_id in (erased, expired, without):
+        assert s3_server.keys(f"archive/{job_id}") == []
+
+
+def test_a_manifest_waits_while_s3_is_away(
+    redis_client: Redis, s3_server: S3Server, parts: ResultParts, archivist: Archivist
+) -> None:
+    store = JobStore(redis_client)
+    job_id = submit(store)
+    store.cancel(job_id)
+    s3_server.stop()
+    try:
+        archivist.work_off()
+    finally:
+        s3_server.start()
+    assert parts.manifest(job_id) is None
+    redis_client.zincrby(MANIFESTS, -3600_000, job_id)
+    archivist.work_off()
+    manifest = parts.manifest(job_id)
+    assert manifest is not None
+    assert manifest.parts == []
+
+
+def test_the_parts_of_a_job_that_expired_are_erased(
+    redis_client: Redis, s3_server: S3Server, parts: ResultParts, archivist: Archivist
+) -> None:
+    store = JobStore(redis_client)
+    job_id = submit(store, total=10)
+    parts.expect(job_id, 3600)
+    taken = claim(store, job_id, 0)
+    parts.write(taken, scored(taken), MODEL)
+    store.commit(taken, scored(taken))
+    archivist.work_off()
+    assert len(s3_server.keys(f"archive/{job_id}/")) == 2
+    redis_client.zincrby("piqueue:shelf", -3600_000, job_id)
+    archivist.work_off()
+    assert s3_server.keys(f"archive/{job_id}/") == []
+    assert redis_client.zcard("piqueue:shelf") == 0
+
+
+def test_a_chunk_put_off_is_no_attempt_and_is_rung_for_after_its_delay(
+    redis_client: Redis,
+) -> None:
+    store = JobStore(redis_client)
+    job_id = submit(store, total=10)
+    for put_off in range(12):
+        taken = claim(store, job_id, 0)
+        assert (taken.attempt, taken.put_off) == (put_off + 1, put_off)
+        assert taken.first_try
+        assert not taken.hopeless
+        store.note(taken, 3)
+        store.put_off(taken, 0.02)
+        assert store.claim(job_id, 0, 30) is None, "not before its delay is over"
+        while not store.recover(job_id, lost_after_s=60)[1]:
+            pass
+    taken = claim(store, job_id, 0, lease_s=0.001)
+    assert taken.lost == frozenset()
+    while not store.recover(job_id, lost_after_s=60)[1]:
+        pass
+    store.put_off(taken, 60)
+    second = claim(store, job_id, 0)
+    assert not second.first_try, "an attempt was lost, and not put off by who held it no more"
+    store.commit(second, scored(second))
+    assert not redis_client.exists(f"piqueue:{{{job_id}}}:attempts")

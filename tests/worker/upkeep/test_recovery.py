@@ -1,0 +1,27 @@
+"""The sweep on a real Redis: how long a message may stay away before it counts as lost."""
+
+import pytest
+from redis import Redis
+
+from tests.worker.jobs.ledger.test_store import submit
+from worker.jobs.ledger.store import JobStore
+from worker.jobs.queue import Notifier, make_celery
+from worker.jobs.settings import load_settings
+from worker.upkeep.recovery import sweep
+
+
+@pytest.mark.parametrize(
+    ("queued", "age_s", "rung"),
+    [(0, 4, 0), (0, 6, 4), (1, 6, 0), (1, 31, 4), (1000, 3600, 0)],
+)
+def test_a_message_counts_as_lost_sooner_where_the_queue_is_empty(
+    redis_client: Redis, redis_url: str, queued: int, age_s: int, rung: int
+) -> None:
+    store = JobStore(redis_client)
+    job_id, ring = submit(store, total=40)
+    for chunk in ring:
+        redis_client.zincrby(f"piqueue:{{{job_id}}}:rung", -1000 * age_s, chunk)
+    if queued:
+        redis_client.rpush("piqueue:interactive", *["message"] * queued)
+    sweep(store, Notifier(make_celery(load_settings(redis_url=redis_url))))
+    assert redis_client.llen("piqueue:bulk") == rung

@@ -1,0 +1,102 @@
+"""The sender of webhooks on a real Redis and real receivers: fair among hosts, quick, retried."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Iterator
+
+import pytest
+from aiohttp import web
+from redis import Redis
+
+from tests.worker.fetching.site import Site
+from tests.worker.jobs.ledger.test_store import MODEL
+from worker.fetching.host_slots import MAX_WAIT_S, HostSlots
+from worker.jobs.ledger.new_job import NewJob
+from worker.jobs.ledger.store import JobStore
+from worker.jobs.record import new_job_id
+from worker.jobs.settings import load_settings
+from worker.jobs.webhooks.outbox import HookState, Outbox
+from worker.scoring.metrics import WorkerMetrics
+from worker.upkeep.webhook_delivery import JITTER, WebhookSender, next_step
+
+DEADLINE_S = 15
+
+
+@pytest.fixture
+def sender(redis_client: Redis, redis_url: str) -> Iterator[WebhookSender]:
+    """Give a sender that is stopped after the test."""
+    settings = load_settings(redis_url=redis_url, fetch_allow_networks="127.0.0.1/32")
+    sender = WebhookSender(settings, WorkerMetrics())
+    yield sender
+    sender.stop()
+
+
+def finished(store: JobStore, url: str) -> str:
+    """Make a job that is over at once, with a webhook."""
+    job = NewJob(new_job_id(), "anyone", MODEL, ttl_s=3600, webhook_url=url)
+    store.open_draft(job)
+    store.cancel(job.id)
+    return job.id
+
+
+async def hang(_request: web.BaseRequest) -> web.StreamResponse:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+def test_a_host_with_many_webhooks_that_hangs_does_not_hold_up_others(
+    redis_client: Redis, sender: WebhookSender
+) -> None:
+    store = JobStore(redis_client)
+    with Site({"/hook": hang}) as hanging, Site() as other:
+        for _ in range(1000):
+            finished(store, hanging.url("/hook", host="localhost"))
+        finished(store, other.url("/hook"))
+        sender.start()
+        deadline = time.monotonic() + DEADLINE_S
+        while not other.requests:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert hanging.open > 0, "it does not hang any more"
+        assert hanging.most_open <= 8
+
+
+def test_many_webhooks_of_one_host_are_delivered_once_each(
+    redis_client: Redis, sender: WebhookSender
+) -> None:
+    store, outbox = JobStore(redis_client), Outbox(redis_client)
+    with Site() as site:
+        jobs = [finished(store, site.url("/hook")) for _ in range(300)]
+        sender.start()
+        deadline = time.monotonic() + DEADLINE_S
+        while redis_client.zcard("piqueue:hooks"):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert len(site.requests) == 300
+    assert {outbox.record(store.job(job_id)).state for job_id in jobs} == {HookState.DELIVERED}
+
+
+def test_each_delivery_that_finds_its_host_busy_gets_a_later_turn() -> None:
+    turns = HostSlots(places=2)
+    assert turns.wait_s("h", now=0) == 0
+    with turns.place("h"), turns.place("h"):
+        waits = [turns.wait_s("h", now=0) for _ in range(3)]
+        assert 0 < waits[0] < waits[1] < waits[2]
+        assert turns.wait_s("other", now=0) == 0
+        later = [turns.wait_s("h", now=0) for _ in range(10_000)]
+        assert later[-1] == MAX_WAIT_S
+    assert turns.wait_s("h", now=0) == 0
+
+
+def test_a_receiver_that_answers_is_done_with_or_tried_again() -> None:
+    retry_s = (5.0, 30.0)
+    assert next_step(200, 0, retry_s)[0] is HookState.DELIVERED
+    assert next_step(299, 2, retry_s)[0] is HookState.DELIVERED
+    assert next_step(410, 0, retry_s)[0] is HookState.GONE
+    for status, (before, wait_s) in itertools.product((None, 301, 404, 500), enumerate(retry_s)):
+        state, delay_s = next_step(status, before, retry_s)
+        assert state is HookState.PENDING
+        assert wait_s * (1 - JITTER) <= delay_s <= wait_s * (1 + JITTER)
+    assert next_step(500, 2, retry_s)[0] is HookState.GIVEN_UP
+    assert len({next_step(None, 0, retry_s)[1] for _ in range(20)}) > 1

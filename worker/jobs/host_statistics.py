@@ -1,0 +1,129 @@
+"""How the hosts of a job's URLs fared: counted a chunk at a time, and added up in the ledger."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from worker.jobs.items import ItemResult, ItemSpec, RejectionCode, Stage
+
+# Upper bounds, in milliseconds, of the answers that are counted together.
+BUCKETS_MS = (
+    *(5, 10, 20, 30, 50, 75, 100, 150, 200, 300, 500, 750),
+    *(1000, 1500, 2000, 3000, 5000, 7500, 10_000, 15_000, 30_000, 60_000),
+)
+# The ledger keeps the hosts that weigh most by themselves; in the sum of the others is the rest.
+KEPT_HOSTS = 50
+FAILURE_WEIGHT = 10
+OTHERS = "*"
+# Longer names are none of the Internet's.
+NAME_LENGTH = 253
+_STATUSES = frozenset(int(status) for status in HTTPStatus)
+
+
+@dataclass
+class HostTally:
+    """What came of the URLs of one host; `name` is None for the sum of the hosts not listed."""
+
+    name: str | None
+    ok: int = 0
+    timeouts: int = 0
+    other: int = 0
+    http_status: dict[str, int] = field(default_factory=dict)
+    # Answers by how long they took: one count a bucket, and one for those beyond.
+    answers: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS_MS) + 1))
+
+    @classmethod
+    def from_row(cls, name: str, row: list[Any]) -> Self:
+        """Read the form kept in Redis."""
+        return cls(None if name == OTHERS else name, *row)
+
+    def to_row(self) -> list[Any]:
+        """Give the form kept in Redis, which the ledger adds up."""
+        return [self.ok, self.timeouts, self.other, self.http_status, self.answers]
+
+    @property
+    def failed(self) -> int:
+        """Count the URLs that gave nothing."""
+        return self.timeouts + self.other + sum(self.http_status.values())
+
+    @property
+    def weight(self) -> int:
+        """Say how much it matters, as the ledger does: a busy host, or one that fails."""
+        return self.ok + FAILURE_WEIGHT * self.failed
+
+    @property
+    def p95_ms(self) -> int | None:
+        """Give how long 95 of 100 answers took at most, to within a bucket."""
+        rank = 0.95 * sum(self.answers)
+        low = 0
+        for high, count in zip(BUCKETS_MS, self.answers, strict=False):
+            if rank and count >= rank:
+                return round(low + (high - low) * rank / count)
+            rank -= count
+            low = high
+        return low if self.answers[-1] else None
+
+    def add(self, result: ItemResult) -> None:
+        """Count what came of one URL."""
+        rejection = result.rejection
+        if rejection is None or rejection.stage is not Stage.FETCH:
+            self.ok += 1
+        elif rejection.http_status in _STATUSES:
+            status = str(rejection.http_status)
+            self.http_status[status] = self.http_status.get(status, 0) + 1
+        elif rejection.code is RejectionCode.FETCH_TIMEOUT:
+            self.timeouts += 1
+            return
+        else:
+            self.other += 1
+            return
+        took_ms = result.timings.fetch_ms
+        self.answers[sum(took_ms > high for high in BUCKETS_MS)] += 1
+
+    def absorb(self, tally: "HostTally") -> None:
+        """Add another host's counts."""
+        self.ok += tally.ok
+        self.timeouts += tally.timeouts
+        self.other += tally.other
+        for status, count in tally.http_status.items():
+            self.http_status[status] = self.http_status.get(status, 0) + count
+        self.answers = [sum(pair) for pair in zip(self.answers, tally.answers, strict=True)]
+
+
+def count_hosts(pairs: Iterable[tuple[ItemSpec, ItemResult]]) -> str:
+    """Count the fetched items by host, as JSON for the ledger; empty where nothing was fetched."""
+    tallies: dict[str, HostTally] = {}
+    for spec, result in pairs:
+        fetched = result.image or (result.rejection and result.rejection.stage is Stage.FETCH)
+        if spec.url and fetched and (name := _host(spec.url)):
+            tallies.setdefault(name, HostTally(name)).add(result)
+    rows = {name: tally.to_row() for name, tally in tallies.items()}
+    return json.dumps(rows, separators=(",", ":")) if rows else ""
+
+
+def read_hosts(packed: str) -> tuple[HostTally, ...]:
+    """Read what the ledger added up, in no order."""
+    return tuple(HostTally.from_row(name, row) for name, row in json.loads(packed).items())
+
+
+def weightiest(tallies: Iterable[HostTally], most: int) -> list[HostTally]:
+    """Give the `most` weightiest hosts, those with most failures first, and a sum of the rest."""
+    ranked = sorted(tallies, key=lambda tally: (tally.name is not None, tally.weight), reverse=True)
+    listed = [tally for tally in ranked[:most] if tally.name is not None]
+    listed.sort(key=lambda tally: (-tally.failed, -tally.ok, tally.name))
+    rest = HostTally(None)
+    for tally in ranked[len(listed) :]:
+        rest.absorb(tally)
+    return [*listed, rest] if ranked[len(listed) :] else listed
+
+
+def _host(url: str) -> str:
+    """Give the host of a URL, fit for JSON anywhere; empty where it has none."""
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+    return host[:NAME_LENGTH].encode(errors="replace").decode()

@@ -1,0 +1,75 @@
+"""API keys: who may submit; only their hashes are stored."""
+
+import hashlib
+import json
+import secrets
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from redis import Redis
+
+from worker.jobs.ledger.connection import ledger_errors
+
+PREFIX = "pq_"
+# Whose jobs they are while no key is set up.
+ANYONE = "anyone"
+_KEYS = "piqueue:keys"
+# The first key is asked for everywhere after this time.
+NONE_LATELY_S = 1.0
+
+
+@dataclass(frozen=True)
+class ApiKey:
+    """A caller: `owner` is the id its jobs are filed under."""
+
+    owner: str
+    name: str
+
+
+class KeyStore:
+    """API keys in Redis, as SHA-256; a key has 256 random bits, so a slow hash adds nothing."""
+
+    def __init__(self, redis: Redis) -> None:
+        # Without a key nobody is let in, rather than anyone.
+        self.required = False
+        self._redis: Any = redis
+        self._none_until = 0.0
+
+    @property
+    def none_lately(self) -> bool:
+        """Whether there was no key when `all` was called within the last second."""
+        return time.monotonic() < self._none_until
+
+    def add(self, name: str) -> str:
+        """Make a key; it is shown this once."""
+        key = PREFIX + secrets.token_urlsafe(32)
+        fields = json.dumps({"owner": secrets.token_hex(6), "name": name})
+        with ledger_errors():
+            self._redis.hset(_KEYS, _hash(key), fields)
+        return key
+
+    def find(self, key: str) -> ApiKey | None:
+        """Give the caller a key belongs to."""
+        with ledger_errors():
+            fields = self._redis.hget(_KEYS, _hash(key))
+        return fields and ApiKey(**json.loads(fields))
+
+    def all(self) -> list[ApiKey]:
+        """List the callers, by name."""
+        with ledger_errors():
+            keys = [ApiKey(**json.loads(fields)) for fields in self._redis.hvals(_KEYS)]
+        self._none_until = 0.0 if keys else time.monotonic() + NONE_LATELY_S
+        return sorted(keys, key=lambda key: key.name)
+
+    def remove(self, owner: str) -> bool:
+        """Revoke the key of an owner; False when there is none."""
+        with ledger_errors():
+            for hashed, fields in self._redis.hgetall(_KEYS).items():
+                if json.loads(fields)["owner"] == owner:
+                    return bool(self._redis.hdel(_KEYS, hashed))
+        return False
+
+
+def _hash(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()

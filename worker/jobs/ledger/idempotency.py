@@ -1,0 +1,83 @@
+"""Idempotency keys: a submission that is sent again gives the job it gave before."""
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from redis import Redis
+
+from worker.jobs.errors import IdempotencyInFlight, LedgerUnavailable
+from worker.jobs.ledger.connection import ledger_errors
+from worker.jobs.ledger.new_job import Note
+
+# A submission whose API process died frees its key after this long; others renew theirs.
+IN_FLIGHT_TTL_S = 20
+_RENEW_EVERY_S = 5
+_IN_FLIGHT = b"in flight"
+_RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end"
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What an idempotency key was used for before."""
+
+    fingerprint: str
+    job_id: str
+
+
+class IdempotencyKeys:
+    """Keys by owner, remembered for `ttl_s`."""
+
+    def __init__(self, redis: Redis, ttl_s: int) -> None:
+        self._redis: Any = redis
+        self._ttl_s = ttl_s
+        self._release = redis.register_script(_RELEASE)
+
+    @staticmethod
+    def _key(owner: str, key: str) -> str:
+        return f"piqueue:idempotency:{owner}:{hashlib.sha256(key.encode()).hexdigest()}"
+
+    def begin(self, owner: str, key: str) -> Replay | None:
+        """Take a key, or give what it was used for.
+
+        Raises:
+            IdempotencyInFlight: a submission with this key is being taken in right now.
+        """
+        name = self._key(owner, key)
+        with ledger_errors():
+            before = self._redis.set(name, _IN_FLIGHT, nx=True, get=True, ex=IN_FLIGHT_TTL_S)
+        if before is None:
+            return None
+        if before == _IN_FLIGHT:
+            raise IdempotencyInFlight("a submission with this Idempotency-Key is still running")
+        return Replay(*before.decode().split())
+
+    @contextmanager
+    def held(self, owner: str, key: str) -> Iterator[None]:
+        """Hold a key that `begin` took while the block runs, however slowly a body comes in."""
+        name, over = self._key(owner, key), threading.Event()
+
+        def renew() -> None:
+            while not over.wait(_RENEW_EVERY_S):
+                with suppress(LedgerUnavailable), ledger_errors():
+                    self._redis.expire(name, IN_FLIGHT_TTL_S)
+
+        renewing = threading.Thread(target=renew, name="idempotency-key", daemon=True)
+        renewing.start()
+        try:
+            yield
+        finally:
+            over.set()
+            renewing.join()
+
+    def note(self, owner: str, key: str, fingerprint: str, job_id: str) -> Note:
+        """Give what remembers the job that a key was used for, to be written with that job."""
+        return Note(self._key(owner, key), f"{fingerprint} {job_id}", self._ttl_s)
+
+    def release(self, owner: str, key: str) -> None:
+        """Free a key, unless there is a job of it although the caller was not told."""
+        with ledger_errors():
+            self._release(keys=[self._key(owner, key)], args=[_IN_FLIGHT])

@@ -1,0 +1,91 @@
+"""How a job lies in Redis: its keys, and its record as the fields of a hash."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from worker.jobs.host_statistics import read_hosts
+from worker.jobs.ledger.new_job import NewJob
+from worker.jobs.record import Counts, CsvShape, Job, JobStatus, Lane, ModelRef
+
+# In the order in which ledger.lua takes them.
+JOB_KEYS = (
+    *("meta", "in", "res", "done", "lease", "rung", "attempts", "suspects", "model"),
+    *("draft", "ids", "webhook", "webhook_log"),
+)
+
+
+def job_key(job_id: str, key: str) -> str:
+    """Name one of the keys of a job."""
+    return f"piqueue:{{{job_id}}}:{key}"
+
+
+def fields_of(job: NewJob) -> dict[str, Any]:
+    """Write what is known of a job before its items are."""
+    optional = {
+        "name": job.name,
+        "parent_job": job.parent_job,
+        "webhook_url": job.webhook_url,
+        "traceparent": job.traceparent,
+        "options": json.dumps(job.options) if job.options else None,
+        "csv": job.csv and json.dumps([job.csv.header, job.csv.url_column, job.csv.id_column]),
+    }
+    return {
+        "owner": job.owner,
+        "model": job.model.name,
+        "version": job.model.version,
+        "sha256": job.model.sha256,
+        "ttl_ms": job.ttl_s * 1000,
+        "metadata": json.dumps(job.metadata or {}),
+        "use_cache": int(job.use_cache),
+        "parts": int(job.parts),
+        **{field: value for field, value in optional.items() if value is not None},
+    }
+
+
+def running_items(leased: Sequence[bytes], total: int, chunk_items: int) -> int:
+    """Count the items of leased chunks, of which the last may be a short one."""
+    return sum(min(chunk_items, total - int(chunk) * chunk_items) for chunk in leased)
+
+
+def read_job(job_id: str, meta: Mapping[str, str], leased: Sequence[bytes]) -> Job:
+    """Read a job from its fields and the indexes of the chunks that are leased."""
+
+    def maybe(field: str) -> int | None:
+        return int(meta[field]) if field in meta else None
+
+    csv = json.loads(meta["csv"]) if "csv" in meta else None
+    total, chunk_items = int(meta["total"]), int(meta["chunk_items"])
+    return Job(
+        id=job_id,
+        owner=meta["owner"],
+        status=JobStatus(meta["status"]),
+        model=ModelRef(meta["model"], meta["version"], meta["sha256"]),
+        lane=Lane(meta["lane"]),
+        counts=Counts(
+            total=total,
+            running=running_items(leased, total, chunk_items),
+            succeeded=int(meta["succeeded"]),
+            failed=int(meta["failed"]),
+            cancelled=int(meta["cancelled"]),
+            cached=int(meta.get("cached", 0)),
+        ),
+        chunk_items=chunk_items,
+        created_ms=int(meta["created_ms"]),
+        expires_ms=int(meta["expires_ms"]),
+        started_ms=maybe("started_ms"),
+        finished_ms=maybe("finished_ms"),
+        name=meta.get("name"),
+        metadata=json.loads(meta["metadata"]),
+        failures={
+            field.removeprefix("failure:"): int(count)
+            for field, count in meta.items()
+            if field.startswith("failure:")
+        },
+        hosts=read_hosts(meta.get("hosts", "{}")),
+        parent_job=meta.get("parent_job"),
+        error=meta.get("error"),
+        csv=CsvShape(tuple(csv[0]), *csv[1:]) if csv else None,
+        webhook_url=meta.get("webhook_url"),
+        parts=meta.get("parts") == "1",
+    )

@@ -1,0 +1,182 @@
+"""Jobs as they are read: records, model cards, items and results."""
+
+import json
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count, islice
+from typing import Any
+
+from redis import Redis
+
+from worker.jobs.errors import JobNotFound
+from worker.jobs.items import ItemResult, ItemSpec, unpack_results, unpack_specs
+from worker.jobs.ledger.connection import ledger_errors
+from worker.jobs.ledger.layout import job_key, read_job
+from worker.jobs.models.catalog import ModelCard
+from worker.jobs.record import Job
+
+RESULTS_READ_CHUNKS = 16
+LIST_READ = 100
+_CARD = b"piqueue:card:"
+
+
+@dataclass(frozen=True)
+class StoredResult:
+    """One finished item, as read back."""
+
+    index: int
+    spec: ItemSpec
+    result: ItemResult
+    attempts: int
+
+
+class JobReader:
+    """Jobs in Redis, as they stand; every method raises LedgerUnavailable when Redis is away."""
+
+    def __init__(self, redis: Redis) -> None:
+        # redis-py annotates answers as either awaited or not, so the client is untyped here.
+        self._redis: Any = redis
+        # By what the "model" key of their jobs holds; there are few, and none ever changes.
+        self._cards: dict[bytes, ModelCard] = {}
+
+    def job(self, job_id: str) -> Job:
+        """Read a job; costs the same for any number of items.
+
+        Raises:
+            JobNotFound: there is none of this id, or it has expired.
+        """
+        return self._read(job_id)[0]
+
+    def job_and_model(self, job_id: str) -> tuple[Job, ModelCard]:
+        """Read a job and the model card it is pinned to. Raises JobNotFound."""
+        job, (digest,) = self._read(job_id, "model")
+        return job, self._card(job_id, digest)
+
+    def _read(self, job_id: str, *strings: str) -> tuple[Job, list[bytes]]:
+        """Read a job with some of its keys that hold a string."""
+        with ledger_errors(), self._redis.pipeline(transaction=True) as pipe:
+            pipe.hgetall(job_key(job_id, "meta"))
+            pipe.zrange(job_key(job_id, "lease"), 0, -1)
+            for key in strings:
+                pipe.get(job_key(job_id, key))
+            meta, leased, *found = pipe.execute()
+        if not meta:
+            raise JobNotFound(job_id)
+        return read_job(job_id, {k.decode(): v.decode() for k, v in meta.items()}, leased), found
+
+    def model(self, job_id: str) -> ModelCard:
+        """Read the model card a job is pinned to."""
+        with ledger_errors():
+            digest = self._redis.get(job_key(job_id, "model"))
+        return self._card(job_id, digest)
+
+    def _card(self, job_id: str, digest: bytes | None) -> ModelCard:
+        if digest is None:
+            raise JobNotFound(job_id)
+        if digest not in self._cards:
+            with ledger_errors():
+                card = self._redis.get(_CARD + digest)
+            if card is None:
+                raise JobNotFound(job_id)
+            self._cards[digest] = ModelCard.model_validate_json(card)
+        return self._cards[digest]
+
+    def jobs(self, owner: str, before: str | None = None) -> Iterator[Job]:
+        """Read an owner's jobs, newest first, or only those older than the job `before`."""
+        end = "+" if before is None else f"({before}"
+        while True:
+            with ledger_errors():
+                ids = self._redis.zrange(
+                    _list_key(owner), end, "-", desc=True, bylex=True, offset=0, num=LIST_READ
+                )
+            for job_id in (raw.decode() for raw in ids):
+                try:
+                    yield self.job(job_id)
+                except JobNotFound:
+                    with ledger_errors():
+                        self._redis.zrem(_list_key(owner), job_id)
+            if len(ids) < LIST_READ:
+                return
+            end = f"({ids[-1].decode()}"
+
+    def options(self, job_id: str) -> dict[str, Any]:
+        """Give the options a job was submitted with, or its draft begun."""
+        with ledger_errors():
+            packed = self._redis.hget(job_key(job_id, "meta"), "options")
+        options: dict[str, Any] = json.loads(packed or b"{}")
+        return options
+
+    def draft_items(self, job_id: str, step: int, start_index: int = 0) -> Iterator[list[ItemSpec]]:
+        """Read the items of a draft from `start_index` on, `step` at a time."""
+        for start in count(start_index, step):
+            with ledger_errors():
+                rows = self._redis.lrange(job_key(job_id, "draft"), start, start + step - 1)
+            if not rows:
+                return
+            yield [ItemSpec(*json.loads(row)) for row in rows]
+
+    def results(self, job: Job, start_index: int = 0) -> Iterator[StoredResult]:
+        """Read the items finished by now, from `start_index` on, in index order.
+
+        A few chunks are held at a time; those not finished cost nothing.
+
+        Raises:
+            JobNotFound: the job was erased or expired before all was read.
+        """
+        finished = self._finished_chunks(job, start_index // job.chunk_items)
+        while chunks := list(islice(finished, RESULTS_READ_CHUNKS)):
+            with ledger_errors(), self._redis.pipeline(transaction=False) as pipe:
+                pipe.hmget(job_key(job.id, "res"), chunks)
+                pipe.hmget(job_key(job.id, "in"), chunks)
+                packed_results, packed_specs = pipe.execute()
+            for chunk, results, specs in zip(chunks, packed_results, packed_specs, strict=True):
+                if specs is None:
+                    raise JobNotFound(job.id)
+                if results is None:
+                    continue
+                attempts, unpacked = unpack_results(results)
+                pairs = zip(unpack_specs(specs), unpacked, strict=True)
+                for index, (spec, result) in enumerate(pairs, start=chunk * job.chunk_items):
+                    if index >= start_index:
+                        yield StoredResult(index, spec, result, attempts)
+
+    def _finished_chunks(self, job: Job, first: int) -> Iterator[int]:
+        """Give the chunks that have results, from `first` on, or all of a few."""
+        if not job.counts.finished:
+            return
+        if job.chunk_count <= RESULTS_READ_CHUNKS:
+            yield from range(first, job.chunk_count)
+            return
+        with ledger_errors():
+            bits = self._redis.get(job_key(job.id, "done")) or b""
+        if not bits:
+            raise JobNotFound(job.id)
+        for chunk in range(first, min(job.chunk_count, 8 * len(bits))):
+            if bits[chunk // 8] >> (7 - chunk % 8) & 1:
+                yield chunk
+
+    def retry_index(self, retry: Job, parent_index: int) -> int:
+        """Give an index of a retry from which on it has all that it tries again of its parent's
+        items from `parent_index` on; it may be a few items early.
+
+        Raises:
+            JobNotFound: the retry was erased or has expired.
+        """
+
+        def parent_index_of_first(chunk: int) -> int:
+            with ledger_errors():
+                specs = self._redis.hget(job_key(retry.id, "in"), chunk)
+            if specs is None:
+                raise JobNotFound(retry.id)
+            first = unpack_specs(specs)[0].parent_index
+            assert first is not None
+            return first
+
+        chunks = range(retry.chunk_count)
+        later = bisect_right(chunks, parent_index, key=parent_index_of_first)
+        return max(0, later - 1) * retry.chunk_items
+
+
+def _list_key(owner: str) -> str:
+    return f"piqueue:jobs:{owner}"

@@ -1,0 +1,58 @@
+"""A list of jobs in Redis by when something is due for each, worked off by any worker."""
+
+from typing import Any
+
+from redis import Redis
+
+from worker.jobs.ledger.connection import in_ms, ledger_errors
+
+_CLAIM = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local due = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]))
+if not due or due > now then return 0 end
+redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
+return 1
+"""
+
+
+class Schedule:
+    """Jobs by when they are due. A claimed one is due again when its lease ends."""
+
+    def __init__(self, redis: Redis, key: str) -> None:
+        self._redis: Any = redis
+        self._key = key
+        self._claim = redis.register_script(_CLAIM)
+
+    def put(self, job_id: str, delay_s: float) -> None:
+        """Make a job due in `delay_s`, whether it is on the list or not."""
+        with ledger_errors():
+            self._redis.zadd(self._key, {job_id: self._in_ms(delay_s)})
+
+    def move(self, job_id: str, delay_s: float) -> bool:
+        """Make a job due in `delay_s`; False, and no change, when it is not on the list."""
+        with ledger_errors():
+            self._redis.zadd(self._key, {job_id: self._in_ms(delay_s)}, xx=True)
+            return self._redis.zscore(self._key, job_id) is not None
+
+    def due(self, count: int) -> list[str]:
+        """List at most `count` jobs that are due, the longest due first."""
+        with ledger_errors():
+            first = self._redis.zrange(
+                self._key, "-inf", self._in_ms(0), byscore=True, offset=0, num=count
+            )
+        return [job_id.decode() for job_id in first]
+
+    def claim(self, job_id: str, lease_s: float) -> bool:
+        """Take a job that is due for `lease_s`; False when it is another's or not there."""
+        with ledger_errors():
+            return bool(self._claim(keys=[self._key], args=[job_id, int(lease_s * 1000)]))
+
+    def remove(self, job_id: str) -> None:
+        """Take a job off the list."""
+        with ledger_errors():
+            self._redis.zrem(self._key, job_id)
+
+    def _in_ms(self, delay_s: float) -> int:
+        """Give the time that is `delay_s` from now, by the clock of Redis."""
+        return in_ms(self._redis.time()) + int(delay_s * 1000)

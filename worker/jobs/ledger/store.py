@@ -1,0 +1,249 @@
+"""The job store: the ledger of jobs, items and results in Redis, changed only by atomic steps."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from redis import Redis
+
+from worker.jobs.errors import JobNotDraft, JobNotFound, LedgerUnavailable, TooLarge
+from worker.jobs.host_statistics import count_hosts
+from worker.jobs.items import ItemResult, ItemSpec, pack_results, pack_specs, unpack_specs
+from worker.jobs.ledger.claims import Claim
+from worker.jobs.ledger.connection import ledger_errors
+from worker.jobs.ledger.layout import JOB_KEYS, fields_of, job_key
+from worker.jobs.ledger.load import OPEN
+from worker.jobs.ledger.new_job import NewJob, Note, Shape
+from worker.jobs.ledger.reader import JobReader
+from worker.jobs.ledger.workers import WORKER_SILENT_S, Workers
+from worker.jobs.record import Lane, ModelRef
+
+EVENTS_CHANNEL = "piqueue:events"
+# A job that was stored but not submitted within this time was abandoned by its client.
+UNSUBMITTED_TTL_S = 3600
+
+# A full Redis takes no new work; what it has is scored, cancelled and erased all the same.
+_STEPS = {
+    "": ("open_draft", "add", "close", "submit"),
+    "allow-oom": (
+        "claim",
+        "renew",
+        "put_off",
+        "note",
+        "commit",
+        "recover",
+        "cancel",
+        "erase",
+        "abandon",
+    ),
+}
+_LEDGER = Path(__file__).with_name("ledger.lua").read_text()
+
+
+class JobStore(JobReader):
+    """Jobs in Redis; every method raises LedgerUnavailable when Redis is away or full."""
+
+    def __init__(self, redis: Redis) -> None:
+        super().__init__(redis)
+        self._workers = Workers(redis)
+        self._scripts = {
+            step: redis.register_script(f"#!lua flags={flags}\n{_LEDGER}\nreturn {step}()")
+            for flags, steps in _STEPS.items()
+            for step in steps
+        }
+        self._window = (0.0, 0)
+
+    def _step(self, step: str, job_id: str, *args: str | bytes | float) -> Any:
+        with ledger_errors():
+            keys = [job_key(job_id, key) for key in JOB_KEYS]
+            return self._scripts[step](keys=keys, args=[job_id, *args])
+
+    # Submitting: chunks first, the record last.
+
+    def put_chunk(self, job_id: str, chunk_index: int, *chunks: Sequence[ItemSpec]) -> None:
+        """Store the items of consecutive chunks, from `chunk_index` on, of an unsubmitted job."""
+        key = job_key(job_id, "in")
+        packed = {index: pack_specs(specs) for index, specs in enumerate(chunks, chunk_index)}
+        with ledger_errors(), self._redis.pipeline(transaction=True) as pipe:
+            pipe.hset(key, mapping=packed)
+            pipe.expire(key, UNSUBMITTED_TTL_S)
+            pipe.execute()
+
+    def submit(self, job: NewJob, shape: Shape, note: Note | None = None) -> list[int]:
+        """Make the stored chunks a job, and write the note; gives the chunk indexes to ring for.
+
+        Raises:
+            LedgerUnavailable: also where Redis was killed and forgot some of the chunks.
+        """
+        chunk_count = -(-shape.total // shape.chunk_items)
+        fields = {
+            **fields_of(job),
+            "lane": shape.lane,
+            "total": shape.total,
+            "chunk_items": shape.chunk_items,
+            "chunk_count": chunk_count,
+        }
+        if shape.max_failures is not None:
+            fields["max_failures"] = shape.max_failures
+        card = job.model.model_dump_json()
+        noted = (note.key, note.value, note.ttl_s) if note else ("", "", "")
+        ring = self._step(
+            "submit", job.id, self.window(), card, chunk_count, *noted, *_flat(fields)
+        )
+        if ring is None:
+            raise LedgerUnavailable("Redis lost some of the items: submit them again")
+        return [int(chunk) for chunk in ring]
+
+    # Drafts: items are added as often as needed, then submitted as a whole.
+
+    def open_draft(self, job: NewJob) -> None:
+        """Begin a draft."""
+        fields = {**fields_of(job), "lane": Lane.BULK, "chunk_items": 1}
+        self._step("open_draft", job.id, job.model.model_dump_json(), *_flat(fields))
+
+    def add(self, job_id: str, specs: Sequence[ItemSpec], max_items: int) -> int:
+        """Add items to a draft, but for those whose id it has already; gives its item count.
+
+        Raises:
+            JobNotDraft: the job is submitted, or about to be.
+            TooLarge: the draft would hold more than `max_items`.
+        """
+        forms = [part for spec in specs for part in (spec.id, json.dumps(spec.to_row()))]
+        count = int(self._step("add", job_id, max_items, *forms))
+        if count == -1:
+            raise JobNotDraft(f"{job_id} is not a draft any more, so it takes no more items")
+        if count == -2:
+            raise TooLarge(f"a job may hold {max_items} items")
+        return count
+
+    def close_draft(self, job_id: str) -> None:
+        """Take no more items.
+
+        Raises:
+            JobNotDraft: it is submitted already.
+        """
+        if not self._step("close", job_id):
+            raise JobNotDraft(f"{job_id} is not a draft: it was submitted already")
+
+    # Working: claim, renew, note, commit.
+
+    def claim(self, job_id: str, chunk_index: int, lease_s: float) -> Claim | None:
+        """Take the lease of a chunk; None when the job is over or the chunk done or held."""
+        answer = self._step("claim", job_id, chunk_index, int(lease_s * 1000))
+        if answer[0] != b"claimed":
+            return None
+        attempt, lane, chunk_items, use_cache, specs = answer[1:6]
+        deaths, waited_ms, put_off, parts, model, traceparent = answer[6:]
+        return Claim(
+            job_id,
+            chunk_index,
+            int(attempt),
+            ModelRef(*(part.decode() for part in model)),
+            Lane(lane.decode()),
+            chunk_index * int(chunk_items),
+            bool(use_cache),
+            tuple(unpack_specs(specs)),
+            tuple(int(position) for position in deaths.split()),
+            None if waited_ms < 0 else waited_ms / 1000,
+            int(put_off),
+            bool(parts),
+            traceparent.decode() or None,
+        )
+
+    def renew(self, claim: Claim, lease_s: float) -> bool:
+        """Hold the chunk for another `lease_s`; False when the lease is not the caller's."""
+        lease_ms = int(lease_s * 1000)
+        return bool(self._step("renew", claim.job_id, claim.chunk_index, claim.attempt, lease_ms))
+
+    def put_off(self, claim: Claim, delay_s: float) -> None:
+        """Give a chunk back that cannot be worked on now; it is rung for after `delay_s`."""
+        delay_ms = int(delay_s * 1000)
+        self._step("put_off", claim.job_id, claim.chunk_index, claim.attempt, delay_ms)
+
+    def note(self, claim: Claim, position: int | None) -> None:
+        """Write down the item that is about to be scored, in case it kills us; None clears."""
+        self._step(
+            "note",
+            claim.job_id,
+            claim.chunk_index,
+            claim.attempt,
+            "" if position is None else position,
+        )
+
+    def commit(self, claim: Claim, results: Sequence[ItemResult]) -> list[int] | None:
+        """Store a chunk's results; gives the chunk indexes to ring for next.
+
+        None, and no change, where the chunk has results already or its job is over.
+        """
+        if len(results) != len(claim.specs):
+            raise ValueError(f"{len(results)} results for {len(claim.specs)} items")
+        codes = Counter(result.rejection.code for result in results if result.rejection)
+        packed = pack_results(claim.tries, results)
+        failed = codes.total()
+        failures = [part for pair in codes.items() for part in pair]
+        answer = self._step(
+            "commit",
+            claim.job_id,
+            claim.chunk_index,
+            packed,
+            self.window(),
+            len(results) - failed,
+            failed,
+            sum(result.cached for result in results),
+            count_hosts(zip(claim.specs, results, strict=True)),
+            *failures,
+        )
+        accepted, *ring = answer
+        return [int(chunk) for chunk in ring] if accepted else None
+
+    # Keeping things moving.
+
+    def open_jobs(self) -> list[str]:
+        """List the jobs that have unfinished items."""
+        with ledger_errors():
+            return [job_id.decode() for job_id in self._redis.hkeys(OPEN)]
+
+    def recover(self, job_id: str, lost_after_s: float) -> tuple[Lane, list[int]]:
+        """Free expired leases and top up the window; gives the chunk indexes to ring for.
+
+        A message that was sent `lost_after_s` ago and not taken counts as lost.
+        """
+        lost_after_ms = int(lost_after_s * 1000)
+        lane, *chunks = self._step("recover", job_id, self.window(), lost_after_ms)
+        return Lane(lane.decode()), [int(chunk) for chunk in chunks]
+
+    def messages(self) -> int:
+        """Count the messages that lie on the queues."""
+        with ledger_errors():
+            return sum(int(self._redis.llen(f"piqueue:{lane}")) for lane in Lane)
+
+    def window(self) -> int:
+        """Chunks of one job that may be on their way at once: twice what runs at a time."""
+        read_at, window = self._window
+        if time.monotonic() - read_at > WORKER_SILENT_S / 3 or not window:
+            window = max(4, 2 * sum(self._workers.live().values()))
+            self._window = (time.monotonic(), window)
+        return window
+
+    # Ending.
+
+    def cancel(self, job_id: str) -> None:
+        """Stop a job; results it has stay. Raises JobNotFound."""
+        if not self._step("cancel", job_id):
+            raise JobNotFound(job_id)
+
+    def erase(self, job_id: str) -> None:
+        """Remove a job with its items and results. Raises JobNotFound."""
+        if not self._step("erase", job_id):
+            raise JobNotFound(job_id)
+
+    def abandon(self, job_id: str) -> bool:
+        """Remove what was stored of a job; False where it was submitted after all and stays."""
+        return bool(self._step("abandon", job_id))
+
+
+def _flat(fields: Mapping[str, Any]) -> list[Any]:
+    return [part for pair in fields.items() for part in pair]

@@ -1,0 +1,51 @@
+"""Which workers are alive, and which one of them sweeps."""
+
+from typing import Any
+
+from redis import Redis
+
+from worker.jobs.ledger.connection import ledger_errors
+
+# A worker that has not been heard of for this long counts as gone.
+WORKER_SILENT_S = 15
+_WORKERS = "piqueue:workers"
+_SWEEPER = "piqueue:sweeper"
+
+
+class Workers:
+    """The workers that Redis has heard of; every method raises LedgerUnavailable."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis: Any = redis
+
+    def elect_sweeper(self, worker_id: str, term_s: float) -> bool:
+        """Give True to one worker a term."""
+        with ledger_errors():
+            return bool(self._redis.set(_SWEEPER, worker_id, nx=True, px=int(term_s * 1000)))
+
+    def heartbeat(self, worker_id: str, slots: int) -> None:
+        """Say that this worker is alive and runs `slots` chunks at a time."""
+        with ledger_errors(), self._redis.pipeline(transaction=False) as pipe:
+            pipe.set(_key(worker_id), slots, ex=WORKER_SILENT_S)
+            pipe.sadd(_WORKERS, worker_id)
+            pipe.execute()
+
+    def forget(self, worker_id: str) -> None:
+        """Say that this worker has stopped."""
+        with ledger_errors():
+            self._redis.delete(_key(worker_id))
+            self._redis.srem(_WORKERS, worker_id)
+
+    def live(self) -> dict[str, int]:
+        """Give the slots of each worker heard of lately."""
+        with ledger_errors():
+            ids = [worker_id.decode() for worker_id in self._redis.smembers(_WORKERS)]
+            slots = self._redis.mget([_key(worker_id) for worker_id in ids] or [""])
+            live = {worker: int(count) for worker, count in zip(ids, slots, strict=False) if count}
+            if gone := set(ids) - set(live):
+                self._redis.srem(_WORKERS, *gone)
+            return live
+
+
+def _key(worker_id: str) -> str:
+    return f"piqueue:worker:{worker_id}"

@@ -1,0 +1,35 @@
+"""The catalog of models as the settings have it: the registry first, then what came with us."""
+
+from pathlib import Path
+
+from worker.jobs.models.catalog import ModelCatalog, Place
+from worker.jobs.models.folder import ModelFolder
+from worker.jobs.settings import Settings, require_boto3
+
+
+def open_catalog(settings: Settings) -> ModelCatalog:
+    """Give the models of PIQUEUE_REGISTRY_URL, PIQUEUE_ARTIFACTS_PATH and PIQUEUE_MODEL_URL.
+
+    Raises:
+        ModelUnavailable: the model of PIQUEUE_MODEL_URL cannot be had.
+    """
+    cache_path = settings.models_cache_path.expanduser()
+    places: list[Place] = []
+    if settings.registry_url is not None:
+        places.append(_registry(settings, settings.registry_url, cache_path))
+    places.append(ModelFolder(settings.artifacts_path))
+    if settings.model_url is not None and settings.model_sha256 is not None:
+        from worker.jobs.models.download import downloaded
+
+        places.append(downloaded(settings.model_url, settings.model_sha256, cache_path))
+    return ModelCatalog(places, settings.default_model)
+
+
+def _registry(settings: Settings, url: str, cache_path: Path) -> Place:
+    if "://" not in url:
+        return ModelFolder(Path(url))
+    require_boto3()
+    from worker.jobs.models.bucket import ModelBucket
+    from worker.jobs.s3 import Folder
+
+    return ModelBucket(Folder.open(settings, url), cache_path)

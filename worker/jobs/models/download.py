@@ -1,0 +1,160 @@
+"""A model from a URL: downloaded in as many goes as it takes, verified, then unpacked."""
+
+import fcntl
+import hashlib
+import http.client
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import structlog
+
+from worker.jobs.errors import ModelUnavailable
+from worker.jobs.models.cache import verify
+from worker.jobs.models.catalog import CARD_NAME, Artifact
+from worker.jobs.models.folder import ModelFolder
+
+ATTEMPTS = 5
+BACKOFF_S = 0.5  # before the second attempt, doubled for each further one
+TIMEOUT_S = 30.0
+READ_BYTES = 1024 * 1024
+# No model is larger; what is unpacked may not fill the disk.
+MAX_BYTES = 4 * 1024**3
+
+log = structlog.get_logger()
+
+
+def downloaded(url: str, sha256: str, cache_path: Path) -> ModelFolder:
+    """Give a place with the one model that is zipped at `url`; it is downloaded once.
+
+    Raises:
+        ModelUnavailable: it cannot be downloaded, has another hash, or is no zipped artifact.
+    """
+    folder = cache_path / f"url-{sha256[:16]}"
+    with _locked(cache_path):
+        if not folder.is_dir():
+            zipped = download(url, sha256, cache_path / f"{sha256}.zip")
+            with tempfile.TemporaryDirectory(dir=cache_path, prefix=".unpacking-") as scratch:
+                fresh = Path(scratch) / "fresh"
+                unpack(zipped, fresh)
+                fresh.rename(folder)
+            zipped.unlink()
+    return ModelFolder(folder)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Let one process of this machine in at a time; the lock ends with its process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def download(url: str, sha256: str, target: Path) -> Path:
+    """Download `url` to `target`, going on with what an earlier download left.
+
+    Raises:
+        ModelUnavailable: the server does not give it, or gives something else.
+    """
+    part = target.with_name(f"{target.name}.part")
+    with part.open("ab+") as file:
+        _fill(file, url)
+        file.seek(0)
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != sha256:
+        part.unlink()
+        raise ModelUnavailable(
+            f"what {_shown(url)} gives has the SHA-256 {found} and not the one that was said: "
+            "correct that, or find out who changed the file"
+        )
+    part.rename(target)
+    return target
+
+
+def _fill(file: BinaryIO, url: str) -> None:
+    """Download the rest of a file, again and again while the connection breaks."""
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            if _append(file, url):
+                return
+            reason = "the connection was cut"
+        except urllib.error.HTTPError as error:
+            reason = f"answered {error.code}"
+            if error.code < 500 and error.code not in (408, 429):
+                break
+        except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+            reason = str(getattr(error, "reason", error)) or type(error).__name__
+        log.warning("model_download_broken", attempt=attempt, reason=reason)
+        if attempt < ATTEMPTS:
+            time.sleep(BACKOFF_S * 2 ** (attempt - 1))
+    raise ModelUnavailable(f"{_shown(url)} cannot be downloaded: {reason}")
+
+
+def _append(file: BinaryIO, url: str) -> bool:
+    """Ask for what is missing and add it; whether that was all of it."""
+    start = file.seek(0, 2)
+    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})  # noqa: S310
+    try:
+        answer = urllib.request.urlopen(request, timeout=TIMEOUT_S)  # noqa: S310 - an operator's URL
+    except urllib.error.HTTPError as error:
+        if error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise
+        error.close()
+        return True  # there is no more
+    with answer:
+        if answer.status != http.client.PARTIAL_CONTENT:
+            start = 0
+            file.truncate(0)  # the server begins anew
+        length = answer.headers.get("Content-Length")
+        while block := answer.read(READ_BYTES):
+            file.write(block)
+            if file.tell() > MAX_BYTES:
+                raise ModelUnavailable(f"{_shown(url)} is larger than {MAX_BYTES:,} bytes")
+    file.flush()
+    return length is None or file.tell() == start + int(length)
+
+
+def _shown(url: str) -> str:
+    """The URL without its query, which may hold a signature."""
+    return url.partition("?")[0]
+
+
+def unpack(zipped: Path, folder: Path) -> Artifact:
+    """Unpack a zipped artifact to `folder`/<name>/<version>/ and verify its files.
+
+    Raises:
+        ModelUnavailable: it is no zip of one artifact, or its files are not what its card says.
+    """
+    try:
+        with zipfile.ZipFile(zipped) as archive:
+            cards = [name for name in archive.namelist() if name.rpartition("/")[2] == CARD_NAME]
+            if len(cards) != 1:
+                raise ModelUnavailable(
+                    f"there must be one {CARD_NAME} in the zip: {len(cards)} are"
+                )
+            prefix = cards[0].removesuffix(CARD_NAME)
+            artifact = Artifact.parse(archive.read(cards[0]))
+            target = folder / artifact.card.name / artifact.card.version
+            target.mkdir(parents=True)
+            for name in (CARD_NAME, *(file.path for file in artifact.files)):
+                if prefix + name in archive.namelist():
+                    _extract(archive, prefix + name, target / name)
+    except (zipfile.BadZipFile, ValueError, KeyError) as error:
+        raise ModelUnavailable(f"it is not a zipped artifact: {error}") from None
+    verify(target, artifact)
+    return artifact
+
+
+def _extract(archive: zipfile.ZipFile, name: str, target: Path) -> None:
+    if archive.getinfo(name).file_size > MAX_BYTES:
+        raise ModelUnavailable(f"{name} is larger than {MAX_BYTES:,} bytes")
+    with archive.open(name) as source, target.open("wb") as file:
+        while block := source.read(READ_BYTES):
+            file.write(block)

@@ -1,0 +1,62 @@
+"""Models in a folder, <name>/<version>/card.json, looked up anew each time."""
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from worker.jobs.models.catalog import CARD_NAME, Artifact, Promotions
+
+PROMOTED_NAME = "promoted.json"
+
+
+class ModelFolder:
+    """A place of models that several processes, or machines, may share as a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def artifacts(self) -> Sequence[Artifact]:
+        """List all versions of all models."""
+        # Folders that begin with a dot are being written.
+        found = self._path.glob(f"[!.]*/[!.]*/{CARD_NAME}")
+        read = (_read(path, path.stat().st_mtime_ns) for path in found)
+        return [artifact for artifact in read if artifact]
+
+    def promotions(self, name: str) -> Promotions:
+        """Read what was promoted of a model."""
+        try:
+            written = (self._path / name / PROMOTED_NAME).read_bytes()
+        except FileNotFoundError:
+            return Promotions()
+        return Promotions.model_validate_json(written)
+
+    def fetch(self, artifact: Artifact) -> Path:
+        """Give the folder of a version."""
+        return self._path / artifact.card.name / artifact.card.version
+
+    def put(self, folder: Path, artifact: Artifact) -> None:
+        """Keep a copy of the artifact in `folder`, as a whole or not at all."""
+        target = self.fetch(artifact)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".adding-") as scratch:
+            fresh = Path(scratch) / "fresh"
+            fresh.mkdir()
+            for name in artifact.names_in(folder):
+                shutil.copyfile(folder / name, fresh / name)
+            fresh.rename(target)
+
+    def promote(self, name: str, promotions: Promotions) -> None:
+        """Write what is promoted of a model."""
+        target = self._path / name / PROMOTED_NAME
+        target.parent.mkdir(parents=True, exist_ok=True)
+        fresh = target.with_name(f".{PROMOTED_NAME}")
+        fresh.write_text(promotions.model_dump_json(indent=2) + "\n")
+        fresh.replace(target)
+
+
+@lru_cache(maxsize=256)
+def _read(path: Path, _written_ns: int) -> Artifact | None:
+    """Read a card, once for each time it was written."""
+    return Artifact.read(path.read_bytes(), "/".join(path.parts[-3:-1]))

@@ -1,0 +1,33 @@
+"""The shelf: which jobs have objects on S3, and when these are to be erased."""
+
+import structlog
+from redis import Redis
+
+from worker.jobs.errors import StorageUnavailable
+from worker.jobs.ledger.schedule import Schedule
+from worker.jobs.s3 import Folder
+
+# An erased job is looked at again after this time, for what was being written meanwhile.
+STRAGGLERS_S = 60
+
+log = structlog.get_logger()
+
+
+class ExpiryIndex(Schedule):
+    """Jobs with objects on S3, by when they expire; workers erase what is due."""
+
+    def __init__(self, redis: Redis) -> None:
+        super().__init__(redis, "piqueue:shelf")
+
+    def keep(self, job_id: str, ttl_s: float) -> None:
+        """Have the objects of a job, if it has any, erased in `ttl_s`."""
+        self.move(job_id, ttl_s)
+
+    def clear(self, job_id: str, folder: Folder) -> None:
+        """Erase the objects of a job, if it has any; workers go on where S3 does not answer."""
+        if not self.move(job_id, STRAGGLERS_S):
+            return
+        try:
+            folder.delete_under(f"{job_id}/")
+        except StorageUnavailable as error:
+            log.warning("erasing_put_off", job_id=job_id, reason=str(error))

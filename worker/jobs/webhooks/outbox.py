@@ -1,0 +1,141 @@
+"""The webhook outbox: finished jobs whose webhook is to be delivered, and what came of each try."""
+
+import json
+from dataclasses import astuple, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from redis import Redis
+
+from worker.jobs.ledger.connection import in_ms, ledger_errors
+from worker.jobs.ledger.layout import job_key
+from worker.jobs.record import Job
+
+# The log of a job holds its latest attempts, this many.
+LOGGED_ATTEMPTS = 20
+_HOOKS = "piqueue:hooks"
+_STEPS = Path(__file__).with_name("outbox.lua").read_text()
+
+
+class HookState(StrEnum):
+    """Where the webhook of a job stands."""
+
+    WAITING = "waiting"  # for the job to be done
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    GONE = "gone"  # the receiver answered 410: it wants no more
+    GIVEN_UP = "given_up"
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A webhook that the caller alone may attempt until its lease ends; `attempts` came before."""
+
+    job_id: str
+    attempts: int
+    lease_end_ms: int
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try: when it began, in ms since 1970, and how long it took; a status or an error code."""
+
+    at_ms: int
+    took_ms: int
+    status: int | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class HookRecord:
+    """The webhook of a job: its state, when the next attempt is due, and the latest, newest first.
+
+    While an attempt is under way, `next_ms` is when there is another if nothing comes of it.
+    """
+
+    state: HookState
+    next_ms: int | None
+    log: tuple[Attempt, ...]
+
+
+class Outbox:
+    """Deliveries in Redis, which `ledger.lua` puts in the moment a job is done."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis: Any = redis
+        self._steps = {
+            step: redis.register_script(f"{_STEPS}\nreturn {step}()")
+            for step in ("claim", "postpone", "settle", "replay")
+        }
+
+    @staticmethod
+    def _keys(job_id: str) -> list[str]:
+        return [job_key(job_id, key) for key in ("meta", "webhook", "webhook_log")]
+
+    def _step(self, step: str, job_id: str, *args: str | int) -> Any:
+        with ledger_errors():
+            return self._steps[step](keys=self._keys(job_id), args=[job_id, *args])
+
+    def due(self, count: int) -> list[str]:
+        """List the jobs of at most `count` deliveries that are due, the longest due first."""
+        with ledger_errors(), self._redis.pipeline(transaction=False) as pipe:
+            pipe.time()
+            pipe.zrange(_HOOKS, 0, count - 1, withscores=True)
+            now, first = pipe.execute()
+        now_ms = in_ms(now)
+        return [job_id.decode() for job_id, due_ms in first if due_ms <= now_ms]
+
+    def claim(self, job_id: str, lease_s: float) -> Delivery | None:
+        """Take a delivery for `lease_s`; None when it is another's, not due or not there."""
+        answer = self._step("claim", job_id, int(lease_s * 1000))
+        if not answer:
+            return None
+        lease_end_ms, attempts = answer
+        return Delivery(job_id, attempts, lease_end_ms)
+
+    def postpone(self, delivery: Delivery, delay_s: float) -> None:
+        """Give back a delivery without an attempt; it is due again after `delay_s`."""
+        lease_end_ms, delay_ms = delivery.lease_end_ms, int(delay_s * 1000)
+        self._step("postpone", delivery.job_id, lease_end_ms, delay_ms)
+
+    def settle(
+        self, delivery: Delivery, attempt: Attempt, state: HookState, delay_s: float = 0
+    ) -> None:
+        """Log an attempt and set the state; while that is PENDING, the next is in `delay_s`."""
+        entry = json.dumps(astuple(attempt))
+        self._step(
+            "settle",
+            delivery.job_id,
+            delivery.lease_end_ms,
+            entry,
+            LOGGED_ATTEMPTS,
+            state,
+            int(delay_s * 1000),
+        )
+
+    def replay(self, job_id: str) -> None:
+        """Deliver the webhook of a job that is done again, at once, with all attempts anew."""
+        self._step("replay", job_id)
+
+    def record(self, job: Job) -> HookRecord:
+        """Read where the webhook of a job stands."""
+        _, state_key, log_key = self._keys(job.id)
+        with ledger_errors(), self._redis.pipeline(transaction=True) as pipe:
+            pipe.zscore(_HOOKS, job.id)
+            pipe.hget(state_key, "state")
+            pipe.lrange(log_key, 0, -1)
+            next_ms, state, log = pipe.execute()
+        return HookRecord(
+            _state(job, next_ms, state),
+            None if next_ms is None else int(next_ms),
+            tuple(Attempt(*json.loads(entry)) for entry in log),
+        )
+
+
+def _state(job: Job, next_ms: float | None, settled: bytes | None) -> HookState:
+    if not job.status.done:
+        return HookState.WAITING
+    if next_ms is not None or settled is None:
+        return HookState.PENDING
+    return HookState(settled.decode())

@@ -1,0 +1,65 @@
+"""Webhook secrets: one an owner, made at its first use, rotated without a gap."""
+
+import base64
+import secrets
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from redis import Redis
+
+from worker.jobs.ledger.connection import ledger_errors
+
+PREFIX = "whsec_"
+SECRET_BYTES = 32
+# After a rotation the secret before it signs beside the new one for this long.
+OVERLAP_S = 86400
+
+
+@dataclass(frozen=True)
+class WebhookSecret:
+    """The secret of an owner, and the one before it until `previous_until`."""
+
+    current: str = field(repr=False)
+    previous: str | None = field(default=None, repr=False)
+    previous_until: datetime | None = None
+
+
+class WebhookSecrets:
+    """Secrets in Redis; they cannot be hashed, for signing needs them."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis: Any = redis
+
+    @staticmethod
+    def _keys(owner: str) -> tuple[str, str]:
+        key = f"piqueue:webhook-secret:{owner}"
+        return key, f"{key}:previous"
+
+    def get(self, owner: str) -> WebhookSecret:
+        """Read the secret of an owner, making it at its first use."""
+        current_key, previous_key = self._keys(owner)
+        with ledger_errors(), self._redis.pipeline(transaction=True) as pipe:
+            pipe.set(current_key, _new_secret(), nx=True)
+            pipe.get(current_key)
+            pipe.get(previous_key)
+            pipe.pttl(previous_key)
+            _, current, previous, left_ms = pipe.execute()
+        if previous is None:
+            return WebhookSecret(current.decode())
+        until = datetime.now(UTC) + timedelta(milliseconds=left_ms)
+        return WebhookSecret(current.decode(), previous.decode(), until)
+
+    def rotate(self, owner: str) -> WebhookSecret:
+        """Make a new secret; the one before stays good for `OVERLAP_S`."""
+        current_key, previous_key = self._keys(owner)
+        with ledger_errors(), self._redis.pipeline(transaction=True) as pipe:
+            pipe.copy(current_key, previous_key, replace=True)
+            pipe.expire(previous_key, OVERLAP_S)
+            pipe.set(current_key, _new_secret())
+            pipe.execute()
+        return self.get(owner)
+
+
+def _new_secret() -> str:
+    return PREFIX + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()

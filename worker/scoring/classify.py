@@ -1,0 +1,139 @@
+"""Payloads to one result an item: decoding, batching and scoring; pure, without Redis or Celery."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+
+import structlog
+
+from model.images.decode import MEMORY, DecodedImage, ImageRejected, decode
+from model.images.memory_budget import MemoryBudget
+from model.predictor import Predictor
+from worker.jobs.items import (
+    SCORE_DECIMALS,
+    ImageFacts,
+    ItemResult,
+    Rejection,
+    RejectionCode,
+    Stage,
+    Timings,
+)
+from worker.jobs.traces import span
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class LoadedPayload:
+    """What came for one item: its bytes, or a rejection; `fetch_ms` is how long it took."""
+
+    position: int
+    payload: bytes | Rejection
+    fetch_ms: int = 0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of one batch and one picture, and the memory that all threads decode in."""
+
+    batch_size: int
+    max_pixels: int
+    memory: MemoryBudget = MEMORY
+
+
+def classify(
+    arrivals: Iterable[LoadedPayload],
+    count: int,
+    predictor: Predictor,
+    limits: Limits,
+    around: Callable[[int], AbstractContextManager[object]] = nullcontext,
+    known: Callable[[str], ItemResult | None] = lambda _sha256: None,
+) -> list[ItemResult]:
+    """Score `count` items, each exactly once, whatever order they arrive in.
+
+    A bad item becomes a rejection and its neighbours go on. `around` gives, for the position of
+    an item, the context in which it is decoded, and the last of a batch in which that is scored.
+    `known` gives the result a picture had before, by the SHA-256 of its bytes.
+
+    Raises:
+        ValueError: an item arrived twice or not at all.
+    """
+    results: dict[int, ItemResult] = {}
+    batch: list[tuple[int, DecodedImage]] = []
+    for arrival in arrivals:
+        if arrival.position in results:
+            raise ValueError(f"item {arrival.position} arrived twice")
+        with around(arrival.position):
+            results[arrival.position], image = _decode(arrival, predictor, limits, known)
+            if image is not None:
+                batch.append((arrival.position, image))
+            if len(batch) == limits.batch_size:
+                _score(batch, predictor, results)
+                batch = []
+    if batch:
+        with around(batch[-1][0]):
+            _score(batch, predictor, results)
+    if len(results) != count:
+        raise ValueError(f"{len(results)} of {count} items arrived")
+    return [results[position] for position in range(count)]
+
+
+def _decode(
+    arrival: LoadedPayload,
+    predictor: Predictor,
+    limits: Limits,
+    known: Callable[[str], ItemResult | None],
+) -> tuple[ItemResult, DecodedImage | None]:
+    """Give what is known of an item before it is scored, and its image if it has one."""
+    timings = Timings(fetch_ms=arrival.fetch_ms)
+    if isinstance(arrival.payload, Rejection):
+        return ItemResult(rejection=arrival.payload, timings=timings), None
+    facts = ImageFacts(hashlib.sha256(arrival.payload).hexdigest(), len(arrival.payload))
+    if (before := known(facts.sha256)) is not None:
+        return replace(before, timings=timings), None
+    started = time.monotonic()
+    try:
+        with span("decode"):
+            image = decode(
+                arrival.payload, predictor.card.input_size, limits.max_pixels, limits.memory
+            )
+    except ImageRejected as error:
+        code = RejectionCode(error.code)
+        rejection = Rejection(code, Stage.DECODE, False, error.detail)
+        return ItemResult(rejection=rejection, image=facts, timings=timings), None
+    facts = replace(facts, format=image.format, width=image.width, height=image.height)
+    timings = replace(timings, decode_ms=_ms_since(started))
+    return ItemResult(image=facts, timings=timings), image
+
+
+def _score(
+    batch: list[tuple[int, DecodedImage]], predictor: Predictor, results: dict[int, ItemResult]
+) -> None:
+    """Add the scores of a batch to the results of its items."""
+    started = time.monotonic()
+    try:
+        predictions = predictor.predict([image.pixels for _, image in batch])
+    except RuntimeError as error:  # what the engines raise when a forward pass fails
+        log.error("forward_pass_failed", batch=len(batch), reason=str(error))
+        if len(batch) > 1:
+            for single in batch:
+                _score([single], predictor, results)
+            return
+        position = batch[0][0]
+        rejection = Rejection(RejectionCode.MODEL_ERROR, Stage.INFER, True, str(error))
+        results[position] = replace(results[position], rejection=rejection)
+        return
+    infer_ms = _ms_since(started) // len(batch)
+    for (position, _), prediction in zip(batch, predictions, strict=True):
+        result = results[position]
+        results[position] = replace(
+            result,
+            scores=tuple(round(score, SCORE_DECIMALS) for score in prediction.scores),
+            timings=replace(result.timings, infer_ms=infer_ms),
+        )
+
+
+def _ms_since(started: float) -> int:
+    return round((time.monotonic() - started) * 1000)
