@@ -1,0 +1,1 @@
+"""Scores pictures: decoding, models and the engines that run them, and training."""

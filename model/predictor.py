@@ -1,4 +1,4 @@
-"""What scores pictures: the protocol both engines keep, and the choice between them."""
+"""The protocol of predictors, which score images, and the choice of an engine."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -18,18 +18,18 @@ EngineChoice = Literal["auto", "litert", "tensorflow"]
 
 
 class Predictor(Protocol):
-    """Scores images with one model. Several threads may call it at once."""
+    """Scores images with one model; thread-safe."""
 
     @property
     def card(self) -> Card: ...
 
     def warm_up(self) -> None:
-        """Do now what would slow the first predictions down."""
+        """Do in advance the work that would delay the first predictions."""
 
     def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
         """Score any number of images, each uint8 RGB (height, width, 3) of the card's input size.
 
-        The answer holds one prediction an image, in their order.
+        Returns one prediction per image, in their order.
 
         Raises:
             ValueError: an image has another shape or type.
@@ -41,12 +41,12 @@ def load_predictor(
 ) -> Predictor:
     """Load the artifact in `folder`.
 
-    `engine` "auto" is TensorFlow where it sees a GPU and the artifact has the Keras model that it
-    needs, else LiteRT. LiteRT runs `threads`
-    inferences at once; TensorFlow runs batches of up to `batch_size` images.
+    `engine` "auto" chooses TensorFlow if it can use a GPU and the artifact has its Keras model,
+    and otherwise LiteRT. LiteRT runs `threads` inferences at once; TensorFlow runs batches of up
+    to `batch_size` images.
 
     Raises:
-        ArtifactInvalid: the artifact, or the file of it that this engine needs, is not usable.
+        ArtifactInvalid: the artifact, or the file of it that the engine needs, cannot be used.
     """
     card = load_card(folder)
     has_keras = "keras" in card.files and (folder / card.files["keras"].path).exists()
@@ -60,16 +60,18 @@ def load_predictor(
 
 
 def gpu_usable(devices: Path = Path("/dev")) -> bool:
-    """Whether TensorFlow sees a GPU. It takes seconds to import, so it is asked last, and only
-    where it is installed and the driver shows a device: NVIDIA, AMD, or WSL's door to either.
+    """Whether TensorFlow can use a GPU.
+
+    Importing TensorFlow takes seconds. So it is only imported if it is installed and a driver
+    shows a device: of NVIDIA, of AMD, or of either within WSL.
     """
     if not any(any(devices.glob(name)) for name in ("nvidia[0-9]*", "kfd", "dxg")):
         return False
     if find_spec("tensorflow") is None:
         return False
-    from model.engines.tensorflow import sees_gpu
+    from model.engines.tensorflow import has_gpu
 
-    usable = sees_gpu()
+    usable = has_gpu()
     if not usable:
         log.warning("gpu_unused", reason="TensorFlow cannot use it; its own log says why")
     return usable

@@ -1,4 +1,4 @@
-"""Whether an artifact does what its card says: it is loaded, and scores a picture."""
+"""Verifies that an artifact does what its card says."""
 
 from pathlib import Path
 
@@ -8,12 +8,12 @@ from model.artifact.card import ArtifactInvalid, Card, load_card
 from model.predictor import load_predictor
 
 
-def try_out(folder: Path) -> Card:
+def verify_artifact(folder: Path) -> Card:
     """Load the artifact in `folder` and score a picture of noise.
 
     Raises:
-        ArtifactInvalid: it cannot be loaded, its scores are not 0 to 1 or not one a label, or those
-            of a softmax do not add up to 1.
+        ArtifactInvalid: it cannot be loaded, the number of scores is not the number of labels,
+            scores are not in 0..1, or those of a softmax do not add up to 1.
     """
     card = load_card(folder)
     noise = np.random.default_rng(1).integers(0, 256, (*card.input_size, 3), np.uint8)

@@ -9,7 +9,8 @@ from tempfile import TemporaryDirectory
 import atheris
 
 with atheris.instrument_imports(include=["PIL", "model"]):
-    from model.images.decode import ImageRejected, decode
+    from model.images.decode import decode
+    from model.images.errors import ImageRejected
 
 from tests import hostile
 

@@ -1,0 +1,1 @@
+"""An artifact is one version of a model: its files and the card that describes them."""

@@ -1,4 +1,4 @@
-"""Calibrated scores: of all pictures scored 0.8 for a label, eight in ten should have it."""
+"""Calibrates scores: of all pictures with a score of 0.8 for a label, 80 % should have it."""
 
 from typing import Any
 
@@ -7,18 +7,18 @@ from numpy.typing import NDArray
 
 from model.artifact.card import Activation, Calibration
 
-# Single precision rounds a network's surest scores to 0 and 1, whose logits are infinite.
+# In single precision, a network's most confident scores are 0 and 1, whose logits are infinite.
 _EPSILON = 1e-7
 
 
 def calibrated(
     scores: NDArray[np.floating[Any]], calibration: Calibration | None, activation: Activation
 ) -> NDArray[np.floating[Any]]:
-    """A network's own `scores`, (n, n_labels) of 0 to 1, as the calibration in its card has them.
+    """Apply the calibration of a card to the raw scores of its network, (n, n_labels) in 0..1.
 
-    Each label's logit is multiplied by its slope and moved by its offset: Platt scaling for
-    sigmoids; for a softmax, temperature scaling where all slopes are alike. The order of a
-    sigmoid's scores for a label stays.
+    The logit of each label is multiplied by its slope, and its offset is added: for sigmoids this
+    is Platt scaling; for a softmax with equal slopes, temperature scaling. For sigmoids, the order
+    of the scores for a label does not change.
     """
     if calibration is None:
         return scores
@@ -32,7 +32,7 @@ def calibrated(
 
 
 def logits(scores: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """What a sigmoid makes `scores` of; finite even for 0 and 1."""
-    sure = np.clip(scores.astype(np.float64), _EPSILON, 1 - _EPSILON)
-    unsquashed: NDArray[np.float64] = np.log(sure) - np.log1p(-sure)
-    return unsquashed
+    """The inverse of the sigmoid; finite even for scores of 0 and 1."""
+    clipped = np.clip(scores.astype(np.float64), _EPSILON, 1 - _EPSILON)
+    values: NDArray[np.float64] = np.log(clipped) - np.log1p(-clipped)
+    return values

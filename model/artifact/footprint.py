@@ -1,6 +1,6 @@
-"""What an interpreter of a LiteRT model takes of memory, measured in a process that does no more.
+"""Measures the memory that an interpreter of a LiteRT model uses, in a process of its own.
 
-`python -m model.footprint FILE` prints it in bytes.
+`python -m model.artifact.footprint FILE` prints it in bytes.
 """
 
 import sys
@@ -10,18 +10,18 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from model.artifact.card import ArtifactInvalid
-from model.artifact.module_process import ModuleFailed, run_module
-from model.images.memory_budget import free_at_once
+from model.artifact.subprocess_module import ModuleFailed, run_module
+from model.images.memory_budget import return_large_blocks
 
-# So coarse that a second measurement says the same.
+# Coarse enough that repeated measurements agree.
 STEP_BYTES = 100_000
 DEADLINE_S = 300
 
 
 def measure(path: Path) -> int:
-    """Give the bytes an interpreter of the model in `path` takes, once it has scored a picture.
+    """Return the bytes that an interpreter of the model in `path` uses after scoring a picture.
 
-    The file is not among them: it is mapped, and all interpreters share it.
+    The file itself is not included: it is memory-mapped and shared by all interpreters.
 
     Raises:
         ArtifactInvalid: LiteRT cannot run the file.
@@ -35,14 +35,14 @@ def measure(path: Path) -> int:
 
 
 def main() -> None:
-    """Print by how much this process grows for an interpreter, rounded up."""
-    free_at_once()  # as a worker does
+    """Print by how many bytes this process grows for an interpreter, rounded up."""
+    return_large_blocks()  # as a worker does
     path = sys.argv[1]
-    # The first also takes what LiteRT takes once.
+    # The first interpreter also allocates what all of them share.
     interpreters = [_used_interpreter(path)]
-    before = _taken_bytes()
+    before = _used_bytes()
     interpreters.append(_used_interpreter(path))
-    steps = -((before - _taken_bytes()) // STEP_BYTES)
+    steps = -((before - _used_bytes()) // STEP_BYTES)
     sys.stdout.write(f"{max(1, steps) * STEP_BYTES}\n")
 
 
@@ -55,13 +55,13 @@ def _used_interpreter(path: str) -> Interpreter:
     return interpreter
 
 
-def _taken_bytes() -> int:
-    """Give what this process has in memory but for what files hold; on macOS, its peak of all."""
+def _used_bytes() -> int:
+    """The memory of this process without mapped files; on macOS, the peak of all its memory."""
     if sys.platform == "darwin":
         import resource
 
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # Exact, as the figures in `status` are not.
+    # Exact, unlike /proc/self/status.
     rollup = Path("/proc/self/smaps_rollup").read_text()
     return int(rollup.split("Anonymous:")[1].split()[0]) * 1024
 

@@ -1,4 +1,4 @@
-"""The scores that an engine gives for an image, and the check of what it is given."""
+"""A prediction, and the check of the images that an engine is given."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class Prediction:
 
 
 def check_images(images: Sequence[NDArray[np.uint8]], card: Card) -> None:
-    """Refuse with ValueError what no engine would score rightly."""
+    """Raise ValueError if an image does not have the shape and type that the model takes."""
     shape = (*card.input_size, 3)
     for index, image in enumerate(images):
         if image.shape != shape or image.dtype != np.uint8:

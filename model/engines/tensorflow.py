@@ -14,25 +14,25 @@ from model.artifact.card import Card, find_file
 from model.engines.prediction import Prediction, check_images
 
 
-def sees_gpu() -> bool:
+def has_gpu() -> bool:
     """Whether TensorFlow finds a GPU that it can use; imports TensorFlow."""
-    tf = _import_tensorflow()
-    return bool(tf.config.list_physical_devices("GPU"))
+    return bool(_import_tensorflow().config.list_physical_devices("GPU"))
 
 
 class TensorFlowPredictor:
     """Scores batches of 1, 2, 4 and so on up to `batch_size`, filled up with blank images.
 
-    Each size is traced once, in `warm_up` or when first needed; any other size would be traced,
-    and on a GPU tuned, while jobs wait.
+    Each size is traced once, in `warm_up` or when it is first needed. Tracing other sizes, and
+    tuning them on a GPU, would delay jobs.
     """
 
     def __init__(self, card: Card, folder: Path, batch_size: int) -> None:
-        tf = _import_tensorflow()
+        self._tf = _import_tensorflow()
         self.card = card
-        network = tf.keras.models.load_model(find_file(card, folder, "keras"), compile=False)
-        self._score = tf.function(lambda batch: network(batch, training=False))
-        self._sizes = [*_powers_of_two(batch_size), batch_size]
+        network = self._tf.keras.models.load_model(find_file(card, folder, "keras"), compile=False)
+        self._score = self._tf.function(lambda batch: network(batch, training=False))
+        powers = range((batch_size - 1).bit_length())
+        self._sizes = [*(2**power for power in powers), batch_size]
 
     def warm_up(self) -> None:
         """Trace and run every batch size."""
@@ -55,17 +55,15 @@ class TensorFlowPredictor:
         return predictions
 
     def _run(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        import tensorflow as tf
-
-        scores: NDArray[np.float32] = self._score(tf.constant(batch)).numpy()
+        scores: NDArray[np.float32] = self._score(self._tf.constant(batch)).numpy()
         return scores
 
 
 def _import_tensorflow() -> Any:
-    """Import TensorFlow with all of CUDA at hand.
+    """Import TensorFlow after loading cuSOLVER.
 
-    TensorFlow 2.21 does not look for cuSOLVER where its wheel is, and without it uses no GPU; what
-    is loaded already it finds.
+    TensorFlow 2.21 does not search for cuSOLVER where its wheel installs it, and uses no GPU
+    without it; but it finds a library that is already loaded.
     """
     nvidia = find_spec("nvidia")
     for folder in (nvidia and nvidia.submodule_search_locations) or ():
@@ -74,7 +72,3 @@ def _import_tensorflow() -> Any:
     import tensorflow as tf
 
     return tf
-
-
-def _powers_of_two(below: int) -> list[int]:
-    return [1 << exponent for exponent in range((below - 1).bit_length())]

@@ -1,75 +1,55 @@
-"""Bytes to RGB pixels: the one decode and the one resize, for training and serving alike."""
+"""Decodes and resizes pictures to RGB pixels, in the same way for training and for serving."""
 
 import io
 import struct
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 
 import numpy as np
 from numpy.typing import NDArray
-
-# Each plugin registers itself on import, so that Pillow never searches for one while decoding,
-# which it does not do safely from several threads.
-from PIL import (
-    AvifImagePlugin,  # noqa: F401
-    BmpImagePlugin,  # noqa: F401
-    GifImagePlugin,  # noqa: F401
-    Image,
-    JpegImagePlugin,  # noqa: F401
-    MpoImagePlugin,  # noqa: F401
-    PngImagePlugin,  # noqa: F401
-    TiffImagePlugin,  # noqa: F401
-    UnidentifiedImageError,
-    WebPImagePlugin,  # noqa: F401
-)
+from PIL import Image, UnidentifiedImageError
 
 from model.images.errors import ImageFault, ImageRejected
-from model.images.headers import check_exif, read_ask, too_many_pixels
+from model.images.headers import check_exif, read_requirements, too_many_pixels
 from model.images.memory_budget import MemoryBudget
 from model.images.sandbox import Sandbox
-from model.images.signatures import is_cut, kind_of
+from model.images.signatures import detect_format, is_truncated
 
-__all__ = [
-    "FORMATS",
-    "MEMORY",
-    "PREPROCESSING",
-    "DecodedImage",
-    "ImageFault",
-    "ImageRejected",
-    "decode",
-    "decode_here",
-]
-
-# Names what decode() does to pixels. A model is only right for the recipe it was trained with,
-# so its card carries this name; give it a new number whenever the pixels would change.
+# Names the transformation of pixels that decode() does. A model is only correct with the
+# preprocessing it was trained with, so its card has this name. Change the number whenever the
+# resulting pixels would change.
 PREPROCESSING = "rgb-squash-bilinear-1"
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 
-# decode() bounds the pixels itself, by its own argument. Pillow's bound is a second one that
-# warns instead of refusing, and is one number for the whole process.
+# Pillow's plugins register themselves on import. If one were missing, Pillow would search for it
+# while decoding, which is not safe in several threads.
+for _name in ("Avif", "Bmp", "Gif", "Jpeg", "Mpo", "Png", "Tiff", "WebP"):
+    import_module(f"PIL.{_name}ImagePlugin")
+# decode() has a pixel limit of its own. Pillow's limit is the same for the whole process, and
+# below twice its value it only warns.
 Image.MAX_IMAGE_PIXELS = None
-# What Pillow finds odd in a file but reads all the same is nobody's concern.
+# Pillow warns of irregularities in files that it can read nevertheless.
 warnings.filterwarnings("ignore", module="PIL")
 
-# Decoded by a process apart; the others, which header and code can be trusted to be bounded,
-# by the thread that asks.
-_APART = frozenset({"TIFF", "AVIF"})
-_apart = Sandbox()
-# All threads of a process share it, unless they are given another.
-MEMORY = MemoryBudget(512_000_000)
-# A large picture is made opaque and shrunk in pieces of about this width and height.
-_PIECE_SIDE = 1024
+# The memory and time that these formats need cannot be told from their headers.
+_SANDBOXED = frozenset({"TIFF", "AVIF"})
+_sandbox = Sandbox()
+# Shared by all threads of a process, unless they pass another budget.
+DEFAULT_MEMORY_BUDGET = MemoryBudget(512_000_000)
+# Large pictures are flattened and reduced in tiles of about this width and height, in pixels.
+_TILE_SIDE = 1024
 
 
 @dataclass(frozen=True)
 class DecodedImage:
     """A picture ready to be scored.
 
-    `pixels` is uint8 RGB of shape (height, width, 3) in the size asked for, read-only. `format`
-    is lower case. `width` and `height` are the picture's own, in pixels, as a person sees it:
-    after EXIF orientation.
+    `pixels` is uint8 RGB of shape (height, width, 3) in the requested size, read-only. `format` is
+    lower case. `width` and `height` are those of the original picture in pixels, after EXIF
+    orientation was applied.
     """
 
     pixels: NDArray[np.uint8]
@@ -82,42 +62,41 @@ def decode(
     payload: bytes,
     size: tuple[int, int] = (224, 224),
     max_pixels: int = 50_000_000,
-    memory: MemoryBudget = MEMORY,
+    memory: MemoryBudget = DEFAULT_MEMORY_BUDGET,
 ) -> DecodedImage:
-    """Decode a picture and squash it to `size`, (height, width) in pixels.
+    """Decode a picture and resize it to `size`, (height, width) in pixels, without cropping.
 
-    Several threads may call this at once; each waits until `memory` has what its picture takes.
-    An animated picture is its first frame, transparency becomes white, and colour profiles are
-    not applied.
+    Thread-safe; each thread waits until `memory` has as much as its picture needs. Of an animated
+    picture the first frame is used, transparency becomes white, and colour profiles are ignored.
 
     Raises:
-        ImageRejected: the payload is not a picture, is one of a kind that is not decoded, is
-            damaged, or has more than `max_pixels` or takes more than `memory` has, both of which
-            is known before any pixel is decoded.
+        ImageRejected: the payload is not an image, has an unsupported format, is damaged, or has
+            more than `max_pixels` or needs more than all of `memory`. The last two are detected
+            before any pixel is decoded.
     """
-    kind = _plugin(payload)
-    ask = read_ask(kind, payload, max(size), max_pixels)
-    if ask.memory_bytes > memory.total_bytes:
+    format_ = _decoder_of(payload)
+    required = read_requirements(format_, payload, max(size), max_pixels)
+    if required.memory_bytes > memory.total_bytes:
         raise ImageRejected(
             ImageFault.TOO_MANY_PIXELS,
-            f"{ask.width} x {ask.height} pixels take {ask.memory_bytes // 10**6} MB to decode as "
-            f"{kind}, {memory.total_bytes // 10**6} MB are allowed",
+            f"decoding {required.width} x {required.height} pixels of {format_} needs "
+            f"{required.memory_bytes // 10**6} MB, {memory.total_bytes // 10**6} MB are allowed",
         )
-    if kind in _APART:
-        with _apart.lock, memory.taking(ask.memory_bytes):
-            reply = _apart.decode(payload, size, max_pixels, ask.memory_bytes)
+    if format_ in _SANDBOXED:
+        with _sandbox.lock, memory.reserve(required.memory_bytes):
+            reply = _sandbox.decode(payload, size, max_pixels, required.memory_bytes)
         pixels = np.frombuffer(reply.pixels, np.uint8).reshape(*size, 3)
         return DecodedImage(pixels, reply.format, reply.width, reply.height)
-    with memory.taking(ask.memory_bytes):
-        return decode_here(payload, size, min(max_pixels, ask.width * ask.height))
+    with memory.reserve(required.memory_bytes):
+        return decode_in_thread(payload, size, min(max_pixels, required.width * required.height))
 
 
-def decode_here(payload: bytes, size: tuple[int, int], max_pixels: int) -> DecodedImage:
-    """Decode as `decode` does, in this thread and whatever memory it takes.
+def decode_in_thread(payload: bytes, size: tuple[int, int], max_pixels: int) -> DecodedImage:
+    """Decode as `decode` does, but in this thread and without a memory limit.
 
     Raises:
-        ImageRejected: see there.
-        MemoryError: there is none left.
+        ImageRejected: as in `decode`.
+        MemoryError: the process has no memory left.
     """
     try:
         return _decode(payload, size, max_pixels)
@@ -126,47 +105,48 @@ def decode_here(payload: bytes, size: tuple[int, int], max_pixels: int) -> Decod
     except UnidentifiedImageError:
         raise _unidentified(payload) from None
     except Exception as error:  # a hostile payload makes codecs raise nearly anything
-        cut = is_cut(payload) or "truncated" in str(error).lower()
-        fault = ImageFault.TRUNCATED if cut else ImageFault.DECODE_FAILED
+        truncated = is_truncated(payload) or "truncated" in str(error).lower()
+        fault = ImageFault.TRUNCATED if truncated else ImageFault.DECODE_FAILED
         raise ImageRejected(fault, str(error) or type(error).__name__) from error
 
 
-def _plugin(payload: bytes) -> str:
-    """The first of FORMATS whose decoder would take the payload by its first bytes.
+def _decoder_of(payload: bytes) -> str:
+    """The first of FORMATS whose decoder accepts the first bytes of the payload.
 
     Raises:
-        ImageRejected: there is none.
+        ImageRejected: none does.
     """
-    for kind in FORMATS:
-        accepts = Image.OPEN[kind][1]
+    for name in FORMATS:
+        accepts = Image.OPEN[name][1]
         if accepts is not None and accepts(payload[:16]):
-            return kind
+            return name
     raise _unidentified(payload)
 
 
 def _decode(payload: bytes, size: tuple[int, int], max_pixels: int) -> DecodedImage:
-    with Image.open(io.BytesIO(payload), formats=[_plugin(payload)]) as image:
+    with Image.open(io.BytesIO(payload), formats=[_decoder_of(payload)]) as image:
         width, height = image.size
         if width * height > max_pixels:
             raise too_many_pixels(width, height, max_pixels)
         check_exif(len(image.info.get("exif", b"")))
-        # A phone's JPEG with a preview behind it opens as MPO.
-        kind = "jpeg" if image.format == "MPO" else str(image.format).lower()
-        if kind == "jpeg":
-            # Decodes to 1/2, 1/4 or 1/8, never to less than `size` in either direction.
+        # Pillow calls a JPEG with an embedded preview, as phones write it, MPO.
+        format_ = "jpeg" if image.format == "MPO" else str(image.format).lower()
+        if format_ == "jpeg":
+            # Decodes to 1/2, 1/4 or 1/8, but never to less than `size` in either direction.
             image.draft(None, (max(size), max(size)))
         image.load()
-        turn = _turn(image)
-        small = _shrunk(image, size if turn in _QUARTER_TURNS else size[::-1])
-    if turn is not None:
-        small = small.transpose(turn)
-    if turn in _QUARTER_TURNS:
+        transposition = _orientation(image)
+        sideways = transposition in _QUARTER_TURNS
+        resized = _resize(image, size if sideways else size[::-1])
+    if transposition is not None:
+        resized = resized.transpose(transposition)
+    if sideways:
         width, height = height, width
-    return DecodedImage(np.asarray(small.convert("RGB")), kind, width, height)
+    return DecodedImage(np.asarray(resized.convert("RGB")), format_, width, height)
 
 
 _ORIENTATION_TAG = 0x0112
-_TURNS = {
+_TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -175,35 +155,36 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_QUARTER_TURNS = {_TURNS[orientation] for orientation in (5, 6, 7, 8)}
+_QUARTER_TURNS = {_TRANSPOSITIONS[orientation] for orientation in (5, 6, 7, 8)}
 
 
-def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What brings a loaded picture upright; TIFF is upright already. Damaged EXIF says nothing.
+def _orientation(image: Image.Image) -> Image.Transpose | None:
+    """The operation that turns a loaded picture upright; None if there is none or EXIF is damaged.
 
-    Pillow's own exif_transpose writes all of the EXIF again, and fails where one tag is damaged.
+    Pillow has already turned a TIFF. Its exif_transpose is not used because it writes all of the
+    EXIF again, and fails if a single tag is damaged.
     """
     try:
-        return _TURNS.get(image.getexif().get(_ORIENTATION_TAG, 1))
+        return _TRANSPOSITIONS.get(image.getexif().get(_ORIENTATION_TAG, 1))
     except (SyntaxError, ValueError, TypeError, struct.error):
         return None
 
 
-def _shrunk(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The picture as 8-bit L or RGB on white, squashed to `size`, (width, height) in pixels.
+def _resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The picture as 8-bit L or RGB on white, resized to `size`, (width, height) in pixels.
 
-    Works in pieces, so that nothing of the picture's own size is held twice. As Pillow does with
-    a reducing_gap of 2, means of whole pixels come first and what is left is resampled.
+    Works in tiles, so that there is never a second copy of the full-size picture. As in Pillow
+    with a reducing_gap of 2, blocks of whole pixels are averaged first and the result is resampled.
     """
     across, down = (
-        int(side / target / 2) or 1 for side, target in zip(image.size, size, strict=True)
+        max(1, side // (2 * target)) for side, target in zip(image.size, size, strict=True)
     )
     white = _white(image) if image.mode in ("I", "F") else 255
     if image.mode in ("L", "RGB") and not image.has_transparency_data:
         return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
     reduced = None
-    for left, top, piece in _pieces(image, across, down):
-        opaque = _opaque(piece, white).reduce((across, down))
+    for left, top, tile in _tiles(image, across, down):
+        opaque = _flatten(tile, white).reduce((across, down))
         if reduced is None:
             whole = (-(-image.width // across), -(-image.height // down))
             reduced = Image.new(opaque.mode, whole)
@@ -213,18 +194,18 @@ def _shrunk(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     return reduced.resize(size, Image.Resampling.BILINEAR, box)
 
 
-def _pieces(
+def _tiles(
     image: Image.Image, across: int = 1, down: int = 1
 ) -> Iterator[tuple[int, int, Image.Image]]:
-    """Left edge, top edge and pixels of pieces whose sides are multiples of `across` and `down`."""
-    wide, high = (step * max(1, _PIECE_SIDE // step) for step in (across, down))
-    for top in range(0, image.height, high):
-        for left in range(0, image.width, wide):
-            box = (left, top, min(left + wide, image.width), min(top + high, image.height))
+    """Left edge, top edge and pixels of tiles whose sides are multiples of `across` and `down`."""
+    width, height = (step * max(1, _TILE_SIDE // step) for step in (across, down))
+    for top in range(0, image.height, height):
+        for left in range(0, image.width, width):
+            box = (left, top, min(left + width, image.width), min(top + height, image.height))
             yield left, top, image.crop(box)
 
 
-def _opaque(image: Image.Image, white: float) -> Image.Image:
+def _flatten(image: Image.Image, white: float) -> Image.Image:
     """The picture as 8-bit L or RGB, on white where it is transparent.
 
     `white` is the value of white in a picture of 32-bit integers or floats.
@@ -245,9 +226,9 @@ def _opaque(image: Image.Image, white: float) -> Image.Image:
 def _white(image: Image.Image) -> float:
     """The value of white in a picture of 32-bit integers or floats.
 
-    Nothing in the file says which it is: the smallest customary one that no pixel exceeds.
+    The file does not state it, so this is the smallest customary value that no pixel exceeds.
     """
-    peak = max(float(_values(piece).max()) for _, _, piece in _pieces(image))
+    peak = max(float(_values(tile).max()) for _, _, tile in _tiles(image))
     whites = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0, 2.0**31)
     return next((white for white in whites if peak <= white), peak)
 
@@ -257,12 +238,12 @@ def _values(image: Image.Image) -> NDArray[np.float32]:
 
 
 def _unidentified(payload: bytes) -> ImageRejected:
-    """Why no decoder took the payload, as its first bytes tell."""
-    kind = kind_of(payload)
-    if kind is None:
-        return ImageRejected(ImageFault.NOT_AN_IMAGE, "begins like no picture known")
-    if kind not in FORMATS:
-        return ImageRejected(ImageFault.UNSUPPORTED_FORMAT, f"{kind} pictures are not decoded")
-    if is_cut(payload):
-        return ImageRejected(ImageFault.TRUNCATED, f"the {kind} ends within its header")
-    return ImageRejected(ImageFault.DECODE_FAILED, f"the header of the {kind} is damaged")
+    """Why no decoder accepted the payload, according to its first bytes."""
+    name = detect_format(payload)
+    if name is None:
+        return ImageRejected(ImageFault.NOT_AN_IMAGE, "not a known image format")
+    if name not in FORMATS:
+        return ImageRejected(ImageFault.UNSUPPORTED_FORMAT, f"{name} is not supported")
+    if is_truncated(payload):
+        return ImageRejected(ImageFault.TRUNCATED, f"the {name} file ends within its header")
+    return ImageRejected(ImageFault.DECODE_FAILED, f"the header of the {name} file is damaged")

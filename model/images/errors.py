@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class ImageFault(StrEnum):
-    """Why a payload cannot be scored."""
+    """A reason for which a payload cannot be scored."""
 
     NOT_AN_IMAGE = "not_an_image"
     UNSUPPORTED_FORMAT = "unsupported_format"
@@ -14,7 +14,7 @@ class ImageFault(StrEnum):
 
 
 class ImageRejected(Exception):
-    """A payload that cannot be scored: a code for programs, a detail for people."""
+    """A payload cannot be scored; `code` is for programs, `detail` for people."""
 
     def __init__(self, code: ImageFault, detail: str) -> None:
         super().__init__(f"{code}: {detail}")

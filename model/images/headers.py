@@ -1,9 +1,8 @@
-"""What a payload asks of its decoder, read from its header before any decoder sees it.
+"""Reads from the header of a payload what decoding it needs, before any decoder runs.
 
-Pillow reads headers in Python, keeps what it finds and allocates as it goes. So what a file
-may hold of a kind is bounded here first; the bounds are far above what cameras and programs
-write. tests/model/images/test_memory_budget.py compares the memory figures
-with what a process uses.
+Pillow parses headers in Python, and keeps and allocates what it finds on the way. Therefore the
+numbers of their parts are limited here first, far above what cameras and programs write.
+tests/model/images/test_memory_budget.py compares the memory figures with what a process uses.
 """
 
 import re
@@ -14,66 +13,79 @@ from typing import Literal
 
 from model.images.errors import ImageFault, ImageRejected
 
-# Segments, chunks or blocks of one file. Pillow takes some microseconds and bytes for each.
+# Segments, chunks or blocks of one file. Each costs Pillow some microseconds and bytes.
 MAX_PARTS = 50_000
-# Pillow turns numbers in EXIF into Python objects, forty bytes for each two.
+# Pillow makes Python objects of the numbers in EXIF: forty bytes for each two.
 MAX_EXIF_BYTES = 2_000_000
-# A scan of a JPEG may go over all its pixels again, for next to no bytes. A picture of the most
-# pixels allowed has ten scans, or eighteen in four inks.
+# Scans of a JPEG of the maximum number of pixels; smaller ones may have more. Each can cover all
+# pixels again and take hardly any bytes. Usual are ten, or eighteen in CMYK.
 MAX_SCANNED = 20
-# Pillow decodes run-length BMPs in Python.
+# Pillow decodes run-length encoded BMPs in Python.
 MAX_RLE_SIZE = 10_000_000
 
-# What pieces of at most a million pixels take on their way to 8-bit RGB.
-_PIECE_PIXELS, _PIECE_BYTES = 1_048_576, 16
-# What Pillow may keep of the texts in a PNG, four bytes a letter.
+# A tile of at most a million pixels, while it is converted to 8-bit RGB.
+_TILE_PIXELS, _TILE_BYTES = 1_048_576, 16
+# The most that Pillow keeps of the texts in a PNG, at four bytes a character.
 _PNG_TEXT_BYTES = 4 * 16_000_000
+# Per pixel.
 _TIFF_BYTES, _AVIF_BYTES, _DEEP_AVIF_BYTES, _WEBP_BYTES = 8, 13, 20, 16
-_APART_SLACK_BYTES = 64_000_000
+_SANDBOX_SLACK_BYTES = 64_000_000
 
 
 @dataclass(frozen=True)
-class Ask:
-    """What a header asks for: pixels of the picture, and bytes at the peak of decoding it."""
+class DecodeRequirements:
+    """Size of a picture in pixels, and bytes that decoding it needs at its peak."""
 
     width: int
     height: int
     memory_bytes: int
 
 
-def read_ask(kind: str, payload: bytes, side: int, max_pixels: int) -> Ask:
-    """Read what a payload of one of Pillow's formats asks for; 0 x 0 where its header is cut.
+def read_requirements(
+    format_: str, payload: bytes, side: int, max_pixels: int
+) -> DecodeRequirements:
+    """Read what decoding a payload of one of Pillow's formats needs; 0 x 0 if its header is cut.
 
-    `side` is the least width and height, in pixels, that it may be shrunk to while decoding.
+    `side` is the smallest width and height, in pixels, that a JPEG may be reduced to by its
+    decoder.
 
     Raises:
-        ImageRejected: it asks for more than `max_pixels`, or for work without end.
+        ImageRejected: the picture has more than `max_pixels`, or exceeds one of the limits above.
     """
     try:
-        width, height, size_bytes = _READERS[kind](payload, side, max_pixels)
+        width, height, size_bytes = _READERS[format_](payload, side, max_pixels)
     except (struct.error, IndexError, OverflowError):
-        width, height, size_bytes = 0, 0, _APART_SLACK_BYTES
+        width, height, size_bytes = 0, 0, _SANDBOX_SLACK_BYTES
     if width * height > max_pixels:
         raise too_many_pixels(width, height, max_pixels)
-    size_bytes += _PIECE_BYTES * min(width * height, _PIECE_PIXELS) + 2 * len(payload)
-    return Ask(width, height, size_bytes)
+    size_bytes += _TILE_BYTES * min(width * height, _TILE_PIXELS) + 2 * len(payload)
+    return DecodeRequirements(width, height, size_bytes)
 
 
 def too_many_pixels(width: int, height: int, max_pixels: int) -> ImageRejected:
-    """Say that a picture is too large."""
+    """The rejection of a picture that has more than `max_pixels`."""
     return ImageRejected(
         ImageFault.TOO_MANY_PIXELS, f"{width} x {height} pixels, {max_pixels} are allowed"
     )
 
 
-def _overdone(what: str) -> ImageRejected:
-    return ImageRejected(ImageFault.DECODE_FAILED, what)
+def check_exif(size_bytes: int) -> None:
+    """Raise ImageRejected if there is more EXIF than MAX_EXIF_BYTES."""
+    if size_bytes > MAX_EXIF_BYTES:
+        raise ImageRejected(
+            ImageFault.DECODE_FAILED, f"{size_bytes} bytes of EXIF, {MAX_EXIF_BYTES} are allowed"
+        )
 
 
-# Width and height in pixels, and bytes beside the payload at the peak.
+def _check_parts(count: int, parts: str) -> None:
+    if count > MAX_PARTS:
+        raise ImageRejected(ImageFault.DECODE_FAILED, f"more than {MAX_PARTS} {parts}")
+
+
+# Width and height in pixels, and bytes that are needed at the peak beside the payload.
 _Size = tuple[int, int, int]
 
-# Stuffed bytes and restarts stand within the code of a scan.
+# Not stuffed bytes and restart markers, which occur within the entropy-coded data of a scan.
 _MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
 _NO_SEGMENT = frozenset({0x01, 0xD8})
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -83,14 +95,14 @@ _PROGRESSIVE = 0xC2
 
 def _jpeg(payload: bytes, side: int, max_pixels: int) -> _Size:
     width = height = parts = scans = exif_bytes = 0
-    layers: list[int] = []
-    whole = False  # kept as coefficients until the last scan
+    sampling: list[int] = []  # a byte a component: horizontal factor, vertical factor
+    buffered = False  # the decoder keeps all coefficients until the last scan
     at = 2
     while marker := _MARKER.search(payload, at):
-        parts += 1 if scans else 1 + (marker.end() - at) // 100  # Pillow goes over junk by bytes
+        # Before the first scan, Pillow skips junk byte by byte.
+        parts += 1 if scans else 1 + (marker.end() - at) // 100
         code, at = marker[1][0], marker.end()
-        if parts > MAX_PARTS:
-            raise _overdone(f"has more than {MAX_PARTS} segments")
+        _check_parts(parts, "segments")
         if code == _END:
             break
         if code in _NO_SEGMENT:
@@ -98,54 +110,43 @@ def _jpeg(payload: bytes, side: int, max_pixels: int) -> _Size:
         (length,) = struct.unpack_from(">H", payload, at)
         if code in _FRAMES:
             height, width, count = struct.unpack_from(">HHB", payload, at + 3)
-            layers = [payload[at + 9 + 3 * layer] for layer in range(count)]
-            whole = code >= _PROGRESSIVE
+            sampling = [payload[at + 9 + 3 * component] for component in range(count)]
+            buffered = code >= _PROGRESSIVE
         elif code == _EXIF and payload.startswith(b"Exif\0\0", at + 2):
             exif_bytes += length
         elif code == _SCAN:
             scans += 1
-            whole = whole or payload[at + 2] < len(layers)
+            buffered = buffered or payload[at + 2] < len(sampling)
             if width * height * scans > MAX_SCANNED * max_pixels and width * height <= max_pixels:
                 raise ImageRejected(
                     ImageFault.TOO_MANY_PIXELS,
                     f"{width} x {height} pixels in more than {scans - 1} scans",
                 )
-            if not whole:
+            if not buffered:
                 break
         at += max(length, 2)
     check_exif(exif_bytes)
-    shrunk = max((n for n in (1, 2, 4, 8) if n <= min(width, height) // side), default=1)
-    size_bytes = 4 * (width // shrunk + 1) * (height // shrunk + 1)
-    if whole:
-        across = max((max(layer >> 4, 1) for layer in layers), default=1)
-        down = max((max(layer & 15, 1) for layer in layers), default=1)
-        shares = sum(max(layer >> 4, 1) * max(layer & 15, 1) for layer in layers)
-        size_bytes += 2 * (width + 64) * (height + 64) * shares // (across * down)
+    reduction = max((n for n in (1, 2, 4, 8) if n <= min(width, height) // side), default=1)
+    size_bytes = 4 * (width // reduction + 1) * (height // reduction + 1)
+    if buffered and sampling:
+        factors = [(max(byte >> 4, 1), max(byte & 15, 1)) for byte in sampling]
+        largest = max(across for across, _ in factors) * max(down for _, down in factors)
+        samples = sum(across * down for across, down in factors)
+        size_bytes += 2 * (width + 64) * (height + 64) * samples // largest
     return width, height, size_bytes
 
 
-def check_exif(size_bytes: int) -> None:
-    """Refuse what no camera writes.
-
-    Raises:
-        ImageRejected: there is too much of it.
-    """
-    if size_bytes > MAX_EXIF_BYTES:
-        raise _overdone(f"carries {size_bytes} bytes of EXIF, {MAX_EXIF_BYTES} are allowed")
-
-
 def _png(payload: bytes, _side: int, _max_pixels: int) -> _Size:
-    width, height, bits, colours = struct.unpack_from(">IIBB", payload, 16)
+    width, height, bits, colour_type = struct.unpack_from(">IIBB", payload, 16)
     at, parts, text_bytes = 8, 0, 0
     while at + 8 <= len(payload):
         length, name = struct.unpack_from(">I4s", payload, at)
         at += length + 12
         parts += 1
+        _check_parts(parts, "chunks")
         if name in (b"zTXt", b"iTXt", b"tEXt"):
             text_bytes = _PNG_TEXT_BYTES
-        if parts > MAX_PARTS:
-            raise _overdone(f"has more than {MAX_PARTS} chunks")
-    depth = {0: 2 if bits == 16 else 1, 3: 1}.get(colours, 4)
+    depth = {0: 2 if bits == 16 else 1, 3: 1}.get(colour_type, 4)
     return width, height, depth * width * height + text_bytes
 
 
@@ -155,13 +156,12 @@ def _gif(payload: bytes, _side: int, _max_pixels: int) -> _Size:
     parts, in_blocks = 0, False
     while in_blocks or payload[at] != ord(","):
         parts += 1
-        if parts > MAX_PARTS:
-            raise _overdone(f"has more than {MAX_PARTS} blocks before its first frame")
+        _check_parts(parts, "blocks before the first frame")
         if in_blocks:
             in_blocks = payload[at] > 0
             at += 1 + payload[at]
         elif payload[at] == ord("!"):
-            # Pillow reads on after a loop count that is missing.
+            # Pillow continues if the loop count is missing.
             if payload.startswith(b"\xff\x0bNETSCAPE2.0\0", at + 1):
                 at += 13
             in_blocks = True
@@ -182,8 +182,8 @@ def _bmp(payload: bytes, _side: int, _max_pixels: int) -> _Size:
     if compression in (1, 2) and width * height + len(payload) > MAX_RLE_SIZE:
         raise ImageRejected(
             ImageFault.TOO_MANY_PIXELS,
-            f"{width} x {height} pixels and {len(payload)} bytes of run-length code, "
-            f"{MAX_RLE_SIZE} together are allowed",
+            f"{width} x {height} pixels and {len(payload)} bytes, run-length encoded; "
+            f"a sum of {MAX_RLE_SIZE} is allowed",
         )
     return width, height, 4 * width * height
 
@@ -215,7 +215,7 @@ def _tiff(payload: bytes, _side: int, _max_pixels: int) -> _Size:
             (sides[tag],) = struct.unpack_from(order + number, payload, at + (12 if big else 8))
         at += 20 if big else 12
     width, height = sides.values()
-    return width, height, _TIFF_BYTES * width * height + _APART_SLACK_BYTES
+    return width, height, _TIFF_BYTES * width * height + _SANDBOX_SLACK_BYTES
 
 
 _IMAGE_SIZE = re.compile(rb"ispe\0{4}(.{4})(.{4})", re.DOTALL)
@@ -229,7 +229,7 @@ def _avif(payload: bytes, _side: int, _max_pixels: int) -> _Size:
     ]
     width, height = max(sizes, key=lambda size: size[0] * size[1], default=(0, 0))
     depth = _DEEP_AVIF_BYTES if _DEEP.search(payload) else _AVIF_BYTES
-    return width, height, depth * width * height + _APART_SLACK_BYTES
+    return width, height, depth * width * height + _SANDBOX_SLACK_BYTES
 
 
 _READERS: dict[str, Callable[[bytes, int, int], _Size]] = {

@@ -1,4 +1,4 @@
-"""The memory that all threads of a process may decode in, together."""
+"""The memory that all threads of a process together may use for decoding."""
 
 import contextlib
 import ctypes
@@ -6,39 +6,43 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# What glibc's mallopt calls the size from which on memory is given back as soon as it is freed.
+# A parameter of glibc's mallopt: blocks of at least this size are returned when they are freed.
 _M_MMAP_THRESHOLD = -3
 _LARGE_BYTES = 4_000_000
 
 
 class MemoryBudget:
-    """Lets threads in, first come first served, while what they take fits into `total_bytes`."""
+    """Admits threads, first come first served, while their reservations fit in `total_bytes`."""
 
     def __init__(self, total_bytes: int) -> None:
         self.total_bytes = total_bytes
         self._free_bytes = total_bytes
-        self._turn = threading.Lock()
-        self._freed = threading.Condition()
-        # Or each thread would keep what its largest picture took, up to 32 MB a block.
-        free_at_once()
+        self._first_in_line = threading.Lock()
+        self._released = threading.Condition()
+        # Otherwise each thread would keep the memory of its largest picture, up to 32 MB a block.
+        return_large_blocks()
 
     @contextmanager
-    def taking(self, size_bytes: int) -> Iterator[None]:
-        """Wait until `size_bytes`, at most the total, are free, and hold them."""
+    def reserve(self, size_bytes: int) -> Iterator[None]:
+        """Wait until `size_bytes` are free, and hold them for the duration of the context.
+
+        Raises:
+            ValueError: `size_bytes` is more than the total.
+        """
         if size_bytes > self.total_bytes:
-            raise ValueError(f"{size_bytes} bytes of {self.total_bytes} will never be free")
-        with self._turn, self._freed:
-            self._freed.wait_for(lambda: self._free_bytes >= size_bytes)
+            raise ValueError(f"cannot reserve {size_bytes} bytes of {self.total_bytes}")
+        with self._first_in_line, self._released:
+            self._released.wait_for(lambda: self._free_bytes >= size_bytes)
             self._free_bytes -= size_bytes
         try:
             yield
         finally:
-            with self._freed:
+            with self._released:
                 self._free_bytes += size_bytes
-                self._freed.notify_all()
+                self._released.notify_all()
 
 
-def free_at_once() -> None:
-    """Have this process give large blocks back to the system as soon as they are freed."""
-    with contextlib.suppress(AttributeError):  # another C library than glibc
+def return_large_blocks() -> None:
+    """Make malloc return large blocks to the system as soon as they are freed."""
+    with contextlib.suppress(AttributeError):  # a C library other than glibc
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)

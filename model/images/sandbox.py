@@ -1,7 +1,7 @@
-"""Decoding in a process of its own, with its memory and its time bounded by the system.
+"""Decodes pictures in a child process, whose memory and time the operating system limits.
 
-What a TIFF or an AVIF costs its header does not tell: frames that are never shown, tiles larger
-than the picture, sizes that contradict each other. Their C code cannot be stopped in a thread.
+The header of a TIFF or an AVIF does not tell what decoding costs: there may be hidden frames, tiles
+larger than the picture, and sizes that contradict each other. C code cannot be stopped in a thread.
 """
 
 import atexit
@@ -18,15 +18,16 @@ from pathlib import Path
 from model.images.errors import ImageFault, ImageRejected
 
 TIMEOUT_S = 20
-# Length of the payload, height and width to squash to, most pixels, most bytes of memory.
+# Length of the payload, height and width to resize to, maximum pixels, maximum bytes of memory.
 REQUEST = struct.Struct(">QIIQQ")
+# Length of the JSON that follows.
 REPLY = struct.Struct(">I")
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What `model.cell` answers: facts of the picture, and its RGB bytes row by row."""
+    """Format and original size of a picture, and the RGB bytes of its resized pixels by row."""
 
     format: str
     width: int
@@ -35,7 +36,7 @@ class Reply:
 
 
 class Sandbox:
-    """One child process, started at its first picture and again after it died."""
+    """One child process, started for the first picture and again after it has died."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -45,14 +46,14 @@ class Sandbox:
     def decode(
         self, payload: bytes, size: tuple[int, int], max_pixels: int, memory_bytes: int
     ) -> Reply:
-        """Decode a picture, one at a time; hold `lock` meanwhile.
+        """Decode a picture; the caller must hold `lock`.
 
         Raises:
             ImageRejected: it cannot be decoded, or not within `memory_bytes` and TIMEOUT_S.
         """
         child = self._child
         if child is None or child.poll() is not None:
-            child = self._child = _start()
+            child = self._child = _start_child()
         assert child.stdin
         assert child.stdout
         try:
@@ -62,37 +63,29 @@ class Sandbox:
             (length,) = REPLY.unpack(child.stdout.read(REPLY.size))
             answer = json.loads(child.stdout.read(length))
         except (OSError, struct.error, ValueError):
-            raise self._died() from None
+            self.close()
+            reason = f"the decoder died with exit code {child.returncode}"
+            if child.returncode == -signal.SIGALRM:
+                reason = f"decoding takes more than {TIMEOUT_S} s"
+            raise ImageRejected(ImageFault.DECODE_FAILED, reason) from None
         if "code" in answer:
             raise ImageRejected(ImageFault(answer["code"]), answer["detail"])
-        pixels = child.stdout.read(size[0] * size[1] * 3)
-        return Reply(answer["format"], answer["width"], answer["height"], pixels)
+        return Reply(**answer, pixels=child.stdout.read(size[0] * size[1] * 3))
 
     def close(self) -> None:
-        """End the child, if there is one."""
+        """Stop the child, if there is one."""
         if self._child is not None:
             self._child.kill()
             self._child.communicate()
             self._child = None
 
-    def _died(self) -> ImageRejected:
-        assert self._child
-        self._child.kill()
-        self._child.communicate()
-        code, self._child = self._child.returncode, None
-        if code == -signal.SIGALRM:
-            return ImageRejected(
-                ImageFault.DECODE_FAILED, f"takes more than {TIMEOUT_S} s to decode"
-            )
-        return ImageRejected(ImageFault.DECODE_FAILED, f"its decoder died, exit code {code}")
 
-
-def _start() -> subprocess.Popen[bytes]:
+def _start_child() -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-m", "model.images.sandbox_child"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=ROOT,
-        # Nothing of ours that is secret. One arena: each more takes 64 MB of what may be taken.
+        # No secrets of the parent. One malloc arena, as each reserves 64 MB of the memory limit.
         env={"PATH": os.defpath, "MALLOC_ARENA_MAX": "1", "OPENBLAS_NUM_THREADS": "1"},
     )

@@ -1,4 +1,4 @@
-"""The child of `model.apart`: decodes the pictures it is given, each within its own limits."""
+"""The child process of `model.images.sandbox`: decodes each picture within limits of its own."""
 
 import contextlib
 import json
@@ -7,61 +7,58 @@ import resource
 import signal
 import sys
 from pathlib import Path
-from typing import BinaryIO
 
 from PIL import AvifImagePlugin
 
-from model.images.decode import decode_here
+from model.images.decode import decode_in_thread
 from model.images.errors import ImageFault, ImageRejected
 from model.images.sandbox import REPLY, REQUEST, TIMEOUT_S
 
-# Each more would take memory of its own.
+# Each further thread would need memory of its own.
 THREADS = 2
 
 
 def main() -> None:
-    """Answer requests until the parent is gone."""
-    # Ctrl-C and SIGTERM are for the parent, which lets us finish.
+    """Answer requests on standard input until the parent closes it."""
+    # Ctrl-C and SIGTERM are meant for the parent, which finishes its pictures first.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    # Ends the process, in the middle of C code too.
+    # Ends the process even in the middle of C code.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     AvifImagePlugin.DEFAULT_MAX_THREADS = THREADS
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    # What C libraries print of a picture goes nowhere; our own errors go to the log.
+    # Discards what C libraries print; Python's own errors still reach the log of the parent.
     sys.stderr = os.fdopen(os.dup(2), "w")
-    with Path(os.devnull).open("w") as nowhere:
-        os.dup2(nowhere.fileno(), 1)
-        os.dup2(nowhere.fileno(), 2)
+    with Path(os.devnull).open("w") as devnull:
+        os.dup2(devnull.fileno(), 1)
+        os.dup2(devnull.fileno(), 2)
     while len(request := sys.stdin.buffer.read(REQUEST.size)) == REQUEST.size:
         length, height, width, max_pixels, memory_bytes = REQUEST.unpack(request)
         signal.alarm(TIMEOUT_S)
-        _bound_memory(memory_bytes)
-        payload = sys.stdin.buffer.read(length)
-        _answer(replies, payload, (height, width), max_pixels)
+        _limit_memory(memory_bytes)
+        replies.write(_reply(sys.stdin.buffer.read(length), (height, width), max_pixels))
+        replies.flush()
         signal.alarm(0)
 
 
-def _answer(replies: BinaryIO, payload: bytes, size: tuple[int, int], max_pixels: int) -> None:
+def _reply(payload: bytes, size: tuple[int, int], max_pixels: int) -> bytes:
     pixels = b""
-    facts: dict[str, str | int]
     try:
-        image = decode_here(payload, size, max_pixels)
+        image = decode_in_thread(payload, size, max_pixels)
         pixels = image.pixels.tobytes()
-        facts = {"format": image.format, "width": image.width, "height": image.height}
+        answer = {"format": image.format, "width": image.width, "height": image.height}
     except ImageRejected as error:
-        facts = {"code": error.code.value, "detail": error.detail}
+        answer = {"code": error.code, "detail": error.detail}
     except MemoryError:
-        detail = "needs more memory than a picture of its size"
-        facts = {"code": ImageFault.DECODE_FAILED.value, "detail": detail}
-    header = json.dumps(facts).encode()
-    replies.write(REPLY.pack(len(header)) + header + pixels)
-    replies.flush()
+        detail = "decoding needs more memory than a picture of its size should"
+        answer = {"code": ImageFault.DECODE_FAILED, "detail": detail}
+    header = json.dumps(answer).encode()
+    return REPLY.pack(len(header)) + header + pixels
 
 
-def _bound_memory(size_bytes: int) -> None:
-    """Let this process take `size_bytes` more than it has now; only Linux keeps to it."""
+def _limit_memory(size_bytes: int) -> None:
+    """Let this process use `size_bytes` more than it does now; only effective on Linux."""
     with contextlib.suppress(OSError, ValueError):
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         soft = pages * resource.getpagesize() + size_bytes

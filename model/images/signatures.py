@@ -1,11 +1,11 @@
-"""What kind of picture a payload claims to be by its first bytes, and whether it was cut short."""
+"""Detects the image format of a payload by its first bytes, and whether it is truncated."""
 
 import re
 from typing import Literal
 
 _SIGNATURES = {
-    kind: re.compile(pattern, re.DOTALL)
-    for kind, pattern in {
+    name: re.compile(pattern, re.DOTALL)
+    for name, pattern in {
         "JPEG": rb"\xff\xd8\xff",
         "PNG": rb"\x89PNG\r\n\x1a\n",
         "WEBP": rb"RIFF....WEBP",
@@ -32,14 +32,14 @@ _SIGNATURES = {
 }
 
 
-def kind_of(payload: bytes) -> str | None:
-    """The format whose signature the payload bears, or None for no format of pictures."""
-    return next((kind for kind, start in _SIGNATURES.items() if start.match(payload)), None)
+def detect_format(payload: bytes) -> str | None:
+    """The image format whose signature the payload begins with, or None."""
+    return next((name for name, start in _SIGNATURES.items() if start.match(payload)), None)
 
 
-def is_cut(payload: bytes) -> bool:
-    """Whether a payload lacks the end it announces; False where only a decoder could tell."""
-    match kind_of(payload):
+def is_truncated(payload: bytes) -> bool:
+    """Whether the end of a payload is missing; False if only a decoder can tell."""
+    match detect_format(payload):
         case "JPEG":
             return b"\xff\xd9" not in payload
         case "PNG":

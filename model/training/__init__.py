@@ -1,0 +1,1 @@
+"""Trains classifiers and converts Keras classifiers into artifacts."""

@@ -10,8 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from model.artifact.card import ArtifactInvalid
-from model.artifact.module_process import ROOT, ModuleFailed, run_module
-from model.verification import try_out
+from model.artifact.subprocess_module import ROOT, ModuleFailed, run_module
+from model.verification import verify_artifact
 from piqueue.commands.sources import find_pictures
 from piqueue.commands.terminal import CommandFailed, run
 from worker.jobs.models.catalog import ModelCatalog
@@ -131,7 +131,7 @@ def _add(options: argparse.Namespace) -> int:
         source = _local(options, Path(scratch))
         try:
             folder = _artifact_folder(source, options, catalog, Path(scratch) / "artifacts")
-            try_out(folder)
+            verify_artifact(folder)
         except ArtifactInvalid as error:
             raise CommandFailed(str(error)) from error
         added = add(catalog, folder)

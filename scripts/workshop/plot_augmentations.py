@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from model.images.decode import ImageRejected, decode
+from model.images.decode import decode
+from model.images.errors import ImageRejected
 from model.training.data.augmentation import AUGMENTERS, EXTRAS, RESAMPLERS, apply, augment
 
 _GAP, _TITLE = 4, 18

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from model.images.decode import MEMORY, DecodedImage, ImageRejected, decode
+from model.images.decode import DEFAULT_MEMORY_BUDGET, DecodedImage, decode
+from model.images.errors import ImageRejected
 from model.images.memory_budget import MemoryBudget
 from model.predictor import Predictor
 from worker.jobs.items import (
@@ -40,7 +41,7 @@ class Limits:
 
     batch_size: int
     max_pixels: int
-    memory: MemoryBudget = MEMORY
+    memory: MemoryBudget = DEFAULT_MEMORY_BUDGET
 
 
 def classify(

@@ -1,0 +1,1 @@
+"""Reads, checks and augments the pictures and labels of a data set."""

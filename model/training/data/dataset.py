@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.images.decode import ImageRejected, decode
+from model.images.decode import decode
+from model.images.errors import ImageRejected
 from model.training.config import DataConfig, TrainingError
 from model.training.data.problems import DataProblems
 from model.training.data.table import TableUnreadable, read_table

@@ -1,0 +1,1 @@
+"""Builds the network and fits it."""

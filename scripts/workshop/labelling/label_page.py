@@ -15,7 +15,8 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
 from api.routes.page import policy_of
-from model.images.decode import ImageRejected, decode
+from model.images.decode import decode
+from model.images.errors import ImageRejected
 from scripts.workshop.labelling.session import Labelling
 
 PATH = Path(__file__).with_name("label.html")

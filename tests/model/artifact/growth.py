@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from model.images.memory_budget import free_at_once
+from model.images.memory_budget import return_large_blocks
 from model.predictor import load_predictor
 
 
@@ -15,7 +15,7 @@ def taken_bytes() -> int:
 
 def main(folder: Path, threads: int) -> None:
     """Hold a predictor of one thread, then measure another one of so many."""
-    free_at_once()
+    return_large_blocks()
     predictors = [load_predictor(folder, "litert")]
     predictors[0].warm_up()
     before = taken_bytes()

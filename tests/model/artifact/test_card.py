@@ -122,9 +122,9 @@ def test_a_card_that_is_no_json_is_refused(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"thresholds": [0.5]}, "one threshold a label"),
-        ({"thresholds": [0.5, 1.5]}, "between 0 and 1"),
-        ({"labels": ["beach", "beach"]}, "differ"),
+        ({"thresholds": [0.5]}, "one threshold per label"),
+        ({"thresholds": [0.5, 1.5]}, "less than or equal to 1"),
+        ({"labels": ["beach", "beach"]}, "unique"),
         ({"labels": [], "thresholds": []}, "labels"),
         ({"input_size": [0, 224]}, "input_size"),
         ({"activation": "tanh"}, "activation"),

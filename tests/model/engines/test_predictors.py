@@ -189,7 +189,7 @@ def test_auto_is_tensorflow_where_it_sees_a_gpu(
     with capture_logs() as logs:
         assert not gpu_usable(tmp_path)  # a driver alone is not enough
     assert [line["event"] for line in logs] == ["gpu_unused"]
-    monkeypatch.setattr(tensorflow_engine, "sees_gpu", lambda: True)
+    monkeypatch.setattr(tensorflow_engine, "has_gpu", lambda: True)
     assert gpu_usable(tmp_path)
     monkeypatch.setattr("model.predictor.gpu_usable", lambda: True)
     assert isinstance(load_predictor(artifact, "auto"), TensorFlowPredictor)
@@ -202,7 +202,7 @@ def test_the_cuda_library_that_tensorflow_does_not_find_is_loaded_for_it(
     library.parent.mkdir(parents=True)
     library.write_bytes(Path(hiredis.hiredis.__file__).read_bytes())  # any will do
     monkeypatch.syspath_prepend(tmp_path)
-    tensorflow_engine.sees_gpu()
+    tensorflow_engine.has_gpu()
     assert str(library) in Path("/proc/self/maps").read_text()
 
 

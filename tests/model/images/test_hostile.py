@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from model.images.decode import ImageRejected, decode
+from model.images.decode import decode
+from model.images.errors import ImageRejected
 from tests import hostile
 
 # As in a worker: what Pillow warns of is not refused.

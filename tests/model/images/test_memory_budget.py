@@ -1,4 +1,4 @@
-"""The peak memory of decoding, measured in a process of its own, against what headers ask for."""
+"""The peak memory of decoding, measured in a process of its own, against what headers say."""
 
 import subprocess
 import sys
@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from model.images.decode import ImageFault, ImageRejected, decode
-from model.images.headers import read_ask
+from model.images.decode import decode
+from model.images.errors import ImageFault, ImageRejected
+from model.images.headers import read_requirements
 from model.images.memory_budget import MemoryBudget
 from tests.hostile import encode, picture
 
@@ -44,9 +45,9 @@ def test_decoding_takes_no_more_memory_than_its_header_asks_for(name: str, tmp_p
     payload = encode(picture(WIDE, HIGH, mode), kind, **options)
     path = tmp_path / "picture"
     path.write_bytes(payload)
-    ask = read_ask(kind, payload, 224, 50_000_000)
-    assert (ask.width, ask.height) == (WIDE, HIGH)
-    assert grown_bytes(512_000_000, path) < ask.memory_bytes + SLACK_BYTES
+    required = read_requirements(kind, payload, 224, 50_000_000)
+    assert (required.width, required.height) == (WIDE, HIGH)
+    assert grown_bytes(512_000_000, path) < required.memory_bytes + SLACK_BYTES
 
 
 def test_threads_that_decode_at_once_stay_under_their_common_budget(tmp_path: Path) -> None:
@@ -73,19 +74,19 @@ def test_memory_is_given_first_come_first_served_and_given_back() -> None:
 
     def large() -> None:
         waiting.set()
-        with memory.taking(10):
+        with memory.reserve(10):
             order.append("large")
 
-    with memory.taking(5):
+    with memory.reserve(5):
         threads = [threading.Thread(target=large)]
         threads[0].start()
         assert waiting.wait(30)
         assert order == []
     threads[0].join(30)
     assert order == ["large"]
-    with pytest.raises(RuntimeError), memory.taking(10):
+    with pytest.raises(RuntimeError), memory.reserve(10):
         raise RuntimeError
-    with memory.taking(10):
+    with memory.reserve(10):
         pass
-    with pytest.raises(ValueError, match="never"), memory.taking(11):
+    with pytest.raises(ValueError, match="cannot reserve 11 bytes of 10"), memory.reserve(11):
         pass

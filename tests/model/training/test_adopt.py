@@ -15,7 +15,7 @@ from model.artifact.card import load_card
 from model.predictor import Predictor, load_predictor
 from model.training.adopt import Adoption, AdoptionError, adopt
 from model.training.export import write_artifact
-from model.verification import try_out
+from model.verification import verify_artifact
 
 # Keras hands NumPy an array type that NumPy 2.4 finds old-fashioned.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -73,7 +73,7 @@ def adopted(folder: Path, made: Any, pictures: tuple[Path, ...], **changes: Any)
         "pictures": pictures,
     }
     adopt(Adoption(**fields | changes))
-    try_out(folder / "own" / "1")
+    verify_artifact(folder / "own" / "1")
     return load_predictor(folder / "own" / "1", "litert")
 
 

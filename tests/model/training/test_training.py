@@ -342,7 +342,7 @@ def test_an_artifact_is_replaced_whole(tmp_path: Path) -> None:
         assert write_artifact(tiny_model(bias), folder, card) == load_card(folder)
         (prediction,) = load_predictor(folder, "litert").predict(dark)
         assert prediction.scores == pytest.approx([expected], abs=1e-3)
-    with pytest.raises(ValueError, match="one threshold a label"):
+    with pytest.raises(ValueError, match="one threshold per label"):
         write_artifact(tiny_model(0.0), folder, card | {"thresholds": []})
     (prediction,) = load_predictor(folder, "litert").predict(dark)
     assert prediction.scores == pytest.approx([0.8808], abs=1e-3), "a failed export changes nothing"

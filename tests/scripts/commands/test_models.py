@@ -112,7 +112,7 @@ def test_an_artifact_that_is_not_what_its_card_says_is_not_added(
     edit_card(made, labels=list("abcd"), thresholds=[0.5] * 4, activation="softmax")
     assert "add up to" in refused(capsys, "add", str(made))
     edit_card(made, activation="sigmoid", preprocessing="bgr-crop-0")
-    assert "wants the preprocessing 'bgr-crop-0'" in refused(capsys, "add", str(made))
+    assert "requires the preprocessing 'bgr-crop-0'" in refused(capsys, "add", str(made))
     (made / "card.json").unlink()
     assert "card.json is missing" in refused(capsys, "add", str(made))
     assert not registry.exists()
