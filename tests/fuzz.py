@@ -10,7 +10,7 @@ import atheris
 
 with atheris.instrument_imports(include=["PIL", "model"]):
     from model.images.decode import decode
-    from model.images.errors import ImageRejected
+    from model.images.result import ImageRejected
 
 from tests import hostile
 

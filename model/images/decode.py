@@ -4,16 +4,15 @@ import io
 import struct
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib import import_module
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from model.images.errors import ImageFault, ImageRejected
 from model.images.headers import check_exif, read_requirements, too_many_pixels
 from model.images.memory_budget import MemoryBudget
+from model.images.result import DecodedImage, ImageFault, ImageRejected
 from model.images.sandbox import Sandbox
 from model.images.signatures import detect_format, is_truncated
 
@@ -43,21 +42,6 @@ DEFAULT_MEMORY_BUDGET = MemoryBudget(512_000_000)
 _TILE_SIDE = 1024
 
 
-@dataclass(frozen=True)
-class DecodedImage:
-    """A picture ready to be scored.
-
-    `pixels` is uint8 RGB of shape (height, width, 3) in the requested size, read-only. `format` is
-    lower case. `width` and `height` are those of the original picture in pixels, after EXIF
-    orientation was applied.
-    """
-
-    pixels: NDArray[np.uint8]
-    format: str
-    width: int
-    height: int
-
-
 def decode(
     payload: bytes,
     size: tuple[int, int] = (224, 224),
@@ -84,9 +68,7 @@ def decode(
         )
     if format_ in _SANDBOXED:
         with _sandbox.lock, memory.reserve(required.memory_bytes):
-            reply = _sandbox.decode(payload, size, max_pixels, required.memory_bytes)
-        pixels = np.frombuffer(reply.pixels, np.uint8).reshape(*size, 3)
-        return DecodedImage(pixels, reply.format, reply.width, reply.height)
+            return _sandbox.decode(payload, size, max_pixels, required.memory_bytes)
     with memory.reserve(required.memory_bytes):
         return decode_in_thread(payload, size, min(max_pixels, required.width * required.height))
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from model.images.errors import ImageFault, ImageRejected
+from model.images.result import ImageFault, ImageRejected
 
 # Segments, chunks or blocks of one file. Each costs Pillow some microseconds and bytes.
 MAX_PARTS = 50_000

@@ -12,10 +12,11 @@ import struct
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 
-from model.images.errors import ImageFault, ImageRejected
+import numpy as np
+
+from model.images.result import DecodedImage, ImageFault, ImageRejected
 
 TIMEOUT_S = 20
 # Length of the payload, height and width to resize to, maximum pixels, maximum bytes of memory.
@@ -23,16 +24,6 @@ REQUEST = struct.Struct(">QIIQQ")
 # Length of the JSON that follows.
 REPLY = struct.Struct(">I")
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@dataclass(frozen=True)
-class Reply:
-    """Format and original size of a picture, and the RGB bytes of its resized pixels by row."""
-
-    format: str
-    width: int
-    height: int
-    pixels: bytes
 
 
 class Sandbox:
@@ -45,7 +36,7 @@ class Sandbox:
 
     def decode(
         self, payload: bytes, size: tuple[int, int], max_pixels: int, memory_bytes: int
-    ) -> Reply:
+    ) -> DecodedImage:
         """Decode a picture; the caller must hold `lock`.
 
         Raises:
@@ -62,15 +53,16 @@ class Sandbox:
             child.stdin.flush()
             (length,) = REPLY.unpack(child.stdout.read(REPLY.size))
             answer = json.loads(child.stdout.read(length))
+            if "code" in answer:
+                raise ImageRejected(ImageFault(answer["code"]), answer["detail"])
+            pixels = np.frombuffer(child.stdout.read(size[0] * size[1] * 3), np.uint8)
+            return DecodedImage(pixels.reshape(*size, 3), **answer)
         except (OSError, struct.error, ValueError):
             self.close()
             reason = f"the decoder died with exit code {child.returncode}"
             if child.returncode == -signal.SIGALRM:
                 reason = f"decoding takes more than {TIMEOUT_S} s"
             raise ImageRejected(ImageFault.DECODE_FAILED, reason) from None
-        if "code" in answer:
-            raise ImageRejected(ImageFault(answer["code"]), answer["detail"])
-        return Reply(**answer, pixels=child.stdout.read(size[0] * size[1] * 3))
 
     def close(self) -> None:
         """Stop the child, if there is one."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import AvifImagePlugin
 
 from model.images.decode import decode_in_thread
-from model.images.errors import ImageFault, ImageRejected
+from model.images.result import ImageFault, ImageRejected
 from model.images.sandbox import REPLY, REQUEST, TIMEOUT_S
 
 # Each further thread would need memory of its own.

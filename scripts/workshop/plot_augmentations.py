@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from model.images.decode import decode
-from model.images.errors import ImageRejected
+from model.images.result import ImageRejected
 from model.training.data.augmentation import AUGMENTERS, EXTRAS, RESAMPLERS, apply, augment
 
 _GAP, _TITLE = 4, 18

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from model.images.decode import DEFAULT_MEMORY_BUDGET, DecodedImage, decode
-from model.images.errors import ImageRejected
+from model.images.decode import DEFAULT_MEMORY_BUDGET, decode
 from model.images.memory_budget import MemoryBudget
+from model.images.result import DecodedImage, ImageRejected
 from model.predictor import Predictor
 from worker.jobs.items import (
     SCORE_DECIMALS,

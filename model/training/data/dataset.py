@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.images.decode import decode
-from model.images.errors import ImageRejected
+from model.images.result import ImageRejected
 from model.training.config import DataConfig, TrainingError
 from model.training.data.problems import DataProblems
 from model.training.data.table import TableUnreadable, read_table

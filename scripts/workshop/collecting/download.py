@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from model.images.decode import decode
-from model.images.errors import ImageRejected
+from model.images.result import ImageRejected
 from piqueue.commands.progress import Progress, tell
 from piqueue.commands.terminal import CommandFailed, ExitCode, run, written_whole
 from scripts.workshop.collecting.collect import DOWNLOAD_LOCATION

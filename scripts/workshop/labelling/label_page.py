@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from api.routes.page import policy_of
 from model.images.decode import decode
-from model.images.errors import ImageRejected
+from model.images.result import ImageRejected
 from scripts.workshop.labelling.session import Labelling
 
 PATH = Path(__file__).with_name("label.html")

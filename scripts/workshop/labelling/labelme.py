@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, StrictBool, ValidationError
 
 from model.images.decode import decode
-from model.images.errors import ImageRejected
+from model.images.result import ImageRejected
 from piqueue.commands.terminal import CommandFailed, written_whole
 from scripts.workshop.label_table import LabelTable
 

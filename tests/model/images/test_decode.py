@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.images.decode import DecodedImage, decode
-from model.images.errors import ImageFault, ImageRejected
+from model.images.decode import decode
+from model.images.result import DecodedImage, ImageFault, ImageRejected
 
 RED, GREEN, BLUE, YELLOW = (220, 30, 30), (30, 200, 40), (40, 50, 210), (230, 220, 40)
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)

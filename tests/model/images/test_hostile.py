@@ -6,7 +6,7 @@ import time
 import pytest
 
 from model.images.decode import decode
-from model.images.errors import ImageRejected
+from model.images.result import ImageRejected
 from tests import hostile
 
 # As in a worker: what Pillow warns of is not refused.

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from model.images.decode import decode
-from model.images.errors import ImageFault, ImageRejected
 from model.images.headers import read_requirements
 from model.images.memory_budget import MemoryBudget
+from model.images.result import ImageFault, ImageRejected
 from tests.hostile import encode, picture
 
 WIDE, HIGH = 4000, 3000

@@ -1,14 +1,17 @@
-"""The process apart: it answers, it is ended when it takes too long, and another replaces it."""
+"""The sandbox: it decodes, it stops a child that takes too long, and it starts another."""
 
 import os
 import signal
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from model.images import sandbox
-from model.images.errors import ImageFault, ImageRejected
-from model.images.sandbox import Sandbox
+from model.images import sandbox as sandbox_module
+from model.images.result import ImageFault, ImageRejected
+from model.images.sandbox import REPLY, TIMEOUT_S, Sandbox
 from tests.hostile import encode, picture
 
 SIZE = (20, 10)
@@ -16,65 +19,79 @@ TIFF = encode(picture(), "TIFF")
 PLENTY = 200_000_000
 
 
-def child_of(process: Sandbox) -> int:
-    child = process._child
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    sandbox = Sandbox()
+    yield sandbox
+    sandbox.close()
+
+
+def child_of(sandbox: Sandbox) -> subprocess.Popen[bytes]:
+    child = sandbox._child
     assert child
-    return child.pid
+    return child
 
 
-def test_a_picture_comes_back_and_the_process_is_kept_for_the_next() -> None:
-    process = Sandbox()
-    reply = process.decode(TIFF, SIZE, 10_000, PLENTY)
-    assert (reply.format, reply.width, reply.height, len(reply.pixels)) == ("tiff", 48, 32, 600)
-    first = child_of(process)
+def test_a_picture_is_decoded_and_the_child_is_kept_for_the_next(sandbox: Sandbox) -> None:
+    image = sandbox.decode(TIFF, SIZE, 10_000, PLENTY)
+    assert (image.format, image.width, image.height) == ("tiff", 48, 32)
+    assert image.pixels.shape == (*SIZE, 3)
+    first = child_of(sandbox).pid
     with pytest.raises(ImageRejected, match="pixels"):
-        process.decode(TIFF, SIZE, 100, PLENTY)
-    assert child_of(process) == first
-    process.close()
+        sandbox.decode(TIFF, SIZE, 100, PLENTY)
+    assert child_of(sandbox).pid == first
 
 
-def test_one_that_dies_costs_its_picture_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    process = Sandbox()
-    process.decode(TIFF, SIZE, 10_000, PLENTY)
-    child = process._child
-    assert child
-    os.kill(child.pid, signal.SIGSEGV)
-    # As if it died in the middle of the picture: nobody looked whether it lives.
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [(signal.SIGSEGV, "died"), (signal.SIGALRM, f"more than {TIMEOUT_S} s")],
+    ids=["crash", "timeout"],
+)
+def test_a_child_that_dies_costs_its_picture_and_no_other(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, number: int, reason: str
+) -> None:
+    sandbox.decode(TIFF, SIZE, 10_000, PLENTY)
+    os.kill(child_of(sandbox).pid, number)
+    # As if it died while it decodes: the check before the request finds it alive.
     with monkeypatch.context() as patch:
-        patch.setattr(child, "poll", lambda: None)
-        with pytest.raises(ImageRejected, match="died") as caught:
-            process.decode(TIFF, SIZE, 10_000, PLENTY)
+        patch.setattr(child_of(sandbox), "poll", lambda: None)
+        with pytest.raises(ImageRejected, match=reason) as caught:
+            sandbox.decode(TIFF, SIZE, 10_000, PLENTY)
     assert caught.value.code == ImageFault.DECODE_FAILED
-    assert process.decode(TIFF, SIZE, 10_000, PLENTY).width == 48
-    process.close()
+    assert sandbox.decode(TIFF, SIZE, 10_000, PLENTY).width == 48
 
 
-def test_one_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    process = Sandbox()
-    process.decode(TIFF, SIZE, 10_000, PLENTY)
-    child = process._child
-    assert child
-    os.kill(child.pid, signal.SIGALRM)  # what its own deadline sends
+def test_a_child_that_dies_while_it_sends_pixels_costs_its_picture_only(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = b'{"format": "tiff", "width": 48, "height": 32}'
+    code = f"import os; os.write(1, {REPLY.pack(len(answer)) + answer + b'pixels'!r})"
     with monkeypatch.context() as patch:
-        patch.setattr(child, "poll", lambda: None)
-        with pytest.raises(ImageRejected, match=f"more than {sandbox.TIMEOUT_S} s"):
-            process.decode(TIFF, SIZE, 10_000, PLENTY)
-    process.close()
+        patch.setattr(
+            sandbox_module,
+            "_start_child",
+            lambda: subprocess.Popen(
+                [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            ),
+        )
+        with pytest.raises(ImageRejected, match="died"):
+            sandbox.decode(TIFF, SIZE, 10_000, PLENTY)
+    assert sandbox.decode(TIFF, SIZE, 10_000, PLENTY).width == 48
 
 
-def test_one_that_needs_more_than_its_size_accounts_for_is_refused() -> None:
-    process = Sandbox()
+def test_a_picture_that_needs_more_memory_than_its_size_implies_is_refused(
+    sandbox: Sandbox,
+) -> None:
     large = encode(picture(3000, 2000), "TIFF", compression="tiff_deflate")
-    assert process.decode(large, SIZE, 10_000_000, PLENTY).width == 3000
+    assert sandbox.decode(large, SIZE, 10_000_000, PLENTY).width == 3000
     with pytest.raises(ImageRejected) as caught:
-        process.decode(large, SIZE, 10_000_000, 5_000_000)
+        sandbox.decode(large, SIZE, 10_000_000, 5_000_000)
     assert caught.value.code == ImageFault.DECODE_FAILED
-    process.close()
 
 
-def test_it_is_given_none_of_our_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_child_gets_no_variables_of_our_environment(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PIQUEUE_REDIS_URL", "redis://:s3cr3t@127.0.0.1/0")
-    process = Sandbox()
-    process.decode(TIFF, SIZE, 10_000, PLENTY)
-    assert b"s3cr3t" not in Path(f"/proc/{child_of(process)}/environ").read_bytes()
-    process.close()
+    sandbox.decode(TIFF, SIZE, 10_000, PLENTY)
+    assert b"s3cr3t" not in Path(f"/proc/{child_of(sandbox).pid}/environ").read_bytes()

@@ -1,6 +1,25 @@
-"""Why a payload cannot be scored."""
+"""The result of decoding a payload: an image, or the reason for which it is rejected."""
 
+from dataclasses import dataclass
 from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """A picture ready to be scored.
+
+    `pixels` is uint8 RGB of shape (height, width, 3) in the requested size, read-only. `format` is
+    lower case. `width` and `height` are those of the original picture in pixels, after EXIF
+    orientation was applied.
+    """
+
+    pixels: NDArray[np.uint8]
+    format: str
+    width: int
+    height: int
 
 
 class ImageFault(StrEnum):
