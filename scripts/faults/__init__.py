@@ -1,1 +1,1 @@
-"""What can go wrong around Piqueue, done on purpose: shared by scripts/chaos and the tests."""
+"""Faults injected into a running Piqueue, and what they cost: for scripts/chaos and the tests."""

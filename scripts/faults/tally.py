@@ -1,4 +1,4 @@
-"""The account of a job that went through faults: what went in, and what came out for it."""
+"""Tallies a job that went through faults: compares its results with what was submitted."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,19 +11,19 @@ from worker.jobs.items import RejectionCode
 
 @dataclass(frozen=True)
 class Sent:
-    """One item as it was submitted: what its result is known by."""
+    """One item as it was submitted, to recognise its result by."""
 
     url: str
     sha256: str
 
 
 @dataclass(frozen=True)
-class Account:
+class Tally:
     """Items in and out of a job; `rejected` counts rejections by their code.
 
-    `lost` have no result at their index, `doubled` more than one, `wrong` that of another
-    picture, or both of scores and error, or neither; `miscounted` says which counts of the job
-    are not what its results come to.
+    `lost` items have no result at their index, `doubled` ones more than one. `wrong` ones have the
+    result of another picture, or both scores and an error, or neither. `miscounted` lists the
+    counts of the job that differ from its results.
     """
 
     items_in: int
@@ -36,20 +36,20 @@ class Account:
 
     @property
     def balanced(self) -> bool:
-        """Whether every item has exactly one result, its own, and the counts say so."""
+        """Whether every item has exactly one result, its own, and the counts agree."""
         return not (self.lost or self.doubled or self.wrong or self.miscounted)
 
 
-def account(client: Client, job: JobOut, sent: Sequence[Sent]) -> Account:
-    """Read all results of a job that is done, and set them against what was sent."""
+def tally_job(client: Client, job: JobOut, sent: Sequence[Sent]) -> Tally:
+    """Read all results of a job that is done, and compare them with what was sent."""
     results = list(client.results(job.id))
-    seen = Counter(result.index for result in results)
-    rejected = Counter(RejectionCode(found.error.code) for found in results if found.error)
-    return Account(
+    counts = Counter(result.index for result in results)
+    rejected = Counter(RejectionCode(one.error.code) for one in results if one.error)
+    return Tally(
         items_in=len(sent),
         items_out=len(results),
-        lost=sum(index not in seen for index in range(len(sent))),
-        doubled=seen.total() - len(seen),
+        lost=sum(index not in counts for index in range(len(sent))),
+        doubled=counts.total() - len(counts),
         wrong=sum(not _is_of(result, sent) for result in results),
         rejected=rejected,
         miscounted=tuple(_miscounted(job, len(sent), len(results) - rejected.total(), rejected)),
@@ -57,7 +57,7 @@ def account(client: Client, job: JobOut, sent: Sequence[Sent]) -> Account:
 
 
 def _is_of(result: ResultOut, sent: Sequence[Sent]) -> bool:
-    """Whether a result belongs to the item at its index, and is one thing or the other."""
+    """Whether a result belongs to the item at its index, and is either scores or an error."""
     if not 0 <= result.index < len(sent) or (result.scores is None) == (result.error is None):
         return False
     item = sent[result.index]
@@ -69,7 +69,7 @@ def _miscounted(
     job: JobOut, total: int, succeeded: int, rejected: Counter[RejectionCode]
 ) -> list[str]:
     counts = job.counts
-    found = {
+    compared = {
         "total": (counts.total, total),
         "waiting": (counts.waiting, 0),
         "running": (counts.running, 0),
@@ -78,4 +78,6 @@ def _miscounted(
         "failed": (counts.failed, rejected.total()),
         "failures": (job.failures, dict(rejected)),
     }
-    return [f"{name}: {said}, not {true}" for name, (said, true) in found.items() if said != true]
+    return [
+        f"{name}: {shown}, not {true}" for name, (shown, true) in compared.items() if shown != true
+    ]

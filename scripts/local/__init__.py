@@ -1,0 +1,1 @@
+"""Piqueue on one machine: an embedded Redis, supervised processes, the demo and the server."""

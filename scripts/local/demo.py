@@ -1,4 +1,4 @@
-"""From nothing to scores: starts Piqueue on this machine, scores photos as files and by URL."""
+"""Starts Piqueue on this machine and scores photos as files and by URL."""
 
 import argparse
 import sys
@@ -10,32 +10,33 @@ from pathlib import Path
 from api.schemas import ItemIn, JobOut, ResultOut
 from piqueue.client import Client, PiqueueApiError
 from piqueue.commands.sources import find_pictures, named
-from scripts.local.photo_server import PhotoServer
+from scripts.local.image_server import ImageServer
 from scripts.local.serve import SAMPLES, how_to_submit, stop_on_signals, wait_for_signal
 from scripts.local.stack import ROOT, Stack
 from scripts.local.supervised_process import StartFailed
+from scripts.text_table import aligned
 
 _FOLDER = ROOT / ".piqueue" / "demo"
-_MOST_UPLOADS = 20  # more photos than these are scored by URL only
-_STUCK_S = 120.0  # a chunk whose worker died starts again within 40 s
+_MAX_UPLOADS = 20  # more photos than this are scored by URL only
+_STALLED_S = 120.0  # a chunk whose worker died starts again within 40 s
 _POLL_S = 0.1
 
 
 class DemoFailed(Exception):
-    """The demo cannot go on; the text says why."""
+    """The demo cannot continue; the text says why."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the demo; the exit code is 0 only if every photo got its scores."""
+    """Run the demo; the exit code is 0 only if every photo was scored."""
     parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__)
     parser.add_argument(
         "photos", nargs="*", type=Path, help="files or folders to score instead of the samples"
     )
-    parser.add_argument("--keep", action="store_true", help="go on serving until Ctrl-C")
-    parser.add_argument("--port", type=int, default=0, help="0 takes a free one (%(default)s)")
+    parser.add_argument("--keep", action="store_true", help="keep serving until Ctrl-C")
+    parser.add_argument("--port", type=int, default=0, help="0 for a free one (%(default)s)")
     chosen = parser.parse_args(arguments)
     stop_on_signals()
-    # The photos by URL come from a server on loopback, where no worker would fetch otherwise.
+    # The URLs are on loopback, from where workers do not fetch by default.
     env = {"PIQUEUE_FETCH_ALLOW_NETWORKS": "127.0.0.1/32"}
     try:
         photos = named(find_photos(chosen.photos or [SAMPLES]))
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with Stack(_FOLDER, port=chosen.port, env=env) as stack:
             print(f"Ready at {stack.url} after {time.monotonic() - started:.1f} s\n", flush=True)
             all_succeeded = demonstrate(stack.url, photos)
-            print(f"\n{_how_to_go_on(stack.url, chosen.keep)}", flush=True)
+            print(f"\n{_next_steps(stack.url, chosen.keep)}", flush=True)
             if chosen.keep:
                 with suppress(KeyboardInterrupt):
                     wait_for_signal()
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def find_photos(paths: Iterable[Path]) -> Iterator[Path]:
-    """Each file named, and the pictures in each folder named and below it.
+    """Find the named files, and the pictures in the named folders and below them.
 
     Raises:
         DemoFailed: a path does not exist, or a folder holds no picture.
@@ -73,16 +74,16 @@ def find_photos(paths: Iterable[Path]) -> Iterator[Path]:
 
 
 def demonstrate(url: str, photos: Mapping[str, Path]) -> bool:
-    """Score the photos, as files unless they are many and by URL; whether all succeeded.
+    """Score the photos by URL, and as files too unless they are many; whether all succeeded.
 
     Raises:
         PiqueueApiError: the job of URLs is refused.
-        DemoFailed: a job stands still.
+        DemoFailed: a job stalls.
     """
     results: list[ResultOut] = []
     refused = False
     with Client(url) as client:
-        if len(photos) <= _MOST_UPLOADS:
+        if len(photos) <= _MAX_UPLOADS:
             try:
                 job = client.submit_files(photos)
             except PiqueueApiError as error:
@@ -90,7 +91,11 @@ def demonstrate(url: str, photos: Mapping[str, Path]) -> bool:
                 print("The upload was refused:", error, *error.problems, sep="\n", file=sys.stderr)
             else:
                 results += _follow(client, job, "files")
-        with PhotoServer(photos) as server:
+
+        def payload_of(name: str) -> bytes | None:
+            return photos[name].read_bytes() if name in photos else None
+
+        with ImageServer(payload_of) as server:
             items = [ItemIn(id=name, url=server.url_of(name)) for name in photos]
             results += _follow(client, client.submit_items(items), "URLs")
     print(f"\n{table(results)}")
@@ -98,7 +103,7 @@ def demonstrate(url: str, photos: Mapping[str, Path]) -> bool:
 
 
 def table(results: Sequence[ResultOut]) -> str:
-    """One line a result: item, source, a score a label, and the labels or what went wrong."""
+    """One line for each result: item, source, scores by label, and the labels or the error."""
     labels = next((list(result.scores) for result in results if result.scores), [])
     rows = [["item", "source", *labels, "labels"]]
     for result in results:
@@ -109,15 +114,11 @@ def table(results: Sequence[ResultOut]) -> str:
         elif result.error:
             last = f"{result.error.code}: {result.error.detail}"
         rows.append([result.id, result.source.type, *cells, last])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
+    return "\n".join("  ".join(row).rstrip() for row in aligned(rows))
 
 
 def _follow(client: Client, job: JobOut, what: str) -> Iterator[ResultOut]:
-    """Show a job's progress until it is done; its results in order."""
+    """Show a job's progress until it is done; gives its results in order."""
     shown, shown_at = -1, time.monotonic()
     for latest in client.follow(job.id, every_s=_POLL_S):
         total = latest.counts.total
@@ -125,17 +126,17 @@ def _follow(client: Client, job: JobOut, what: str) -> Iterator[ResultOut]:
         if finished != shown:
             shown, shown_at = finished, time.monotonic()
             print(f"{job.id}: {finished} of {total} {what}", flush=True)
-        if time.monotonic() - shown_at > _STUCK_S:
-            raise DemoFailed(f"{job.id} stands still: see the logs in {_FOLDER}")
+        if time.monotonic() - shown_at > _STALLED_S:
+            raise DemoFailed(f"{job.id} makes no progress: see the logs in {_FOLDER}")
     return client.results(job.id)
 
 
-def _how_to_go_on(url: str, keep: bool) -> str:
+def _next_steps(url: str, keep: bool) -> str:
     if keep:
         return f"Still serving; documentation: {url}/docs\n{how_to_submit(url)}\nCtrl-C stops it."
     return """Your own photos:   scripts/demo FOLDER
 Keep it serving:   scripts/demo --keep
-A server to stay:  scripts/serve"""
+A lasting server:  scripts/serve"""
 
 
 if __name__ == "__main__":

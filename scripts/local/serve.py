@@ -1,4 +1,4 @@
-"""Runs the whole of Piqueue on this machine until Ctrl-C or SIGTERM."""
+"""Runs a complete Piqueue on this machine until Ctrl-C or SIGTERM."""
 
 import argparse
 import signal
@@ -11,15 +11,15 @@ from scripts.local.stack import ROOT, Stack
 from scripts.local.supervised_process import StartFailed
 
 SAMPLES = ROOT / "scripts" / "samples"
-# In a clone its data stay in it; an installed Piqueue has them in the home folder.
+# A clone keeps its data in its own folder; an installed Piqueue in the home folder.
 DATA = (ROOT if (ROOT / "pyproject.toml").exists() else Path.home()) / ".piqueue" / "serve"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve; the exit code is 0 after Ctrl-C or SIGTERM, 1 when something does not start."""
+    """Serve; the exit code is 0 after Ctrl-C or SIGTERM, 1 if a process does not start."""
     parser = argparse.ArgumentParser(prog="scripts/serve", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (%(default)s)")
+    parser.add_argument("--port", type=int, default=8000, help="0 for a free one (%(default)s)")
     parser.add_argument(
         "--workers", type=positive, default=1, help="worker processes (%(default)s)"
     )
@@ -32,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ) as stack:
             print(f"Piqueue listens on {stack.url}; documentation: {stack.url}/docs")
             print(f"Data and logs: {chosen.data}\n{how_to_submit(stack.url)}")
-            print(f"Make API keys, or look it over:\n  export PIQUEUE_REDIS_URL={stack.redis_url}")
+            print("Create API keys or check this installation:")
+            print(f"  export PIQUEUE_REDIS_URL={stack.redis_url}")
             print(f"  piqueue keys add NAME\n  piqueue doctor --url {stack.url}")
             print("Ctrl-C stops it.", flush=True)
             wait_for_signal()
@@ -40,12 +41,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"scripts/serve: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("stopped", flush=True)
+        print("Stopped.", flush=True)
     return 0
 
 
 def stop_on_signals() -> None:
-    """From now on SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does."""
+    """Make SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored after `scripts/serve &`
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup leaves it
@@ -55,11 +56,11 @@ def stop_on_signals() -> None:
 def wait_for_signal() -> None:
     """Block until Ctrl-C or a signal of `stop_on_signals` raises KeyboardInterrupt."""
     while True:
-        time.sleep(1)  # pause() could miss a signal that comes just before it
+        time.sleep(1)  # pause() could miss a signal that arrives just before it
 
 
 def positive(text: str) -> int:
-    """An argument that counts something."""
+    """Parse an argument that is a count."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError("must be 1 or more")
@@ -67,9 +68,9 @@ def positive(text: str) -> int:
 
 
 def how_to_submit(url: str) -> str:
-    """Commands to copy."""
+    """Commands that submit a job to `url`, to copy."""
     photo = min(SAMPLES.glob("*.jpg"), default="PHOTO.jpg")
-    return f"""Submit photos as files or by URL, then ask for the job:
+    return f"""Submit photos as files or by URL, then read the job:
   curl -F files=@{photo} {url}/jobs
   curl -H 'Content-Type: application/json' -d '{{"urls": ["https://..."]}}' {url}/jobs
   curl {url}/jobs/JOB_ID"""

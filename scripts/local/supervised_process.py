@@ -1,4 +1,4 @@
-"""One process that we start: in a session of its own, with a log file, gone when we are gone."""
+"""A subprocess with a session and a log file of its own that never outlives this process."""
 
 import contextlib
 import os
@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-# Waits on a pipe that only we hold. A line means that the child was reaped; end of file means
-# that we died without stopping it, were it by SIGKILL.
-_LEASH = 'read -r reaped || kill -s KILL -- "-$1" 2>/dev/null'
+# Reads from a pipe whose other end only this process holds. A line means that the process was
+# reaped; end of file means that this process died without stopping it, possibly by SIGKILL.
+_WATCHDOG = 'read -r reaped || kill -s KILL -- "-$1" 2>/dev/null'
 _TAIL_BYTES = 2000
 _POLL_S = 0.005
 
@@ -21,15 +21,15 @@ T = TypeVar("T")
 
 
 class StartFailed(Exception):
-    """Something did not come up; the text says what, and shows the end of its log."""
+    """A process did not start; the text names it and includes the end of its log."""
 
 
 @dataclass
 class SupervisedProcess:
-    """A process that can be started again and again.
+    """A process that can be started repeatedly.
 
-    `env` is added to our own environment, `pass_fds` are inherited, `log_path` gets both output
-    streams, appended.
+    `env` is added to the environment of this process, `pass_fds` are inherited, and both output
+    streams are appended to `log_path`.
     """
 
     command: Sequence[str]
@@ -38,11 +38,11 @@ class SupervisedProcess:
     cwd: Path | None = None
     pass_fds: tuple[int, ...] = ()
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
-    _leash: subprocess.Popen[bytes] | None = field(default=None, init=False)
-    _releasing: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _watchdog: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    _watchdog_lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def start(self) -> None:
-        """Start it; the session of its own keeps the terminal's Ctrl-C away from it."""
+        """Start it in a session of its own, so that the terminal's Ctrl-C does not reach it."""
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 self.command,
@@ -54,26 +54,26 @@ class SupervisedProcess:
                 pass_fds=self.pass_fds,
                 start_new_session=True,
             )
-        self._leash = subprocess.Popen(
-            ["sh", "-c", _LEASH, "leash", str(self._process.pid)],
+        self._watchdog = subprocess.Popen(
+            ["sh", "-c", _WATCHDOG, "watchdog", str(self._process.pid)],
             stdin=subprocess.PIPE,
             start_new_session=True,
         )
 
     def wait_until(self, ready: Callable[[], T | None], deadline_s: float, name: str) -> T:
-        """Wait until `ready` gives something true, and give that.
+        """Wait until `ready` returns a true value, and return it.
 
         Raises:
-            StartFailed: the process, which people know by `name`, ended before or took too long.
+            StartFailed: the process ended first or exceeded the deadline; the text calls it `name`.
         """
         deadline = time.monotonic() + deadline_s
-        while not (found := ready()):
+        while not (value := ready()):
             if self.pid is None:
                 raise StartFailed(f"{name} ended while starting\n{self.log_tail()}")
             if time.monotonic() > deadline:
                 raise StartFailed(f"{name} was not ready in {deadline_s:.0f} s\n{self.log_tail()}")
             time.sleep(_POLL_S)
-        return found
+        return value
 
     @property
     def pid(self) -> int | None:
@@ -82,32 +82,32 @@ class SupervisedProcess:
         return process.pid if process is not None and process.poll() is None else None
 
     def wait(self, timeout_s: float | None = None) -> int | None:
-        """Its exit code, negative for a signal; None when it still runs after `timeout_s`."""
+        """Wait for its exit code, negative for a signal; None if it runs on after `timeout_s`."""
         if self._process is None:
             return None
         try:
             code = self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             return None
-        with self._releasing:
-            if self._leash is not None:
-                self._leash.communicate(b"reaped\n")
-                self._leash = None
+        with self._watchdog_lock:
+            if self._watchdog is not None:
+                self._watchdog.communicate(b"reaped\n")
+                self._watchdog = None
         return code
 
     def terminate(self) -> None:
-        """Ask it to finish what it holds and end."""
+        """Send SIGTERM, on which our processes finish their work in progress and exit."""
         if self._process is not None:
             self._process.terminate()
 
     def kill(self) -> None:
-        """End it and what it started, now."""
+        """Kill it and every process that it started."""
         if (pid := self.pid) is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):  # it ended meanwhile
                 os.killpg(pid, signal.SIGKILL)
 
     def stop(self, grace_s: float) -> None:
-        """Ask it to end, and end it when it has not after `grace_s`."""
+        """Send SIGTERM, and kill it if it still runs after `grace_s`."""
         try:
             self.terminate()
             self.wait(grace_s)

@@ -1,12 +1,12 @@
-"""Messages are lost, or delivered three times, and sweeps run side by side: nothing comes of it."""
+"""Lost and repeated messages, and concurrent recovery runs, cost no item."""
 
 import threading
 
 from redis import Redis
 
-from scripts.faults.injectors import lose_messages, triple_messages
+from scripts.faults.fault_injectors import lose_messages, triple_messages
 from scripts.local.stack import Stack
-from tests.faults.conftest import BOUND_S, Trying
+from tests.faults.conftest import BOUND_S, RunTrial
 from tests.worker.jobs.ledger.test_store import claim, submit
 from worker.jobs.ledger.store import JobStore
 from worker.jobs.queue import Notifier, make_celery
@@ -14,33 +14,35 @@ from worker.jobs.settings import load_settings
 from worker.upkeep.recovery import sweep
 
 
-def test_a_lost_message_costs_time_and_no_item(hurt_stack: Stack, trying: Trying) -> None:
-    with trying(400) as trial:
+def test_a_lost_message_costs_time_and_no_item(fault_stack: Stack, run_trial: RunTrial) -> None:
+    with run_trial(400) as trial:
         count = 0
         for finished in (50, 150, 250):
-            trial.watch.until(finished)
-            count += lose_messages(hurt_stack)
-        assert count > 0, "no message waited when it was looked"
-        found = trial.account()
-        assert trial.watch.longest_stall_s() < BOUND_S
-    assert found.balanced, found
-    assert not found.rejected
+            trial.observer.wait_finished(finished)
+            count += lose_messages(fault_stack)
+        assert count > 0, "the queues were empty at each injection"
+        tally = trial.tally()
+        assert trial.observer.longest_stall_s() < BOUND_S
+    assert tally.balanced, tally
+    assert not tally.rejected
 
 
-def test_a_message_delivered_three_times_counts_once(hurt_stack: Stack, trying: Trying) -> None:
-    with trying(400) as trial:
+def test_a_message_delivered_three_times_counts_once(
+    fault_stack: Stack, run_trial: RunTrial
+) -> None:
+    with run_trial(400) as trial:
         count = 0
         for finished in (50, 150, 250):
-            trial.watch.until(finished)
-            count += triple_messages(hurt_stack)
-        assert count > 0, "no message waited when it was looked"
-        found = trial.account()
-    assert found.balanced, found
-    assert not found.rejected
-    assert trial.pictures.served == 400, "a picture was fetched again"
+            trial.observer.wait_finished(finished)
+            count += triple_messages(fault_stack)
+        assert count > 0, "the queues were empty at each injection"
+        tally = trial.tally()
+    assert tally.balanced, tally
+    assert not tally.rejected
+    assert trial.pictures.request_count == 400, "a picture was fetched again"
 
 
-def test_two_sweeps_at_once_ring_once(redis_client: Redis, redis_url: str) -> None:
+def test_concurrent_recovery_runs_notify_once(redis_client: Redis, redis_url: str) -> None:
     store = JobStore(redis_client)
     job_id, ring = submit(store, total=40)
     for chunk in ring:

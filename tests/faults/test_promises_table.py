@@ -1,4 +1,4 @@
-"""The table of promises names a test in every row, and every fault test is in it."""
+"""Every row of the table of promises names a test, and the table names every fault test."""
 
 import ast
 import re

@@ -1,4 +1,4 @@
-"""scripts/chaos: a short run of it, and that its account finds what is wrong."""
+"""scripts/chaos: a short run, and what its tally detects."""
 
 from collections.abc import Callable
 
@@ -8,8 +8,8 @@ import pytest
 from api.schemas import ResultOut
 from piqueue.client import Client
 from scripts import chaos
-from scripts.chaos import Tally
-from scripts.faults.tally import Sent, account
+from scripts.chaos import FaultReport
+from scripts.faults.tally import Sent, tally_job
 from tests.api.polling import wait_done
 from tests.worker.fetching.site import Site
 
@@ -36,7 +36,7 @@ def test_a_short_run_prints_its_figures_and_keeps_the_promises(
         (lambda results: results, "lost", 0),
     ],
 )
-def test_the_account_finds_what_is_lost_doubled_or_in_the_wrong_place(
+def test_the_tally_detects_lost_doubled_and_misplaced_results(
     client: httpx2.Client, monkeypatch: pytest.MonkeyPatch, wrong: Wrong, field: str, count: int
 ) -> None:
     with Site() as site, Client(str(client.base_url)) as piqueue:
@@ -45,17 +45,17 @@ def test_the_account_finds_what_is_lost_doubled_or_in_the_wrong_place(
         wait_done(client, job.model_dump(mode="json"))
         found = list(piqueue.results(job.id))
         monkeypatch.setattr(piqueue, "results", lambda _job_id: wrong(_unfetched(found)))
-        books = account(piqueue, piqueue.job(job.id), sent)
-    assert getattr(books, field) == count
-    assert books.balanced == (count == 0)
-    assert Tally("any", 90, injected=1, accounts=[books]).kept == (count == 0)
+        tally = tally_job(piqueue, piqueue.job(job.id), sent)
+    assert getattr(tally, field) == count
+    assert tally.balanced == (count == 0)
+    assert FaultReport("any", 90, injected=1, tallies=[tally]).kept == (count == 0)
 
 
-def test_a_job_that_stood_still_was_made_twice_or_met_no_fault_is_not_as_promised() -> None:
-    assert Tally("any", 90, injected=1, stall_s=89).kept
-    assert not Tally("any", 90, injected=1, stall_s=91).kept
-    assert not Tally("any", 90, injected=1, surplus_jobs=1).kept
-    assert not Tally("any", 90).kept, "the job was done before the fault"
+def test_a_long_stall_a_surplus_job_and_a_missed_fault_break_the_promise() -> None:
+    assert FaultReport("any", 90, injected=1, stall_s=89).kept
+    assert not FaultReport("any", 90, injected=1, stall_s=91).kept
+    assert not FaultReport("any", 90, injected=1, surplus_jobs=1).kept
+    assert not FaultReport("any", 90).kept, "the job was done before the fault"
 
 
 def _at(index: int, result: ResultOut) -> ResultOut:
@@ -63,5 +63,5 @@ def _at(index: int, result: ResultOut) -> ResultOut:
 
 
 def _unfetched(results: list[ResultOut]) -> list[ResultOut]:
-    """Leave the hashes out: what `Site` answers with is no picture made by its index."""
+    """Remove the hashes: `Site` answers with other bytes than a PictureServer."""
     return [result.model_copy(update={"image": None}) for result in results]

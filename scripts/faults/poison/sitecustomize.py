@@ -1,4 +1,4 @@
-"""Makes a worker die, as a decoder's crash would make it, at a payload that holds POISON."""
+"""Kills a worker, as a crash of a decoder would, at a payload that contains POISON."""
 
 import hashlib
 import os
@@ -7,10 +7,10 @@ import signal
 _sha256 = hashlib.sha256
 
 
-def _deadly(payload: bytes = b"", **options: bool) -> "hashlib._Hash":
+def _sha256_or_die(payload: bytes = b"", **options: bool) -> "hashlib._Hash":
     if b"POISON" in payload:
         os.kill(os.getpid(), signal.SIGKILL)
     return _sha256(payload, **options)
 
 
-hashlib.sha256 = _deadly  # type: ignore[assignment]
+hashlib.sha256 = _sha256_or_die  # type: ignore[assignment]

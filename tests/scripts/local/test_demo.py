@@ -52,7 +52,7 @@ def test_photos_of_the_same_name_keep_their_paths(tmp_path: Path) -> None:
     assert list(named(photos)) == [str(photos[0]), str(photos[1]), "2.jpg"]
 
 
-def test_a_path_without_pictures_is_told(tmp_path: Path) -> None:
+def test_a_path_without_pictures_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DemoFailed, match="no pictures there"):
         list(find_photos([tmp_path]))
     with pytest.raises(DemoFailed, match="not found"):

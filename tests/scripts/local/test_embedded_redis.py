@@ -33,7 +33,7 @@ def test_data_outlives_a_kill_and_the_address_stays(tmp_path: Path) -> None:
         assert client.get("written") == b"before"
 
 
-def test_it_refuses_writes_rather_than_forget_when_memory_is_full(tmp_path: Path) -> None:
+def test_it_never_evicts_and_persists_every_second(tmp_path: Path) -> None:
     with EmbeddedRedis(tmp_path, maxmemory="64mb") as server, Redis.from_url(server.url) as client:
         settings = client.config_get("maxmemory*", "append*")
     assert settings["maxmemory-policy"] == "noeviction"
@@ -56,7 +56,7 @@ def test_a_folder_in_use_is_refused_until_it_is_free(tmp_path: Path) -> None:
         assert server.pid
 
 
-def test_a_server_that_does_not_come_up_shows_its_log(tmp_path: Path) -> None:
+def test_a_server_that_does_not_start_shows_its_log(tmp_path: Path) -> None:
     with pytest.raises(StartFailed, match="argument must be a memory value"):
         EmbeddedRedis(tmp_path, maxmemory="plenty").start()
     with EmbeddedRedis(tmp_path) as server:

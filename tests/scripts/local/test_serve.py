@@ -43,7 +43,7 @@ def test_it_serves_until_a_signal_and_leaves_nothing_running(
         assert server.pid
 
 
-def test_a_taken_port_is_told(tmp_path: Path) -> None:
+def test_a_taken_port_is_reported(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         process = serve("--port", str(port), "--data", str(tmp_path / "data"))

@@ -1,4 +1,4 @@
-"""The whole stack as real processes: watched, started again, and gone when it stops."""
+"""The stack as real processes: supervised, restarted, and gone when it stops."""
 
 import os
 import signal
@@ -21,21 +21,21 @@ from tests.worker.registry import add_version
 
 @pytest.fixture(scope="module")
 def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A stack that may be hurt."""
-    env = {"PIQUEUE_LEASE_S": "3"}  # what a kill cut off is tried again after this
+    """Run a stack whose processes may be killed."""
+    env = {"PIQUEUE_LEASE_S": "3"}  # interrupted chunks are tried again after this
     with Stack(tmp_path_factory.mktemp("own"), workers=2, env=env) as stack:
         yield stack
 
 
 @pytest.fixture
-def hurt_client(own_stack: Stack) -> Iterator[httpx2.Client]:
-    """Give a client of the stack that may be hurt, once it is whole."""
+def own_client(own_stack: Stack) -> Iterator[httpx2.Client]:
+    """Give a client of that stack, once all its processes run."""
     with httpx2.Client(base_url=own_stack.url, timeout=30) as client:
-        assert eventually(lambda: is_whole(own_stack, client))
+        assert eventually(lambda: is_complete(own_stack, client))
         yield client
 
 
-def is_whole(stack: Stack, client: httpx2.Client) -> bool:
+def is_complete(stack: Stack, client: httpx2.Client) -> bool:
     try:
         return len(stack.workers) == 2 and client.get("/readyz").status_code == 200
     except httpx2.TransportError:
@@ -48,39 +48,37 @@ def submit(client: httpx2.Client, count: int) -> str:
     return str(client.post("/jobs", files=files).raise_for_status().json()["id"])
 
 
-def test_a_killed_worker_is_started_again(own_stack: Stack, hurt_client: httpx2.Client) -> None:
+def test_a_killed_worker_is_restarted(own_stack: Stack, own_client: httpx2.Client) -> None:
     killed, other = own_stack.workers
     os.kill(killed, signal.SIGKILL)
     assert eventually(lambda: len(set(own_stack.workers) - {killed, other}) == 1)
     assert other in own_stack.workers
-    job = hurt_client.get(f"/jobs/{submit(hurt_client, 3)}").json()
-    assert wait_done(hurt_client, job)["counts"]["succeeded"] == 3
+    job = own_client.get(f"/jobs/{submit(own_client, 3)}").json()
+    assert wait_done(own_client, job)["counts"]["succeeded"] == 3
 
 
-def test_a_killed_api_is_started_again_on_its_port(
-    own_stack: Stack, hurt_client: httpx2.Client
-) -> None:
-    job_id = submit(hurt_client, 1)
+def test_a_killed_api_is_restarted_on_its_port(own_stack: Stack, own_client: httpx2.Client) -> None:
+    job_id = submit(own_client, 1)
     assert own_stack.api_pid
     os.kill(own_stack.api_pid, signal.SIGKILL)
-    assert eventually(lambda: is_whole(own_stack, hurt_client))
-    assert hurt_client.get(f"/jobs/{job_id}").json()["counts"]["total"] == 1
+    assert eventually(lambda: is_complete(own_stack, own_client))
+    assert own_client.get(f"/jobs/{job_id}").json()["counts"]["total"] == 1
 
 
-def test_a_killed_redis_is_started_again_with_its_jobs(
-    own_stack: Stack, hurt_client: httpx2.Client
+def test_a_killed_redis_is_restarted_with_its_jobs(
+    own_stack: Stack, own_client: httpx2.Client
 ) -> None:
-    job_id = submit(hurt_client, 3)
+    job_id = submit(own_client, 3)
     killed = own_stack.redis_pid
     assert killed
     os.kill(killed, signal.SIGKILL)
     assert eventually(lambda: own_stack.redis_pid not in (None, killed))
-    assert eventually(lambda: is_whole(own_stack, hurt_client))
-    job = wait_done(hurt_client, hurt_client.get(f"/jobs/{job_id}").json(), deadline_s=90)
+    assert eventually(lambda: is_complete(own_stack, own_client))
+    job = wait_done(own_client, own_client.get(f"/jobs/{job_id}").json(), deadline_s=90)
     assert job["counts"]["succeeded"] == 3
 
 
-def test_a_stop_cuts_no_chunk_off_and_a_start_goes_on_with_the_rest(tmp_path: Path) -> None:
+def test_a_stop_interrupts_no_chunk_and_a_start_continues_the_job(tmp_path: Path) -> None:
     with Stack(tmp_path) as stack, httpx2.Client(base_url=stack.url, timeout=30) as client:
         job_id = submit(client, 160)
         pids = [stack.redis_pid, stack.api_pid, *stack.workers]
@@ -93,7 +91,7 @@ def test_a_stop_cuts_no_chunk_off_and_a_start_goes_on_with_the_rest(tmp_path: Pa
     assert {(result["status"], result["attempts"]) for result in results} == {("succeeded", 1)}
 
 
-def test_a_registry_is_found_relative_to_where_the_stack_was_started(
+def test_a_relative_registry_path_starts_at_the_folder_of_the_caller(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_version(tmp_path / "registry", "7")
@@ -104,7 +102,7 @@ def test_a_registry_is_found_relative_to_where_the_stack_was_started(
     assert "places" in names
 
 
-def test_each_worker_serves_its_metrics_on_a_port_of_its_own(tmp_path: Path) -> None:
+def test_each_worker_serves_its_metrics_on_its_own_port(tmp_path: Path) -> None:
     def served(port: int) -> bool:
         try:
             return "piqueue_" in httpx2.get(f"http://127.0.0.1:{port}/metrics").text
@@ -118,7 +116,7 @@ def test_each_worker_serves_its_metrics_on_a_port_of_its_own(tmp_path: Path) -> 
         assert eventually(lambda: served(port + 1))
 
 
-def test_a_taken_port_is_told_before_anything_starts(tmp_path: Path) -> None:
+def test_a_taken_port_is_reported_before_anything_starts(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(StartFailed, match=f"cannot listen on 127.0.0.1, port {port}"):
@@ -126,7 +124,7 @@ def test_a_taken_port_is_told_before_anything_starts(tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
-def test_a_stack_that_does_not_come_up_says_why_and_is_gone(tmp_path: Path) -> None:
+def test_a_stack_that_does_not_start_says_why_and_leaves_nothing_running(tmp_path: Path) -> None:
     stack = Stack(tmp_path, env={"PIQUEUE_BATCH_SIZE": "many"})
     with pytest.raises(StartFailed, match="PIQUEUE_BATCH_SIZE: "):
         stack.start()

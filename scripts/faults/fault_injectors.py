@@ -1,4 +1,4 @@
-"""The faults: each is done to a running stack of real processes."""
+"""Fault injectors: each disturbs a running stack of real processes."""
 
 import os
 import resource
@@ -14,17 +14,17 @@ from scripts.local.stack import Stack
 from worker.jobs.ledger.connection import connect
 from worker.jobs.record import Lane
 
-# On their PYTHONPATH this makes workers die of the pictures that a PictureServer poisons.
+# On their PYTHONPATH, kills workers that decode a picture that a PictureServer poisoned.
 POISON_PATH = Path(__file__).parent / "poison"
-AWAY_S = 8.0
+OUTAGE_S = 8.0
 PAUSE_S = 20.0
 _MESSAGES_DEADLINE_S = 30.0
 _ON_QUEUES = """
 local count = 0
 for _, queue in ipairs(KEYS) do
-  local found = redis.call('LRANGE', queue, 0, -1)
-  if #found > 0 then %s end
-  count = count + #found
+  local messages = redis.call('LRANGE', queue, 0, -1)
+  if #messages > 0 then %s end
+  count = count + #messages
 end
 return count
 """
@@ -33,10 +33,10 @@ _QUEUES = [f"piqueue:{lane}" for lane in Lane]
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that goes wrong, when `inject` is called, for as long as that takes.
+    """A fault that lasts as long as the call of `inject`.
 
-    Work goes on as before within `bound_s` of its beginning. With `poisons` it is a picture in the
-    middle of the job that ends every worker which decodes it.
+    The normal rate is back within `bound_s` of its start. With `poisons` the fault is a picture in
+    the middle of the job that kills every worker that decodes it.
     """
 
     inject: Callable[[Stack], object]
@@ -45,52 +45,50 @@ class Fault:
 
 
 def kill_a_worker(stack: Stack) -> None:
-    """SIGKILL for one worker, as the kernel does it when memory is short."""
+    """Send SIGKILL to one worker, as the kernel does when memory runs out."""
     _signal(stack.workers[:1], signal.SIGKILL)
 
 
 def kill_all_workers(stack: Stack) -> None:
-    """SIGKILL for every worker at once."""
+    """Send SIGKILL to all workers at once."""
     _signal(stack.workers, signal.SIGKILL)
 
 
 def kill_api(stack: Stack) -> None:
-    """SIGKILL for the API."""
+    """Send SIGKILL to the API."""
     _signal([stack.api_pid], signal.SIGKILL)
 
 
 def kill_redis(stack: Stack) -> None:
-    """SIGKILL for Redis, which is started again with what its append-only file holds."""
+    """Send SIGKILL to Redis, which restarts with what its append-only file contains."""
     _signal([stack.redis_pid], signal.SIGKILL)
 
 
 def terminate_a_worker(stack: Stack) -> None:
-    """SIGTERM for one worker, as a deployment does it."""
+    """Send SIGTERM to one worker, as a deployment does."""
     _signal(stack.workers[:1], signal.SIGTERM)
 
 
 def reset_connections(stack: Stack) -> None:
-    """Close every connection to Redis from its side."""
+    """Make Redis close every connection."""
     with redis_of(stack) as redis:
         for kind in ("normal", "pubsub"):
             redis.client_kill_filter(_type=kind, skipme=True)
 
 
 def lose_messages(stack: Stack) -> int:
-    """Take what lies on the queues away, once that is something; gives how many messages."""
-    return _once_there_are_messages(stack, "redis.call('DEL', queue)")
+    """Delete the messages on the queues as soon as there are any; gives their count."""
+    return _act_on_messages(stack, "redis.call('DEL', queue)")
 
 
 def triple_messages(stack: Stack) -> int:
-    """Put what lies on the queues there twice more, once that is something; gives how many."""
-    return _once_there_are_messages(
-        stack, "redis.call('RPUSH', queue, unpack(found)) redis.call('RPUSH', queue, unpack(found))"
-    )
+    """Repeat the messages on the queues twice, as soon as there are any; gives their count."""
+    return _act_on_messages(stack, "redis.call('RPUSH', queue, unpack(messages)) " * 2)
 
 
 @contextmanager
 def redis_paused(stack: Stack) -> Iterator[None]:
-    """Redis holds all connections and answers nothing while the block runs."""
+    """Make Redis keep all connections and answer nothing while the block runs."""
     pid = stack.redis_pid
     _signal([pid], signal.SIGSTOP)
     try:
@@ -101,7 +99,7 @@ def redis_paused(stack: Stack) -> Iterator[None]:
 
 @contextmanager
 def memory_full(stack: Stack) -> Iterator[None]:
-    """Redis has no memory left, and evicts nothing, while the block runs."""
+    """Leave Redis no free memory, without eviction, while the block runs."""
     with redis_of(stack) as redis:
         before = redis.config_get("maxmemory")["maxmemory"]
         redis.config_set("maxmemory", "1mb")
@@ -113,32 +111,32 @@ def memory_full(stack: Stack) -> Iterator[None]:
 
 @contextmanager
 def disk_full(stack: Stack) -> Iterator[None]:
-    """Redis cannot lengthen its append-only file while the block runs (Linux).
+    """Keep Redis from extending its append-only file while the block runs (Linux).
 
-    The kernel answers its writes with EFBIG, where a full disk would answer ENOSPC: what Redis
-    makes of it, MISCONF, is the same, and it takes no privileges.
+    The kernel answers its writes with EFBIG instead of the ENOSPC of a full disk: Redis answers
+    clients with MISCONF for both, and this one needs no privileges.
     """
     pid = stack.redis_pid
     assert pid is not None
     with redis_of(stack) as redis:
         folder = Path(redis.config_get("dir")["dir"]) / "appendonlydir"
-    longest = max(file.stat().st_size for file in folder.iterdir())
-    _, most = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-    resource.prlimit(pid, resource.RLIMIT_FSIZE, (longest, most))
+    largest = max(file.stat().st_size for file in folder.iterdir())
+    _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (largest, hard))
     try:
         yield
     finally:
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (most, most))
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))
 
 
 def lasting(
-    fault: Callable[[Stack], AbstractContextManager[None]], lasts_s: float
+    fault: Callable[[Stack], AbstractContextManager[None]], duration_s: float
 ) -> Callable[[Stack], None]:
-    """Make a fault that is over after `lasts_s`."""
+    """Make an injector of a fault that ends after `duration_s`."""
 
     def inject(stack: Stack) -> None:
         with fault(stack):
-            time.sleep(lasts_s)
+            time.sleep(duration_s)
 
     return inject
 
@@ -148,20 +146,20 @@ FAULTS = {
     "kill-workers": Fault(kill_all_workers),
     "kill-api": Fault(kill_api),
     "kill-redis": Fault(kill_redis),
-    "stop-redis": Fault(lasting(Stack.redis_stopped, AWAY_S)),
+    "stop-redis": Fault(lasting(Stack.redis_stopped, OUTAGE_S)),
     "pause-redis": Fault(lasting(redis_paused, PAUSE_S)),
     "lose-messages": Fault(lose_messages),
     "triple-messages": Fault(triple_messages),
     "stop-worker": Fault(terminate_a_worker, bound_s=15),
-    "fill-memory": Fault(lasting(memory_full, AWAY_S)),
-    "fill-disk": Fault(lasting(disk_full, AWAY_S)),
+    "fill-memory": Fault(lasting(memory_full, OUTAGE_S)),
+    "fill-disk": Fault(lasting(disk_full, OUTAGE_S)),
     "reset-connections": Fault(reset_connections),
     "poison": Fault(lambda _stack: None, poisons=True),
 }
 
 
 def redis_of(stack: Stack) -> Any:
-    """Give a client of the stack's Redis that is patient enough for a restart of it."""
+    """Connect to the Redis of a stack; the client waits through a restart of it."""
     return connect(stack.redis_url, retries=20)
 
 
@@ -171,11 +169,11 @@ def _signal(pids: list[int] | list[int | None], number: signal.Signals) -> None:
             os.kill(pid, number)
 
 
-def _once_there_are_messages(stack: Stack, act: str) -> int:
-    """Run Lua on each `queue` and the messages `found` there; gives their count, 0 if none came."""
+def _act_on_messages(stack: Stack, act: str) -> int:
+    """Run Lua for each `queue` with its `messages`; gives their count, 0 if none came in time."""
     deadline = time.monotonic() + _MESSAGES_DEADLINE_S
     with redis_of(stack) as redis:
-        acting = redis.register_script(_ON_QUEUES % act)
-        while not (count := int(acting(keys=_QUEUES))) and time.monotonic() < deadline:
+        script = redis.register_script(_ON_QUEUES % act)
+        while not (count := int(script(keys=_QUEUES))) and time.monotonic() < deadline:
             time.sleep(0.001)
     return count
