@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 
 from api.urls import url_problem
-from worker.jobs.host_statistics import HostTally, weightiest
+from worker.jobs.host_statistics import HostTally, heaviest_hosts
 from worker.jobs.items import RejectionCode, Stage
 from worker.jobs.ledger.reader import StoredResult
 from worker.jobs.record import JOB_ERRORS, Job, JobStatus, Lane, utc
@@ -323,7 +323,7 @@ class JobOut(BaseModel):
             rate_per_s=rate,
             eta_s=eta,
             failures=job.failures,
-            hosts=[JobHostOut.of(tally) for tally in weightiest(job.hosts, LISTED_HOSTS)],
+            hosts=[JobHostOut.of(tally) for tally in heaviest_hosts(job.hosts, LISTED_HOSTS)],
             created_at=utc(job.created_ms),
             started_at=job.started_ms and utc(job.started_ms),
             finished_at=job.finished_ms and utc(job.finished_ms),

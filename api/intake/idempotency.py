@@ -5,13 +5,13 @@ from functools import partial
 
 from api.services import Services
 from worker.jobs.errors import IdempotencyMismatch, JobRefused
-from worker.jobs.ledger.new_job import Note
+from worker.jobs.ledger.new_job import ExpiringKey
 from worker.jobs.record import Job
 
 MAX_KEY_CHARS = 255
 
 # Gives the note of a fingerprint and a job's id.
-Noting = Callable[[str, str], Note]
+Noting = Callable[[str, str], ExpiringKey]
 
 
 def once(
@@ -41,7 +41,7 @@ def once(
             )
         return services.store.job(before.job_id), True
     try:
-        with services.idempotency.held(owner, key):
+        with services.idempotency.renewed(owner, key):
             return make(partial(services.idempotency.note, owner, key)), False
     except BaseException:
         services.idempotency.release(owner, key)

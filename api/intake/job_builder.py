@@ -24,7 +24,7 @@ from worker.jobs.errors import (
     TooLarge,
 )
 from worker.jobs.items import ItemSpec
-from worker.jobs.ledger.new_job import NewJob, Note, Shape
+from worker.jobs.ledger.new_job import ExpiringKey, NewJob, Shape
 from worker.jobs.record import CsvShape, Job, Lane, new_job_id
 from worker.jobs.traces import span, traceparent
 
@@ -115,7 +115,7 @@ class JobBuilder:
         return self._digest.hexdigest()
 
     def shaped(self, csv: CsvShape) -> None:
-        """Note how the table that the items come from is laid out."""
+        """ExpiringKey how the table that the items come from is laid out."""
         self._csv = csv
 
     def refuse(self, detail: str, item_id: str | None = None) -> None:
@@ -154,7 +154,7 @@ class JobBuilder:
         if len(self._pending) >= WRITE_CHUNKS * self._chunk_items:
             self._put_chunks()
 
-    def finish(self, note: Note | None = None) -> Job:
+    def finish(self, note: ExpiringKey | None = None) -> Job:
         """Make the job: its record with the note, then the doorbell.
 
         Raises:

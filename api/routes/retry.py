@@ -20,7 +20,7 @@ from api.ownership import own_job
 from api.schemas import JobOptions, JobOut, RetryIn
 from api.services import Services, ServicesDep
 from worker.jobs.errors import JobNotDone, JobRefused, ModelNotFound
-from worker.jobs.ledger.new_job import Note
+from worker.jobs.ledger.new_job import ExpiringKey
 from worker.jobs.ledger.reader import StoredResult
 from worker.jobs.record import Job
 
@@ -73,7 +73,7 @@ def _retry(
     services: Services,
     parent: Job,
     only: Literal["failed", "retryable"],
-    noting: Callable[[str], Note] | None = None,
+    noting: Callable[[str], ExpiringKey] | None = None,
 ) -> Job:
     """Make a job of the items of `parent` to be tried again; `noting` gives the note of its id.
 

@@ -232,7 +232,7 @@ def test_while_s3_is_away_work_waits_and_nothing_is_lost(tmp_path: Path) -> None
             server.stop()
             back_at = time.monotonic() + OUTAGE_S
             until(
-                lambda: time.monotonic() > back_at and log.read_text().count("chunk_put_off") >= 3
+                lambda: time.monotonic() > back_at and log.read_text().count("chunk_deferred") >= 3
             )
             waiting = [client.get(job["links"]["self"]).json() for job in (uploaded, listed)]
             refused = client.post("/jobs", files=files(1))

@@ -109,8 +109,8 @@ def read_hosts(packed: str) -> tuple[HostTally, ...]:
     return tuple(HostTally.from_row(name, row) for name, row in json.loads(packed).items())
 
 
-def weightiest(tallies: Iterable[HostTally], most: int) -> list[HostTally]:
-    """Give the `most` weightiest hosts, those with most failures first, and a sum of the rest."""
+def heaviest_hosts(tallies: Iterable[HostTally], most: int) -> list[HostTally]:
+    """Give the `most` heaviest hosts, those with most failures first, and a sum of the rest."""
     ranked = sorted(tallies, key=lambda tally: (tally.name is not None, tally.weight), reverse=True)
     listed = [tally for tally in ranked[:most] if tally.name is not None]
     listed.sort(key=lambda tally: (-tally.failed, -tally.ok, tally.name))

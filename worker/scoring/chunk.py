@@ -50,7 +50,7 @@ def _run_claimed(runtime: Runtime, claim: Claim) -> dict[str, str | int]:
     started = time.monotonic()
     try:
         with runtime.holding(claim):
-            results = _give_up(claim) if claim.hopeless else _scored(runtime, claim)
+            results = _give_up(claim) if claim.exhausted else _scored(runtime, claim)
             with span("commit"):
                 if claim.parts and not _write_part(runtime, claim, results):
                     log.info("lease_lost")
@@ -61,9 +61,9 @@ def _run_claimed(runtime: Runtime, claim: Claim) -> dict[str, str | int]:
         _leave(runtime, claim)
         return {"outcome": "left"}
     except StorageUnavailable as error:
-        runtime.store.put_off(claim, S3_AWAY_S)
-        log.warning("chunk_put_off", attempt=claim.attempt, reason=str(error))
-        return {"outcome": "put_off"}
+        runtime.store.defer(claim, S3_AWAY_S)
+        log.warning("chunk_deferred", attempt=claim.attempt, reason=str(error))
+        return {"outcome": "deferred"}
     if ring is None:
         log.info("chunk_came_second", attempt=claim.attempt)
         return {"outcome": "came_second"}
@@ -133,7 +133,7 @@ def _scored(runtime: Runtime, claim: Claim) -> list[ItemResult]:
         with runtime.models.using(model) as predictor:
             return _score(runtime, claim, predictor)
     except CannotLoad:
-        waited_s = runtime.presence.miss(model)
+        waited_s = runtime.presence.request(model)
         if waited_s < runtime.settings.model_wait_s or not runtime.others_unable(model):
             raise
     detail = f"no worker can load {model_name(model)}; the workers' logs say why"
@@ -144,10 +144,10 @@ def _scored(runtime: Runtime, claim: Claim) -> list[ItemResult]:
 def _leave(runtime: Runtime, claim: Claim) -> None:
     """Give a chunk back for another worker: at once where one may take it."""
     if runtime.others_unable(claim.model):
-        runtime.store.put_off(claim, NOBODY_CAN_S)
+        runtime.store.defer(claim, NOBODY_CAN_S)
         return
     time.sleep(HAND_ON_S)
-    runtime.store.put_off(claim, 0)
+    runtime.store.defer(claim, 0)
     runtime.bell.ring(claim.job_id, [claim.chunk_index], claim.lane)
 
 
@@ -164,9 +164,9 @@ def _score(runtime: Runtime, claim: Claim, predictor: Predictor) -> list[ItemRes
     @contextmanager
     def noted(position: int) -> Iterator[None]:
         with runtime.company.alone():
-            runtime.store.note(claim, position)
+            runtime.store.checkpoint(claim, position)
             yield
-            runtime.store.note(claim, None)
+            runtime.store.checkpoint(claim, None)
 
     limits = Limits(1, settings.max_pixels, runtime.memory)
     return classify(coming, count, predictor, limits, noted)

@@ -28,7 +28,7 @@ def arrivals(runtime: Runtime, claim: Claim) -> Iterator[LoadedPayload]:
     urls: dict[int, str] = {}
     uploads: dict[int, str] = {}
     for position, spec in enumerate(claim.specs):
-        if position in claim.lost:
+        if position in claim.quarantined:
             yield LoadedPayload(position, WORKER_LOST)
         elif spec.url is not None:
             urls[position] = spec.url

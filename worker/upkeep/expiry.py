@@ -70,7 +70,7 @@ class Archivist:
             except JobNotFound:
                 pass
             except StorageUnavailable as error:
-                log.warning("archive_put_off", job_id=job_id, reason=str(error))
+                log.warning("expiry_deferred", job_id=job_id, reason=str(error))
                 jobs.move(job_id, AGAIN_S)
                 continue
             jobs.remove(job_id)

@@ -76,7 +76,7 @@ class Heartbeat:
         for held in list(runtime.held.values()):
             runtime.store.renew(held.claim, runtime.lease_s(held.claim))
         runtime.workers.heartbeat(runtime.worker_id, runtime.slots)
-        if runtime.workers.elect_sweeper(runtime.worker_id, SWEEP_EVERY_S):
+        if runtime.workers.elect_recovery_leader(runtime.worker_id, SWEEP_EVERY_S):
             sweep(runtime.store, runtime.bell)
 
     def _watch_forever(self) -> None:

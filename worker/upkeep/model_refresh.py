@@ -46,7 +46,7 @@ class ModelRefresher:
             try:
                 for model in self._runtime.presence.wanted():
                     if self._prepare(model):
-                        self._runtime.presence.found(model)
+                        self._runtime.presence.fulfil(model)
                 for model in self._current():
                     self._prepare(model)
             except (LedgerUnavailable, StorageUnavailable, ModelUnavailable) as error:
@@ -75,6 +75,6 @@ class ModelRefresher:
         runtime = self._runtime
         warm = [model.key for model in runtime.models.warm]
         try:
-            runtime.presence.tell(runtime.worker_id, warm, runtime.models.unable)
+            runtime.presence.report(runtime.worker_id, warm, runtime.models.unable)
         except LedgerUnavailable as error:
             log.warning("models_not_told", reason=str(error))

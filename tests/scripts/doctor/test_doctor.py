@@ -242,9 +242,9 @@ def test_a_worker_that_cannot_load_the_default_model_is_named(
     workers, presence = Workers(redis_client), ModelPresence(redis_client)
     for worker in ("good-1-a", "bad-2-b"):
         workers.heartbeat(worker, 4)
-    presence.tell("good-1-a", [default.ref.key], ["other@3:0123"])
-    presence.tell("bad-2-b", [], [default.ref.key])
-    presence.miss(ModelRef("rare", "7", "0" * 64))
+    presence.report("good-1-a", [default.ref.key], ["other@3:0123"])
+    presence.report("bad-2-b", [], [default.ref.key])
+    presence.request(ModelRef("rare", "7", "0" * 64))
     found = list(check_workers(settings))
     name = f"{default.name}@{default.version}"
     assert [(one.level, one.text) for one in found] == [

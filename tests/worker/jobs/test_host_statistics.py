@@ -7,7 +7,13 @@ import pytest
 from redis import Redis
 
 from tests.api.stored_jobs import MODEL
-from worker.jobs.host_statistics import BUCKETS_MS, KEPT_HOSTS, HostTally, count_hosts, weightiest
+from worker.jobs.host_statistics import (
+    BUCKETS_MS,
+    KEPT_HOSTS,
+    HostTally,
+    count_hosts,
+    heaviest_hosts,
+)
 from worker.jobs.items import (
     ImageFacts,
     ItemResult,
@@ -150,7 +156,7 @@ def test_many_hosts_cost_little_and_nothing_is_missing(
     stored = redis_client.hget(f"piqueue:{{{job_id}}}:meta", "hosts")
     assert len(stored) < 10_000  # type: ignore[arg-type] # untyped client
 
-    listed = weightiest(hosts.values(), 20)
+    listed = heaviest_hosts(hosts.values(), 20)
     assert [tally.name for tally in listed[:2]] == ["failing.example", "busy.example"]
     assert len(listed) == 21
     assert listed[-1].name is None

@@ -84,7 +84,7 @@ def test_a_scrape_tells_what_became_of_every_item_and_how_long_it_took(tmp_path:
 def test_a_claim_knows_how_long_it_was_rung_for(redis_client: Redis) -> None:
     store = JobStore(redis_client)
     job_id, ring = submit(store, total=20)
-    redis_client.zincrby(f"piqueue:{{{job_id}}}:rung", -5000, ring[1])
+    redis_client.zincrby(f"piqueue:{{{job_id}}}:notified", -5000, ring[1])
     waited = claim(store, job_id, ring[1], lease_s=0).waited_s
     assert waited is not None
     assert 5 <= waited < 60

@@ -155,32 +155,32 @@ def test_the_parts_of_a_job_that_expired_are_erased(
     store.commit(taken, scored(taken))
     archivist.work_off()
     assert len(s3_server.keys(f"archive/{job_id}/")) == 2
-    redis_client.zincrby("piqueue:shelf", -3600_000, job_id)
+    redis_client.zincrby("piqueue:object-expiry", -3600_000, job_id)
     archivist.work_off()
     assert s3_server.keys(f"archive/{job_id}/") == []
-    assert redis_client.zcard("piqueue:shelf") == 0
+    assert redis_client.zcard("piqueue:object-expiry") == 0
 
 
-def test_a_chunk_put_off_is_no_attempt_and_is_rung_for_after_its_delay(
+def test_a_deferred_chunk_is_no_attempt_and_is_notified_after_its_delay(
     redis_client: Redis,
 ) -> None:
     store = JobStore(redis_client)
     job_id = submit(store, total=10)
-    for put_off in range(12):
+    for deferrals in range(12):
         taken = claim(store, job_id, 0)
-        assert (taken.attempt, taken.put_off) == (put_off + 1, put_off)
+        assert (taken.attempt, taken.deferrals) == (deferrals + 1, deferrals)
         assert taken.first_try
-        assert not taken.hopeless
-        store.note(taken, 3)
-        store.put_off(taken, 0.02)
+        assert not taken.exhausted
+        store.checkpoint(taken, 3)
+        store.defer(taken, 0.02)
         assert store.claim(job_id, 0, 30) is None, "not before its delay is over"
         while not store.recover(job_id, lost_after_s=60)[1]:
             pass
     taken = claim(store, job_id, 0, lease_s=0.001)
-    assert taken.lost == frozenset()
+    assert taken.quarantined == frozenset()
     while not store.recover(job_id, lost_after_s=60)[1]:
         pass
-    store.put_off(taken, 60)
+    store.defer(taken, 60)
     second = claim(store, job_id, 0)
     assert not second.first_try, "an attempt was lost, and not put off by who held it no more"
     store.commit(second, scored(second))

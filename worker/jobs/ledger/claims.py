@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from worker.jobs.items import ItemSpec
 from worker.jobs.record import Lane, ModelRef
 
-MAX_BLIND_ATTEMPTS = 6
-DEATHS_OF_A_KILLER = 2
+MAX_UNEXPLAINED_ATTEMPTS = 6
+QUARANTINE_DEATHS = 2
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,14 @@ class Claim:
     # Since it was last rung for; None where that is not known.
     waited_s: float | None
     # Attempts that were given back, for a reason that was none of the items' fault.
-    put_off: int = 0
+    deferrals: int = 0
     parts: bool = False
     traceparent: str | None = None
 
     @property
     def tries(self) -> int:
         """Attempts at the items themselves, this one included."""
-        return self.attempt - self.put_off
+        return self.attempt - self.deferrals
 
     @property
     def first_try(self) -> bool:
@@ -42,12 +42,12 @@ class Claim:
         return self.tries == 1
 
     @property
-    def hopeless(self) -> bool:
+    def exhausted(self) -> bool:
         """Whether too many attempts ended without naming the item they died at."""
-        return self.tries - len(self.deaths) > MAX_BLIND_ATTEMPTS
+        return self.tries - len(self.deaths) > MAX_UNEXPLAINED_ATTEMPTS
 
     @property
-    def lost(self) -> frozenset[int]:
+    def quarantined(self) -> frozenset[int]:
         """Positions given up: one death may come from outside, two at one item come from it."""
         deaths = Counter(self.deaths)
-        return frozenset(at for at, count in deaths.items() if count >= DEATHS_OF_A_KILLER)
+        return frozenset(at for at, count in deaths.items() if count >= QUARANTINE_DEATHS)

@@ -11,7 +11,7 @@ from redis import Redis
 
 from worker.jobs.errors import IdempotencyInFlight, LedgerUnavailable
 from worker.jobs.ledger.connection import ledger_errors
-from worker.jobs.ledger.new_job import Note
+from worker.jobs.ledger.new_job import ExpiringKey
 
 # A submission whose API process died frees its key after this long; others renew theirs.
 IN_FLIGHT_TTL_S = 20
@@ -56,7 +56,7 @@ class IdempotencyKeys:
         return Replay(*before.decode().split())
 
     @contextmanager
-    def held(self, owner: str, key: str) -> Iterator[None]:
+    def renewed(self, owner: str, key: str) -> Iterator[None]:
         """Hold a key that `begin` took while the block runs, however slowly a body comes in."""
         name, over = self._key(owner, key), threading.Event()
 
@@ -73,9 +73,9 @@ class IdempotencyKeys:
             over.set()
             renewing.join()
 
-    def note(self, owner: str, key: str, fingerprint: str, job_id: str) -> Note:
+    def note(self, owner: str, key: str, fingerprint: str, job_id: str) -> ExpiringKey:
         """Give what remembers the job that a key was used for, to be written with that job."""
-        return Note(self._key(owner, key), f"{fingerprint} {job_id}", self._ttl_s)
+        return ExpiringKey(self._key(owner, key), f"{fingerprint} {job_id}", self._ttl_s)
 
     def release(self, owner: str, key: str) -> None:
         """Free a key, unless there is a job of it although the caller was not told."""

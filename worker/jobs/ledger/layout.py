@@ -10,7 +10,7 @@ from worker.jobs.record import Counts, CsvShape, Job, JobStatus, Lane, ModelRef
 
 # In the order in which ledger.lua takes them.
 JOB_KEYS = (
-    *("meta", "in", "res", "done", "lease", "rung", "attempts", "suspects", "model"),
+    *("meta", "in", "res", "done", "lease", "notified", "attempts", "quarantine", "model"),
     *("draft", "ids", "webhook", "webhook_log"),
 )
 

@@ -1,6 +1,6 @@
 -- The ledger's atomic steps. Each script is this text followed by one call of a step.
 -- KEYS: one job's keys, in the order of layout.py; ARGV[1] is always the job's id.
-local META, ITEMS, RESULTS, DONE, LEASES, RUNG, ATTEMPTS, SUSPECTS, MODEL, DRAFT, IDS = unpack(KEYS)
+local META, ITEMS, RESULTS, DONE, LEASES, NOTIFIED, ATTEMPTS, QUARANTINE, MODEL, DRAFT, IDS = unpack(KEYS)
 local JOB = ARGV[1]
 
 -- Unfinished items by job, as 'count owner', and their sums by owner and, under '*', of all.
@@ -45,7 +45,7 @@ end
 local function finish(status)
   local unfinished = number('total') - number('succeeded') - number('failed')
   redis.call('HSET', META, 'status', status, 'finished_ms', now_ms(), 'cancelled', unfinished)
-  redis.call('DEL', LEASES, RUNG, ATTEMPTS, SUSPECTS, DRAFT, IDS)
+  redis.call('DEL', LEASES, NOTIFIED, ATTEMPTS, QUARANTINE, DRAFT, IDS)
   if redis.call('HEXISTS', META, 'webhook_url') == 1 then
     redis.call('ZADD', HOOKS, now_ms(), JOB)
   end
@@ -54,8 +54,8 @@ local function finish(status)
   tell(status)
 end
 
-local function ring(chunk)
-  redis.call('ZADD', RUNG, now_ms(), chunk)
+local function notify(chunk)
+  redis.call('ZADD', NOTIFIED, now_ms(), chunk)
 end
 
 -- Opens further chunks until `window` are on their way; gives the indexes to ring for.
@@ -63,7 +63,7 @@ local function top_up(window, chunks)
   local next_chunk, count = number('next_chunk'), number('chunk_count')
   local done = number('done_chunks')
   while next_chunk < count and next_chunk - done < window do
-    ring(next_chunk)
+    notify(next_chunk)
     chunks[#chunks + 1] = next_chunk
     next_chunk = next_chunk + 1
   end
@@ -120,7 +120,7 @@ end
 local function submit()
   local status = redis.call('HGET', META, 'status')
   -- Sent again because the first answer was lost.
-  if status and status ~= 'draft' then return redis.call('ZRANGE', RUNG, 0, -1) end
+  if status and status ~= 'draft' then return redis.call('ZRANGE', NOTIFIED, 0, -1) end
   -- A Redis that was killed may have forgotten its last second.
   if redis.call('HLEN', ITEMS) < tonumber(ARGV[4]) then return false end
   if ARGV[5] ~= '' then redis.call('SET', ARGV[5], ARGV[6], 'EX', ARGV[7]) end
@@ -151,15 +151,15 @@ local function claim()
   local deadline = tonumber(redis.call('ZSCORE', LEASES, chunk))
   if deadline and deadline > now_ms() then return {'leased'} end
   local attempt = redis.call('HINCRBY', ATTEMPTS, chunk, 1)
-  local rung = tonumber(redis.call('ZSCORE', RUNG, chunk))
-  redis.call('ZREM', RUNG, chunk)
+  local notified_ms = tonumber(redis.call('ZSCORE', NOTIFIED, chunk))
+  redis.call('ZREM', NOTIFIED, chunk)
   redis.call('ZADD', LEASES, now_ms() + ARGV[3], chunk)
-  local suspect = redis.call('HGET', SUSPECTS, 'at:' .. chunk)
-  local deaths = redis.call('HGET', SUSPECTS, 'deaths:' .. chunk) or ''
-  if suspect then
-    deaths = deaths .. suspect .. ' '
-    redis.call('HSET', SUSPECTS, 'deaths:' .. chunk, deaths)
-    redis.call('HDEL', SUSPECTS, 'at:' .. chunk)
+  local checkpoint = redis.call('HGET', QUARANTINE, 'at:' .. chunk)
+  local deaths = redis.call('HGET', QUARANTINE, 'deaths:' .. chunk) or ''
+  if checkpoint then
+    deaths = deaths .. checkpoint .. ' '
+    redis.call('HSET', QUARANTINE, 'deaths:' .. chunk, deaths)
+    redis.call('HDEL', QUARANTINE, 'at:' .. chunk)
   end
   if status == 'queued' then
     redis.call('HSET', META, 'status', 'running', 'started_ms', now_ms())
@@ -167,8 +167,8 @@ local function claim()
   end
   keep()
   return {'claimed', attempt, redis.call('HGET', META, 'lane'), number('chunk_items'),
-    number('use_cache'), redis.call('HGET', ITEMS, chunk), deaths, rung and now_ms() - rung or -1,
-    tonumber(redis.call('HGET', ATTEMPTS, 'put_off:' .. chunk)) or 0, number('parts'),
+    number('use_cache'), redis.call('HGET', ITEMS, chunk), deaths, notified_ms and now_ms() - notified_ms or -1,
+    tonumber(redis.call('HGET', ATTEMPTS, 'deferrals:' .. chunk)) or 0, number('parts'),
     redis.call('HMGET', META, 'model', 'version', 'sha256'),
     redis.call('HGET', META, 'traceparent') or ''}
 end
@@ -187,21 +187,21 @@ end
 
 -- ARGV: id, chunk, attempt, delay in ms. The chunk is rung for after the delay, and the attempt
 -- says nothing against its items.
-local function put_off()
+local function defer()
   if not holds(ARGV[2], ARGV[3]) then return 0 end
-  redis.call('HINCRBY', ATTEMPTS, 'put_off:' .. ARGV[2], 1)
-  redis.call('HDEL', SUSPECTS, 'at:' .. ARGV[2])
+  redis.call('HINCRBY', ATTEMPTS, 'deferrals:' .. ARGV[2], 1)
+  redis.call('HDEL', QUARANTINE, 'at:' .. ARGV[2])
   redis.call('ZADD', LEASES, now_ms() + ARGV[4], ARGV[2])
   return 1
 end
 
 -- ARGV: id, chunk, attempt, position of the item about to be scored or '' for none.
-local function note()
+local function checkpoint()
   if not holds(ARGV[2], ARGV[3]) then return 0 end
   if ARGV[4] == '' then
-    redis.call('HDEL', SUSPECTS, 'at:' .. ARGV[2])
+    redis.call('HDEL', QUARANTINE, 'at:' .. ARGV[2])
   else
-    redis.call('HSET', SUSPECTS, 'at:' .. ARGV[2], ARGV[4])
+    redis.call('HSET', QUARANTINE, 'at:' .. ARGV[2], ARGV[4])
     keep()
   end
   return 1
@@ -249,9 +249,9 @@ local function commit()
   if redis.call('SETBIT', DONE, chunk, 1) == 1 then return {0} end
   redis.call('HSET', RESULTS, chunk, ARGV[3])
   redis.call('ZREM', LEASES, chunk)
-  redis.call('ZREM', RUNG, chunk)
-  redis.call('HDEL', ATTEMPTS, chunk, 'put_off:' .. chunk)
-  redis.call('HDEL', SUSPECTS, 'at:' .. chunk, 'deaths:' .. chunk)
+  redis.call('ZREM', NOTIFIED, chunk)
+  redis.call('HDEL', ATTEMPTS, chunk, 'deferrals:' .. chunk)
+  redis.call('HDEL', QUARANTINE, 'at:' .. chunk, 'deaths:' .. chunk)
   local succeeded = redis.call('HINCRBY', META, 'succeeded', ARGV[5])
   local failed = redis.call('HINCRBY', META, 'failed', ARGV[6])
   redis.call('HINCRBY', META, 'cached', ARGV[7])
@@ -298,7 +298,7 @@ local function recover()
   for _, chunk in ipairs(redis.call('ZRANGE', LEASES, '-inf', now, 'BYSCORE')) do
     redis.call('ZREM', LEASES, chunk)
     if status ~= 'cancelling' then
-      ring(chunk)
+      notify(chunk)
       answer[#answer + 1] = chunk
     end
   end
@@ -306,8 +306,8 @@ local function recover()
     if redis.call('ZCARD', LEASES) == 0 then finish('cancelled') end
     return answer
   end
-  for _, chunk in ipairs(redis.call('ZRANGE', RUNG, '-inf', now - ARGV[3], 'BYSCORE')) do
-    ring(chunk)
+  for _, chunk in ipairs(redis.call('ZRANGE', NOTIFIED, '-inf', now - ARGV[3], 'BYSCORE')) do
+    notify(chunk)
     answer[#answer + 1] = chunk
   end
   top_up(tonumber(ARGV[2]), answer)
@@ -323,7 +323,7 @@ local function cancel()
   if redis.call('ZCARD', LEASES) == 0 then finish('cancelled')
   else
     redis.call('HSET', META, 'status', 'cancelling')
-    redis.call('DEL', RUNG)
+    redis.call('DEL', NOTIFIED)
     tell('cancelling')
   end
   return 1

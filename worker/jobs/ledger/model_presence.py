@@ -30,7 +30,7 @@ class ModelPresence:
     def __init__(self, redis: Redis) -> None:
         self._redis: Any = redis
 
-    def tell(self, worker_id: str, warm: Iterable[str], unable: Iterable[str]) -> None:
+    def report(self, worker_id: str, warm: Iterable[str], unable: Iterable[str]) -> None:
         """Say what a worker has and what it cannot load."""
         told = json.dumps([sorted(warm), sorted(unable)])
         with ledger_errors():
@@ -49,7 +49,7 @@ class ModelPresence:
         with ledger_errors():
             self._redis.delete(_key(worker_id))
 
-    def miss(self, model: ModelRef) -> float:
+    def request(self, model: ModelRef) -> float:
         """Say that a chunk waits for a model; gives for how many seconds one has."""
         key = _wanted_key(model.key)
         with ledger_errors(), self._redis.pipeline(transaction=False) as pipe:
@@ -73,7 +73,7 @@ class ModelPresence:
                 self._redis.srem(_WANTED, *gone)
         return [ModelRef(**json.loads(one)[0]) for one in found if one]
 
-    def found(self, model: ModelRef) -> None:
+    def fulfil(self, model: ModelRef) -> None:
         """Say that a worker has loaded a model that chunks waited for."""
         with ledger_errors():
             self._redis.delete(_wanted_key(model.key))

@@ -41,7 +41,7 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Note:
+class ExpiringKey:
     """What is written in the step that makes a job, for `ttl_s`."""
 
     key: str

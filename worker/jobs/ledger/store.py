@@ -16,7 +16,7 @@ from worker.jobs.ledger.claims import Claim
 from worker.jobs.ledger.connection import ledger_errors
 from worker.jobs.ledger.layout import JOB_KEYS, fields_of, job_key
 from worker.jobs.ledger.load import OPEN
-from worker.jobs.ledger.new_job import NewJob, Note, Shape
+from worker.jobs.ledger.new_job import ExpiringKey, NewJob, Shape
 from worker.jobs.ledger.reader import JobReader
 from worker.jobs.ledger.workers import WORKER_SILENT_S, Workers
 from worker.jobs.record import Lane, ModelRef
@@ -31,8 +31,8 @@ _STEPS = {
     "allow-oom": (
         "claim",
         "renew",
-        "put_off",
-        "note",
+        "defer",
+        "checkpoint",
         "commit",
         "recover",
         "cancel",
@@ -72,7 +72,7 @@ class JobStore(JobReader):
             pipe.expire(key, UNSUBMITTED_TTL_S)
             pipe.execute()
 
-    def submit(self, job: NewJob, shape: Shape, note: Note | None = None) -> list[int]:
+    def submit(self, job: NewJob, shape: Shape, extra: ExpiringKey | None = None) -> list[int]:
         """Make the stored chunks a job, and write the note; gives the chunk indexes to ring for.
 
         Raises:
@@ -89,9 +89,9 @@ class JobStore(JobReader):
         if shape.max_failures is not None:
             fields["max_failures"] = shape.max_failures
         card = job.model.model_dump_json()
-        noted = (note.key, note.value, note.ttl_s) if note else ("", "", "")
+        extra_key = (extra.key, extra.value, extra.ttl_s) if extra else ("", "", "")
         ring = self._step(
-            "submit", job.id, self.window(), card, chunk_count, *noted, *_flat(fields)
+            "submit", job.id, self.window(), card, chunk_count, *extra_key, *_flat(fields)
         )
         if ring is None:
             raise LedgerUnavailable("Redis lost some of the items: submit them again")
@@ -136,7 +136,7 @@ class JobStore(JobReader):
         if answer[0] != b"claimed":
             return None
         attempt, lane, chunk_items, use_cache, specs = answer[1:6]
-        deaths, waited_ms, put_off, parts, model, traceparent = answer[6:]
+        deaths, waited_ms, deferrals, parts, model, traceparent = answer[6:]
         return Claim(
             job_id,
             chunk_index,
@@ -148,7 +148,7 @@ class JobStore(JobReader):
             tuple(unpack_specs(specs)),
             tuple(int(position) for position in deaths.split()),
             None if waited_ms < 0 else waited_ms / 1000,
-            int(put_off),
+            int(deferrals),
             bool(parts),
             traceparent.decode() or None,
         )
@@ -158,15 +158,15 @@ class JobStore(JobReader):
         lease_ms = int(lease_s * 1000)
         return bool(self._step("renew", claim.job_id, claim.chunk_index, claim.attempt, lease_ms))
 
-    def put_off(self, claim: Claim, delay_s: float) -> None:
+    def defer(self, claim: Claim, delay_s: float) -> None:
         """Give a chunk back that cannot be worked on now; it is rung for after `delay_s`."""
         delay_ms = int(delay_s * 1000)
-        self._step("put_off", claim.job_id, claim.chunk_index, claim.attempt, delay_ms)
+        self._step("defer", claim.job_id, claim.chunk_index, claim.attempt, delay_ms)
 
-    def note(self, claim: Claim, position: int | None) -> None:
+    def checkpoint(self, claim: Claim, position: int | None) -> None:
         """Write down the item that is about to be scored, in case it kills us; None clears."""
         self._step(
-            "note",
+            "checkpoint",
             claim.job_id,
             claim.chunk_index,
             claim.attempt,

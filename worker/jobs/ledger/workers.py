@@ -9,7 +9,7 @@ from worker.jobs.ledger.connection import ledger_errors
 # A worker that has not been heard of for this long counts as gone.
 WORKER_SILENT_S = 15
 _WORKERS = "piqueue:workers"
-_SWEEPER = "piqueue:sweeper"
+_LEADER = "piqueue:recovery-leader"
 
 
 class Workers:
@@ -18,10 +18,10 @@ class Workers:
     def __init__(self, redis: Redis) -> None:
         self._redis: Any = redis
 
-    def elect_sweeper(self, worker_id: str, term_s: float) -> bool:
+    def elect_recovery_leader(self, worker_id: str, term_s: float) -> bool:
         """Give True to one worker a term."""
         with ledger_errors():
-            return bool(self._redis.set(_SWEEPER, worker_id, nx=True, px=int(term_s * 1000)))
+            return bool(self._redis.set(_LEADER, worker_id, nx=True, px=int(term_s * 1000)))
 
     def heartbeat(self, worker_id: str, slots: int) -> None:
         """Say that this worker is alive and runs `slots` chunks at a time."""

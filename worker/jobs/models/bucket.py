@@ -8,7 +8,7 @@ from pathlib import Path
 import structlog
 
 from worker.jobs.errors import StorageUnavailable
-from worker.jobs.models.cache import kept
+from worker.jobs.models.cache import cached_copy
 from worker.jobs.models.catalog import CARD_NAME, Artifact, Promotions
 from worker.jobs.models.folder import PROMOTED_NAME
 from worker.jobs.s3 import Folder
@@ -42,7 +42,9 @@ class ModelBucket:
 
     def fetch(self, artifact: Artifact) -> Path:
         """Give a folder with a verified copy of a version, which is downloaded once."""
-        return kept(self._cache_path, artifact, lambda scratch: self._download(artifact, scratch))
+        return cached_copy(
+            self._cache_path, artifact, lambda scratch: self._download(artifact, scratch)
+        )
 
     def put(self, folder: Path, artifact: Artifact) -> None:
         """Keep a copy of the artifact in `folder`; its card is written last."""

@@ -9,7 +9,7 @@ from worker.jobs.errors import ModelUnavailable
 from worker.jobs.models.catalog import CARD_NAME, Artifact
 
 
-def kept(cache_path: Path, artifact: Artifact, download: Callable[[Path], None]) -> Path:
+def cached_copy(cache_path: Path, artifact: Artifact, download: Callable[[Path], None]) -> Path:
     """Give the folder of the copy of an artifact; `download` writes its files where there is none.
 
     Raises:

@@ -130,7 +130,7 @@ class Promotions(BaseModel):
     history: tuple[str, ...] = ()
 
 
-class Place(Protocol):
+class ModelSource(Protocol):
     """Where artifacts are kept as <name>/<version>/, each with its card.
 
     What is away raises StorageUnavailable.
@@ -153,16 +153,16 @@ class Place(Protocol):
 
 
 class ModelCatalog:
-    """The models of some places; what one place has goes before the same of a later one."""
+    """The models of some sources; what one source has goes before the same of a later one."""
 
-    def __init__(self, places: Sequence[Place], default: str) -> None:
-        self._places = places
+    def __init__(self, sources: Sequence[ModelSource], default: str) -> None:
+        self._sources = sources
         self._default = default
 
     @property
-    def registry(self) -> Place:
+    def registry(self) -> ModelSource:
         """Where versions are added and promoted."""
-        return self._places[0]
+        return self._sources[0]
 
     def all(self) -> list[ModelCard]:
         """List every version of every model, newest version of each first."""
@@ -187,8 +187,8 @@ class ModelCatalog:
 
     def promotions(self, name: str) -> Promotions:
         """Read what was promoted of a model."""
-        for place in self._places:
-            if (found := place.promotions(name)).history:
+        for source in self._sources:
+            if (found := source.promotions(name)).history:
                 return found
         return Promotions()
 
@@ -196,10 +196,10 @@ class ModelCatalog:
         """Give the folder on this machine that holds exactly this model.
 
         Raises:
-            ModelNotFound: no place has it, or not with this hash.
+            ModelNotFound: no source has it, or not with this hash.
         """
-        place, artifact = self._find(model)
-        return place.fetch(artifact)
+        source, artifact = self._find(model)
+        return source.fetch(artifact)
 
     def card(self, model: ModelRef) -> ModelCard:
         """Give the card of exactly this model.
@@ -210,11 +210,11 @@ class ModelCatalog:
         _, artifact = self._find(model)
         return artifact.card
 
-    def _find(self, model: ModelRef) -> tuple[Place, Artifact]:
-        for place in self._places:
-            for artifact in place.artifacts():
+    def _find(self, model: ModelRef) -> tuple[ModelSource, Artifact]:
+        for source in self._sources:
+            for artifact in source.artifacts():
                 if artifact.card.ref == model:
-                    return place, artifact
+                    return source, artifact
         raise ModelNotFound(f"{model.name}@{model.version} is not here, or is another one")
 
     def _current(self, name: str, cards: dict[tuple[str, int], ModelCard]) -> str | None:
@@ -226,6 +226,6 @@ class ModelCatalog:
     def _cards(self) -> dict[tuple[str, int], ModelCard]:
         return {
             (artifact.card.name, int(artifact.card.version)): artifact.card
-            for place in reversed(self._places)
-            for artifact in place.artifacts()
+            for source in reversed(self._sources)
+            for artifact in source.artifacts()
         }

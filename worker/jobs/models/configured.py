@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from worker.jobs.models.catalog import ModelCatalog, Place
+from worker.jobs.models.catalog import ModelCatalog, ModelSource
 from worker.jobs.models.folder import ModelFolder
 from worker.jobs.settings import Settings, require_boto3
 
@@ -14,18 +14,18 @@ def open_catalog(settings: Settings) -> ModelCatalog:
         ModelUnavailable: the model of PIQUEUE_MODEL_URL cannot be had.
     """
     cache_path = settings.models_cache_path.expanduser()
-    places: list[Place] = []
+    sources: list[ModelSource] = []
     if settings.registry_url is not None:
-        places.append(_registry(settings, settings.registry_url, cache_path))
-    places.append(ModelFolder(settings.artifacts_path))
+        sources.append(_registry(settings, settings.registry_url, cache_path))
+    sources.append(ModelFolder(settings.artifacts_path))
     if settings.model_url is not None and settings.model_sha256 is not None:
         from worker.jobs.models.download import downloaded
 
-        places.append(downloaded(settings.model_url, settings.model_sha256, cache_path))
-    return ModelCatalog(places, settings.default_model)
+        sources.append(downloaded(settings.model_url, settings.model_sha256, cache_path))
+    return ModelCatalog(sources, settings.default_model)
 
 
-def _registry(settings: Settings, url: str, cache_path: Path) -> Place:
+def _registry(settings: Settings, url: str, cache_path: Path) -> ModelSource:
     if "://" not in url:
         return ModelFolder(Path(url))
     require_boto3()

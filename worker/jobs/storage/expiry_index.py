@@ -17,7 +17,7 @@ class ExpiryIndex(Schedule):
     """Jobs with objects on S3, by when they expire; workers erase what is due."""
 
     def __init__(self, redis: Redis) -> None:
-        super().__init__(redis, "piqueue:shelf")
+        super().__init__(redis, "piqueue:object-expiry")
 
     def keep(self, job_id: str, ttl_s: float) -> None:
         """Have the objects of a job, if it has any, erased in `ttl_s`."""
@@ -30,4 +30,4 @@ class ExpiryIndex(Schedule):
         try:
             folder.delete_under(f"{job_id}/")
         except StorageUnavailable as error:
-            log.warning("erasing_put_off", job_id=job_id, reason=str(error))
+            log.warning("erasure_deferred", job_id=job_id, reason=str(error))

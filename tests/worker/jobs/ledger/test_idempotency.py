@@ -33,7 +33,7 @@ def is_free(keys: IdempotencyKeys) -> bool:
 
 def test_a_key_is_held_as_long_as_its_submission_lasts(keys: IdempotencyKeys) -> None:
     assert keys.begin("alice", "key") is None
-    with keys.held("alice", "key"):
+    with keys.renewed("alice", "key"):
         assert not eventually(lambda: is_free(keys), deadline_s=2)
 
 

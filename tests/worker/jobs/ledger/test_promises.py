@@ -50,14 +50,14 @@ class Ledger(RuleBasedStateMachine):
         self.store = JobStore(self.redis)
         self.load = Load(self.redis)
         self.seen: dict[str, Seen] = {}
-        self.rung: list[tuple[str, int]] = []
+        self.notified: list[tuple[str, int]] = []
         self.claims: list[Claim] = []
 
     def pick(self, at: int) -> str:
         return list(self.seen)[at % len(self.seen)]
 
     def ring(self, job_id: str, chunks: list[int]) -> None:
-        self.rung += [(job_id, chunk) for chunk in chunks]
+        self.notified += [(job_id, chunk) for chunk in chunks]
 
     @rule(
         total=st.integers(1, 30),
@@ -73,13 +73,13 @@ class Ledger(RuleBasedStateMachine):
         self.ring(job.id, self.store.submit(job, Shape(Lane.BULK, total, chunk_items, budget)))
         self.seen[job.id] = Seen()
 
-    @precondition(lambda self: self.rung)
+    @precondition(lambda self: self.notified)
     @rule(at=st.integers(0, 99), keep=st.booleans(), dies=st.booleans())
     def claim(self, at: int, keep: bool, dies: bool) -> None:
         """Take a message, which may be delivered again, to a worker that may fall silent."""
-        job_id, chunk = self.rung[at % len(self.rung)]
+        job_id, chunk = self.notified[at % len(self.notified)]
         if not keep:
-            self.rung.remove((job_id, chunk))
+            self.notified.remove((job_id, chunk))
         claim = self.store.claim(job_id, chunk, lease_s=0.001 if dies else 60)
         if claim is not None:
             self.claims.append(claim)
@@ -99,10 +99,10 @@ class Ledger(RuleBasedStateMachine):
         job_id = self.pick(at)
         self.ring(job_id, self.store.recover(job_id, lost_after_s=0)[1])
 
-    @precondition(lambda self: self.rung)
+    @precondition(lambda self: self.notified)
     @rule(at=st.integers(0, 99))
     def lose_a_message(self, at: int) -> None:
-        del self.rung[at % len(self.rung)]
+        del self.notified[at % len(self.notified)]
 
     @precondition(lambda self: self.seen)
     @rule(at=st.integers(0, 99))

@@ -62,7 +62,7 @@ def scored(taken: Claim) -> list[ItemResult]:
 
 
 def finish(store: JobStore, job_id: str, ring: Sequence[int]) -> Job:
-    """Take chunks as they are rung for, the last first, until none is left."""
+    """Take chunks as their notifications arrive, the last first, until none is left."""
     waiting = list(ring)
     while waiting:
         taken = claim(store, job_id, waiting.pop())
@@ -109,7 +109,7 @@ def test_a_chunk_delivered_twice_counts_once(store: JobStore) -> None:
 def test_the_first_of_two_workers_that_both_scored_a_chunk_wins(store: JobStore) -> None:
     job_id, _ = submit(store, total=10)
     slow = claim(store, job_id, 0, lease_s=0.001)
-    _, ring = recover_until_rung(store, job_id)
+    _, ring = recover_until_notified(store, job_id)
     assert ring == [0]
     fast = claim(store, job_id, 0)
     store.commit(fast, [REJECTED] * 10)
@@ -120,7 +120,7 @@ def test_the_first_of_two_workers_that_both_scored_a_chunk_wins(store: JobStore)
     assert job.failures == {"not_an_image": 10}
 
 
-def recover_until_rung(store: JobStore, job_id: str) -> tuple[Lane, list[int]]:
+def recover_until_notified(store: JobStore, job_id: str) -> tuple[Lane, list[int]]:
     """Sweep until a lease of a millisecond has run out."""
     while True:
         lane, ring = store.recover(job_id, lost_after_s=60)
@@ -131,7 +131,7 @@ def recover_until_rung(store: JobStore, job_id: str) -> tuple[Lane, list[int]]:
 def test_a_lease_can_be_renewed_by_its_holder_only(store: JobStore) -> None:
     job_id, _ = submit(store, total=10)
     first = claim(store, job_id, 0, lease_s=0.001)
-    recover_until_rung(store, job_id)
+    recover_until_notified(store, job_id)
     assert not store.renew(first, 30), "its lease was taken away"
     second = claim(store, job_id, 0)
     assert second.attempt == 2
@@ -158,34 +158,34 @@ def test_a_message_that_was_lost_is_rung_again(store: JobStore, redis_client: Re
     job_id, ring = submit(store, total=40)
     claim(store, job_id, ring[0])
     assert store.recover(job_id, lost_after_s=30) == (Lane.BULK, []), "not yet"
-    rung = f"piqueue:{{{job_id}}}:rung"
+    notified = f"piqueue:{{{job_id}}}:notified"
     for chunk in ring[1:]:
-        redis_client.zincrby(rung, -30_000, chunk)
+        redis_client.zincrby(notified, -30_000, chunk)
     assert store.recover(job_id, lost_after_s=60) == (Lane.BULK, [])
     assert store.recover(job_id, lost_after_s=30) == (Lane.BULK, ring[1:])
-    assert store.recover(job_id, lost_after_s=30) == (Lane.BULK, []), "rung a moment ago"
+    assert store.recover(job_id, lost_after_s=30) == (Lane.BULK, []), "notified a moment ago"
 
 
 def test_an_item_at_which_two_careful_attempts_died_is_named(store: JobStore) -> None:
     job_id, _ = submit(store, total=10)
     claim(store, job_id, 0, lease_s=0.001)
-    recover_until_rung(store, job_id)
+    recover_until_notified(store, job_id)
     lost = []
     for positions in ((6, 7), (9,), (9,), (7,), ()):
         careful = claim(store, job_id, 0, lease_s=0.1)
         for position in positions:
-            store.note(careful, position)
-        lost.append(careful.lost)
-        recover_until_rung(store, job_id)
+            store.checkpoint(careful, position)
+        lost.append(careful.quarantined)
+        recover_until_notified(store, job_id)
     assert lost == [set(), set(), set(), {9}, {7, 9}]
 
 
 def test_a_chunk_that_fails_blindly_again_and_again_is_hopeless(store: JobStore) -> None:
     job_id, _ = submit(store, total=10)
     for _ in range(6):
-        assert not claim(store, job_id, 0, lease_s=0.001).hopeless
-        recover_until_rung(store, job_id)
-    assert claim(store, job_id, 0).hopeless
+        assert not claim(store, job_id, 0, lease_s=0.001).exhausted
+        recover_until_notified(store, job_id)
+    assert claim(store, job_id, 0).exhausted
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ def test_everything_of_a_job_expires_with_it(store: JobStore, redis_client: Redi
     taken = claim(store, job_id, ring[0])
     store.commit(taken, scored(taken))
     second = claim(store, job_id, ring[1])
-    store.note(second, 0)
+    store.checkpoint(second, 0)
     keys = list(redis_client.scan_iter(f"*{job_id}*"))
     assert len(keys) == 9
     for key in keys:

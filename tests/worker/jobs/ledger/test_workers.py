@@ -24,5 +24,5 @@ def test_a_worker_that_signed_off_or_fell_silent_is_not_alive(
 
 
 def test_one_worker_a_term_is_elected_to_sweep(workers: Workers) -> None:
-    assert workers.elect_sweeper("one", term_s=60)
-    assert not workers.elect_sweeper("two", term_s=60)
+    assert workers.elect_recovery_leader("one", term_s=60)
+    assert not workers.elect_recovery_leader("two", term_s=60)

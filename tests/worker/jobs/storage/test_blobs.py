@@ -118,7 +118,7 @@ def test_payloads_on_s3_are_erased_when_their_time_is_over(
     archivist.work_off()
     assert [get(blobs, job_id, "a") for job_id in (short, long, lengthened)] == [None, b"a", b"a"]
     assert ExpiryIndex(redis_client).due(10) == []
-    assert redis_client.zcard("piqueue:shelf") == 2
+    assert redis_client.zcard("piqueue:object-expiry") == 2
 
 
 def test_what_is_erased_while_s3_is_away_goes_once_it_is_back(
@@ -133,12 +133,12 @@ def test_what_is_erased_while_s3_is_away_goes_once_it_is_back(
         with pytest.raises(StorageUnavailable, match="S3 does not answer"):
             get(blobs, job_id, "a")
         blobs.erase(job_id)
-        redis_client.zincrby("piqueue:shelf", -3600_000, job_id)
+        redis_client.zincrby("piqueue:object-expiry", -3600_000, job_id)
         archivist.work_off()
     finally:
         s3_server.start()
     assert get(blobs, job_id, "a") == b"a"
-    redis_client.zincrby("piqueue:shelf", -3600_000, job_id)
+    redis_client.zincrby("piqueue:object-expiry", -3600_000, job_id)
     archivist.work_off()
     assert get(blobs, job_id, "a") is None
 
