@@ -379,7 +379,7 @@ def test_what_one_answer_raises_costs_no_other_url(monkeypatch: pytest.MonkeyPat
     def broken(_header: str) -> float:
         raise RuntimeError("a mistake of ours")
 
-    monkeypatch.setattr("worker.attempts.retry_after_s", broken)
+    monkeypatch.setattr("worker.fetching.retries.retry_after_s", broken)
     answers = {"/odd": answering(503, headers={"Retry-After": "1"})}
     with Site(answers) as site, fetching() as fetcher:
         outcomes = dict(fetcher.fetch_all([site.url("/a"), site.url("/odd"), site.url("/b")]))
