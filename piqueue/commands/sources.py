@@ -1,6 +1,7 @@
 """What a person can submit: tables, lists of URLs, folders, files and S3, told apart by name."""
 
 import codecs
+import csv
 import importlib.util
 import json
 import lzma
@@ -24,9 +25,12 @@ PICTURE_SUFFIXES = frozenset(
 )
 _PACKED_SUFFIXES = (".gz", ".bz2", ".xz", ".zip")
 # What reading a table that is damaged, or is none, may raise.
-_UNREADABLE = (ValueError, OSError, EOFError, lzma.LZMAError, zipfile.BadZipFile, zlib.error)
+_UNREADABLE = (
+    *(ValueError, OSError, EOFError, csv.Error),
+    *(lzma.LZMAError, zipfile.BadZipFile, zlib.error),
+)
 _UTF8 = ("utf-8", "utf-8-sig", "ascii")
-_CHUNK_ROWS = 20_000
+_CHUNK_ROWS = 1000
 _LINES_AT_ONCE = 1000
 
 
@@ -228,6 +232,7 @@ def _plain_csv(path: Path, codec: str, separator: str | None) -> Body:
     def rows() -> Iterator[bytes]:
         import pandas
 
+        read_to = 0
         try:
             with pandas.read_csv(
                 path,
@@ -237,12 +242,22 @@ def _plain_csv(path: Path, codec: str, separator: str | None) -> Body:
                 dtype=str,
                 na_filter=False,
                 chunksize=_CHUNK_ROWS,
+                engine="python",  # the other one joins rows between two stray quotation marks
             ) as chunks:
                 for chunk in chunks:
+                    read_to += len(chunk)
                     yield chunk.to_csv(index=False, header=False).encode()
         except UnicodeError as error:
             raise SourceUnfit(f"{path} is not {codec} ({error}): give --encoding") from None
         except _UNREADABLE as error:
-            raise SourceUnfit(f"{path} cannot be read as a table: {str(error).strip()}") from None
+            reason = str(error).strip()
+            # pandas passes some errors of the csv module on, and words others as its own.
+            if isinstance(error, csv.Error) or isinstance(error.__context__, csv.Error):
+                reason = (
+                    f"one of the {_CHUNK_ROWS:,} rows after row {read_to:,} (the header is row 1) "
+                    f"is malformed ({reason}): a cell that holds a quotation mark must be quoted "
+                    "as a whole, with that mark written twice"
+                )
+            raise SourceUnfit(f"{path} cannot be read as a table: {reason}") from None
 
     return rows

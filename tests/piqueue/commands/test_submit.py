@@ -412,6 +412,27 @@ def test_what_cannot_be_done_is_said_in_one_line(
     assert (captured.out, captured.err.count("\n")) == ("", 1)
 
 
+@pytest.mark.parametrize(
+    ("name", "rows", "says"),
+    [
+        ("two.tsv", '"10 inch\thttp://h/\nb\thttp://h/\n"12 inch\thttp://h/\n', "after row 0"),
+        ("open.tsv", 'a\thttp://h/\n"10 inch\thttp://h/\nb\thttp://h/\n', "after row 0"),
+        ("packed.tsv.gz", '"10" inch\thttp://h/\nb\thttp://h/\n', "after row 0"),
+        ("late.tsv", "a\thttp://h/\n" * 2500 + '"10" inch\thttp://h/\n', "after row 2,000"),
+    ],
+)
+def test_stray_quotes_in_a_table_of_another_form_lose_no_rows(
+    name: str, rows: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, text = tmp_path / name, f"sku\turl\n{rows}".encode()
+    table.write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+    assert cli.main(["submit", str(table), "--no-wait"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert f"{name} cannot be read as a table: one of the 1,000 rows {says} " in captured.err
+    assert "written twice" in captured.err
+
+
 def test_a_packed_table_without_pandas_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
