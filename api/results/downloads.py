@@ -17,7 +17,7 @@ ROW_GROUP_ROWS = 5000
 LABEL_SEPARATOR = ";"
 # A spreadsheet runs a cell that begins so as a formula, unless it is a plain number.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
-_NUMBER = re.compile(r"[+-]([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?%?")
+_NUMBER = re.compile(r"[+-]([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?%?")
 
 
 def jsonl(results: Iterator[Shown]) -> Iterator[bytes]:
