@@ -1,4 +1,4 @@
-"""Says whether a worker of this host is alive: `python -m worker.health`, for a container."""
+"""The health check of a worker's container: `python -m worker.health`."""
 
 import socket
 import sys
@@ -10,7 +10,7 @@ from worker.jobs.settings import load_settings
 
 
 def main() -> int:
-    """Give 0 when a worker of this host, which a container is, was heard of in Redis lately."""
+    """Give 0 if a worker of this host, here the container, has a recent heartbeat in Redis."""
     host = socket.gethostname()
     try:
         workers = Workers(connect(load_settings().redis_url, retries=0)).live()
@@ -20,7 +20,7 @@ def main() -> int:
     # A worker's id is its host, its process id and a random part.
     if host in (worker_id.rsplit("-", 2)[0] for worker_id in workers):
         return 0
-    print(f"piqueue worker: Redis has not heard of a worker on {host} lately", file=sys.stderr)  # noqa: T201
+    print(f"piqueue worker: no worker on {host} has a recent heartbeat", file=sys.stderr)  # noqa: T201
     return 1
 
 

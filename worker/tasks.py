@@ -1,4 +1,4 @@
-"""The Celery app of a worker process: each task is a doorway into its runtime."""
+"""The Celery app of a worker process: a task only starts the work on a chunk."""
 
 import structlog
 from celery import Celery
@@ -12,18 +12,18 @@ log = structlog.get_logger()
 
 
 def make_worker_app(runtime: Runtime) -> Celery:
-    """Give the Celery app whose tasks run in `runtime`."""
+    """Create the Celery app whose tasks use `runtime`."""
     celery = make_celery(runtime.settings)
 
-    # What a task leaves undone or raises, which Celery logs, is the sweep's: the lease runs out.
+    # If a task fails, Celery logs it, the lease of its chunk expires, and recovery notifies again.
     @celery.task(name=CLASSIFY_CHUNK)  # type: ignore[untyped-decorator]
     def classify_chunk(job_id: str, chunk_index: int) -> None:
-        # In all lines of this thread until its next chunk, those that Celery logs too.
+        # All log lines of this thread get these fields, those of Celery too.
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(job_id=job_id, chunk_index=chunk_index)
         try:
             run_chunk(runtime, job_id, chunk_index)
         except LedgerUnavailable as error:
-            log.warning("chunk_left", reason=str(error))
+            log.warning("chunk_abandoned", reason=str(error))
 
     return celery

@@ -5,8 +5,9 @@ import time
 from collections.abc import Iterator
 
 from scripts.doctor.check_result import CheckResult, ok, problem, warning
-from worker.fetching.fetcher import Fetched, Fetcher, FetchFailed, FetchLimits
-from worker.fetching.session import UrlRefused, parse_url
+from worker.fetching.fetcher import Fetcher
+from worker.fetching.session import FetchLimits, UrlRefused, parse_url
+from worker.jobs.items import Rejection
 from worker.jobs.settings import Settings
 
 SLOW_LOOKUP_MS = 500
@@ -51,16 +52,16 @@ def _download(settings: Settings, text: str, host: str) -> CheckResult:
         [(_, outcome)] = fetcher.fetch_all([text])
     finally:
         fetcher.close()
-    match outcome:
-        case FetchFailed():
+    match outcome.payload:
+        case Rejection() as rejection:
             return problem(
                 "fetch",
-                f"{host}: {outcome.code}, {outcome.detail}",
+                f"{host}: {rejection.code}, {rejection.detail}",
                 "try it from this machine by hand; private ranges need "
                 "PIQUEUE_FETCH_ALLOW_NETWORKS",
             )
-        case Fetched():
-            size, taken_s = len(outcome.payload), max(outcome.elapsed_ms, 1) / 1000
+        case payload:
+            size, taken_s = len(payload), max(outcome.elapsed_ms, 1) / 1000
             text = (
                 f"{host}: {size} bytes in {outcome.elapsed_ms} ms, {size / taken_s / 1e6:.1f} MB/s"
             )

@@ -11,7 +11,7 @@ from tests.worker.jobs.ledger.test_store import claim, submit
 from worker.jobs.ledger.store import JobStore
 from worker.jobs.queue import Notifier, make_celery
 from worker.jobs.settings import load_settings
-from worker.upkeep.recovery import sweep
+from worker.upkeep.recovery import recover_stalled_work
 
 
 def test_a_lost_message_costs_time_and_no_item(fault_stack: Stack, run_trial: RunTrial) -> None:
@@ -53,7 +53,7 @@ def test_concurrent_recovery_runs_notify_once(redis_client: Redis, redis_url: st
 
     def one() -> None:
         together.wait()
-        sweep(store, bell)
+        recover_stalled_work(store, bell)
 
     sweeps = [threading.Thread(target=one) for _ in range(together.parties)]
     for thread in sweeps:

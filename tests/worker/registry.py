@@ -1,4 +1,4 @@
-"""Registries for tests: folders with versions of a model that are made of the bundled ones."""
+"""Registries for tests: folders with versions of a model, copied from the bundled ones."""
 
 import json
 import shutil

@@ -11,7 +11,7 @@ from scripts.local.stack import ROOT, Stack
 from worker.jobs.ledger.workers import Workers
 
 
-def look(redis_url: str) -> subprocess.CompletedProcess[str]:
+def check_health(redis_url: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "worker.health"],
         cwd=ROOT,
@@ -22,19 +22,19 @@ def look(redis_url: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_worker_of_this_host_that_beats_is_healthy(stack: Stack) -> None:
-    seen = look(stack.redis_url)
-    assert (seen.returncode, seen.stderr) == (0, "")
+def test_a_worker_of_this_host_with_a_heartbeat_is_healthy(stack: Stack) -> None:
+    checked = check_health(stack.redis_url)
+    assert (checked.returncode, checked.stderr) == (0, "")
 
 
 def test_workers_of_other_hosts_do_not_count(redis_url: str, redis_client: Redis) -> None:
     Workers(redis_client).heartbeat(f"{socket.gethostname()}-2-17-a1b2c3", 1)
-    seen = look(redis_url)
-    assert seen.returncode == 1
-    assert "has not heard of a worker on" in seen.stderr
+    checked = check_health(redis_url)
+    assert checked.returncode == 1
+    assert "no worker on" in checked.stderr
 
 
 def test_without_redis_no_worker_is_healthy() -> None:
-    seen = look("redis://127.0.0.1:1/0")
-    assert seen.returncode == 1
-    assert "Redis does not answer" in seen.stderr
+    checked = check_health("redis://127.0.0.1:1/0")
+    assert checked.returncode == 1
+    assert "Redis does not answer" in checked.stderr

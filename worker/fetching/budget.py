@@ -1,83 +1,68 @@
-"""A bound on the bytes that downloads hold together; for one event loop."""
+"""A limit on the bytes that downloads hold together, for one event loop."""
 
 import asyncio
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 
+@dataclass(eq=False)
 class Share:
-    """What one download holds of a budget, in bytes."""
+    """The bytes that one download holds of a budget."""
 
-    def __init__(self, budget: "ByteBudget") -> None:
-        self.held = 0
-        self._budget = budget
-
-    def take(self, count: int) -> bool:
-        """Hold `count` more; False where they have to be waited for."""
-        return self._budget.take(self, count)
-
-    async def wait_for(self, count: int) -> None:
-        """Hold `count` more once it is this download's turn."""
-        await self._budget.wait_for(self, count)
+    held: int = 0
 
 
 class ByteBudget:
-    """Lets all shares together hold `total` bytes, and one of them whatever it needs beyond.
+    """Lets all shares together hold `total` bytes, and one share as much as it needs beyond.
 
-    Those who grow wait for each other, holding what they have. So that they never wait for ever,
-    the first that finds too little left may go beyond the total until it is done, then the next.
+    Downloads that need more bytes keep theirs while they wait for each other. To prevent a
+    deadlock, the first share that does not fit may exceed the total until its download ends; then
+    the next one may.
     """
 
     def __init__(self, total: int) -> None:
-        self._left = total
-        self._first: Share | None = None
-        self._waiting: deque[tuple[asyncio.Future[None], Share, int]] = deque()
+        self._free = total
+        self._unlimited: Share | None = None
+        self._waiting = asyncio.Lock()  # wakes its waiters in order
+        self._released = asyncio.Event()
 
     @contextmanager
     def share(self) -> Iterator[Share]:
-        """Give a share that is returned when the block ends."""
-        share = Share(self)
+        """Give an empty share, and release its bytes when the block ends."""
+        share = Share()
         try:
             yield share
         finally:
-            self.give_back(share)
+            self.release(share)
 
-    def give_back(self, share: Share) -> None:
-        """Take back all that a share holds."""
-        self._left += share.held
+    def release(self, share: Share) -> None:
+        """Take back all bytes of a share."""
+        self._free += share.held
         share.held = 0
-        if self._first is share:
-            self._first = None
-        self._grant()
+        if self._unlimited is share:
+            self._unlimited = None
+        self._released.set()
 
     def take(self, share: Share, count: int) -> bool:
-        """See `Share.take`; those who come later do not pass those who wait."""
-        if share is not self._first and (self._waiting or not self._fits(share, count)):
+        """Add `count` bytes to a share; False if they do not fit, or others wait already."""
+        if share is not self._unlimited and self._waiting.locked():
             return False
-        self._left -= count
-        share.held += count
-        return True
+        return self._add(share, count)
 
     async def wait_for(self, share: Share, count: int) -> None:
-        """See `Share.wait_for`."""
-        granted = asyncio.get_running_loop().create_future()
-        self._waiting.append((granted, share, count))
-        self._grant()
-        await granted
+        """Add `count` bytes to a share as soon as they fit, in the order of the calls."""
+        async with self._waiting:
+            while not self._add(share, count):
+                self._released.clear()
+                await self._released.wait()
 
-    def _fits(self, share: Share, count: int) -> bool:
-        if count > self._left and self._first is None:
-            self._first = share
-        return count <= self._left or share is self._first
-
-    def _grant(self) -> None:
-        while self._waiting:
-            granted, share, count = self._waiting[0]
-            if not granted.cancelled():
-                if not self._fits(share, count):
-                    return
-                self._left -= count
-                share.held += count
-                granted.set_result(None)
-            self._waiting.popleft()
+    def _add(self, share: Share, count: int) -> bool:
+        if count > self._free:
+            if self._unlimited is None:
+                self._unlimited = share
+            if share is not self._unlimited:
+                return False
+        self._free -= count
+        share.held += count
+        return True

@@ -1,4 +1,4 @@
-"""URLs to bytes, many at a time, for the threads of a worker process."""
+"""Fetches many URLs at a time for the threads of a worker process."""
 
 import asyncio
 import queue
@@ -7,28 +7,14 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
-import structlog
 from aiohttp.abc import AbstractResolver
 
+from worker.fetching.downloads import Downloads
 from worker.fetching.loop_thread import LoopThread
-from worker.fetching.retries import Downloads
-from worker.fetching.session import (
-    FetchCode,
-    Fetched,
-    FetchFailed,
-    FetchLimits,
-    UrlRefused,
-    open_session,
-    parse_url,
-)
+from worker.fetching.session import FetchLimits, Outcome, open_session
 from worker.jobs.traces import span
 
-__all__ = ["FetchCode", "FetchFailed", "FetchLimits", "Fetched", "Fetcher"]
-
-log = structlog.get_logger()
-
-Outcome = Fetched | FetchFailed
-# Position, outcome, and what the reader calls once it has taken it.
+# Position, outcome, and the callback for when the reader has taken it.
 _Delivery = tuple[int, Outcome, Callable[[], None]]
 
 
@@ -36,7 +22,7 @@ class Fetcher:
     """One HTTP session in one event-loop thread, shared by all threads of a process."""
 
     def __init__(self, limits: FetchLimits, resolver: AbstractResolver | None = None) -> None:
-        """Start the thread; `resolver` stands in for the system's."""
+        """Start the thread; `resolver` replaces the system's."""
         self._limits = limits
         self._closing = threading.Lock()
         self._closed = False
@@ -44,10 +30,10 @@ class Fetcher:
         self._loop.run(self._open(resolver))
 
     def fetch_all(self, urls: Sequence[str]) -> Generator[tuple[int, Outcome], None, None]:
-        """Yield (position in `urls`, outcome) as the outcomes arrive, exactly one a URL.
+        """Yield (position in `urls`, outcome) as the outcomes arrive, exactly one per URL.
 
-        Fetching begins with the first `next()`. Taking an outcome makes room for the next
-        download; closing or dropping the generator cancels what is left.
+        Fetching begins with the first `next()`. Each outcome that is taken frees a slot for the
+        next download. Closing or dropping the generator cancels the other downloads.
 
         Raises:
             RuntimeError, concurrent.futures.CancelledError: the fetcher was closed.
@@ -68,16 +54,16 @@ class Fetcher:
             work.cancel()
 
     def close(self) -> None:
-        """Cancel what is under way, close every connection and end the thread."""
+        """Cancel all downloads, close all connections and end the thread."""
         with self._closing:
             if self._closed:
                 return
             self._closed = True
-        # Before the session closes all else ends, or that would look like the fault of the hosts.
+        # The downloads end before the session does: otherwise they would blame their hosts.
         self._loop.close(self._session.close())
 
     async def _open(self, resolver: AbstractResolver | None) -> None:
-        # Each lookup blocks a thread, and one that was given up goes on in its own.
+        # A lookup blocks its thread, even after its download was cancelled.
         lookups = ThreadPoolExecutor(2 * self._limits.concurrency, "lookup")
         asyncio.get_running_loop().set_default_executor(lookups)
         self._session = open_session(self._limits, resolver)
@@ -89,23 +75,12 @@ class Fetcher:
                 group.create_task(self._fetch_one(position, url, deliver))
 
     async def _fetch_one(
-        self, position: int, text: str, deliver: Callable[[_Delivery], None]
+        self, position: int, url: str, deliver: Callable[[_Delivery], None]
     ) -> None:
         taken = asyncio.Event()
-        try:
-            url = parse_url(text)
-        except UrlRefused as error:
-            failure = FetchFailed(FetchCode.BLOCKED_ADDRESS, False, str(error))
-            deliver((position, failure, taken.set))
-            return
-        with ExitStack() as kept:
-            with span("fetch") as shown:
-                try:
-                    outcome = await self._downloads.fetch(url, kept)
-                except Exception as error:  # one answer must not cancel the other downloads
-                    log.exception("fetch_failed_unexpectedly", host=url.host)
-                    detail = f"the answer could not be read ({type(error).__name__})"
-                    outcome = FetchFailed(FetchCode.CONNECTION, False, detail)
-                shown["outcome"] = outcome.code if isinstance(outcome, FetchFailed) else "fetched"
+        with ExitStack() as resources:
+            with span("fetch") as attributes:
+                outcome = await self._downloads.fetch(url, resources)
+                attributes["outcome"] = outcome.label
             deliver((position, outcome, taken.set))
             await taken.wait()

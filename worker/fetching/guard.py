@@ -1,4 +1,4 @@
-"""Which network addresses Piqueue may connect to: public ones, and those its operator names."""
+"""Decides which network addresses may be dialled: public ones, and those that settings allow."""
 
 import re
 from collections.abc import Iterable
@@ -7,10 +7,10 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
-_GLOBAL_UNICAST = IPv6Network("2000::/3")  # all of IPv6 that IANA has given out
+_GLOBAL_UNICAST = IPv6Network("2000::/3")  # all IPv6 addresses that IANA has allocated
 _COMPATIBLE = IPv6Network("::/96")
 _NAT64 = IPv6Network("64:ff9b::/96")
-# Special purpose by IANA's registries, yet global to `is_global` of one Python or another.
+# IANA lists them as special purpose, but `is_global` of some Python versions accepts them.
 _SPECIAL = (
     IPv4Network("192.0.0.0/24"),  # protocol assignments
     IPv4Network("192.88.99.0/24"),  # retired 6to4 relays
@@ -22,8 +22,8 @@ _SPECIAL = (
 def may_dial(host: str, allow_networks: Iterable[Network]) -> bool:
     """Whether a socket may connect to `host`, the numeric address about to be dialled.
 
-    An IPv6 address that carries an IPv4 one is judged by that. `allow_networks` adds to what is
-    public. Anything that is not one plain numeric address is refused.
+    An IPv6 address that embeds an IPv4 one counts as that one. `allow_networks` are allowed in
+    addition to public addresses. Anything but a plain numeric address is refused.
     """
     try:
         address = unwrap(ip_address(host))
@@ -33,12 +33,11 @@ def may_dial(host: str, allow_networks: Iterable[Network]) -> bool:
 
 
 def unwrap(address: Address) -> Address:
-    """The IPv4 address inside an IPv4-mapped, IPv4-compatible, 6to4 or NAT64 one, else itself."""
+    """Give the IPv4 address in an IPv4-mapped, IPv4-compatible, 6to4 or NAT64 one, else itself."""
     if isinstance(address, IPv4Address):
         return address
-    if address in _NAT64 or (
-        address in _COMPATIBLE and int(address) > 1
-    ):  # `::` and `::1` carry none
+    # `::` and `::1` embed no IPv4 address.
+    if address in _NAT64 or (address in _COMPATIBLE and int(address) > 1):
         return IPv4Address(int(address) & 0xFFFF_FFFF)
     return address.ipv4_mapped or address.sixtofour or address
 
@@ -58,9 +57,9 @@ def is_public(address: Address) -> bool:
 def is_disguised_ipv4(host: str) -> bool:
     """Whether `host` is an IPv4 address in any form but four plain decimal numbers.
 
-    `2130706433`, `0x7f.1`, `0177.0.0.1` and `127.1` all reach 127.0.0.1 through the C library; no
-    honest URL needs them. As in the WHATWG URL standard, a host whose last label is a number is
-    meant as an address.
+    The C library resolves `2130706433`, `0x7f.1`, `0177.0.0.1` and `127.1` to 127.0.0.1; no valid
+    use needs them. As in the WHATWG URL standard, a host whose last label is a number counts as an
+    address.
     """
     last_label = host.rstrip(".").rpartition(".")[2]
     if ":" in host or not re.fullmatch(r"\d+|0x[0-9a-f]*", last_label, re.IGNORECASE):

@@ -1,4 +1,4 @@
-"""When each host may be asked: its places, and the pauses it asks for; for one event loop."""
+"""Limits each host's concurrent requests, and keeps the pauses it asks for; for one event loop."""
 
 import asyncio
 import math
@@ -10,16 +10,16 @@ from yarl import URL
 
 from worker.fetching.session import backoff_s
 
-# Where a host that pushes back names no time, the pauses double from BACKOFF_S up to this.
+# If a host that pushes back names no time, its pauses double from BACKOFF_S up to this one.
 MAX_BACKOFF_S = 5
-# A host that asks to be left alone for longer is asked again after this time.
+# The longest pause that a host can ask for.
 MAX_PAUSE_S = 60
-# Above this many, hosts that nobody asks are forgotten.
+# With more hosts than this, those without requests and pauses are forgotten.
 KEPT_HOSTS = 1000
 
 
-class NoTurn(Exception):
-    """The wait for a host is given up; `status` is what it pushed back with, if it did."""
+class HostUnavailable(Exception):
+    """A host is not going to answer in time; `status` is its 429 or 503, if it sent one."""
 
     def __init__(self, status: int | None) -> None:
         super().__init__(status)
@@ -27,129 +27,129 @@ class NoTurn(Exception):
 
 
 class Host:
-    """One host, as all items of a process know it.
+    """The limits of one host, shared by all downloads of a process.
 
-    At most `places` requests go to it at once; fewer after it pushed back or let one hang, one
-    more again for each that it answers. Who waits gives up once it was silent for `silence_s`.
-    `status` is what it pushed back with, until it answers otherwise.
+    At most `slots` requests run at once: half as many after each 429, 503 or timeout, and one more
+    for each answer. A request that waits fails once the host has been silent for `silence_s`.
+    `status` is the last 429 or 503, and None after any other answer.
     """
 
-    def __init__(self, places: int, silence_s: float) -> None:
+    def __init__(self, slots: int, silence_s: float) -> None:
         self.status: int | None = None
-        self._places = self._limit = places
+        self._slots = self._limit = slots
         self._silence_s = silence_s
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._busy = 0
-        self._opens = self._answered = self._cut = -math.inf
-        self._refusals = 0
-        self._alarm: asyncio.TimerHandle | None = None
+        self._open_at = self._answered_at = self._limited_at = -math.inf
+        self._pushback_count = 0
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def idle(self) -> bool:
-        """Whether nobody asks it, nor is kept from it."""
-        return not self._busy and not self._waiting and self._loop.time() >= self._opens
-
-    @asynccontextmanager
-    async def turn(self, *, again: bool = False) -> AsyncIterator[None]:
-        """Hold a place while the block runs; who asks `again` comes before the others.
-
-        Raises:
-            NoTurn: it is not going to answer in time.
-        """
-        turn = self._loop.create_future()
-        if again:
-            self._waiting.appendleft(turn)
-        else:
-            self._waiting.append(turn)
-        self._admit()
-        try:
-            await self._until(turn)
-            yield
-        finally:
-            if not turn.cancel() and turn.exception() is None:
-                self._busy -= 1
-                self._admit()
-
-    async def opened(self) -> None:
-        """Wait until it may be asked, without taking a place.
-
-        Raises:
-            NoTurn: that would take too long.
-        """
-        if (pause_s := self.pause_s) > self._silence_s:
-            raise NoTurn(self.status)
-        if pause_s > 0:
-            await asyncio.sleep(pause_s)
+        """Whether it has no requests and no pause."""
+        return not self._busy and not self._waiting and self._loop.time() >= self._open_at
 
     @property
     def pause_s(self) -> float:
-        """How long it asks to be left alone from now on."""
-        return self._opens - self._loop.time()
+        """How much of its pause remains; negative if it is over."""
+        return self._open_at - self._loop.time()
+
+    @asynccontextmanager
+    async def slot(self, *, retry: bool = False) -> AsyncIterator[None]:
+        """Wait for a slot and hold it while the block runs; a `retry` goes before the others.
+
+        Raises:
+            HostUnavailable: the wait would take too long.
+        """
+        slot = self._loop.create_future()
+        if retry:
+            self._waiting.appendleft(slot)
+        else:
+            self._waiting.append(slot)
+        self._grant()
+        try:
+            await self._wait(slot)
+            yield
+        finally:
+            if not slot.cancel() and slot.exception() is None:
+                self._busy -= 1
+                self._grant()
+
+    async def wait_for_pause(self) -> None:
+        """Wait until its pause is over, without a slot.
+
+        Raises:
+            HostUnavailable: the wait would take too long.
+        """
+        if (pause_s := self.pause_s) > self._silence_s:
+            raise HostUnavailable(self.status)
+        if pause_s > 0:
+            await asyncio.sleep(pause_s)
 
     def answered(self) -> None:
-        """Hear that it did as it was asked, or said for good that it will not."""
-        self._answered = self._loop.time()
-        self._refusals = 0
+        """Record a success or a final failure."""
+        self._answered_at = self._loop.time()
+        self._pushback_count = 0
         self.status = None
-        self._limit = min(self._limit + 1, self._places)
-        self._admit()
+        self._limit = min(self._limit + 1, self._slots)
+        self._grant()
 
-    def hung(self, asked: float) -> None:
-        """Hear that it did not answer a request sent at `asked`, by the loop's clock."""
-        if asked >= self._cut:
-            self._cut_down()
+    def timed_out(self, sent_at: float) -> None:
+        """Record that a request sent at `sent_at`, by the loop's clock, got no answer."""
+        if sent_at >= self._limited_at:
+            self._halve_limit()
 
-    def pushed_back(self, asked: float, status: int, pause_s: float) -> None:
-        """Hear that it answered `status`, meaning later, and in how long, or 0 if it did not say.
+    def pushed_back(self, sent_at: float, status: int, pause_s: float) -> None:
+        """Record a 429 or 503 and the pause that it asks for, 0 if it names none.
 
-        Of several requests that were under way together, the first counts.
+        Of several requests that were under way together, only the first reduces the limit.
         """
         self.status = status
-        if asked >= self._cut:
-            self._cut_down()
-            self._refusals += 1
-            pause_s += backoff_s(min(self._refusals - 1, 9), MAX_BACKOFF_S)
-        self._opens = max(self._opens, self._loop.time() + min(pause_s, MAX_PAUSE_S))
-        if self.pause_s > self._silence_s:  # longer than anyone who waits now will
+        if sent_at >= self._limited_at:
+            self._halve_limit()
+            self._pushback_count += 1
+            pause_s += backoff_s(min(self._pushback_count - 1, 9), MAX_BACKOFF_S)
+        self._open_at = max(self._open_at, self._loop.time() + min(pause_s, MAX_PAUSE_S))
+        if self.pause_s > self._silence_s:  # longer than any waiting request waits
             while self._waiting:
-                if not (turn := self._waiting.popleft()).done():
-                    turn.set_exception(NoTurn(status))
+                if not (slot := self._waiting.popleft()).done():
+                    slot.set_exception(HostUnavailable(status))
 
-    def _cut_down(self) -> None:
-        self._cut = self._loop.time()
+    def _halve_limit(self) -> None:
+        self._limited_at = self._loop.time()
         self._limit = max(1, self._limit // 2)
 
-    async def _until(self, turn: asyncio.Future[None]) -> None:
-        came = self._loop.time()
-        while not turn.done():
-            last = max(came, self._answered) + self._silence_s
+    async def _wait(self, slot: asyncio.Future[None]) -> None:
+        began = self._loop.time()
+        while not slot.done():
+            deadline = max(began, self._answered_at) + self._silence_s
             now = self._loop.time()
-            if now >= last or self._opens > last:
-                raise NoTurn(self.status)
-            await asyncio.wait([turn], timeout=last - now)
-        turn.result()
+            if now >= deadline or self._open_at > deadline:
+                raise HostUnavailable(self.status)
+            await asyncio.wait([slot], timeout=deadline - now)
+        slot.result()
 
-    def _admit(self) -> None:
-        """Give the places that are free to those who wait, once the host may be asked."""
+    def _grant(self) -> None:
+        """Give free slots to the requests that wait, or set a timer for the end of the pause."""
         while self._waiting and self._busy < self._limit:
             if self._waiting[0].cancelled():
                 self._waiting.popleft()
             elif (pause_s := self.pause_s) > 0:
-                if self._alarm:
-                    self._alarm.cancel()
-                self._alarm = self._loop.call_later(pause_s, self._admit)
+                if self._timer:
+                    self._timer.cancel()
+                self._timer = self._loop.call_later(pause_s, self._grant)
                 return
             else:
                 self._busy += 1
                 self._waiting.popleft().set_result(None)
 
 
-class Hosts:
-    """The hosts a process asks, by name and port."""
+class HostLimits:
+    """The hosts that a process fetches from, by name and port."""
 
-    def __init__(self, places: int, silence_s: float) -> None:
-        self._places = places
+    def __init__(self, slots: int, silence_s: float) -> None:
+        self._slots = slots
         self._silence_s = silence_s
         self._hosts: dict[tuple[str, int | None], Host] = {}
 
@@ -162,5 +162,5 @@ class Hosts:
         if key not in self._hosts:
             if len(self._hosts) >= KEPT_HOSTS:
                 self._hosts = {known: host for known, host in self._hosts.items() if not host.idle}
-            self._hosts[key] = Host(self._places, self._silence_s)
+            self._hosts[key] = Host(self._slots, self._silence_s)
         return self._hosts[key]

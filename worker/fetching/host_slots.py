@@ -1,4 +1,4 @@
-"""Places at each host, and later turns for those who find none free."""
+"""Per-host concurrency for work that waits in Redis instead of in this process."""
 
 import time
 from collections.abc import Iterator
@@ -10,36 +10,36 @@ MAX_WAIT_S = 300
 
 @dataclass
 class _Host:
-    """A host with places taken; `turn` is when, by the monotonic clock, the last turn is."""
+    """A host with busy slots; `next_at` is the latest time promised, by the monotonic clock."""
 
     busy: int = 0
     took_s: float = 1
-    turn: float = 0
+    next_at: float = 0
 
 
 class HostSlots:
-    """Lets `places` at a time go to one host; for one event loop."""
+    """Lets `slots` requests at a time go to one host, for one event loop."""
 
-    def __init__(self, places: int) -> None:
-        self._places = places
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
         self._hosts: dict[str, _Host] = {}
 
     def wait_s(self, host: str, now: float) -> float:
-        """Give 0 where a place is free, else how long until the caller's turn.
+        """Give 0 if a slot is free, else how many seconds to wait before the next try.
 
-        Each turn is later than the one given before, by what a place took of late, so that those
-        who wait for a slow host come back when there is room and keep nobody else busy.
+        Each wait ends later than the one before, by the time that a slot takes, so that the work
+        for a slow host comes back when a slot is likely to be free.
         """
         known = self._hosts.get(host)
-        if known is None or known.busy < self._places:
+        if known is None or known.busy < self._slots:
             return 0
-        after_last = max(known.turn, now) + known.took_s / self._places
-        known.turn = min(after_last, now + MAX_WAIT_S)
-        return known.turn - now
+        after_last = max(known.next_at, now) + known.took_s / self._slots
+        known.next_at = min(after_last, now + MAX_WAIT_S)
+        return known.next_at - now
 
     @contextmanager
-    def place(self, host: str) -> Iterator[None]:
-        """Take a place while the block runs."""
+    def slot(self, host: str) -> Iterator[None]:
+        """Hold a slot while the block runs."""
         known = self._hosts.setdefault(host, _Host())
         known.busy += 1
         started = time.monotonic()

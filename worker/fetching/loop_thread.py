@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, for callers that wait in other threads."""
+"""An event loop in a thread of its own, for callers in other threads."""
 
 import asyncio
 import threading
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class LoopThread:
-    """Runs until it is closed, or the process ends."""
+    """Runs an event loop until it is closed, or the process ends."""
 
     def __init__(self, name: str) -> None:
         """Start the thread."""
@@ -19,19 +19,19 @@ class LoopThread:
         self._thread.start()
 
     def begin(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-        """Begin a coroutine; to cancel its future cancels it."""
+        """Start a coroutine; cancelling the future cancels it."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Wait for what a coroutine gives."""
+        """Run a coroutine and wait for its result."""
         return self.begin(coroutine).result()
 
     def call(self, function: Callable[[], object]) -> None:
-        """Have a function called soon."""
+        """Schedule a function in the loop, without waiting for it."""
         self._loop.call_soon_threadsafe(function)
 
     def close(self, last: Coroutine[Any, Any, object]) -> None:
-        """Cancel what is under way, run `last`, and end the thread."""
+        """Cancel all tasks, run `last`, and end the thread."""
         self.run(self._end(last))
         self.call(self._loop.stop)
         self._thread.join()

@@ -1,4 +1,4 @@
-"""Payloads to one result an item: decoding, batching and scoring; pure, without Redis or Celery."""
+"""Turns payloads into one result per item: decoding, batching and scoring, without any I/O."""
 
 import hashlib
 import time
@@ -28,7 +28,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class LoadedPayload:
-    """What came for one item: its bytes, or a rejection; `fetch_ms` is how long it took."""
+    """The bytes of one item, or why there are none; fetching took `fetch_ms`."""
 
     position: int
     payload: bytes | Rejection
@@ -37,7 +37,7 @@ class LoadedPayload:
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of one batch and one picture, and the memory that all threads decode in."""
+    """Limits of one batch and one picture, and the memory budget that all threads decode in."""
 
     batch_size: int
     max_pixels: int
@@ -45,36 +45,36 @@ class Limits:
 
 
 def classify(
-    arrivals: Iterable[LoadedPayload],
+    payloads: Iterable[LoadedPayload],
     count: int,
     predictor: Predictor,
     limits: Limits,
-    around: Callable[[int], AbstractContextManager[object]] = nullcontext,
-    known: Callable[[str], ItemResult | None] = lambda _sha256: None,
+    context: Callable[[int], AbstractContextManager[object]] = nullcontext,
+    cached: Callable[[str], ItemResult | None] | None = None,
 ) -> list[ItemResult]:
-    """Score `count` items, each exactly once, whatever order they arrive in.
+    """Score `count` items, each exactly once, in whatever order their payloads arrive.
 
-    A bad item becomes a rejection and its neighbours go on. `around` gives, for the position of
-    an item, the context in which it is decoded, and the last of a batch in which that is scored.
-    `known` gives the result a picture had before, by the SHA-256 of its bytes.
+    A bad item becomes a rejection, and the others are scored. `context` gives, for the position
+    of an item, the context in which it is decoded; a batch is scored in that of its last item.
+    `cached` gives the earlier result of a picture by the SHA-256 of its bytes, or None.
 
     Raises:
         ValueError: an item arrived twice or not at all.
     """
     results: dict[int, ItemResult] = {}
     batch: list[tuple[int, DecodedImage]] = []
-    for arrival in arrivals:
-        if arrival.position in results:
-            raise ValueError(f"item {arrival.position} arrived twice")
-        with around(arrival.position):
-            results[arrival.position], image = _decode(arrival, predictor, limits, known)
+    for payload in payloads:
+        if payload.position in results:
+            raise ValueError(f"item {payload.position} arrived twice")
+        with context(payload.position):
+            results[payload.position], image = _decode(payload, predictor, limits, cached)
             if image is not None:
-                batch.append((arrival.position, image))
+                batch.append((payload.position, image))
             if len(batch) == limits.batch_size:
                 _score(batch, predictor, results)
                 batch = []
     if batch:
-        with around(batch[-1][0]):
+        with context(batch[-1][0]):
             _score(batch, predictor, results)
     if len(results) != count:
         raise ValueError(f"{len(results)} of {count} items arrived")
@@ -82,23 +82,23 @@ def classify(
 
 
 def _decode(
-    arrival: LoadedPayload,
+    loaded: LoadedPayload,
     predictor: Predictor,
     limits: Limits,
-    known: Callable[[str], ItemResult | None],
+    cached: Callable[[str], ItemResult | None] | None,
 ) -> tuple[ItemResult, DecodedImage | None]:
-    """Give what is known of an item before it is scored, and its image if it has one."""
-    timings = Timings(fetch_ms=arrival.fetch_ms)
-    if isinstance(arrival.payload, Rejection):
-        return ItemResult(rejection=arrival.payload, timings=timings), None
-    facts = ImageFacts(hashlib.sha256(arrival.payload).hexdigest(), len(arrival.payload))
-    if (before := known(facts.sha256)) is not None:
-        return replace(before, timings=timings), None
+    """Give the result of an item before it is scored, and its image if it has one."""
+    timings = Timings(fetch_ms=loaded.fetch_ms)
+    if isinstance(loaded.payload, Rejection):
+        return ItemResult(rejection=loaded.payload, timings=timings), None
+    facts = ImageFacts(hashlib.sha256(loaded.payload).hexdigest(), len(loaded.payload))
+    if cached and (earlier := cached(facts.sha256)):
+        return replace(earlier, timings=timings), None
     started = time.monotonic()
     try:
         with span("decode"):
             image = decode(
-                arrival.payload, predictor.card.input_size, limits.max_pixels, limits.memory
+                loaded.payload, predictor.card.input_size, limits.max_pixels, limits.memory
             )
     except ImageRejected as error:
         code = RejectionCode(error.code)
@@ -116,7 +116,7 @@ def _score(
     started = time.monotonic()
     try:
         predictions = predictor.predict([image.pixels for _, image in batch])
-    except RuntimeError as error:  # what the engines raise when a forward pass fails
+    except RuntimeError as error:  # raised by the engines if a forward pass fails
         log.error("forward_pass_failed", batch=len(batch), reason=str(error))
         if len(batch) > 1:
             for single in batch:

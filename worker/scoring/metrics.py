@@ -1,13 +1,14 @@
-"""What a worker process counts and times of its work, for Prometheus."""
+"""The Prometheus metrics of a worker process."""
 
-from collections import Counter
+import collections
 from collections.abc import Sequence
+from functools import partial
 from wsgiref.simple_server import WSGIServer
 
 import numpy as np
 import prometheus_client
 from numpy.typing import NDArray
-from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 
 from model.artifact.card import Card
 from model.engines.prediction import Prediction
@@ -28,7 +29,7 @@ DECODE_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 
 INFERENCE_BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 CHUNK_BUCKETS_S = (0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-# Attempts from this one on are counted as one, so that the series stay few.
+# Attempts from this one on share a series, to limit the number of series.
 MANY_ATTEMPTS = 3
 
 
@@ -39,49 +40,33 @@ class WorkerMetrics:
         self.registry = CollectorRegistry()
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
         ProcessCollector(registry=self.registry)
-        self._items = self._counter(
-            "piqueue_items", "Items that got a result, by its error code", "model", "outcome"
-        )
-        self._attempts = self._counter(
-            "piqueue_chunk_attempts", "Chunks taken, by which attempt it was", "attempt"
-        )
-        self._webhooks = self._counter(
-            "piqueue_webhook_attempts", "Webhook requests, by what they led to", "outcome"
-        )
-        self._queue_s = self._histogram(
-            "piqueue_queue_seconds",
-            "From ringing for a chunk to taking it",
-            QUEUE_BUCKETS_S,
-            "lane",
-        )
-        self._chunk_s = self._histogram(
-            "piqueue_chunk_seconds", "From taking a chunk to its commit", CHUNK_BUCKETS_S
-        )
-        self._fetch_s = self._histogram(
-            "piqueue_fetch_seconds", "Download of a picture, also a failed one", FETCH_BUCKETS_S
-        )
-        self._decode_s = self._histogram(
-            "piqueue_decode_seconds", "Decoding of a picture", DECODE_BUCKETS_S
-        )
-        self.inference_s = self._histogram(
-            "piqueue_inference_seconds", "Scoring of a batch", INFERENCE_BUCKETS_S, "model"
-        )
-        self.batch_items = self._histogram(
-            "piqueue_batch_items", "Pictures in a batch", BATCH_BUCKETS, "model"
-        )
+        counter = partial(Counter, registry=self.registry)
 
-    def _counter(self, name: str, text: str, *labels: str) -> prometheus_client.Counter:
-        return prometheus_client.Counter(name, text, labels, registry=self.registry)
+        def histogram(name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
+            return Histogram(name, text, labels, buckets=buckets, registry=self.registry)
 
-    def _histogram(
-        self, name: str, text: str, buckets: Sequence[float], *labels: str
-    ) -> prometheus_client.Histogram:
-        return prometheus_client.Histogram(
-            name, text, labels, buckets=buckets, registry=self.registry
+        self._items = counter("piqueue_items", "Results by error code", ["model", "outcome"])
+        self._attempts = counter("piqueue_chunk_attempts", "Claimed chunks by attempt", ["attempt"])
+        self._webhooks = counter(
+            "piqueue_webhook_attempts", "Webhook requests by resulting state", ["outcome"]
         )
+        text = "Time from the notification of a chunk to its claim"
+        self._queue_s = histogram("piqueue_queue_seconds", text, QUEUE_BUCKETS_S, "lane")
+        text = "Time from the claim of a chunk to its commit"
+        self._chunk_s = histogram("piqueue_chunk_seconds", text, CHUNK_BUCKETS_S)
+        text = "Download of a picture, also a failed one"
+        self._fetch_s = histogram("piqueue_fetch_seconds", text, FETCH_BUCKETS_S)
+        text = "Decoding of a picture"
+        self._decode_s = histogram("piqueue_decode_seconds", text, DECODE_BUCKETS_S)
+        text = "Scoring of a batch"
+        self.inference_s = histogram(
+            "piqueue_inference_seconds", text, INFERENCE_BUCKETS_S, "model"
+        )
+        text = "Pictures in a batch"
+        self.batch_items = histogram("piqueue_batch_items", text, BATCH_BUCKETS, "model")
 
     def claimed(self, claim: Claim) -> None:
-        """Count a chunk that was taken, and how long it had waited."""
+        """Count a claimed chunk, and observe how long it waited."""
         many = claim.attempt >= MANY_ATTEMPTS
         self._attempts.labels(f"{MANY_ATTEMPTS}+" if many else str(claim.attempt)).inc()
         if claim.waited_s is not None:
@@ -90,26 +75,27 @@ class WorkerMetrics:
     def committed(
         self, claim: Claim, model: ModelRef, results: Sequence[ItemResult], took_s: float
     ) -> None:
-        """Count the results of a chunk and the time of their stages."""
+        """Count the results of a chunk, and observe the time of their stages."""
         self._chunk_s.observe(took_s)
-        outcomes = Counter(
+        outcomes = collections.Counter(
             result.rejection.code if result.rejection else SUCCEEDED for result in results
         )
         for outcome, count in outcomes.items():
             self._items.labels(model_name(model), outcome).inc(count)
         for spec, result in zip(claim.specs, results, strict=True):
-            if spec.url is not None and _was_fetched(result):
+            failed = result.rejection is not None and result.rejection.stage is Stage.FETCH
+            if spec.url is not None and (failed or result.image):
                 self._fetch_s.observe(result.timings.fetch_ms / MS)
             if result.image and result.image.format and not result.cached:
                 self._decode_s.observe(result.timings.decode_ms / MS)
 
     def webhook_attempted(self, state: HookState) -> None:
-        """Count a webhook request by the state it led to."""
+        """Count a webhook request by the resulting state."""
         self._webhooks.labels(state).inc()
 
 
 class TimedPredictor:
-    """A predictor whose batches are counted and timed."""
+    """A predictor that counts and times its batches."""
 
     def __init__(self, predictor: Predictor, model: ModelRef, metrics: WorkerMetrics) -> None:
         self._predictor, self._model = predictor, model_name(model)
@@ -122,31 +108,26 @@ class TimedPredictor:
         return self._predictor.card
 
     def warm_up(self) -> None:
-        """Warm up, uncounted."""
+        """Warm up, without counting it."""
         self._predictor.warm_up()
 
     def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
-        """Score a batch; one that fails is timed too."""
+        """Score a batch; a failed one is timed too."""
         self._batch_items.observe(len(images))
         with span("inference", model=self._model, items=len(images)), self._inference_s.time():
             return self._predictor.predict(images)
 
 
 def model_name(model: ModelRef) -> str:
-    """Give the label of a model's series."""
+    """Give a model as name@version, as in the labels of its metrics."""
     return f"{model.name}@{model.version}"
 
 
-def _was_fetched(result: ItemResult) -> bool:
-    failed = result.rejection is not None and result.rejection.stage is Stage.FETCH
-    return failed or result.image is not None
-
-
 def serve_metrics(metrics: WorkerMetrics, settings: Settings) -> WSGIServer | None:
-    """Answer scrapes in a thread until `shutdown`; None where `metrics_port` is 0.
+    """Serve the metrics in a thread until `shutdown`; None if `metrics_port` is 0.
 
     Raises:
-        SettingsInvalid: the port is taken, or the host is none of this machine's.
+        SettingsInvalid: the port is in use, or the host is not an address of this machine.
     """
     host, port = settings.metrics_host, settings.metrics_port
     if port == 0:
@@ -156,6 +137,6 @@ def serve_metrics(metrics: WorkerMetrics, settings: Settings) -> WSGIServer | No
     except OSError as error:
         raise SettingsInvalid(
             f"metrics cannot be served on {host}, port {port} ({error.strerror}): give each worker "
-            "of a machine another PIQUEUE_METRICS_PORT, or 0 for none"
+            "on a machine another PIQUEUE_METRICS_PORT, or set it to 0 to serve none"
         ) from None
     return server

@@ -1,4 +1,4 @@
-"""The models a worker process holds: warm, several at once, the idlest make room for another."""
+"""Keeps several models warm in a worker process, and evicts the least recently used ones."""
 
 import threading
 import time
@@ -14,10 +14,10 @@ from model.predictor import Predictor
 from worker.jobs.record import ModelRef
 
 # A model that could not be loaded is tried again after this time.
-AGAIN_S = 5.0
-# Models that are loaded side by side.
+RETRY_S = 5.0
+# Models that are loaded at the same time.
 LOADERS = 2
-# A model that was used within this time is not put away for one that may be used soon.
+# A model that was used within this time is not evicted for one that may be used soon.
 IDLE_S = 60.0
 
 log = structlog.get_logger()
@@ -28,26 +28,27 @@ class CannotLoad(Exception):
 
 
 @dataclass
-class _Place:
-    """Room taken by a model; its predictor comes once it is warm."""
+class _Entry:
+    """A model with its memory; its predictor is ready once the model is warm."""
 
     model: ModelRef
     memory_bytes: int
     predictor: Future[Predictor]
     users: int = 0
-    used: float = 0
+    used_at: float = 0
 
 
 @dataclass(frozen=True)
-class _Refusal:
+class _LoadFailure:
     reason: str
     at: float
 
 
 class ModelPool:
-    """Warm predictors that take up to `total_bytes` together; what is in use is never put away.
+    """Warm predictors that take up to `total_bytes` together; one in use is never evicted.
 
-    `load` gives a warm predictor, and `memory_of` the bytes it will take. Both raise CannotLoad.
+    `load` gives a warm predictor, and `memory_of` the bytes that it will take. Both may raise
+    CannotLoad.
     """
 
     def __init__(
@@ -60,65 +61,65 @@ class ModelPool:
         self._memory_of = memory_of
         self._total_bytes = total_bytes
         self._loaders = ThreadPoolExecutor(LOADERS, "loader")
-        # Whoever waits for room holds the door, so that those after them do not pass for ever.
-        self._door = threading.Lock()
+        # A caller that waits for memory holds this lock, so that later callers do not overtake it.
+        self._acquiring = threading.Lock()
         self._changed = threading.Condition()
-        self._places: dict[str, _Place] = {}
-        self._refusals: dict[str, _Refusal] = {}
+        self._entries: dict[str, _Entry] = {}
+        self._failures: dict[str, _LoadFailure] = {}
 
     @property
     def warm(self) -> list[ModelRef]:
         """The models that can be used at once."""
         with self._changed:
-            places = list(self._places.values())
-        return [place.model for place in places if _is_warm(place)]
+            entries = list(self._entries.values())
+        return [entry.model for entry in entries if _is_warm(entry)]
 
     @property
     def unable(self) -> list[str]:
         """The keys of the models that could not be loaded when last tried."""
         with self._changed:
-            return list(self._refusals)
+            return list(self._failures)
 
     @contextmanager
     def using(self, model: ModelRef) -> Iterator[Predictor]:
-        """Give the warm predictor of a model, after loading it if need be.
+        """Give the warm predictor of a model, and load it first if necessary.
 
-        Others go on while it is loaded, and wait only while it waits for room.
+        Loading blocks no other model; only waiting for memory does.
 
         Raises:
-            CannotLoad: it could not be loaded, now or a moment ago, or takes more than there is.
+            CannotLoad: it could not be loaded, now or a moment ago, or takes too much memory.
         """
-        place = self._enter(model, self._memory_bytes(model))
+        entry = self._acquire(model, self._memory_bytes(model))
         try:
-            yield place.predictor.result()
+            yield entry.predictor.result()
         finally:
             with self._changed:
-                place.users -= 1
-                place.used = time.monotonic()
+                entry.users -= 1
+                entry.used_at = time.monotonic()
                 self._changed.notify_all()
 
     def prepare(self, model: ModelRef) -> None:
-        """Load a model that is likely to be used soon, if there is idle room.
+        """Load a model that may be used soon, if idle models leave enough memory.
 
         Raises:
             CannotLoad: as `using`.
         """
         memory_bytes = self._memory_bytes(model)
         with self._changed:
-            held = model.key in self._places
+            present = model.key in self._entries
             idle_since = time.monotonic() - IDLE_S
-            busy = [one for one in self._places.values() if one.users or one.used >= idle_since]
-            room = _sum_bytes(busy) + memory_bytes <= self._total_bytes
-        if room and not held:
+            busy = [one for one in self._entries.values() if one.users or one.used_at >= idle_since]
+            fits = _sum_bytes(busy) + memory_bytes <= self._total_bytes
+        if fits and not present:
             with self.using(model):
                 pass
 
     def _memory_bytes(self, model: ModelRef) -> int:
-        """Give what a model takes; asked outside the locks, for the answer may come from afar."""
+        """Give the memory of a model; called without the locks, as the catalog may be remote."""
         with self._changed:
-            place = self._places.get(model.key)
-        if place:
-            return place.memory_bytes
+            entry = self._entries.get(model.key)
+        if entry:
+            return entry.memory_bytes
         try:
             memory_bytes = self._memory_of(model)
             if memory_bytes > self._total_bytes:
@@ -129,31 +130,31 @@ class ModelPool:
                 )
         except CannotLoad as error:
             with self._changed:
-                self._refuse(model, str(error))
+                self._record_failure(model, str(error))
             raise
         return memory_bytes
 
-    def _enter(self, model: ModelRef, memory_bytes: int) -> _Place:
-        with self._door, self._changed:
-            place = self._places.get(model.key)
-            if place is None:
-                refusal = self._refusals.get(model.key)
-                if refusal and time.monotonic() - refusal.at < AGAIN_S:
-                    raise CannotLoad(refusal.reason)
-                self._make_room(memory_bytes)
-                place = _Place(model, memory_bytes, self._loaders.submit(self._load, model))
-                self._places[model.key] = place
-                place.predictor.add_done_callback(partial(self._loaded, model))
-            place.users += 1
-            return place
+    def _acquire(self, model: ModelRef, memory_bytes: int) -> _Entry:
+        with self._acquiring, self._changed:
+            entry = self._entries.get(model.key)
+            if entry is None:
+                failure = self._failures.get(model.key)
+                if failure and time.monotonic() - failure.at < RETRY_S:
+                    raise CannotLoad(failure.reason)
+                self._free_memory(memory_bytes)
+                entry = _Entry(model, memory_bytes, self._loaders.submit(self._load, model))
+                self._entries[model.key] = entry
+                entry.predictor.add_done_callback(partial(self._loaded, model))
+            entry.users += 1
+            return entry
 
-    def _make_room(self, memory_bytes: int) -> None:
-        while _sum_bytes(self._places.values()) + memory_bytes > self._total_bytes:
-            idle = [place for place in self._places.values() if not place.users]
+    def _free_memory(self, memory_bytes: int) -> None:
+        while _sum_bytes(self._entries.values()) + memory_bytes > self._total_bytes:
+            idle = [entry for entry in self._entries.values() if not entry.users]
             if idle:
-                longest = min(idle, key=lambda place: place.used)
-                del self._places[longest.model.key]
-                log.info("model_put_away", model=longest.model.name, version=longest.model.version)
+                oldest = min(idle, key=lambda entry: entry.used_at).model
+                del self._entries[oldest.key]
+                log.info("model_evicted", model=oldest.name, version=oldest.version)
             else:
                 self._changed.wait()
 
@@ -161,26 +162,26 @@ class ModelPool:
         error = predictor.exception()
         with self._changed:
             if error is None:
-                self._refusals.pop(model.key, None)
+                self._failures.pop(model.key, None)
                 log.info("model_warm", model=model.name, version=model.version)
                 return
-            place = self._places.get(model.key)
-            if place and place.predictor is predictor:
-                del self._places[model.key]
+            entry = self._entries.get(model.key)
+            if entry and entry.predictor is predictor:
+                del self._entries[model.key]
             self._changed.notify_all()
             if isinstance(error, CannotLoad):
-                self._refuse(model, str(error))
+                self._record_failure(model, str(error))
 
-    def _refuse(self, model: ModelRef, reason: str) -> None:
-        before = self._refusals.get(model.key)
+    def _record_failure(self, model: ModelRef, reason: str) -> None:
+        before = self._failures.get(model.key)
         if before is None or before.reason != reason:
             log.error("model_unusable", model=model.name, version=model.version, reason=reason)
-        self._refusals[model.key] = _Refusal(reason, time.monotonic())
+        self._failures[model.key] = _LoadFailure(reason, time.monotonic())
 
 
-def _is_warm(place: _Place) -> bool:
-    return place.predictor.done() and place.predictor.exception() is None
+def _is_warm(entry: _Entry) -> bool:
+    return entry.predictor.done() and entry.predictor.exception() is None
 
 
-def _sum_bytes(places: Iterable[_Place]) -> int:
-    return sum(place.memory_bytes for place in places)
+def _sum_bytes(entries: Iterable[_Entry]) -> int:
+    return sum(entry.memory_bytes for entry in entries)

@@ -1,15 +1,15 @@
-"""The bytes of a chunk's items, each as it comes: from uploads, from URLs, from S3."""
+"""Loads the payloads of a chunk's items from uploads, URLs and S3."""
 
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 
-from worker.fetching.fetcher import FetchCode, FetchFailed, Outcome
+from worker.fetching.session import Outcome
 from worker.jobs.items import Rejection, RejectionCode, Stage
 from worker.jobs.ledger.claims import Claim
 from worker.scoring.classify import LoadedPayload
-from worker.scoring.runtime import Held, Runtime
+from worker.scoring.runtime import Runtime
 
 WORKER_LOST = Rejection(
     RejectionCode.WORKER_LOST, Stage.INFER, True, "a worker process died at this picture"
@@ -18,13 +18,16 @@ UPLOAD_GONE = Rejection(
     RejectionCode.INTERNAL, Stage.FETCH, False, "the uploaded bytes are gone: submit it again"
 )
 S3_SCHEME = "s3://"
-BUCKETS_UNKNOWN = FetchFailed(
-    FetchCode.BLOCKED_ADDRESS, True, "this worker is not set up to fetch from S3"
+S3_NOT_CONFIGURED = Rejection(
+    RejectionCode.FETCH_BLOCKED_ADDRESS,
+    Stage.FETCH,
+    True,
+    "this worker is not configured to fetch from S3",
 )
 
 
-def arrivals(runtime: Runtime, claim: Claim) -> Iterator[LoadedPayload]:
-    """Give each item of a chunk as its bytes come: lost ones first, then uploads, then URLs."""
+def load_payloads(runtime: Runtime, claim: Claim) -> Iterator[LoadedPayload]:
+    """Give the items of a chunk as their bytes arrive: poison items first, uploads, then URLs."""
     urls: dict[int, str] = {}
     uploads: dict[int, str] = {}
     for position, spec in enumerate(claim.specs):
@@ -37,45 +40,30 @@ def arrivals(runtime: Runtime, claim: Claim) -> Iterator[LoadedPayload]:
     payloads = runtime.blobs.get(claim.job_id, uploads.values())
     for position, payload in zip(uploads, payloads, strict=True):
         yield LoadedPayload(position, UPLOAD_GONE if payload is None else payload)
-    held = runtime.held[claim.job_id, claim.chunk_index]
-    for position, outcome in _awaited(held, _fetched(runtime, urls)):
-        if isinstance(outcome, FetchFailed):
-            payload_or_not: bytes | Rejection = Rejection(
-                RejectionCode(outcome.code),
-                Stage.FETCH,
-                outcome.retryable,
-                outcome.detail,
-                outcome.http_status,
-            )
-        else:
-            payload_or_not = outcome.payload
-        yield LoadedPayload(position, payload_or_not, outcome.elapsed_ms)
-
-
-def _awaited(held: Held, outcomes: Iterator[tuple[int, Outcome]]) -> Iterator[tuple[int, Outcome]]:
-    """Note since when the next outcome is waited for."""
+    outcomes = _fetch(runtime, urls)
+    chunk = runtime.claimed[claim.job_id, claim.chunk_index]
     while True:
-        held.waiting_since = time.monotonic()
+        chunk.waiting_since = time.monotonic()
         try:
-            outcome = next(outcomes)
+            position, outcome = next(outcomes)
         except StopIteration:
             return
         finally:
-            held.waiting_since = math.inf
-        yield outcome
+            chunk.waiting_since = math.inf
+        yield LoadedPayload(position, outcome.payload, outcome.elapsed_ms)
 
 
-def _fetched(runtime: Runtime, urls: Mapping[int, str]) -> Iterator[tuple[int, Outcome]]:
-    """Fetch URLs given by position, those of S3 and the others side by side."""
+def _fetch(runtime: Runtime, urls: Mapping[int, str]) -> Iterator[tuple[int, Outcome]]:
+    """Fetch URLs given by position; those of S3 are fetched beside the others."""
     on_s3 = [position for position, url in urls.items() if url.startswith(S3_SCHEME)]
     others = [position for position, url in urls.items() if not url.startswith(S3_SCHEME)]
     with ExitStack() as fetching:
         objects: Iterable[tuple[int, Outcome]] = ()
         if on_s3 and runtime.s3_fetcher is None:
-            objects = ((order, BUCKETS_UNKNOWN) for order in range(len(on_s3)))
+            objects = enumerate([Outcome(S3_NOT_CONFIGURED, 0)] * len(on_s3))
         elif on_s3 and runtime.s3_fetcher is not None:
-            found = [urls[position] for position in on_s3]
-            objects = fetching.enter_context(runtime.s3_fetcher.fetching(found))
+            s3_urls = [urls[position] for position in on_s3]
+            objects = fetching.enter_context(runtime.s3_fetcher.fetching(s3_urls))
         for order, outcome in runtime.fetcher.fetch_all([urls[position] for position in others]):
             yield others[order], outcome
         for order, outcome in objects:

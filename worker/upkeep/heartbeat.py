@@ -1,97 +1,89 @@
-"""The pulse of a worker process: leases, heartbeat and sweep in one thread, and its watchdog."""
+"""The heartbeat of a worker process, with lease renewal, recovery and a watchdog."""
 
 import os
-import threading
 import time
 
 import structlog
 
 from worker.jobs.errors import LedgerFull, LedgerUnavailable
 from worker.scoring.runtime import Runtime
-from worker.upkeep.recovery import sweep
+from worker.upkeep.periodic import PeriodicThread
+from worker.upkeep.recovery import recover_stalled_work
 
-BEAT_S = 2.5
-SWEEP_EVERY_S = 5
-# Celery's event loop ticks every second or so; one that stood still this long is deaf.
+HEARTBEAT_S = 2.5
+RECOVERY_S = 5
+# Celery's event loop ticks once a second; after this time without a tick it counts as stuck.
 LOOP_SILENT_S = 90
 EXIT_STUCK = 70
 
 log = structlog.get_logger()
 
 
-class Heartbeat:
-    """Beats until stopped; ends the process when nothing in it moves any more."""
+class Heartbeat(PeriodicThread):
+    """Sends heartbeats until stopped; ends the process if a part of it is stuck."""
 
     def __init__(self, runtime: Runtime) -> None:
+        # Three heartbeats a lease, so that one may be late.
+        period_s = min(HEARTBEAT_S, runtime.settings.lease_s / 3)
+        super().__init__("heartbeat", period_s, self._send, stop_s=HEARTBEAT_S)
+        self._watchdog = PeriodicThread(
+            "watchdog", HEARTBEAT_S, self._exit_if_stuck, stop_s=HEARTBEAT_S
+        )
         self._runtime = runtime
-        # Three beats a lease, so that one that is late costs nothing.
-        self._beat_s = min(BEAT_S, runtime.settings.lease_s / 3)
-        self._stopping = threading.Event()
-        self._loop_ticked = time.monotonic()
-        self._beat_ended = time.monotonic()
-        # While Redis is away Celery's loop rightly stands still: it waits to connect again.
-        self._redis_away = time.monotonic()
-        self._threads = [
-            threading.Thread(target=run, name=run.__name__, daemon=True)
-            for run in (self._beat_forever, self._watch_forever)
-        ]
+        self._loop_ticked_at = self._heartbeat_ended_at = time.monotonic()
+        # While Redis is unavailable, Celery's loop waits to connect again and does not tick.
+        self._redis_failed_at = time.monotonic()
 
     def start(self) -> None:
-        """Beat once, so that the worker is known at once, then in a thread.
+        """Register the worker at once, then start the threads.
 
-        Where Redis takes no writes the next beats will tell of it.
+        A Redis that takes no writes does not stop the start; the next heartbeats report it.
         """
         try:
             self._runtime.workers.heartbeat(self._runtime.worker_id, self._runtime.slots)
         except LedgerFull as error:
-            log.warning("beat_missed", reason=str(error))
-        for thread in self._threads:
-            thread.start()
+            log.warning("heartbeat_missed", reason=str(error))
+        super().start()
+        self._watchdog.start()
 
     def stop(self) -> None:
-        """End the threads and sign off."""
-        self._stopping.set()
-        for thread in self._threads:
-            thread.join(timeout=BEAT_S)
+        """End the threads and deregister the worker."""
+        self._watchdog.stop()
+        super().stop()
         try:
             self._runtime.workers.forget(self._runtime.worker_id)
         except LedgerUnavailable as error:
-            log.warning("sign_off_missed", reason=str(error))
+            log.warning("deregistration_failed", reason=str(error))
 
     def loop_tick(self) -> None:
-        """Hear that Celery's event loop is alive."""
-        self._loop_ticked = time.monotonic()
+        """Record that Celery's event loop runs."""
+        self._loop_ticked_at = time.monotonic()
 
-    def _beat_forever(self) -> None:
-        while not self._stopping.wait(self._beat_s):
-            try:
-                self._beat()
-            except LedgerUnavailable as error:
-                log.warning("beat_missed", reason=str(error))
-                self._redis_away = time.monotonic()
-            self._beat_ended = time.monotonic()
-
-    def _beat(self) -> None:
+    def _send(self) -> None:
         runtime = self._runtime
-        for held in list(runtime.held.values()):
-            runtime.store.renew(held.claim, runtime.lease_s(held.claim))
-        runtime.workers.heartbeat(runtime.worker_id, runtime.slots)
-        if runtime.workers.elect_recovery_leader(runtime.worker_id, SWEEP_EVERY_S):
-            sweep(runtime.store, runtime.bell)
+        try:
+            for chunk in list(runtime.claimed.values()):
+                runtime.store.renew(chunk.claim, runtime.lease_s(chunk.claim))
+            runtime.workers.heartbeat(runtime.worker_id, runtime.slots)
+            if runtime.workers.elect_recovery_leader(runtime.worker_id, RECOVERY_S):
+                recover_stalled_work(runtime.store, runtime.notifier)
+        except LedgerUnavailable as error:
+            log.warning("heartbeat_missed", reason=str(error))
+            self._redis_failed_at = time.monotonic()
+        self._heartbeat_ended_at = time.monotonic()
 
-    def _watch_forever(self) -> None:
-        while not self._stopping.wait(BEAT_S):
-            if reason := self._stuck():
-                log.critical("worker_stuck", reason=reason)
-                os._exit(EXIT_STUCK)
+    def _exit_if_stuck(self) -> None:
+        if reason := self._stuck():
+            log.critical("worker_stuck", reason=reason)
+            os._exit(EXIT_STUCK)
 
     def _stuck(self) -> str | None:
         now = time.monotonic()
-        if now - max(self._loop_ticked, self._redis_away) > LOOP_SILENT_S:
-            return "the event loop stands still"
-        if now - self._beat_ended > LOOP_SILENT_S + self._runtime.settings.lease_s:
-            return "the pulse stands still"
-        oldest = min((held.since for held in list(self._runtime.held.values())), default=now)
+        if now - max(self._loop_ticked_at, self._redis_failed_at) > LOOP_SILENT_S:
+            return "the event loop does not respond"
+        if now - self._heartbeat_ended_at > LOOP_SILENT_S + self._runtime.settings.lease_s:
+            return "the heartbeat does not respond"
+        oldest = min((chunk.since for chunk in list(self._runtime.claimed.values())), default=now)
         if now - oldest > self._runtime.settings.chunk_deadline_s:
             return "a chunk passed its deadline"
         return None

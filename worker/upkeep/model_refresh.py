@@ -1,6 +1,4 @@
-"""Keeps the models of a worker up to date: what is promoted is warm before the first job asks."""
-
-import threading
+"""Loads promoted models before the first job asks for them, and reports what is loaded."""
 
 import structlog
 
@@ -13,48 +11,46 @@ from worker.jobs.errors import (
 from worker.jobs.record import ModelRef
 from worker.scoring.model_pool import CannotLoad
 from worker.scoring.runtime import Runtime
+from worker.upkeep.periodic import PeriodicThread
 
-LOOK_S = 2.0
+POLL_S = 2.0
 
 log = structlog.get_logger()
 
 
-class ModelRefresher:
-    """A thread that looks at the registry and tells what this worker has, until stopped."""
+class ModelRefresher(PeriodicThread):
+    """Follows the model catalog and reports the models of this worker, until stopped."""
 
     def __init__(self, runtime: Runtime) -> None:
+        super().__init__("models", POLL_S, self._refresh, stop_s=POLL_S)
         self._runtime = runtime
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="models", daemon=True)
 
     def start(self) -> None:
-        """Tell at once what is warm, then keep it up to date in the thread."""
-        self._tell()
-        self._thread.start()
+        """Report at once which models are warm, then start the thread."""
+        self._report()
+        super().start()
 
     def stop(self) -> None:
-        """Stop, after what is being loaded."""
-        self._stopping.set()
-        self._thread.join(LOOK_S)
+        """End the thread, and wait a moment for a model that is being loaded."""
+        super().stop()
         try:
             self._runtime.presence.forget(self._runtime.worker_id)
         except LedgerUnavailable as error:
-            log.warning("sign_off_missed", reason=str(error))
+            log.warning("deregistration_failed", reason=str(error))
 
-    def _run(self) -> None:
-        while not self._stopping.wait(LOOK_S):
-            try:
-                for model in self._runtime.presence.wanted():
-                    if self._prepare(model):
-                        self._runtime.presence.fulfil(model)
-                for model in self._current():
-                    self._prepare(model)
-            except (LedgerUnavailable, StorageUnavailable, ModelUnavailable) as error:
-                log.warning("models_not_looked_at", reason=str(error))
-            self._tell()
+    def _refresh(self) -> None:
+        try:
+            for model in self._runtime.presence.wanted():
+                if self._prepare(model):
+                    self._runtime.presence.fulfil(model)
+            for model in self._current():
+                self._prepare(model)
+        except (LedgerUnavailable, StorageUnavailable, ModelUnavailable) as error:
+            log.warning("models_not_refreshed", reason=str(error))
+        self._report()
 
     def _current(self) -> list[ModelRef]:
-        """List the versions that jobs get who name none: of the default, and of what is held."""
+        """List the current versions of the default model and of the models that are warm."""
         names = {None, *(model.name for model in self._runtime.models.warm)}
         current = []
         for name in names:
@@ -67,14 +63,14 @@ class ModelRefresher:
     def _prepare(self, model: ModelRef) -> bool:
         try:
             self._runtime.models.prepare(model)
-        except CannotLoad:  # said where it was tried
+        except CannotLoad:  # the model pool has logged it
             return False
         return model in self._runtime.models.warm
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         runtime = self._runtime
         warm = [model.key for model in runtime.models.warm]
         try:
             runtime.presence.report(runtime.worker_id, warm, runtime.models.unable)
         except LedgerUnavailable as error:
-            log.warning("models_not_told", reason=str(error))
+            log.warning("models_not_reported", reason=str(error))

@@ -1,22 +1,22 @@
-"""The sweep: what fell to the ground is picked up, by one elected worker at a time."""
+"""Recovers work that stalled: expired leases and lost messages; one elected worker does it."""
 
 import structlog
 
 from worker.jobs.ledger.store import JobStore
 from worker.jobs.queue import Notifier
 
-# A message is taken at once where the queue is empty, and in its turn where it is not.
+# A worker takes a message at once if the queue is empty, and in turn if it is not.
 LOST_AFTER_S = 30
 LOST_FROM_EMPTY_QUEUE_AFTER_S = 5
-# Above this many messages the workers are far behind, and none is taken for lost.
+# With this many messages the workers are far behind, and no message counts as lost.
 FAR_BEHIND = 1000
 NEVER_S = 1e9
 
 log = structlog.get_logger()
 
 
-def sweep(store: JobStore, bell: Notifier) -> None:
-    """Look after every open job: expired leases, lost messages, windows, forgotten jobs."""
+def recover_stalled_work(store: JobStore, notifier: Notifier) -> None:
+    """Free expired leases and fill windows in all open jobs, and notify for what was lost."""
     jobs = store.open_jobs()
     if not jobs:
         return
@@ -24,8 +24,8 @@ def sweep(store: JobStore, bell: Notifier) -> None:
     for job_id in jobs:
         lane, chunks = store.recover(job_id, lost_after_s)
         if chunks:
-            log.info("rung_again", job_id=job_id, chunks=chunks)
-            bell.ring(job_id, chunks, lane)
+            log.info("notified_again", job_id=job_id, chunks=chunks)
+            notifier.ring(job_id, chunks, lane)
 
 
 def _lost_after_s(messages: int) -> float:

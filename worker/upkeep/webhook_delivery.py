@@ -1,4 +1,4 @@
-"""Delivers webhooks from the outbox, in a thread of its own beside the scoring."""
+"""Delivers webhooks from the outbox, in a thread beside the scoring."""
 
 import asyncio
 import random
@@ -15,14 +15,14 @@ from standardwebhooks import Webhook
 
 from worker.fetching.host_slots import HostSlots
 from worker.fetching.session import (
-    FetchCode,
     FetchLimits,
     UrlRefused,
-    explained,
     open_session,
     parse_url,
+    rejection_from,
 )
 from worker.jobs.errors import JobNotFound, LedgerUnavailable
+from worker.jobs.items import RejectionCode
 from worker.jobs.ledger.connection import connect
 from worker.jobs.ledger.reader import JobReader
 from worker.jobs.record import Job
@@ -33,14 +33,14 @@ from worker.jobs.webhooks.secrets import WebhookSecret, WebhookSecrets
 from worker.scoring.metrics import WorkerMetrics
 
 POLL_S = 0.5
-# As long as there is something to do, the outbox is looked at this often.
+# The interval while deliveries are due.
 POLL_BUSY_S = 0.1
-# Deliveries one process has under way, and of these to one host; more for it wait their turn.
+# Concurrent deliveries of one process, and of these to one host; others are postponed.
 CONCURRENCY = 32
 PER_HOST = 8
-# A lease outlives the attempt by this long, for what comes before and after the request.
+# A lease is longer than the request by this, for the steps before and after it.
 LEASE_MARGIN_S = 10
-# What is under way when the worker stops may take this long.
+# Requests under way may take this long when the worker stops.
 GRACE_S = 5
 JITTER = 0.2
 GONE = 410
@@ -54,7 +54,7 @@ log = structlog.get_logger()
 
 
 class WebhookSender:
-    """Posts what is due until stopped; whatever happens to it, the outbox keeps the rest."""
+    """Posts the webhooks that are due, until stopped; the outbox keeps the others."""
 
     def __init__(self, settings: Settings, metrics: WorkerMetrics) -> None:
         redis = connect(settings.redis_url, retry_silence=True)
@@ -63,8 +63,8 @@ class WebhookSender:
         self._jobs = JobReader(redis)
         self._outbox = Outbox(redis)
         self._secrets = WebhookSecrets(redis)
-        self._turns = HostSlots(PER_HOST)
-        self._under_way: dict[str, asyncio.Task[None]] = {}
+        self._slots = HostSlots(PER_HOST)
+        self._tasks: dict[str, asyncio.Task[None]] = {}
         self._stopping = threading.Event()
         self._thread = threading.Thread(
             target=lambda: asyncio.run(self._deliver_forever()), name="webhooks", daemon=True
@@ -75,12 +75,12 @@ class WebhookSender:
         self._thread.start()
 
     def stop(self) -> None:
-        """Begin no further attempt, and give those under way a few seconds."""
+        """Start no further request, and give those under way a few seconds."""
         self._stopping.set()
         self._thread.join(POLL_S + GRACE_S + 1)
 
     async def _deliver_forever(self) -> None:
-        # Redis is asked, and names are looked up, in threads: one of each a delivery.
+        # Calls of Redis and name lookups run in threads: at most one of each per delivery.
         executor = ThreadPoolExecutor(2 * CONCURRENCY, "webhook")
         asyncio.get_running_loop().set_default_executor(executor)
         limits = FetchLimits(
@@ -92,15 +92,15 @@ class WebhookSender:
         )
         async with open_session(limits) as session:
             while not self._stopping.is_set():
-                due = await self._due(CONCURRENCY - len(self._under_way))
+                due = await self._due(CONCURRENCY - len(self._tasks))
                 for job_id in due:
-                    if job_id not in self._under_way:
+                    if job_id not in self._tasks:
                         task = asyncio.create_task(self._deliver(session, job_id), name=job_id)
-                        self._under_way[job_id] = task
+                        self._tasks[job_id] = task
                         task.add_done_callback(self._ended)
                 await asyncio.sleep(POLL_BUSY_S if due else POLL_S)
-            if self._under_way:
-                await asyncio.wait(self._under_way.values(), timeout=GRACE_S)
+            if self._tasks:
+                await asyncio.wait(self._tasks.values(), timeout=GRACE_S)
 
     async def _due(self, count: int) -> list[str]:
         if count == 0:
@@ -108,26 +108,26 @@ class WebhookSender:
         try:
             return await asyncio.to_thread(self._outbox.due, count)
         except LedgerUnavailable as error:
-            log.warning("outbox_away", reason=str(error))
+            log.warning("outbox_unavailable", reason=str(error))
             return []
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """Note how a task broke, by its kind alone: the text could hold the URL."""
-        del self._under_way[task.get_name()]
+        """Log the type of a task's error only: its text could contain the URL."""
+        del self._tasks[task.get_name()]
         if not task.cancelled() and (error := task.exception()):
-            log.error("webhook_broke", job_id=task.get_name(), kind=type(error).__name__)
+            log.error("webhook_task_failed", job_id=task.get_name(), kind=type(error).__name__)
 
     async def _deliver(self, session: aiohttp.ClientSession, job_id: str) -> None:
-        """Make one attempt, if the delivery is ours to make and its host is not busy."""
-        taken = await asyncio.to_thread(self._take, job_id)
-        if taken is None:
+        """Make one attempt, if this worker gets the lease and the host has a free slot."""
+        claimed = await asyncio.to_thread(self._claim, job_id)
+        if claimed is None:
             return
-        delivery, job, secret = taken
+        delivery, job, secret = claimed
         host = urlsplit(job.webhook_url or "").hostname or ""
-        if wait_s := self._turns.wait_s(host, time.monotonic()):
+        if wait_s := self._slots.wait_s(host, time.monotonic()):
             await asyncio.to_thread(self._outbox.postpone, delivery, wait_s)
             return
-        with self._turns.place(host):
+        with self._slots.slot(host):
             attempt = await post(session, job, secret, self._settings.webhook_timeout_s)
         state, delay_s = next_step(
             attempt.status, delivery.attempts, self._settings.webhook_retry_s
@@ -144,7 +144,7 @@ class WebhookSender:
             state=state,
         )
 
-    def _take(self, job_id: str) -> tuple[Delivery, Job, WebhookSecret] | None:
+    def _claim(self, job_id: str) -> tuple[Delivery, Job, WebhookSecret] | None:
         lease_s = self._settings.webhook_timeout_s + LEASE_MARGIN_S
         delivery = self._outbox.claim(job_id, lease_s)
         if delivery is None:
@@ -159,7 +159,7 @@ class WebhookSender:
 async def post(
     session: aiohttp.ClientSession, job: Job, secret: WebhookSecret, timeout_s: float
 ) -> Attempt:
-    """Send the event of a finished job once; of the answer nothing but the status is read."""
+    """Send the event of a finished job once; reads nothing of the answer but its status."""
     at, started = time.time(), time.monotonic()
     status = error = None
     body = job_finished(job)
@@ -177,22 +177,22 @@ async def post(
         ):
             status = answer.status
     except TimeoutError:
-        error = FetchCode.TIMEOUT
+        error = RejectionCode.FETCH_TIMEOUT
     except UrlRefused:
-        error = FetchCode.BLOCKED_ADDRESS
+        error = RejectionCode.FETCH_BLOCKED_ADDRESS
     except (aiohttp.ClientError, UnicodeError) as problem:
-        error = explained(problem).code
+        error = rejection_from(problem).code
     return Attempt(round(at * 1000), round((time.monotonic() - started) * 1000), status, error)
 
 
 def signature(message_id: str, body: bytes, secret: WebhookSecret, now: datetime) -> dict[str, str]:
-    """Give the headers of Standard Webhooks, signed with every secret that is good now."""
-    good = [secret.current, secret.previous] if secret.previous else [secret.current]
+    """Give the headers of Standard Webhooks, signed with each valid secret."""
+    valid = [secret.current, secret.previous] if secret.previous else [secret.current]
     return {
         "webhook-id": message_id,
         "webhook-timestamp": str(int(now.timestamp())),
         "webhook-signature": " ".join(
-            Webhook(key).sign(message_id, now, body.decode()) for key in good
+            Webhook(key).sign(message_id, now, body.decode()) for key in valid
         ),
     }
 
@@ -200,12 +200,12 @@ def signature(message_id: str, body: bytes, secret: WebhookSecret, now: datetime
 def next_step(
     status: int | None, attempts_before: int, retry_s: Sequence[float]
 ) -> tuple[HookState, float]:
-    """Say what an attempt leads to and, while that is PENDING, in how many seconds to try again."""
+    """Give the state after an attempt and, if that is PENDING, the seconds until the next one."""
     if status is not None and 200 <= status < 300:
         return HookState.DELIVERED, 0
     if status == GONE:
         return HookState.GONE, 0
     if attempts_before >= len(retry_s):
         return HookState.GIVEN_UP, 0
-    vary = random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - spreads the load, hides nothing
-    return HookState.PENDING, retry_s[attempts_before] * vary
+    jitter = random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - spreads the load, hides nothing
+    return HookState.PENDING, retry_s[attempts_before] * jitter

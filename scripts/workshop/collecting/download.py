@@ -16,7 +16,9 @@ from piqueue.commands.terminal import CommandFailed, ExitCode, run, written_whol
 from scripts.workshop.collecting.collect import DOWNLOAD_LOCATION
 from scripts.workshop.collecting.unsplash import PhotoUnknown, Unsplash, UnsplashSettings
 from scripts.workshop.label_table import NAME, URL, read_rows, write_rows
-from worker.fetching.fetcher import Fetched, Fetcher, FetchFailed, FetchLimits
+from worker.fetching.fetcher import Fetcher
+from worker.fetching.session import FetchLimits
+from worker.jobs.items import Rejection
 from worker.jobs.settings import Settings, load_settings
 
 # Beside the pictures: those whose download Unsplash was told of, a name a line.
@@ -136,10 +138,10 @@ def fetch_pictures(
         with Progress("downloaded", len(names), done) as progress:
             for position, outcome in fetcher.fetch_all([urls[at] for at in missing]):
                 at = missing[position]
-                match outcome:
-                    case Fetched(payload):
+                match outcome.payload:
+                    case bytes(payload):
                         fault = _keep(folder / names[at], payload, settings.max_pixels)
-                    case FetchFailed(code, detail=detail):
+                    case Rejection(code, detail=detail):
                         fault = Gone(code.value, detail)
                 if fault:
                     gone[at] = fault

@@ -1,4 +1,4 @@
-"""A real HTTP server in a thread of its own, for tests; it notes what it saw."""
+"""A real HTTP server in a thread of its own, for tests; it records its requests."""
 
 import ssl
 from collections.abc import Awaitable, Callable, Mapping

@@ -1,4 +1,4 @@
-"""The bound on the bytes of downloads: kept, fair, and never a deadlock."""
+"""The limit on the bytes of downloads: kept, fair, and free of deadlocks."""
 
 import asyncio
 from contextlib import ExitStack
@@ -11,14 +11,14 @@ from worker.fetching.budget import ByteBudget, Share
 SIZES = st.lists(st.integers(1, 300), min_size=1, max_size=12)
 
 
-async def hold(share: Share, count: int) -> None:
-    if not share.take(count):
-        await share.wait_for(count)
+async def take(budget: ByteBudget, share: Share, count: int) -> None:
+    if not budget.take(share, count):
+        await budget.wait_for(share, count)
 
 
 @given(SIZES, st.integers(1, 400), st.integers(1, 60))
 @settings(deadline=None)
-def test_all_get_done_and_hold_no_more_than_the_total_and_one_beyond(
+def test_all_downloads_end_and_only_one_of_them_exceeds_the_total(
     sizes: list[int], total: int, step: int
 ) -> None:
     async def run() -> tuple[int, int]:
@@ -29,7 +29,7 @@ def test_all_get_done_and_hold_no_more_than_the_total_and_one_beyond(
             with budget.share() as share:
                 shares.append(share)
                 while share.held < size:
-                    await hold(share, min(step, size - share.held))
+                    await take(budget, share, min(step, size - share.held))
                     most = max(most, sum(one.held for one in shares))
                     await asyncio.sleep(0)
             done += 1
@@ -42,34 +42,34 @@ def test_all_get_done_and_hold_no_more_than_the_total_and_one_beyond(
     assert most <= total + max(sizes)
 
 
-def test_within_the_total_nobody_waits() -> None:
+def test_within_the_total_no_share_waits() -> None:
     budget = ByteBudget(100)
     with budget.share() as one, budget.share() as other:
-        assert one.take(60)
-        assert other.take(40)
+        assert budget.take(one, 60)
+        assert budget.take(other, 40)
 
 
-def test_one_larger_than_the_total_goes_on_alone() -> None:
+def test_a_share_larger_than_the_total_is_granted_alone() -> None:
     budget = ByteBudget(100)
     with budget.share() as share:
-        assert all(share.take(30) for _ in range(10))
+        assert all(budget.take(share, 30) for _ in range(10))
     with budget.share() as share:
-        assert share.take(100), "all of it came back"
+        assert budget.take(share, 100), "all bytes are released"
 
 
-def test_those_who_wait_are_served_in_their_order() -> None:
+def test_waiting_shares_are_served_in_order() -> None:
     async def run() -> list[str]:
         budget, order = ByteBudget(100), list[str]()
 
         async def wait(name: str, count: int) -> None:
             with budget.share() as share:
-                await share.wait_for(count)
+                await budget.wait_for(share, count)
                 order.append(name)
 
         with ExitStack() as held, budget.share() as ahead:
             first = held.enter_context(budget.share())
-            assert first.take(60)
-            assert ahead.take(50), "the one that may go beyond"
+            assert budget.take(first, 60)
+            assert budget.take(ahead, 50), "the share that may exceed the total"
             waiting = [
                 asyncio.create_task(wait(name, count))
                 for name, count in (("large", 90), ("small", 1), ("smaller", 1))
@@ -78,23 +78,23 @@ def test_those_who_wait_are_served_in_their_order() -> None:
             held.close()
             assert order == []
             with budget.share() as late:
-                assert not late.take(1), "there is room, but others wait"
+                assert not budget.take(late, 1), "there is room, but others wait"
         await asyncio.gather(*waiting)
         return order
 
     assert asyncio.run(run()) == ["large", "small", "smaller"]
 
 
-def test_who_gives_up_waiting_holds_up_nobody() -> None:
+def test_a_cancelled_wait_blocks_no_other_share() -> None:
     async def run() -> None:
         budget = ByteBudget(10)
         with budget.share() as ahead, budget.share() as other, budget.share() as last:
-            assert ahead.take(11)
-            gone = asyncio.create_task(other.wait_for(5))
-            waiting = asyncio.create_task(last.wait_for(5))
+            assert budget.take(ahead, 11)
+            cancelled = asyncio.create_task(budget.wait_for(other, 5))
+            waiting = asyncio.create_task(budget.wait_for(last, 5))
             await asyncio.sleep(0)
-            gone.cancel()
-            budget.give_back(ahead)
+            cancelled.cancel()
+            budget.release(ahead)
             await waiting
             assert (other.held, last.held) == (0, 5)
 

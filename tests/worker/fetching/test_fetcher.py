@@ -1,4 +1,4 @@
-"""Fetching against real local servers; nothing but loopback is ever dialled."""
+"""Fetching from real local servers; tests dial loopback addresses only."""
 
 import asyncio
 import gc
@@ -22,9 +22,9 @@ from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from tests.worker.fetching.site import Answer, Site
-from worker.fetching.fetcher import FetchCode, Fetched, Fetcher, FetchFailed, FetchLimits
-from worker.fetching.session import BACKOFF_S
-from worker.jobs.items import RejectionCode
+from worker.fetching.fetcher import Fetcher
+from worker.fetching.session import BACKOFF_S, FetchLimits, Outcome
+from worker.jobs.items import Rejection, RejectionCode
 
 LIMITS = FetchLimits(
     timeout_s=10,
@@ -40,7 +40,7 @@ PATIENCE_S = 10
 
 @pytest.fixture(autouse=True)
 def dialled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Every address that a socket connected to; the test fails if one was not loopback."""
+    """All addresses that sockets connected to; the test fails if one is not loopback."""
     hosts: list[str] = []
     connect = socket.socket.connect
 
@@ -68,20 +68,20 @@ def fetching(
 
 def fetch(
     url: str, limits: FetchLimits = LIMITS, resolver: AbstractResolver | None = None
-) -> Fetched | FetchFailed:
+) -> Outcome:
     with fetching(limits, resolver) as fetcher:
         [(position, outcome)] = fetcher.fetch_all([url])
     assert position == 0
     return outcome
 
 
-def failed(outcome: Fetched | FetchFailed) -> FetchFailed:
-    assert isinstance(outcome, FetchFailed)
-    return outcome
+def failed(outcome: Outcome) -> Rejection:
+    assert isinstance(outcome.payload, Rejection)
+    return outcome.payload
 
 
-def payload(outcome: Fetched | FetchFailed) -> bytes:
-    assert isinstance(outcome, Fetched)
+def payload(outcome: Outcome) -> bytes:
+    assert isinstance(outcome.payload, bytes)
     return outcome.payload
 
 
@@ -111,9 +111,9 @@ async def hang(request: web.BaseRequest) -> web.Response:
 
 
 class Names(AbstractResolver):
-    """Resolves `<name>.example` to its next list of addresses, the last one for ever.
+    """Resolves `<name>.example` to its next list of addresses, and to the last one from then on.
 
-    An errno in place of a list fails as the system's resolver does.
+    An errno instead of a list fails as the system's resolver does.
     """
 
     def __init__(self, **names: list[list[str] | int]) -> None:
@@ -180,9 +180,9 @@ def test_good_and_bad_urls_in_one_call_keep_their_positions() -> None:
     with Site({"/gone": answering(410)}) as site, fetching() as fetcher:
         urls = [site.url("/gone"), site.url("/a"), "ftp://files.example/x", site.url("/b")]
         outcomes = dict(fetcher.fetch_all(urls))
-    assert failed(outcomes[0]).code == FetchCode.HTTP_STATUS
+    assert failed(outcomes[0]).code == RejectionCode.FETCH_HTTP_STATUS
     assert payload(outcomes[1]) == b"/a"
-    assert failed(outcomes[2]).code == FetchCode.BLOCKED_ADDRESS
+    assert failed(outcomes[2]).code == RejectionCode.FETCH_BLOCKED_ADDRESS
     assert payload(outcomes[3]) == b"/b"
 
 
@@ -203,14 +203,10 @@ def test_several_threads_share_a_fetcher_and_get_their_own_outcomes() -> None:
     assert site.most_open <= 5
 
 
-def test_every_code_is_one_of_the_api() -> None:
-    assert {code.value for code in FetchCode} <= {code.value for code in RejectionCode}
-
-
 # ---- What is sent
 
 
-def test_a_request_says_who_asks_and_carries_no_cookies_on() -> None:
+def test_requests_name_piqueue_and_send_no_cookies_back() -> None:
     setting = answering(headers={"Set-Cookie": "session=1"})
     with Site({"/set": setting}) as site, fetching() as fetcher:
         for path in ("/set", "/next"):
@@ -226,7 +222,7 @@ def test_a_request_says_who_asks_and_carries_no_cookies_on() -> None:
         ("/a b?x=ü|", "/a%20b?x=%C3%BC%7C"),
     ],
 )
-def test_a_url_is_sent_as_it_is_spelt_unless_it_needs_quoting(target: str, sent: str) -> None:
+def test_a_url_is_sent_unchanged_unless_it_needs_quoting(target: str, sent: str) -> None:
     with Site() as site:
         payload(fetch(site.url(target)))
     assert site.requests[0].target == sent
@@ -242,7 +238,7 @@ def test_proxies_from_the_environment_are_not_used(monkeypatch: pytest.MonkeyPat
     assert proxy.requests == []
 
 
-def test_connections_are_used_again() -> None:
+def test_connections_are_reused() -> None:
     with Site() as site, fetching() as fetcher:
         for n in range(20):
             list(fetcher.fetch_all([site.url(f"/{n}")]))
@@ -253,13 +249,13 @@ def test_connections_are_used_again() -> None:
 # ---- Bodies and statuses
 
 
-def test_a_wrong_content_type_is_left_to_the_decoder() -> None:
+def test_the_content_type_is_ignored() -> None:
     page = answering(body=b"<html>", headers={"Content-Type": "text/html"})
     with Site({"/a.jpg": page}) as site:
         assert payload(fetch(site.url("/a.jpg"))) == b"<html>"
 
 
-def test_a_body_of_just_the_limit_passes() -> None:
+def test_a_body_of_exactly_the_limit_is_accepted() -> None:
     with Site({"/": answering(body=bytes(LIMITS.max_bytes))}) as site:
         assert payload(fetch(site.url())) == bytes(LIMITS.max_bytes)
 
@@ -272,11 +268,11 @@ def test_a_content_length_over_the_limit_is_refused_before_the_body() -> None:
 
     with Site({"/": promise}) as site:
         outcome = failed(fetch(site.url()))
-    assert (outcome.code, outcome.retryable) == (FetchCode.TOO_LARGE, False)
+    assert (outcome.code, outcome.retryable) == (RejectionCode.FETCH_TOO_LARGE, False)
     assert outcome.detail == "larger than 100,000 bytes"
 
 
-def test_a_stream_over_the_limit_is_cut_off() -> None:
+def test_a_stream_over_the_limit_is_closed() -> None:
     async def endless(request: web.BaseRequest) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
@@ -284,7 +280,7 @@ def test_a_stream_over_the_limit_is_cut_off() -> None:
             await response.write(bytes(10_000))
 
     with Site({"/": endless}) as site:
-        assert failed(fetch(site.url())).code == FetchCode.TOO_LARGE
+        assert failed(fetch(site.url())).code == RejectionCode.FETCH_TOO_LARGE
         wait_until(lambda: site.open == 0)
 
 
@@ -298,14 +294,14 @@ def test_the_limit_counts_decompressed_bytes() -> None:
     bomb = gzip.compress(bytes(50_000_000))
     assert len(bomb) < LIMITS.max_bytes
     with Site({"/": answering(body=bomb, headers={"Content-Encoding": "gzip"})}) as site:
-        assert failed(fetch(site.url())).code == FetchCode.TOO_LARGE
+        assert failed(fetch(site.url())).code == RejectionCode.FETCH_TOO_LARGE
 
 
 @pytest.mark.parametrize("status", [403, 404, 410, 501])
-def test_a_lasting_status_is_not_asked_for_again(status: int) -> None:
+def test_a_permanent_status_is_not_retried(status: int) -> None:
     with Site({"/": answering(status)}) as site:
         outcome = failed(fetch(site.url()))
-    assert (outcome.code, outcome.retryable) == (FetchCode.HTTP_STATUS, False)
+    assert (outcome.code, outcome.retryable) == (RejectionCode.FETCH_HTTP_STATUS, False)
     assert outcome.detail == f"answered {status}"
     assert len(site.requests) == 1
 
@@ -314,10 +310,10 @@ def test_a_lasting_status_is_not_asked_for_again(status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_a_passing_status_is_asked_for_again_but_not_for_ever(status: int) -> None:
+def test_a_transient_status_is_retried_twice(status: int) -> None:
     with Site({"/": answering(status)}) as site:
         outcome = failed(fetch(site.url()))
-    assert (outcome.code, outcome.retryable) == (FetchCode.HTTP_STATUS, True)
+    assert (outcome.code, outcome.retryable) == (RejectionCode.FETCH_HTTP_STATUS, True)
     assert outcome.detail == f"answered {status}"
     assert len(site.requests) == 3
 
@@ -332,7 +328,7 @@ def test_a_server_that_recovers_loses_no_item() -> None:
         assert payload(fetch(site.url())) == b"picture"
 
 
-def test_items_that_failed_together_are_not_all_asked_for_again_together() -> None:
+def test_retries_of_items_that_failed_together_are_spread_out() -> None:
     asked: dict[str, list[float]] = {}
 
     async def down(request: web.BaseRequest) -> web.Response:
@@ -341,17 +337,17 @@ def test_items_that_failed_together_are_not_all_asked_for_again_together() -> No
 
     paths = [f"/{n}" for n in range(20)]
     with Site(dict.fromkeys(paths, down)) as site, fetching() as fetcher:
-        # A pause that is the same for all is never shorter than this, on whatever machine.
-        def some_came_sooner() -> bool:
+        # Without jitter no pause would be shorter than this, on any machine.
+        def some_are_sooner() -> bool:
             asked.clear()
             list(fetcher.fetch_all([site.url(path) for path in paths]))
             return any(third - second < 2 * BACKOFF_S for _, second, third in asked.values())
 
-        wait_until(some_came_sooner)
+        wait_until(some_are_sooner)
 
 
 @pytest.mark.parametrize("form", ["seconds", "date"])
-def test_retry_after_is_waited_for(form: str) -> None:
+def test_retry_after_delays_the_retry(form: str) -> None:
     times: list[float] = []
 
     async def busy(request: web.BaseRequest) -> web.Response:
@@ -369,21 +365,22 @@ def test_retry_after_is_waited_for(form: str) -> None:
 @pytest.mark.parametrize("header", ["3600", "9" * 400, "Fri, 01 Jan 2100 00:00:00 GMT"])
 def test_a_retry_after_beyond_the_deadline_ends_at_once(header: str) -> None:
     with Site({"/": answering(429, headers={"Retry-After": header})}) as site:
-        outcome = failed(fetch(site.url()))
-    assert (outcome.code, outcome.retryable) == (FetchCode.HTTP_STATUS, True)
+        outcome = fetch(site.url())
+    rejection = failed(outcome)
+    assert (rejection.code, rejection.retryable) == (RejectionCode.FETCH_HTTP_STATUS, True)
     assert len(site.requests) == 1
     assert outcome.elapsed_ms < LIMITS.timeout_s * 1000
 
 
-def test_what_one_answer_raises_costs_no_other_url(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_error_fails_only_its_own_url(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_header: str) -> float:
-        raise RuntimeError("a mistake of ours")
+        raise RuntimeError("a bug")
 
-    monkeypatch.setattr("worker.fetching.retries.retry_after_s", broken)
+    monkeypatch.setattr("worker.fetching.downloads.retry_after_s", broken)
     answers = {"/odd": answering(503, headers={"Retry-After": "1"})}
     with Site(answers) as site, fetching() as fetcher:
         outcomes = dict(fetcher.fetch_all([site.url("/a"), site.url("/odd"), site.url("/b")]))
-    assert failed(outcomes[1]).code == FetchCode.CONNECTION
+    assert failed(outcomes[1]).code == RejectionCode.FETCH_CONNECTION
     assert "RuntimeError" in failed(outcomes[1]).detail
     assert [payload(outcomes[0]), payload(outcomes[2])] == [b"/a", b"/b"]
 
@@ -395,13 +392,13 @@ def test_what_one_answer_raises_costs_no_other_url(monkeypatch: pytest.MonkeyPat
         "Mon, 01 Jan 99999999999999999999 00:00:00 GMT",
     ],
 )
-def test_a_senseless_retry_after_is_as_good_as_none(header: str) -> None:
+def test_an_invalid_retry_after_is_ignored(header: str) -> None:
     with Site({"/": answering(503, headers={"Retry-After": header})}) as site:
-        assert failed(fetch(site.url())).code == FetchCode.HTTP_STATUS
+        assert failed(fetch(site.url())).code == RejectionCode.FETCH_HTTP_STATUS
     assert len(site.requests) == 3
 
 
-def test_a_body_that_breaks_off_is_fetched_again() -> None:
+def test_an_interrupted_body_is_fetched_again() -> None:
     count = itertools.count()
 
     async def breaking(request: web.BaseRequest) -> web.StreamResponse:
@@ -426,14 +423,14 @@ def test_a_connection_that_always_breaks_fails() -> None:
 
     with Site({"/": drop}) as site:
         outcome = failed(fetch(site.url()))
-    assert (outcome.code, outcome.retryable) == (FetchCode.CONNECTION, True)
+    assert (outcome.code, outcome.retryable) == (RejectionCode.FETCH_CONNECTION, True)
 
 
 def test_a_refused_connection_fails() -> None:
     with Site() as site:
         pass
     outcome = failed(fetch(site.url()))
-    assert (outcome.code, outcome.retryable) == (FetchCode.CONNECTION, True)
+    assert (outcome.code, outcome.retryable) == (RejectionCode.FETCH_CONNECTION, True)
     assert outcome.detail == "could not connect: connection refused"
 
 
@@ -442,11 +439,11 @@ def test_a_refused_connection_fails() -> None:
 )
 def test_a_name_that_does_not_resolve_fails(errno: int, retryable: bool) -> None:
     outcome = failed(fetch("http://photos.example/a.jpg", resolver=Names(photos=[errno])))
-    assert (outcome.code, outcome.retryable) == (FetchCode.DNS, retryable)
+    assert (outcome.code, outcome.retryable) == (RejectionCode.FETCH_DNS, retryable)
 
 
 def test_an_impossible_name_fails() -> None:
-    assert failed(fetch(f"http://a..{'b' * 64}.example/")).code == FetchCode.DNS
+    assert failed(fetch(f"http://a..{'b' * 64}.example/")).code == RejectionCode.FETCH_DNS
 
 
 @pytest.mark.parametrize(
@@ -464,7 +461,7 @@ def test_an_impossible_name_fails() -> None:
         b"",
     ],
 )
-def test_an_answer_that_is_not_http_fails_alone(answer: bytes) -> None:
+def test_an_answer_that_is_not_http_fails_only_its_own_url(answer: bytes) -> None:
     def serve() -> None:
         with listener:
             while True:
@@ -486,7 +483,7 @@ def test_an_answer_that_is_not_http_fails_alone(answer: bytes) -> None:
     finally:
         listener.shutdown(socket.SHUT_RDWR)
         thread.join()
-    assert failed(outcomes[0]).code == FetchCode.CONNECTION
+    assert failed(outcomes[0]).code == RejectionCode.FETCH_CONNECTION
     assert payload(outcomes[1]) == b"/neighbour"
 
 
@@ -494,7 +491,7 @@ def test_an_answer_that_is_not_http_fails_alone(answer: bytes) -> None:
 
 
 def allowing(count: int, period_s: float) -> Answer:
-    """Answer `count` requests a period, and the others with 429 and when to come again."""
+    """Answer `count` requests per period, and the others with 429 and a Retry-After."""
     began: list[float] = []
 
     async def answer(request: web.BaseRequest) -> web.Response:
@@ -508,29 +505,29 @@ def allowing(count: int, period_s: float) -> Answer:
     return answer
 
 
-def test_a_host_that_allows_so_many_a_second_gives_every_picture() -> None:
+def test_every_picture_of_a_host_with_a_rate_limit_is_fetched() -> None:
     paths = [f"/{n}" for n in range(40)]
     limits = replace(LIMITS, per_host=8)
     with Site(dict.fromkeys(paths, allowing(15, 1))) as site, fetching(limits) as fetcher:
         outcomes = dict(fetcher.fetch_all([site.url(path) for path in paths]))
     assert [payload(outcomes[n]).decode() for n in range(40)] == paths
-    assert len(site.requests) <= 40 + 3 * limits.per_host, "it was asked in vain too often"
+    assert len(site.requests) <= 40 + 3 * limits.per_host, "too many requests were refused"
 
 
-def test_a_host_that_pushes_back_is_left_alone_by_all_items_of_the_process() -> None:
+def test_a_host_that_pushes_back_gets_no_requests_from_any_item_of_the_process() -> None:
     answer = answering(429, headers={"Retry-After": "3600"})
     limits = replace(LIMITS, per_host=2)
     with Site({f"/{n}": answer for n in range(40)}) as site, fetching(limits) as fetcher:
         outcomes = dict(fetcher.fetch_all([site.url(f"/{n}") for n in range(40)]))
         later = failed(dict(fetcher.fetch_all([site.url("/fine")]))[0])
     for outcome in [*map(failed, outcomes.values()), later]:
-        assert (outcome.code, outcome.retryable) == (FetchCode.HTTP_STATUS, True)
+        assert (outcome.code, outcome.retryable) == (RejectionCode.FETCH_HTTP_STATUS, True)
         assert outcome.http_status == 429
     assert later.detail == "its host answers 429 and asks to wait"
     assert len(site.requests) == 2
 
 
-def test_a_host_that_names_no_time_is_asked_less_and_less() -> None:
+def test_a_host_that_names_no_pause_gets_fewer_and_fewer_requests() -> None:
     limits = replace(LIMITS, per_host=8, timeout_s=2)
     busy = {f"/{n}": answering(503) for n in range(60)}
     with Site(busy) as site, fetching(limits) as fetcher:
@@ -539,7 +536,7 @@ def test_a_host_that_names_no_time_is_asked_less_and_less() -> None:
             for _, outcome in fetcher.fetch_all([site.url(f"/{n}") for n in range(60)])
         ]
     assert {(outcome.code, outcome.http_status) for outcome in outcomes} == {
-        (FetchCode.HTTP_STATUS, 503)
+        (RejectionCode.FETCH_HTTP_STATUS, 503)
     }
     assert len(site.requests) < 30
 
@@ -553,10 +550,10 @@ def test_other_hosts_are_not_slowed_by_one_that_pushes_back() -> None:
         first = [next(outcomes) for _ in range(30)]
         outcomes.close()
     assert {position for position, _ in first} == set(range(30, 60))
-    assert all(isinstance(outcome, Fetched) for _, outcome in first)
+    assert all(outcome.label == "fetched" for _, outcome in first)
 
 
-def test_a_host_that_recovers_is_asked_as_much_as_before() -> None:
+def test_a_host_that_recovers_gets_as_many_requests_as_before() -> None:
     refusals = iter([429] * 4)
 
     async def recovering(request: web.BaseRequest) -> web.Response:
@@ -568,10 +565,10 @@ def test_a_host_that_recovers_is_asked_as_much_as_before() -> None:
     with Site(answers) as site, fetching(replace(LIMITS, per_host=4)) as fetcher:
         for batch in (paths, meet_paths):
             outcomes = list(fetcher.fetch_all([site.url(path) for path in batch]))
-            assert all(isinstance(outcome, Fetched) for _, outcome in outcomes)
+            assert all(outcome.label == "fetched" for _, outcome in outcomes)
 
 
-def test_a_pause_asked_for_behind_a_redirect_is_that_hosts_own() -> None:
+def test_a_pause_applies_to_the_host_that_a_redirect_leads_to() -> None:
     with (
         Site({"/busy": answering(503, headers={"Retry-After": "3600"})}) as inner,
         Site({"/onward": redirecting(inner.url("/busy"))}) as site,
@@ -579,7 +576,7 @@ def test_a_pause_asked_for_behind_a_redirect_is_that_hosts_own() -> None:
     ):
         for url in (site.url("/onward"), inner.url("/other"), site.url("/onward")):
             outcome = failed(dict(fetcher.fetch_all([url]))[0])
-            assert (outcome.code, outcome.http_status) == (FetchCode.HTTP_STATUS, 503)
+            assert (outcome.code, outcome.http_status) == (RejectionCode.FETCH_HTTP_STATUS, 503)
         assert payload(dict(fetcher.fetch_all([site.url("/here")]))[0]) == b"/here"
     assert [seen.target for seen in inner.requests] == ["/busy"]
 
@@ -598,26 +595,27 @@ async def drip(request: web.BaseRequest) -> web.StreamResponse:
 @pytest.mark.parametrize("slow", [hang, drip])
 def test_a_slow_answer_ends_at_the_deadline(slow: Answer) -> None:
     with Site({"/": slow}) as site:
-        outcome = failed(fetch(site.url(), replace(LIMITS, timeout_s=0.4)))
+        outcome = fetch(site.url(), replace(LIMITS, timeout_s=0.4))
         wait_until(lambda: site.open == 0)
-    assert (outcome.code, outcome.retryable) == (FetchCode.TIMEOUT, True)
-    assert outcome.detail == "no complete answer in 0.4 s"
+    rejection = failed(outcome)
+    assert (rejection.code, rejection.retryable) == (RejectionCode.FETCH_TIMEOUT, True)
+    assert rejection.detail == "no complete answer in 0.4 s"
     assert 400 <= outcome.elapsed_ms < PATIENCE_S * 1000
 
 
-def test_those_who_wait_for_a_host_that_hangs_end_with_it() -> None:
+def test_downloads_that_wait_for_a_hanging_host_time_out_with_it() -> None:
     limits = replace(LIMITS, per_host=2, timeout_s=1)
     began = time.monotonic()
     with Site({f"/{n}": hang for n in range(60)}) as site, fetching(limits) as fetcher:
         outcomes = list(fetcher.fetch_all([site.url(f"/{n}") for n in range(60)]))
-    assert {failed(outcome).code for _, outcome in outcomes} == {FetchCode.TIMEOUT}
+    assert {failed(outcome).code for _, outcome in outcomes} == {RejectionCode.FETCH_TIMEOUT}
     assert all(failed(outcome).retryable for _, outcome in outcomes)
     assert len(site.requests) < 20
-    # One after the other they would take half a minute.
+    # Timing out one after the other would take half a minute.
     assert time.monotonic() - began < 15
 
 
-def test_waiting_for_a_slow_host_has_an_end() -> None:
+def test_waiting_for_a_slow_host_is_limited() -> None:
     async def slowly(request: web.BaseRequest) -> web.Response:
         await asyncio.sleep(0.1)
         return web.Response(text=request.path)
@@ -625,10 +623,10 @@ def test_waiting_for_a_slow_host_has_an_end() -> None:
     limits = replace(LIMITS, per_host=1, patience_s=1)
     with Site({f"/{n}": slowly for n in range(100)}) as site, fetching(limits) as fetcher:
         outcomes = list(fetcher.fetch_all([site.url(f"/{n}") for n in range(100)]))
-    late = [outcome for _, outcome in outcomes if isinstance(outcome, FetchFailed)]
+    late = [failed(outcome) for _, outcome in outcomes if outcome.label != "fetched"]
     assert 0 < len(late) < 100
     assert {(outcome.code, outcome.detail) for outcome in late} == {
-        (FetchCode.TIMEOUT, "no complete answer in 1 s")
+        (RejectionCode.FETCH_TIMEOUT, "no complete answer in 1 s")
     }
 
 
@@ -640,7 +638,7 @@ def test_redirects_share_one_deadline() -> None:
     paths = ["/" + "x" * n for n in range(4)]
     with Site(dict.fromkeys(paths, slowly_on)) as site:
         outcome = failed(fetch(site.url(), replace(LIMITS, timeout_s=0.5)))
-    assert outcome.code == FetchCode.TIMEOUT
+    assert outcome.code == RejectionCode.FETCH_TIMEOUT
     assert len(site.requests) == 2
 
 
@@ -660,14 +658,14 @@ def test_three_redirects_are_followed() -> None:
 def test_a_fourth_redirect_is_not_followed() -> None:
     with Site(chain(4)) as site:
         outcome = failed(fetch(site.url("/0")))
-    assert (outcome.code, outcome.retryable) == (FetchCode.REDIRECTS, False)
+    assert (outcome.code, outcome.retryable) == (RejectionCode.FETCH_REDIRECTS, False)
     assert outcome.detail == "redirected more than 3 times"
     assert [seen.target for seen in site.requests] == ["/0", "/1", "/2", "/3"]
 
 
 def test_a_redirect_loop_ends() -> None:
     with Site({"/a": redirecting("/b"), "/b": redirecting("/a")}) as site:
-        assert failed(fetch(site.url("/a"))).code == FetchCode.REDIRECTS
+        assert failed(fetch(site.url("/a"))).code == RejectionCode.FETCH_REDIRECTS
 
 
 def test_a_redirect_without_a_location_is_a_status() -> None:
@@ -689,10 +687,12 @@ def test_a_redirect_without_a_location_is_a_status() -> None:
         "http://\udcff/",
     ],
 )
-def test_a_redirect_out_of_plain_http_is_refused(location: str, dialled: list[str]) -> None:
+def test_a_redirect_to_anything_but_a_plain_http_url_is_refused(
+    location: str, dialled: list[str]
+) -> None:
     with Site({"/": redirecting(location)}) as site:
         outcome = failed(fetch(site.url()))
-    assert (outcome.code, outcome.retryable) == (FetchCode.REDIRECTS, False)
+    assert (outcome.code, outcome.retryable) == (RejectionCode.FETCH_REDIRECTS, False)
     assert dialled == ["127.0.0.1"]
 
 
@@ -744,15 +744,15 @@ def test_a_host_that_is_not_public_is_refused_before_any_socket_connects(
 ) -> None:
     with Site() as site:
         outcome = failed(fetch(site.url(host=host), GUARDED))
-    assert (outcome.code, outcome.retryable) == (FetchCode.BLOCKED_ADDRESS, False)
+    assert (outcome.code, outcome.retryable) == (RejectionCode.FETCH_BLOCKED_ADDRESS, False)
     assert dialled == []
     assert site.requests == []
 
 
-def test_the_allow_list_lets_its_ranges_through() -> None:
+def test_the_allow_list_permits_its_networks_only() -> None:
     with Site() as site:
         payload(fetch(site.url(host="127.0.0.1")))
-        assert failed(fetch(site.url(host="127.0.0.2"))).code == FetchCode.BLOCKED_ADDRESS
+        assert failed(fetch(site.url(host="127.0.0.2"))).code == RejectionCode.FETCH_BLOCKED_ADDRESS
 
 
 @pytest.mark.parametrize(
@@ -777,14 +777,14 @@ def test_the_allow_list_lets_its_ranges_through() -> None:
 )
 def test_a_url_that_is_not_plain_http_is_refused(url: str, dialled: list[str]) -> None:
     outcome = failed(fetch(url))
-    assert (outcome.code, outcome.retryable) == (FetchCode.BLOCKED_ADDRESS, False)
+    assert (outcome.code, outcome.retryable) == (RejectionCode.FETCH_BLOCKED_ADDRESS, False)
     assert dialled == []
 
 
 def test_a_redirect_to_loopback_is_refused(dialled: list[str]) -> None:
     with Site(host="127.0.0.2") as inner, Site({"/": redirecting(inner.url())}) as site:
         outcome = failed(fetch(site.url()))
-    assert outcome.code == FetchCode.BLOCKED_ADDRESS
+    assert outcome.code == RejectionCode.FETCH_BLOCKED_ADDRESS
     assert dialled == ["127.0.0.1"]
     assert inner.requests == []
 
@@ -793,7 +793,7 @@ def test_a_public_name_with_a_loopback_address_is_refused(dialled: list[str]) ->
     with Site() as site:
         names = Names(photos=[["127.0.0.1"]])
         outcome = failed(fetch(site.url(host="photos.example"), GUARDED, names))
-    assert outcome.code == FetchCode.BLOCKED_ADDRESS
+    assert outcome.code == RejectionCode.FETCH_BLOCKED_ADDRESS
     assert dialled == []
 
 
@@ -801,7 +801,7 @@ def test_a_name_with_only_refused_addresses_is_refused(dialled: list[str]) -> No
     names = Names(photos=[["10.0.0.1", "127.0.0.1", "::1", "fd00::1", "::ffff:10.0.0.2"]])
     with Site() as site:
         outcome = failed(fetch(site.url(host="photos.example"), GUARDED, names))
-    assert outcome.code == FetchCode.BLOCKED_ADDRESS
+    assert outcome.code == RejectionCode.FETCH_BLOCKED_ADDRESS
     assert dialled == []
 
 
@@ -812,20 +812,20 @@ def test_of_several_addresses_the_refused_ones_are_never_dialled(dialled: list[s
     assert set(dialled) == {"127.0.0.1"}
 
 
-def test_a_name_that_changes_its_address_is_judged_by_the_one_dialled(dialled: list[str]) -> None:
-    # Allowed when it is asked first, refused when it is asked again: DNS rebinding.
+def test_a_name_that_changes_its_address_is_checked_by_the_dialled_one(dialled: list[str]) -> None:
+    # DNS rebinding: the first lookup gives an allowed address, the second a refused one.
     names = Names(photos=[["127.0.0.1"], ["127.0.0.2"]])
     with Site(host="127.0.0.2") as inner:
         onward = redirecting(inner.url(host="photos.example"))
         with Site({"/": onward}) as site:
             outcome = failed(fetch(site.url(host="photos.example"), resolver=names))
-    assert outcome.code == FetchCode.BLOCKED_ADDRESS
+    assert outcome.code == RejectionCode.FETCH_BLOCKED_ADDRESS
     assert len(site.requests) == 1
     assert dialled == ["127.0.0.1"]
     assert inner.requests == []
 
 
-def test_a_certificate_that_nobody_vouches_for_is_refused() -> None:
+def test_a_self_signed_certificate_is_refused() -> None:
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(CERTIFICATE)
     trusting = ssl.create_default_context(cafile=str(CERTIFICATE))
@@ -833,7 +833,7 @@ def test_a_certificate_that_nobody_vouches_for_is_refused() -> None:
         with urllib.request.urlopen(site.url(), context=trusting) as answer:
             assert answer.status == 200
         outcome = failed(fetch(site.url()))
-    assert (outcome.code, outcome.retryable) == (FetchCode.CONNECTION, False)
+    assert (outcome.code, outcome.retryable) == (RejectionCode.FETCH_CONNECTION, False)
     assert outcome.detail == "its certificate is not valid"
     assert len(site.requests) == 1
 
@@ -863,11 +863,11 @@ def test_no_detail_repeats_the_url(path: str) -> None:
     assert "127.0.0" not in outcome.detail
 
 
-# ---- How much at once
+# ---- Concurrency and memory
 
 
 def meeting(count: int) -> Answer:
-    """Answer nobody before `count` requests are there together."""
+    """Answer no request until `count` requests wait together."""
     barrier = asyncio.Barrier(count)
 
     async def meet(request: web.BaseRequest) -> web.Response:
@@ -890,7 +890,7 @@ def test_no_more_than_the_limit_are_fetched_at_once() -> None:
     limits = replace(LIMITS, concurrency=6)
     with Site(dict.fromkeys(paths, meeting(6))) as site, fetching(limits) as fetcher:
         outcomes = list(fetcher.fetch_all([site.url(path) for path in paths]))
-    assert all(isinstance(outcome, Fetched) for _, outcome in outcomes)
+    assert all(outcome.label == "fetched" for _, outcome in outcomes)
     assert site.most_open == 6
 
 
@@ -901,18 +901,18 @@ def test_no_more_than_the_limit_of_a_host_are_fetched_from_it_at_once() -> None:
     with sites[0] as site, sites[1] as other, fetching(limits) as fetcher:
         urls = [host.url(path) for path in paths for host in (site, other)]
         outcomes = list(fetcher.fetch_all(urls))
-    assert all(isinstance(outcome, Fetched) for _, outcome in outcomes)
+    assert all(outcome.label == "fetched" for _, outcome in outcomes)
     assert (site.most_open, other.most_open) == (4, 4)
 
 
-def test_a_host_that_hangs_holds_up_only_its_own_items() -> None:
+def test_a_hanging_host_delays_only_its_own_items() -> None:
     limits = replace(LIMITS, concurrency=4, per_host=2, timeout_s=1)
     with Site({"/": hang}) as hanging, Site() as site, fetching(limits) as fetcher:
         urls = [hanging.url()] * 6 + [site.url(f"/{n}") for n in range(20)]
         outcomes = list(fetcher.fetch_all(urls))
     assert {position for position, _ in outcomes[:20]} == set(range(6, 26))
-    assert all(isinstance(outcome, Fetched) for _, outcome in outcomes[:20])
-    assert {failed(outcome).code for _, outcome in outcomes[20:]} == {FetchCode.TIMEOUT}
+    assert all(outcome.label == "fetched" for _, outcome in outcomes[:20])
+    assert {failed(outcome).code for _, outcome in outcomes[20:]} == {RejectionCode.FETCH_TIMEOUT}
 
 
 def test_payloads_do_not_pile_up_before_a_slow_reader() -> None:
@@ -921,13 +921,13 @@ def test_payloads_do_not_pile_up_before_a_slow_reader() -> None:
         outcomes = fetcher.fetch_all([site.url(f"/{n}") for n in range(40)])
         next(outcomes)
         wait_until(lambda: len(site.requests) == 1 + 3)
-        for n in range(50):  # time enough for forty others
+        for n in range(50):  # time enough for the other forty
             list(bystander.fetch_all([site.url(f"/{n}")]))
         assert len(site.requests) == 1 + 3 + 50
         assert len(list(outcomes)) == 39
 
 
-def test_payloads_that_are_larger_together_than_the_budget_all_arrive() -> None:
+def test_payloads_that_exceed_the_budget_together_all_arrive() -> None:
     paths = [f"/{n}" for n in range(24)]
     body = bytes(90_000)
     limits = replace(LIMITS, budget_bytes=150_000)
@@ -943,7 +943,7 @@ def test_a_payload_larger_than_the_budget_arrives() -> None:
         assert len(payload(fetch(site.url(), limits))) == LIMITS.max_bytes
 
 
-def test_waiting_for_the_bytes_of_others_is_no_timeout() -> None:
+def test_waiting_for_the_budget_is_no_timeout() -> None:
     limits = replace(LIMITS, budget_bytes=50_000, timeout_s=0.5)
     answers = {f"/{n}": answering(body=bytes(40_000)) for n in range(4)}
     with Site(answers) as site, fetching(limits) as fetcher:
@@ -965,7 +965,7 @@ def test_a_name_is_looked_up_once_for_many_connections(dialled: list[str]) -> No
     assert len(names.names["photos"]) == 1, "the second lookup would have given another address"
 
 
-def test_a_name_that_is_remembered_is_vetted_again_whenever_it_is_dialled(
+def test_the_address_of_a_cached_name_is_checked_for_each_connection(
     dialled: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     verdicts = iter([True, False])
@@ -975,14 +975,14 @@ def test_a_name_that_is_remembered_is_vetted_again_whenever_it_is_dialled(
     with Site({"/": closing}) as site, fetching(resolver=names) as fetcher:
         url = site.url(host="photos.example")
         payload(dict(fetcher.fetch_all([url]))[0])
-        assert failed(dict(fetcher.fetch_all([url]))[0]).code == FetchCode.BLOCKED_ADDRESS
+        assert failed(dict(fetcher.fetch_all([url]))[0]).code == RejectionCode.FETCH_BLOCKED_ADDRESS
     assert dialled == ["127.0.0.1"]
 
 
-# ---- Giving up and ending
+# ---- Cancelling and closing
 
 
-def test_dropping_the_outcomes_cancels_the_rest_and_frees_their_room() -> None:
+def test_dropping_the_outcomes_cancels_the_other_downloads_and_frees_their_slots() -> None:
     limits = replace(LIMITS, concurrency=2)
     with Site({"/hang": hang}) as site, fetching(limits) as fetcher:
         for path in ("/first", "/second", "/third"):
@@ -1007,11 +1007,11 @@ def test_closing_leaves_no_thread_task_or_connection(caplog: pytest.LogCaptureFi
         assert set(threading.enumerate()) == before
         wait_until(lambda: site.open == 0)
     del fetcher
-    gc.collect()  # what was left open warns now, and a warning fails the test
+    gc.collect()  # anything left open warns now, which fails the test
     assert [record for record in caplog.records if record.name == "asyncio"] == []
 
 
-def test_closing_in_the_middle_is_no_fault_of_the_items() -> None:
+def test_closing_during_a_download_fails_no_item() -> None:
     outcomes: list[object] = []
     errors: list[BaseException] = []
 

@@ -1,4 +1,4 @@
-"""The guard's verdict on addresses, without any network."""
+"""Which addresses the guard allows, without any network."""
 
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
@@ -80,11 +80,11 @@ def test_an_address_that_is_not_public_is_refused(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", NOT_ONE_ADDRESS)
-def test_what_is_not_one_plain_address_is_refused(host: str) -> None:
+def test_anything_but_a_plain_address_is_refused(host: str) -> None:
     assert not may_dial(host, (ip_network("0.0.0.0/0"), ip_network("::/0")))
 
 
-def test_the_allow_list_adds_its_ranges_and_nothing_beside_them() -> None:
+def test_the_allow_list_adds_its_networks_and_no_other() -> None:
     allow = (ip_network("10.1.0.0/16"), ip_network("fd00::/8"), ip_network("::1/128"))
     assert may_dial("10.1.2.3", allow)
     assert may_dial("fd12::1", allow)
@@ -94,7 +94,7 @@ def test_the_allow_list_adds_its_ranges_and_nothing_beside_them() -> None:
     assert not may_dial("127.0.0.1", allow)
 
 
-def test_the_allow_list_looks_at_the_address_inside() -> None:
+def test_the_allow_list_applies_to_the_embedded_address() -> None:
     allow = (ip_network("10.1.0.0/16"),)
     assert may_dial("::ffff:10.1.2.3", allow)
     assert may_dial("64:ff9b::a01:203", allow)
@@ -103,7 +103,7 @@ def test_the_allow_list_looks_at_the_address_inside() -> None:
 
 
 @given(ip_addresses(v=4))
-def test_no_wrapping_changes_the_verdict_on_an_ipv4_address(inner: IPv4Address) -> None:
+def test_an_embedded_ipv4_address_is_checked_like_a_plain_one(inner: IPv4Address) -> None:
     wrapped = [
         IPv6Address(f"::ffff:{inner}"),
         IPv6Address(int(IPv6Address("64:ff9b::")) + int(inner)),
@@ -146,7 +146,7 @@ def test_nothing_private_is_public(address: IPv4Address | IPv6Address) -> None:
         "photos.example.0x7f",
     ],
 )
-def test_ipv4_in_other_notation_is_seen_through(host: str) -> None:
+def test_ipv4_addresses_in_other_notations_are_recognized(host: str) -> None:
     assert is_disguised_ipv4(host)
 
 
@@ -164,11 +164,11 @@ def test_ipv4_in_other_notation_is_seen_through(host: str) -> None:
         "abc",
     ],
 )
-def test_plain_addresses_and_names_are_not_disguises(host: str) -> None:
+def test_plain_addresses_and_names_are_not_disguised(host: str) -> None:
     assert not is_disguised_ipv4(host)
 
 
-def test_the_unspecified_and_loopback_addresses_carry_no_ipv4_address() -> None:
+def test_the_unspecified_and_loopback_addresses_embed_no_ipv4_address() -> None:
     assert unwrap(ip_address("::")) == ip_address("::")
     assert unwrap(ip_address("::1")) == ip_address("::1")
     assert unwrap(ip_address("::127.0.0.1")) == ip_address("127.0.0.1")

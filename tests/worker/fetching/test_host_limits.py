@@ -1,4 +1,4 @@
-"""A host's turns and pauses, on the clock of an event loop."""
+"""The slots and pauses of a host, on the clock of an event loop."""
 
 import asyncio
 import math
@@ -8,7 +8,14 @@ from typing import Any, TypeVar
 import pytest
 from yarl import URL
 
-from worker.fetching.host_limits import KEPT_HOSTS, MAX_BACKOFF_S, MAX_PAUSE_S, Host, Hosts, NoTurn
+from worker.fetching.host_limits import (
+    KEPT_HOSTS,
+    MAX_BACKOFF_S,
+    MAX_PAUSE_S,
+    Host,
+    HostLimits,
+    HostUnavailable,
+)
 from worker.fetching.session import BACKOFF_S
 
 T = TypeVar("T")
@@ -23,12 +30,12 @@ def now() -> float:
 
 
 async def at_once(host: Host, count: int) -> int:
-    """Let `count` ask the host together; gives how many did so at the same time."""
+    """Send `count` requests together; gives how many ran at the same time."""
     busy = most = 0
 
     async def ask() -> None:
         nonlocal busy, most
-        async with host.turn():
+        async with host.slot():
             busy += 1
             most = max(most, busy)
             await asyncio.sleep(0)
@@ -38,7 +45,7 @@ async def at_once(host: Host, count: int) -> int:
     return most
 
 
-def test_without_a_time_the_pauses_double_up_to_a_bound_and_vary() -> None:
+def test_without_a_named_time_the_pauses_double_up_to_a_limit_and_vary() -> None:
     async def pauses(count: int) -> list[float]:
         host, seen = Host(8, 10), []
         for _ in range(count):
@@ -57,7 +64,9 @@ def test_without_a_time_the_pauses_double_up_to_a_bound_and_vary() -> None:
 @pytest.mark.parametrize(
     ("asked_for_s", "least"), [(3, 3), (3600, MAX_PAUSE_S - 1), (math.inf, MAX_PAUSE_S - 1)]
 )
-def test_the_time_a_host_names_is_kept_up_to_a_bound(asked_for_s: float, least: float) -> None:
+def test_the_pause_that_a_host_names_is_kept_up_to_a_limit(
+    asked_for_s: float, least: float
+) -> None:
     async def pause() -> float:
         host = Host(8, 10)
         host.pushed_back(now(), 429, asked_for_s)
@@ -66,7 +75,7 @@ def test_the_time_a_host_names_is_kept_up_to_a_bound(asked_for_s: float, least: 
     assert least <= run(pause) <= min(asked_for_s + 1, MAX_PAUSE_S)
 
 
-def test_what_was_under_way_when_a_host_pushed_back_counts_once() -> None:
+def test_concurrent_requests_that_are_pushed_back_count_once() -> None:
     async def pause() -> float:
         host, asked = Host(8, 10), now()
         for _ in range(8):
@@ -77,22 +86,22 @@ def test_what_was_under_way_when_a_host_pushed_back_counts_once() -> None:
     assert run(pause) <= BACKOFF_S
 
 
-def test_a_host_that_pushed_back_gets_fewer_at_once_and_more_again_as_it_answers() -> None:
-    async def places() -> list[int]:
+def test_a_host_that_times_out_gets_fewer_requests_and_more_again_as_it_answers() -> None:
+    async def slots() -> list[int]:
         host = Host(8, 10)
         seen = [await at_once(host, 20)]
-        host.hung(now())
+        host.timed_out(now())
         seen.append(await at_once(host, 20))
-        host.hung(now())
-        host.hung(now())
-        host.hung(now())
+        host.timed_out(now())
+        host.timed_out(now())
+        host.timed_out(now())
         seen.append(await at_once(host, 20))
         for _ in range(100):
             host.answered()
         seen.append(await at_once(host, 20))
         return seen
 
-    assert run(places) == [8, 4, 1, 8]
+    assert run(slots) == [8, 4, 1, 8]
 
 
 def test_a_pause_ends_by_itself() -> None:
@@ -105,53 +114,53 @@ def test_a_pause_ends_by_itself() -> None:
     assert run(ask) >= 0.2
 
 
-def test_a_pause_longer_than_anyone_waits_is_not_waited_for() -> None:
+def test_a_pause_longer_than_the_longest_wait_fails_at_once() -> None:
     async def ask() -> None:
         host = Host(1, 10)
         host.pushed_back(now(), 429, 30)
-        async with host.turn():
-            raise AssertionError("it asked to be left alone")
+        async with host.slot():
+            raise AssertionError("the host is paused")
 
-    with pytest.raises(NoTurn) as caught:
+    with pytest.raises(HostUnavailable) as caught:
         run(ask)
     assert caught.value.status == 429
 
 
-def test_who_asks_again_comes_before_those_who_never_did() -> None:
+def test_a_retry_goes_before_first_requests() -> None:
     async def order() -> list[str]:
         host, seen = Host(1, 10), list[str]()
 
-        async def ask(name: str, again: bool) -> None:
-            async with host.turn(again=again):
+        async def ask(name: str, retry: bool) -> None:
+            async with host.slot(retry=retry):
                 seen.append(name)
 
-        async with host.turn():
-            tasks = [asyncio.create_task(ask(name, name == "again")) for name in ("new", "again")]
+        async with host.slot():
+            tasks = [asyncio.create_task(ask(name, name == "retry")) for name in ("new", "retry")]
             await asyncio.sleep(0)
         await asyncio.gather(*tasks)
         return seen
 
-    assert run(order) == ["again", "new"]
+    assert run(order) == ["retry", "new"]
 
 
-def test_a_turn_that_was_given_up_goes_to_the_next() -> None:
+def test_a_cancelled_wait_passes_its_slot_on() -> None:
     async def ask() -> int:
         host = Host(1, 10)
-        async with host.turn():
-            gone = [asyncio.create_task(at_once(host, 1)) for _ in range(3)]
+        async with host.slot():
+            cancelled = [asyncio.create_task(at_once(host, 1)) for _ in range(3)]
             waiting = asyncio.create_task(at_once(host, 1))
             await asyncio.sleep(0)
-            gone[0].cancel()
-        gone[1].cancel()
-        gone[2].cancel()
+            cancelled[0].cancel()
+        cancelled[1].cancel()
+        cancelled[2].cancel()
         return await waiting
 
     assert run(ask) == 1
 
 
-def test_hosts_that_nobody_asks_are_forgotten_and_others_not() -> None:
+def test_idle_hosts_are_forgotten_and_paused_ones_kept() -> None:
     async def kept() -> bool:
-        hosts = Hosts(1, 10)
+        hosts = HostLimits(1, 10)
         paused = hosts.of(URL("http://paused.example/a"))
         paused.pushed_back(now(), 429, 30)
         for n in range(3 * KEPT_HOSTS):

@@ -1,4 +1,4 @@
-"""The thread with an event loop, as those who use it from other threads see it."""
+"""The event loop in a thread, as other threads use it."""
 
 import asyncio
 import threading
@@ -9,7 +9,7 @@ import pytest
 from worker.fetching.loop_thread import LoopThread
 
 
-def test_what_is_under_way_ends_before_the_last_and_the_thread_after_it() -> None:
+def test_closing_cancels_tasks_then_runs_the_last_coroutine_then_ends_the_thread() -> None:
     order: list[str] = []
 
     async def forever() -> None:
@@ -17,7 +17,7 @@ def test_what_is_under_way_ends_before_the_last_and_the_thread_after_it() -> Non
             await asyncio.Event().wait()
         finally:
             await asyncio.sleep(0)
-            order.append("under way")
+            order.append("task")
 
     async def last() -> None:
         order.append("last")
@@ -28,11 +28,11 @@ def test_what_is_under_way_ends_before_the_last_and_the_thread_after_it() -> Non
     loop.close(last())
     with pytest.raises(CancelledError):
         work.result(timeout=30)
-    assert order == ["under way", "last"]
+    assert order == ["task", "last"]
     assert "of a test" not in [thread.name for thread in threading.enumerate()]
 
 
-def test_what_a_coroutine_raises_comes_out_where_it_is_waited_for() -> None:
+def test_an_error_of_a_coroutine_is_raised_to_the_caller() -> None:
     async def failing() -> None:
         raise ValueError("no")
 

@@ -1,4 +1,4 @@
-"""From payloads to one result an item, with a predictor whose scores tell pictures apart."""
+"""Payloads become one result per item, with a predictor whose scores tell pictures apart."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ LIMITS = Limits(batch_size=4, max_pixels=1_000_000)
 
 
 class BrightnessPredictor:
-    """Scores an image by its mean brightness; notes the size of each batch."""
+    """Scores an image by its mean brightness; records the size of each batch."""
 
     card = Card(
         name="brightness",
@@ -39,7 +39,7 @@ class BrightnessPredictor:
         self.batches: list[int] = []
 
     def warm_up(self) -> None:
-        """Need nothing."""
+        """Do nothing."""
 
     def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
         """See `Predictor.predict`."""
@@ -48,7 +48,7 @@ class BrightnessPredictor:
 
 
 class BrokenAt(BrightnessPredictor):
-    """Fails a forward pass that holds an image of one brightness."""
+    """Fails a forward pass with an image of one brightness."""
 
     def __init__(self, brightness: int) -> None:
         super().__init__()
@@ -69,11 +69,11 @@ def grey(brightness: int) -> bytes:
 
 def test_items_that_arrive_in_any_order_get_their_own_scores() -> None:
     order = [7, 2, 9, 0, 4, 1, 8, 3, 6, 5]
-    arrivals = [
+    payloads = [
         LoadedPayload(position, grey(position * 20), fetch_ms=position) for position in order
     ]
     predictor = BrightnessPredictor()
-    results = classify(arrivals, 10, predictor, LIMITS)
+    results = classify(payloads, 10, predictor, LIMITS)
     assert [round((result.scores or (9,))[0] * 255) for result in results] == list(
         range(0, 200, 20)
     )
@@ -81,17 +81,17 @@ def test_items_that_arrive_in_any_order_get_their_own_scores() -> None:
     assert predictor.batches == [4, 4, 2]
 
 
-def test_a_bad_item_becomes_a_rejection_and_its_neighbours_go_on() -> None:
+def test_a_bad_item_becomes_a_rejection_and_others_are_scored() -> None:
     timed_out = Rejection(RejectionCode.FETCH_TIMEOUT, Stage.FETCH, True, "no answer in 15 s")
-    payloads: list[bytes | Rejection] = [
+    contents: list[bytes | Rejection] = [
         grey(10),
         b"not a picture",
         timed_out,
         grey(40)[:60],
         grey(50),
     ]
-    arrivals = [LoadedPayload(position, payload) for position, payload in enumerate(payloads)]
-    results = classify(arrivals, 5, BrightnessPredictor(), LIMITS)
+    payloads = [LoadedPayload(position, payload) for position, payload in enumerate(contents)]
+    results = classify(payloads, 5, BrightnessPredictor(), LIMITS)
     codes = [result.rejection and result.rejection.code for result in results]
     assert codes == [None, "not_an_image", "fetch_timeout", "truncated", None]
     for result in results:
@@ -102,15 +102,15 @@ def test_a_bad_item_becomes_a_rejection_and_its_neighbours_go_on() -> None:
 
 
 def test_a_failed_forward_pass_rejects_only_the_item_that_fails_alone() -> None:
-    arrivals = [LoadedPayload(position, grey(position * 20)) for position in range(6)]
-    results = classify(arrivals, 6, BrokenAt(60), LIMITS)
+    payloads = [LoadedPayload(position, grey(position * 20)) for position in range(6)]
+    results = classify(payloads, 6, BrokenAt(60), LIMITS)
     codes = [result.rejection and result.rejection.code for result in results]
     assert codes == [None, None, None, "model_error", None, None]
     assert results[3].scores is None
     assert results[4].scores is not None
 
 
-def test_too_many_pixels_are_refused_by_the_limit_given() -> None:
+def test_an_image_with_more_pixels_than_the_limit_is_rejected() -> None:
     limits = Limits(batch_size=1, max_pixels=255)
     (result,) = classify([LoadedPayload(0, grey(1))], 1, BrightnessPredictor(), limits)
     assert result.rejection is not None
@@ -122,14 +122,14 @@ def test_each_item_of_a_batch_of_one_is_decoded_and_scored_in_its_own_context() 
     predictor = BrightnessPredictor()
 
     @contextmanager
-    def around(position: int) -> Iterator[None]:
+    def context(position: int) -> Iterator[None]:
         seen.append(("in", position, len(predictor.batches)))
         yield
         seen.append(("out", position, len(predictor.batches)))
 
-    arrivals = [LoadedPayload(position, grey(position)) for position in (2, 0, 1)]
+    payloads = [LoadedPayload(position, grey(position)) for position in (2, 0, 1)]
     limits = Limits(batch_size=1, max_pixels=1000)
-    classify(arrivals, 3, predictor, limits, around)
+    classify(payloads, 3, predictor, limits, context)
     assert seen == [
         ("in", 2, 0),
         ("out", 2, 1),
@@ -141,7 +141,7 @@ def test_each_item_of_a_batch_of_one_is_decoded_and_scored_in_its_own_context() 
 
 
 @pytest.mark.parametrize("positions", [[0, 0], [0], []])
-def test_an_item_that_comes_twice_or_never_is_a_loud_error(positions: list[int]) -> None:
-    arrivals = [LoadedPayload(position, grey(1)) for position in positions]
+def test_an_item_that_arrives_twice_or_never_raises(positions: list[int]) -> None:
+    payloads = [LoadedPayload(position, grey(1)) for position in positions]
     with pytest.raises(ValueError, match="arrived"):
-        classify(arrivals, 2, BrightnessPredictor(), LIMITS)
+        classify(payloads, 2, BrightnessPredictor(), LIMITS)

@@ -1,4 +1,4 @@
-"""Hostile pictures through a real worker process: named ends, neighbours scored, memory bound."""
+"""Hostile pictures in a real worker process: each gets a code, and memory stays limited."""
 
 from pathlib import Path
 
@@ -17,13 +17,13 @@ from tests.worker.fetching.site import Answer, Site
 
 DECODE_BYTES = 200_000_000
 FETCH_BYTES = 20_000_000
-# What SECURITY.md says a worker takes beside these two: its model, libraries and threads.
+# The further memory of a worker by SECURITY.md: its model, libraries and threads.
 REST_BYTES = 250_000_000
 
 
 def serving(payload: bytes) -> Answer:
     async def answer(_request: web.BaseRequest) -> web.StreamResponse:
-        # The type and the name are of no account.
+        # The content type and the name are ignored.
         return web.Response(body=payload, content_type="text/html")
 
     return answer
@@ -35,7 +35,7 @@ def children(pid: int) -> list[int]:
 
 
 @pytest.mark.timeout(300)
-def test_hostile_pictures_end_by_name_their_neighbours_are_scored_and_memory_is_bounded(
+def test_hostile_pictures_get_a_code_others_are_scored_and_memory_is_limited(
     tmp_path: Path,
 ) -> None:
     bad = {name: (codes, make()) for name, (codes, make) in hostile.REJECTED.items()}
@@ -64,7 +64,7 @@ def test_hostile_pictures_end_by_name_their_neighbours_are_scored_and_memory_is_
         httpx2.Client(base_url=stack.url, timeout=60) as client,
     ):
         worker = stack.workers[0]
-        # A good neighbour beside each.
+        # Each is followed by a good picture.
         urls = [url for path in paths for url in (site.url(path), site.url("/good"))]
         job = client.post("/jobs", json={"urls": urls}).json()
         wait_done(client, job, deadline_s=200)

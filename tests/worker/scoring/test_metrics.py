@@ -1,4 +1,4 @@
-"""What a worker says of its work: a real one is scraped after jobs whose course is known."""
+"""The metrics of a worker: a real one is scraped after jobs with known results."""
 
 import time
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ from worker.jobs.settings import load_settings
 from worker.scoring.metrics import TimedPredictor, WorkerMetrics, serve_metrics
 
 DEADLINE_S = 30
-# A small job is cut into up to four chunks: one of 5 items into three, one of 3 into three.
+# A small job has up to four chunks: one of 5 items has three, one of 3 has three.
 CHUNKS = 6
 
 
@@ -35,7 +35,7 @@ def scrape(port: int) -> Sample:
     return read_scrape(answer.text)
 
 
-def test_a_scrape_tells_what_became_of_every_item_and_how_long_it_took(tmp_path: Path) -> None:
+def test_a_scrape_shows_the_result_and_the_times_of_every_item(tmp_path: Path) -> None:
     async def picture(_request: web.BaseRequest) -> web.StreamResponse:
         return web.Response(body=jpeg(1))
 
@@ -57,7 +57,7 @@ def test_a_scrape_tells_what_became_of_every_item_and_how_long_it_took(tmp_path:
         files = [("files", (f"{seed}.jpg", jpeg(seed))) for seed in range(2, 5)]
         wait_done(client, client.post("/jobs", files=files).json())
         deadline = time.monotonic() + DEADLINE_S
-        # A result is there to be read before it is counted.
+        # A result can be read before it is counted.
         while (value := scrape(port))(
             "piqueue_webhook_attempts_total", outcome="delivered"
         ) < 1 or value("piqueue_chunk_seconds_count") < CHUNKS:
@@ -71,7 +71,7 @@ def test_a_scrape_tells_what_became_of_every_item_and_how_long_it_took(tmp_path:
     assert value("piqueue_chunk_seconds_count") == CHUNKS
     assert value("piqueue_queue_seconds_count", lane="interactive") == CHUNKS
     assert value("piqueue_fetch_seconds_count") == 5
-    # The same picture came thrice; whether the cache knew it in time is up to the threads.
+    # One picture occurs three times; whether the cache has it in time depends on the threads.
     decoded = value("piqueue_decode_seconds_count")
     assert 4 <= decoded <= 6
     assert value("piqueue_batch_items_sum", model=model) == decoded
@@ -81,7 +81,7 @@ def test_a_scrape_tells_what_became_of_every_item_and_how_long_it_took(tmp_path:
     assert value("process_resident_memory_bytes") > 10e6
 
 
-def test_a_claim_knows_how_long_it_was_rung_for(redis_client: Redis) -> None:
+def test_a_claim_knows_the_time_since_its_notification(redis_client: Redis) -> None:
     store = JobStore(redis_client)
     job_id, ring = submit(store, total=20)
     redis_client.zincrby(f"piqueue:{{{job_id}}}:notified", -5000, ring[1])

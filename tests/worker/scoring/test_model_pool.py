@@ -1,4 +1,4 @@
-"""The models a worker holds: how many, which make room, and what others do meanwhile."""
+"""The model pool: how many models are warm, which are evicted, and what blocks whom."""
 
 import threading
 from collections import Counter
@@ -15,7 +15,7 @@ from worker.jobs.record import ModelRef
 from worker.scoring.model_pool import CannotLoad, ModelPool
 
 A, B, C, LARGE = (ModelRef(name, "1", name * 64) for name in ("a", "b", "c", "large"))
-# What a model takes, unless it is the large one.
+# The memory of a model, unless it is the large one.
 ONE = 20_000_000
 
 
@@ -23,22 +23,22 @@ def memory_of(model: ModelRef) -> int:
     return 3 * ONE if model == LARGE else ONE
 
 
-def held_models(loader: "Loader", most: int) -> ModelPool:
-    """Room for so many models of the usual size."""
+def pool_of(loader: "Loader", most: int) -> ModelPool:
+    """Create a pool for `most` models of the usual size."""
     return ModelPool(loader, memory_of, most * ONE)
 
 
 class Loader:
-    """Gives an object a model and counts; a model may be held up, or refused."""
+    """Loads a string for each model and counts loads; a load can be blocked, or fail."""
 
     def __init__(self) -> None:
         self.loads: Counter[str] = Counter()
         self.errors: dict[str, Exception] = {}
-        self.held_up: dict[str, threading.Event] = {}
+        self.blocked: dict[str, threading.Event] = {}
 
     def __call__(self, model: ModelRef) -> Any:
         self.loads[model.name] += 1
-        if event := self.held_up.get(model.name):
+        if event := self.blocked.get(model.name):
             assert event.wait(60)
         if error := self.errors.get(model.name):
             raise error
@@ -49,7 +49,7 @@ class Loader:
 def loader() -> Iterator[Loader]:
     loader = Loader()
     yield loader
-    for event in loader.held_up.values():
+    for event in loader.blocked.values():
         event.set()
 
 
@@ -61,31 +61,31 @@ def use(models: ModelPool, *which: ModelRef) -> list[Any]:
     return used
 
 
-def test_each_model_is_loaded_once_and_each_caller_gets_its_own(loader: Loader) -> None:
-    models = held_models(loader, most=2)
+def test_each_model_is_loaded_once_and_each_caller_gets_the_right_one(loader: Loader) -> None:
+    models = pool_of(loader, most=2)
     assert use(models, A, B, A, B) == [f"predictor of {name}" for name in "abab"]
     assert loader.loads == {"a": 1, "b": 1}
     assert {model.name for model in models.warm} == {"a", "b"}
 
 
 def test_many_callers_at_once_cause_one_load(loader: Loader) -> None:
-    models = held_models(loader, most=2)
+    models = pool_of(loader, most=2)
     with ThreadPoolExecutor(8) as threads:
         used = list(threads.map(lambda _: use(models, A)[0], range(40)))
     assert used == ["predictor of a"] * 40
     assert loader.loads == {"a": 1}
 
 
-def test_the_model_used_longest_ago_makes_room(loader: Loader) -> None:
-    models = held_models(loader, most=2)
+def test_the_least_recently_used_model_is_evicted(loader: Loader) -> None:
+    models = pool_of(loader, most=2)
     use(models, A, B, A, C)
     assert {model.name for model in models.warm} == {"a", "c"}
     use(models, B)
     assert loader.loads["b"] == 2
 
 
-def test_a_model_in_use_is_never_put_away(loader: Loader) -> None:
-    models = held_models(loader, most=1)
+def test_a_model_in_use_is_never_evicted(loader: Loader) -> None:
+    models = pool_of(loader, most=1)
     done = threading.Event()
     with ThreadPoolExecutor(1) as threads, ExitStack() as using:
         using.enter_context(models.using(A))
@@ -98,12 +98,12 @@ def test_a_model_in_use_is_never_put_away(loader: Loader) -> None:
     assert [model.name for model in models.warm] == ["b"]
 
 
-def test_who_waits_for_room_is_not_passed_by_those_who_come_later(loader: Loader) -> None:
-    models = held_models(loader, most=1)
+def test_a_caller_that_waits_for_memory_is_not_overtaken(loader: Loader) -> None:
+    models = pool_of(loader, most=1)
     with ThreadPoolExecutor(2) as threads, ExitStack() as using:
         using.enter_context(models.using(A))
         waiting = threads.submit(use, models, B)
-        assert eventually(models._door.locked)
+        assert eventually(models._acquiring.locked)
         later = threads.submit(use, models, A)
         assert not later.done()
         using.close()
@@ -112,33 +112,33 @@ def test_who_waits_for_room_is_not_passed_by_those_who_come_later(loader: Loader
     assert loader.loads == {"a": 2, "b": 1}
 
 
-def test_others_go_on_while_a_model_is_loaded(loader: Loader) -> None:
-    models = held_models(loader, most=2)
+def test_loading_a_model_blocks_no_other(loader: Loader) -> None:
+    models = pool_of(loader, most=2)
     use(models, A)
-    loader.held_up["b"] = threading.Event()
+    loader.blocked["b"] = threading.Event()
     with ThreadPoolExecutor(1) as threads:
         loading = threads.submit(use, models, B)
         assert eventually(lambda: loader.loads["b"] == 1)
         assert use(models, A) == ["predictor of a"]
         assert [model.name for model in models.warm] == ["a"]
-        loader.held_up["b"].set()
+        loader.blocked["b"].set()
         assert loading.result(60) == ["predictor of b"]
 
 
-def test_a_model_that_cannot_be_loaded_is_told_and_takes_no_room(loader: Loader) -> None:
-    models = held_models(loader, most=1)
+def test_a_model_that_cannot_be_loaded_is_reported_and_takes_no_memory(loader: Loader) -> None:
+    models = pool_of(loader, most=1)
     use(models, A)
-    loader.errors["b"] = CannotLoad("its file is cut short")
+    loader.errors["b"] = CannotLoad("its file is truncated")
     for _ in range(3):
-        with pytest.raises(CannotLoad, match="cut short"):
+        with pytest.raises(CannotLoad, match="truncated"):
             use(models, B)
     assert loader.loads["b"] == 1, "it was tried a moment ago"
     assert models.unable == [B.key]
     assert use(models, C) == ["predictor of c"]
 
 
-def test_storage_that_is_away_says_nothing_against_the_model(loader: Loader) -> None:
-    models = held_models(loader, most=1)
+def test_unavailable_storage_does_not_make_a_model_unable(loader: Loader) -> None:
+    models = pool_of(loader, most=1)
     loader.errors["a"] = StorageUnavailable("S3 does not answer")
     with pytest.raises(StorageUnavailable):
         use(models, A)
@@ -147,8 +147,8 @@ def test_storage_that_is_away_says_nothing_against_the_model(loader: Loader) -> 
     assert use(models, A) == ["predictor of a"]
 
 
-def test_what_may_be_used_soon_takes_no_room_from_what_was_used_just_now(loader: Loader) -> None:
-    models = held_models(loader, most=2)
+def test_preparing_a_model_evicts_no_recently_used_one(loader: Loader) -> None:
+    models = pool_of(loader, most=2)
     use(models, A)
     models.prepare(B)
     assert loader.loads == {"a": 1, "b": 1}
@@ -156,16 +156,16 @@ def test_what_may_be_used_soon_takes_no_room_from_what_was_used_just_now(loader:
     assert loader.loads["c"] == 0
 
 
-def test_several_that_were_used_longest_ago_make_room_for_a_large_one(loader: Loader) -> None:
-    models = held_models(loader, most=4)
+def test_several_models_are_evicted_for_a_large_one(loader: Loader) -> None:
+    models = pool_of(loader, most=4)
     use(models, A, B, C, A, LARGE)
     assert {model.name for model in models.warm} == {"a", "large"}
     use(models, B)
     assert {model.name for model in models.warm} == {"large", "b"}
 
 
-def test_a_large_model_waits_for_those_in_use_whose_room_it_needs(loader: Loader) -> None:
-    models = held_models(loader, most=4)
+def test_a_large_model_waits_for_models_in_use_whose_memory_it_needs(loader: Loader) -> None:
+    models = pool_of(loader, most=4)
     done = threading.Event()
     with ThreadPoolExecutor(1) as threads, ExitStack() as using_a, ExitStack() as using_b:
         using_a.enter_context(models.using(A))
@@ -180,22 +180,22 @@ def test_a_large_model_waits_for_those_in_use_whose_room_it_needs(loader: Loader
         assert {model.name for model in models.warm} == {"a", "large"}
 
 
-def test_a_model_that_takes_more_than_there_is_at_all_is_refused(loader: Loader) -> None:
+def test_a_model_larger_than_the_total_is_refused(loader: Loader) -> None:
     models = ModelPool(loader, memory_of, total_bytes=2 * ONE)
     use(models, A, B)
-    told = (
+    reason = (
         "large@1 takes 60000000 bytes, and all models together may take 40000000: "
         "raise PIQUEUE_MODELS_MEMORY_BYTES, or lower PIQUEUE_THREADS"
     )
     for ask in (lambda: use(models, LARGE), lambda: models.prepare(LARGE)):
         with pytest.raises(CannotLoad) as refused:
             ask()
-        assert str(refused.value) == told
+        assert str(refused.value) == reason
     assert models.unable == [LARGE.key]
-    assert {model.name for model in models.warm} == {"a", "b"}, "nothing was put away for it"
+    assert {model.name for model in models.warm} == {"a", "b"}, "no model is evicted for it"
 
 
-def test_others_go_on_while_it_is_found_out_what_a_model_takes(loader: Loader) -> None:
+def test_asking_for_the_memory_of_a_model_blocks_no_other(loader: Loader) -> None:
     asked, answer = threading.Event(), threading.Event()
 
     def memory_of_b_late(model: ModelRef) -> int:
@@ -216,7 +216,7 @@ def test_others_go_on_while_it_is_found_out_what_a_model_takes(loader: Loader) -
         assert waiting.result(60) == ["predictor of b"]
 
 
-def test_a_model_that_nobody_knows_is_told_like_one_that_cannot_be_loaded(loader: Loader) -> None:
+def test_an_unknown_model_is_reported_like_one_that_cannot_be_loaded(loader: Loader) -> None:
     def memory_of_none(_model: ModelRef) -> int:
         raise CannotLoad("a@1 is not here")
 
@@ -226,10 +226,10 @@ def test_a_model_that_nobody_knows_is_told_like_one_that_cannot_be_loaded(loader
     assert (models.unable, loader.loads["a"]) == ([A.key], 0)
 
 
-def test_what_may_be_used_soon_is_loaded_where_those_long_idle_leave_room(
+def test_preparing_a_model_may_evict_idle_ones(
     loader: Loader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    models = held_models(loader, most=4)
+    models = pool_of(loader, most=4)
     use(models, A, B)
     models.prepare(LARGE)
     assert loader.loads["large"] == 0

@@ -1,4 +1,4 @@
-"""Chunks that wait for hosts that hang, beside other jobs in a real worker process."""
+"""Chunks that wait for hanging hosts do not stop other jobs in a real worker process."""
 
 import asyncio
 from pathlib import Path
@@ -23,7 +23,7 @@ ENV = {
 }
 
 
-def test_jobs_go_on_while_chunks_of_another_wait_for_a_host_that_hangs(tmp_path: Path) -> None:
+def test_jobs_continue_while_chunks_of_another_job_wait_for_a_hanging_host(tmp_path: Path) -> None:
     picture, released = jpeg(1), asyncio.Event()
 
     async def hang(_request: web.BaseRequest) -> web.StreamResponse:

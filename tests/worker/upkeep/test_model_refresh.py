@@ -1,4 +1,4 @@
-"""Versions of a model under real workers: promoted, loaded, left to others, given up."""
+"""Versions of a model in real workers: promoted, loaded, released to others, given up."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ PLACES = ["beach", "city", "sunset", "trees"]
 
 @pytest.fixture
 def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A registry with a first version, which is the default of what the test starts."""
+    """A registry with a first version, which is the default model of the test."""
     registry = tmp_path / "registry"
     add_version(registry, "1")
     monkeypatch.setenv("PIQUEUE_REGISTRY_URL", str(registry))
@@ -58,7 +58,7 @@ def piqueue_models(*arguments: str) -> None:
 
 
 def model(client: httpx2.Client, version: str) -> dict[str, Any]:
-    """What the API says of a version; nothing is warm of one that it has not seen yet."""
+    """Give what the API says of a version; one that it does not know yet is not warm."""
     found: list[dict[str, Any]] = client.get("/models").raise_for_status().json()
     ours = [one for one in found if (one["name"], one["version"]) == ("places", version)]
     return ours[0] if ours else {"warm_workers": 0}
@@ -78,7 +78,7 @@ def worker_log(registry: Path, event: str) -> list[dict[str, Any]]:
     return [line for line in lines if line["event"] == event]
 
 
-def test_a_promoted_version_is_warm_before_a_job_asks_and_running_jobs_keep_theirs(
+def test_a_promoted_version_is_warm_before_its_first_job_and_running_jobs_keep_theirs(
     registry: Path,
 ) -> None:
     picture, held = jpeg(1), asyncio.Event()
@@ -119,7 +119,7 @@ def test_a_promoted_version_is_warm_before_a_job_asks_and_running_jobs_keep_thei
         first = wait_done(client, first)
         assert first["model"]["version"] == "1"
         assert list(first["results"][0]["scores"]) == PLACES
-        assert stack.workers == workers, "nothing was started again"
+        assert stack.workers == workers, "a worker was restarted"
 
 
 def test_jobs_of_models_that_fit_one_at_a_time_are_all_scored(registry: Path) -> None:
@@ -133,10 +133,12 @@ def test_jobs_of_models_that_fit_one_at_a_time_are_all_scored(registry: Path) ->
             assert {len(one["scores"]) for one in done["results"]} == {{"1": 4, "2": 5}[version]}
         warm = [one["warm_workers"] for one in client.get("/models").json()]
         assert sum(warm) <= 1
-    assert "2" in {line["version"] for line in worker_log(registry, "model_put_away")}
+    assert "2" in {line["version"] for line in worker_log(registry, "model_evicted")}
 
 
-def test_a_worker_without_a_version_leaves_its_jobs_to_those_that_have_it(registry: Path) -> None:
+def test_a_worker_without_a_version_releases_its_jobs_to_workers_that_have_it(
+    registry: Path,
+) -> None:
     with serving(registry, PIQUEUE_CHUNK_ITEMS="2") as (stack, client):
         old = registry.parent / "old"
         add_version(old, "1")
@@ -164,10 +166,10 @@ def test_a_worker_without_a_version_leaves_its_jobs_to_those_that_have_it(regist
                 worker.terminate()
 
 
-def test_a_version_that_no_worker_can_load_ends_its_jobs_and_says_so(registry: Path) -> None:
+def test_jobs_of_a_version_that_no_worker_can_load_fail_with_a_reason(registry: Path) -> None:
     with serving(registry, PIQUEUE_MODEL_WAIT_S="1") as (stack, client):
         broken = add_version(registry, "2")
-        (broken / "model.tflite").write_bytes(b"not what the card says")
+        (broken / "model.tflite").write_bytes(b"not the file of the card")
         job = wait_done(client, submit(client, "places@2"))
         assert (job["status"], job["failures"]) == ("failed", {"model_error": 3})
         add_version(registry, "1", name="huge", memory_bytes=10**12)
@@ -189,7 +191,7 @@ def test_a_version_that_no_worker_can_load_ends_its_jobs_and_says_so(registry: P
         assert len(stack.workers) == 1
 
 
-def test_a_version_on_s3_is_fetched_by_a_worker_that_runs_already(
+def test_a_running_worker_fetches_a_new_version_from_s3(
     registry: Path, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in s3_server.env.items():

@@ -1,4 +1,4 @@
-"""The sweep on a real Redis: how long a message may stay away before it counts as lost."""
+"""Recovery on a real Redis: after which time a message counts as lost."""
 
 import pytest
 from redis import Redis
@@ -7,7 +7,7 @@ from tests.worker.jobs.ledger.test_store import submit
 from worker.jobs.ledger.store import JobStore
 from worker.jobs.queue import Notifier, make_celery
 from worker.jobs.settings import load_settings
-from worker.upkeep.recovery import sweep
+from worker.upkeep.recovery import recover_stalled_work
 
 
 @pytest.mark.parametrize(
@@ -23,5 +23,5 @@ def test_a_message_counts_as_lost_sooner_where_the_queue_is_empty(
         redis_client.zincrby(f"piqueue:{{{job_id}}}:notified", -1000 * age_s, chunk)
     if queued:
         redis_client.rpush("piqueue:interactive", *["message"] * queued)
-    sweep(store, Notifier(make_celery(load_settings(redis_url=redis_url))))
+    recover_stalled_work(store, Notifier(make_celery(load_settings(redis_url=redis_url))))
     assert redis_client.llen("piqueue:bulk") == notified

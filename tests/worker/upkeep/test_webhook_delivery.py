@@ -1,4 +1,4 @@
-"""The sender of webhooks on a real Redis and real receivers: fair among hosts, quick, retried."""
+"""The sender of webhooks with a real Redis and real receivers: fair to all hosts, with retries."""
 
 import asyncio
 import itertools
@@ -45,7 +45,7 @@ async def hang(_request: web.BaseRequest) -> web.StreamResponse:
     raise AssertionError
 
 
-def test_a_host_with_many_webhooks_that_hangs_does_not_hold_up_others(
+def test_a_hanging_host_with_many_webhooks_does_not_delay_other_hosts(
     redis_client: Redis, sender: WebhookSender
 ) -> None:
     store = JobStore(redis_client)
@@ -58,7 +58,7 @@ def test_a_host_with_many_webhooks_that_hangs_does_not_hold_up_others(
         while not other.requests:
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        assert hanging.open > 0, "it does not hang any more"
+        assert hanging.open > 0, "the host does not hang"
         assert hanging.most_open <= 8
 
 
@@ -77,19 +77,19 @@ def test_many_webhooks_of_one_host_are_delivered_once_each(
     assert {outbox.record(store.job(job_id)).state for job_id in jobs} == {HookState.DELIVERED}
 
 
-def test_each_delivery_that_finds_its_host_busy_gets_a_later_turn() -> None:
-    turns = HostSlots(places=2)
-    assert turns.wait_s("h", now=0) == 0
-    with turns.place("h"), turns.place("h"):
-        waits = [turns.wait_s("h", now=0) for _ in range(3)]
+def test_each_delivery_to_a_busy_host_waits_longer_than_the_one_before() -> None:
+    host_slots = HostSlots(slots=2)
+    assert host_slots.wait_s("h", now=0) == 0
+    with host_slots.slot("h"), host_slots.slot("h"):
+        waits = [host_slots.wait_s("h", now=0) for _ in range(3)]
         assert 0 < waits[0] < waits[1] < waits[2]
-        assert turns.wait_s("other", now=0) == 0
-        later = [turns.wait_s("h", now=0) for _ in range(10_000)]
+        assert host_slots.wait_s("other", now=0) == 0
+        later = [host_slots.wait_s("h", now=0) for _ in range(10_000)]
         assert later[-1] == MAX_WAIT_S
-    assert turns.wait_s("h", now=0) == 0
+    assert host_slots.wait_s("h", now=0) == 0
 
 
-def test_a_receiver_that_answers_is_done_with_or_tried_again() -> None:
+def test_the_status_of_an_answer_decides_whether_a_delivery_is_retried() -> None:
     retry_s = (5.0, 30.0)
     assert next_step(200, 0, retry_s)[0] is HookState.DELIVERED
     assert next_step(299, 2, retry_s)[0] is HookState.DELIVERED

@@ -18,7 +18,7 @@ from worker.jobs.storage.blobs import BlobStore
 from worker.jobs.storage.configured import open_blobs
 from worker.jobs.storage.expiry_index import ExpiryIndex
 from worker.jobs.storage.s3_blobs import ABREAST, READ_AHEAD, S3Blobs, blob_key
-from worker.upkeep.expiry import Archivist
+from worker.upkeep.storage_maintenance import StorageMaintenance
 
 _SSE = ("", "-aws-kms-key-id")
 ODD_IDS = ["a.jpg", "a b/ü%2F?#.jpg", ".", "..", "../x", "ä" * 200, "x" * 200 + "1", "x" * 200]
@@ -109,13 +109,16 @@ def test_payloads_on_s3_are_erased_when_their_time_is_over(
     s3_server: S3Server, redis_client: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = s3_settings(s3_server, monkeypatch)
-    blobs, archivist = open_blobs(settings, redis_client), Archivist(settings, redis_client)
+    blobs, maintenance = (
+        open_blobs(settings, redis_client),
+        StorageMaintenance(settings, redis_client),
+    )
     short, long, lengthened = new_job_id(), new_job_id(), new_job_id()
     for job_id, ttl_s in ((short, 0), (long, 60), (lengthened, 0)):
         blobs.put(job_id, {"a": b"a"}, ttl_s)
     blobs.keep(lengthened, 60)
     blobs.keep(new_job_id(), 0)
-    archivist.work_off()
+    maintenance.run_due()
     assert [get(blobs, job_id, "a") for job_id in (short, long, lengthened)] == [None, b"a", b"a"]
     assert ExpiryIndex(redis_client).due(10) == []
     assert redis_client.zcard("piqueue:object-expiry") == 2
@@ -125,7 +128,10 @@ def test_what_is_erased_while_s3_is_away_goes_once_it_is_back(
     s3_server: S3Server, redis_client: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = s3_settings(s3_server, monkeypatch)
-    blobs, archivist = open_blobs(settings, redis_client), Archivist(settings, redis_client)
+    blobs, maintenance = (
+        open_blobs(settings, redis_client),
+        StorageMaintenance(settings, redis_client),
+    )
     job_id = new_job_id()
     blobs.put(job_id, {"a": b"a"}, 3600)
     s3_server.stop()
@@ -134,12 +140,12 @@ def test_what_is_erased_while_s3_is_away_goes_once_it_is_back(
             get(blobs, job_id, "a")
         blobs.erase(job_id)
         redis_client.zincrby("piqueue:object-expiry", -3600_000, job_id)
-        archivist.work_off()
+        maintenance.run_due()
     finally:
         s3_server.start()
     assert get(blobs, job_id, "a") == b"a"
     redis_client.zincrby("piqueue:object-expiry", -3600_000, job_id)
-    archivist.work_off()
+    maintenance.run_due()
     assert get(blobs, job_id, "a") is None
 
 

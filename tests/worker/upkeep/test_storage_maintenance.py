@@ -1,4 +1,4 @@
-"""Manifests: written from the ledger after any crash, over whatever lies on S3."""
+"""Manifests are written from the ledger after any crash, and replace what is on S3."""
 
 import json
 
@@ -14,7 +14,7 @@ from worker.jobs.record import Lane, new_job_id
 from worker.jobs.s3 import Folder
 from worker.jobs.settings import Settings, load_settings
 from worker.jobs.storage.parts import ResultParts, part_key
-from worker.upkeep.expiry import Archivist
+from worker.upkeep.storage_maintenance import StorageMaintenance
 
 MANIFESTS = "piqueue:manifests"
 
@@ -32,8 +32,8 @@ def parts(settings: Settings, redis_client: Redis) -> ResultParts:
 
 
 @pytest.fixture
-def archivist(settings: Settings, redis_client: Redis) -> Archivist:
-    return Archivist(settings, redis_client)
+def maintenance(settings: Settings, redis_client: Redis) -> StorageMaintenance:
+    return StorageMaintenance(settings, redis_client)
 
 
 def submit(store: JobStore, total: int = 25, *, parts: bool = True) -> str:
@@ -50,8 +50,8 @@ def stored_part(server: S3Server, job_id: str, chunk: int) -> list[dict[str, obj
     return [json.loads(line) for line in body.splitlines()]
 
 
-def test_a_manifest_is_written_though_its_workers_died_after_the_last_commit(
-    redis_client: Redis, s3_server: S3Server, parts: ResultParts, archivist: Archivist
+def test_a_manifest_is_written_although_its_workers_died_after_the_last_commit(
+    redis_client: Redis, s3_server: S3Server, parts: ResultParts, maintenance: StorageMaintenance
 ) -> None:
     store = JobStore(redis_client)
     job_id = submit(store)
@@ -59,10 +59,10 @@ def test_a_manifest_is_written_though_its_workers_died_after_the_last_commit(
         assert parts.manifest(job_id) is None
         taken = claim(store, job_id, chunk)
         assert taken.parts
-        if chunk != 1:  # one was never written, as by a worker that knows of no S3
+        if chunk != 1:  # one part is not written, as by a worker without S3
             parts.write(taken, scored(taken), MODEL)
         store.commit(taken, scored(taken))
-        archivist.work_off()
+        maintenance.run_due()
     manifest = parts.manifest(job_id)
     assert manifest is not None
     assert [(part.first_index, part.items) for part in manifest.parts] == [
@@ -77,8 +77,8 @@ def test_a_manifest_is_written_though_its_workers_died_after_the_last_commit(
     assert redis_client.zcard(MANIFESTS) == 0
 
 
-def test_the_part_of_a_chunk_scored_twice_is_what_the_ledger_took(
-    redis_client: Redis, s3_server: S3Server, parts: ResultParts, archivist: Archivist
+def test_the_part_of_a_chunk_scored_twice_has_the_committed_results(
+    redis_client: Redis, s3_server: S3Server, parts: ResultParts, maintenance: StorageMaintenance
 ) -> None:
     store = JobStore(redis_client)
     job_id = submit(store, total=10)
@@ -90,26 +90,26 @@ def test_the_part_of_a_chunk_scored_twice_is_what_the_ledger_took(
     store.commit(fast, scored(fast))
     parts.write(slow, [REJECTED] * 10, MODEL)
     assert {line["status"] for line in stored_part(s3_server, job_id, 0)} == {"failed"}
-    archivist.work_off()
+    maintenance.run_due()
     assert {line["status"] for line in stored_part(s3_server, job_id, 0)} == {"succeeded"}
 
 
-def test_a_cancelled_job_has_a_manifest_of_what_it_got(
-    redis_client: Redis, parts: ResultParts, archivist: Archivist
+def test_a_cancelled_job_has_a_manifest_of_its_results(
+    redis_client: Redis, parts: ResultParts, maintenance: StorageMaintenance
 ) -> None:
     store = JobStore(redis_client)
     job_id = submit(store)
     taken = claim(store, job_id, 1)
     store.commit(taken, scored(taken))
     store.cancel(job_id)
-    archivist.work_off()
+    maintenance.run_due()
     manifest = parts.manifest(job_id)
     assert manifest is not None
     assert [part.key for part in manifest.parts] == ["part-00001.jsonl"]
 
 
-def test_a_job_that_is_gone_or_wants_none_gets_no_manifest(
-    redis_client: Redis, s3_server: S3Server, archivist: Archivist
+def test_a_job_that_is_erased_or_without_parts_gets_no_manifest(
+    redis_client: Redis, s3_server: S3Server, maintenance: StorageMaintenance
 ) -> None:
     store = JobStore(redis_client)
     erased, expired, without = submit(store), submit(store), submit(store, parts=False)
@@ -119,33 +119,33 @@ def test_a_job_that_is_gone_or_wants_none_gets_no_manifest(
     store.erase(erased)
     assert redis_client.zcard(MANIFESTS) == 1
     redis_client.delete(*redis_client.keys(f"*{expired}*"))
-    archivist.work_off()
+    maintenance.run_due()
     assert redis_client.zcard(MANIFESTS) == 0
     for job_id in (erased, expired, without):
         assert s3_server.keys(f"archive/{job_id}") == []
 
 
-def test_a_manifest_waits_while_s3_is_away(
-    redis_client: Redis, s3_server: S3Server, parts: ResultParts, archivist: Archivist
+def test_a_manifest_waits_while_s3_is_unavailable(
+    redis_client: Redis, s3_server: S3Server, parts: ResultParts, maintenance: StorageMaintenance
 ) -> None:
     store = JobStore(redis_client)
     job_id = submit(store)
     store.cancel(job_id)
     s3_server.stop()
     try:
-        archivist.work_off()
+        maintenance.run_due()
     finally:
         s3_server.start()
     assert parts.manifest(job_id) is None
     redis_client.zincrby(MANIFESTS, -3600_000, job_id)
-    archivist.work_off()
+    maintenance.run_due()
     manifest = parts.manifest(job_id)
     assert manifest is not None
     assert manifest.parts == []
 
 
-def test_the_parts_of_a_job_that_expired_are_erased(
-    redis_client: Redis, s3_server: S3Server, parts: ResultParts, archivist: Archivist
+def test_the_parts_of_an_expired_job_are_erased(
+    redis_client: Redis, s3_server: S3Server, parts: ResultParts, maintenance: StorageMaintenance
 ) -> None:
     store = JobStore(redis_client)
     job_id = submit(store, total=10)
@@ -153,15 +153,15 @@ def test_the_parts_of_a_job_that_expired_are_erased(
     taken = claim(store, job_id, 0)
     parts.write(taken, scored(taken), MODEL)
     store.commit(taken, scored(taken))
-    archivist.work_off()
+    maintenance.run_due()
     assert len(s3_server.keys(f"archive/{job_id}/")) == 2
     redis_client.zincrby("piqueue:object-expiry", -3600_000, job_id)
-    archivist.work_off()
+    maintenance.run_due()
     assert s3_server.keys(f"archive/{job_id}/") == []
     assert redis_client.zcard("piqueue:object-expiry") == 0
 
 
-def test_a_deferred_chunk_is_no_attempt_and_is_notified_after_its_delay(
+def test_a_deferred_chunk_counts_no_attempt_and_is_notified_after_its_delay(
     redis_client: Redis,
 ) -> None:
     store = JobStore(redis_client)
@@ -182,6 +182,6 @@ def test_a_deferred_chunk_is_no_attempt_and_is_notified_after_its_delay(
         pass
     store.defer(taken, 60)
     second = claim(store, job_id, 0)
-    assert not second.first_try, "an attempt was lost, and not put off by who held it no more"
+    assert not second.first_try, "the attempt was lost, so its worker cannot defer the chunk"
     store.commit(second, scored(second))
     assert not redis_client.exists(f"piqueue:{{{job_id}}}:attempts")
