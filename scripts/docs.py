@@ -24,8 +24,9 @@ FIRST = (
 TABLE = "| variable | default | what it sets |\n|---|---|---|\n"
 HEAD = """# Settings
 
-Every process reads these from its environment; a misspelt name or an unfit value stops its start
-with a sentence that says what to change. `python -m scripts.docs` writes this table.
+Every process reads these variables from its environment. A misspelt name or an invalid value stops
+the process at its start, with a message that says what to change. `python -m scripts.docs` writes
+this table.
 
 """
 

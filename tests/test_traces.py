@@ -287,9 +287,9 @@ def test_what_celery_logs_of_a_chunk_that_broke_names_the_job(
         store = JobStore(redis)
         job = NewJob(new_job_id(), "anyone", MODEL, ttl_s=3600)
         redis.hset(f"piqueue:{{{job.id}}}:in", "0", "not packed by us")
-        ring = store.submit(job, Shape(Lane.BULK, 1, 10))
-        bell = Notifier(make_celery(load_settings(redis_url=traced_stack.redis_url)))
-        bell.ring(job.id, ring, Lane.BULK)
+        chunks = store.submit(job, Shape(Lane.BULK, 1, 10))
+        notifier = Notifier(make_celery(load_settings(redis_url=traced_stack.redis_url)))
+        notifier.notify(job.id, chunks, Lane.BULK)
         deadline = time.monotonic() + DEADLINE_S
         while not (
             broke := [

@@ -42,7 +42,7 @@ def once(
         return services.store.job(before.job_id), True
     try:
         with services.idempotency.renewed(owner, key):
-            return make(partial(services.idempotency.note, owner, key)), False
+            return make(partial(services.idempotency.entry, owner, key)), False
     except BaseException:
         services.idempotency.release(owner, key)
         raise

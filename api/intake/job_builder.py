@@ -177,7 +177,7 @@ class JobBuilder:
             self._parts.expect(self.job_id, job.ttl_s)
         ring = store.submit(job, shape, note)
         self._forget = False
-        services.bell.ring(self.job_id, ring, lane)
+        services.bell.notify(self.job_id, ring, lane)
         log.info("job_submitted", job_id=self.job_id, items=self.count, lane=lane)
         return store.job(self.job_id)
 

@@ -219,7 +219,7 @@ def add_to_draft(services: Services, draft: Job, feed: Feed) -> Job:
     """
     check_room(services, draft.owner, draft.counts.total + 1)
     if draft.status is not JobStatus.DRAFT:
-        raise JobNotDraft(f"{draft.id} is not a draft any more, so it takes no more items")
+        raise JobNotDraft(f"{draft.id} is already submitted and accepts no more items")
     sink = DraftSink(services, draft)
     feed(sink)
     return sink.finish()

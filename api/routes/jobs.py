@@ -118,7 +118,7 @@ def list_draft_items(
 ) -> DraftItemsPage:
     """List the items a draft has, so that an upload that broke off sends only the rest."""
     if own_job(services, owner, job_id).status is not JobStatus.DRAFT:
-        raise JobNotDraft(f"{job_id} is not a draft any more: read its results")
+        raise JobNotDraft(f"{job_id} is already submitted: read its results")
     start = 0 if cursor is None else cursors.index(cursor)
     specs = next(services.store.draft_items(job_id, limit + 1, start), [])
     return DraftItemsPage(

@@ -44,21 +44,21 @@ def test_a_message_delivered_three_times_counts_once(
 
 def test_concurrent_recovery_runs_notify_once(redis_client: Redis, redis_url: str) -> None:
     store = JobStore(redis_client)
-    job_id, ring = submit(store, total=40)
-    for chunk in ring:
+    job_id, chunks = submit(store, total=40)
+    for chunk in chunks:
         claim(store, job_id, chunk)
         redis_client.zadd(f"piqueue:{{{job_id}}}:lease", {str(chunk): 1})
-    bell = Notifier(make_celery(load_settings(redis_url=redis_url)))
+    notifier = Notifier(make_celery(load_settings(redis_url=redis_url)))
     together = threading.Barrier(8)
 
     def one() -> None:
         together.wait()
-        recover_stalled_work(store, bell)
+        recover_stalled_work(store, notifier)
 
     sweeps = [threading.Thread(target=one) for _ in range(together.parties)]
     for thread in sweeps:
         thread.start()
     for thread in sweeps:
         thread.join()
-    assert redis_client.llen("piqueue:bulk") == len(ring)
-    assert all(store.claim(job_id, chunk, 30) for chunk in ring)
+    assert redis_client.llen("piqueue:bulk") == len(chunks)
+    assert all(store.claim(job_id, chunk, 30) for chunk in chunks)

@@ -1,0 +1,1 @@
+"""The job contract that the API and the workers share."""

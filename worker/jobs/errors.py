@@ -4,32 +4,32 @@ PiqueueError
 ├── SettingsInvalid         a setting is misspelt, out of range or contradicts another
 ├── JobNotFound             no such job, or it has expired
 ├── ModelNotFound           no such model, or no such version of it
-├── ModelUnavailable        a model cannot be downloaded, or is not the one that was meant
-├── CursorInvalid           a page was asked for with a cursor that none of our answers gave
+├── ModelUnavailable        a model cannot be downloaded, or its hash differs
+├── CursorInvalid           a cursor does not come from an earlier answer
 ├── JobRefused              the submission cannot become a job
-│   ├── BodyUnreadable      the body is not what its content type says
-│   ├── ItemsRefused        some of its items cannot be scored; says which
-│   ├── UnsupportedBody     a content type that is not one of ours
-│   └── TooLarge            more bytes or items than one job may have
-├── ParameterInvalid        a parameter does not fit the job or the other parameters
-├── NotAcceptable           results were asked for in no format of ours
-├── FormatUnavailable       results were asked for in a format whose library is not installed
-├── JobNotDone              a job that still runs was to be retried, or its webhook replayed
-├── WebhookNotFound         a job was submitted without a webhook_url
-├── ParentGone              a retry was to be read with its parent, which is there no more
-├── PartsNotFound           the results of a job are not on S3
+│   ├── BodyUnreadable      the body does not match its content type
+│   ├── ItemsRefused        some items are invalid; lists them
+│   ├── UnsupportedBody     the content type is not supported
+│   └── TooLarge            more bytes or items than a job may have
+├── ParameterInvalid        a parameter contradicts the job or another parameter
+├── NotAcceptable           the requested results format is not supported
+├── FormatUnavailable       the library for the requested results format is not installed
+├── JobNotDone              a retry or webhook replay needs a job that is done
+├── WebhookNotFound         the job has no webhook_url
+├── ParentGone              the parent of a retry was deleted or has expired
+├── PartsNotFound           the job has no result files on S3
 ├── PartsNotReady           the manifest of a job's results is not written yet
-├── JobNotDraft             items were added to a job that is submitted already
-├── IdempotencyMismatch     the key was used before, for another submission
-├── IdempotencyInFlight     a submission with this key is being taken in right now
-├── Unauthorized            no API key, or one that is not known
-├── OverQuota               the caller has too much work waiting
-├── UploadRejected          the one picture of a caller that waits got a rejection
-├── QueueFull               too much work is waiting already
-├── NoAnswer                nothing was scored in the time a caller would wait
+├── JobNotDraft             the job was already submitted and accepts no more items
+├── IdempotencyMismatch     the key was used for another submission
+├── IdempotencyInFlight     a submission with this key is still in progress
+├── Unauthorized            the API key is missing or unknown
+├── OverQuota               the caller has too many items waiting
+├── UploadRejected          the only picture of a waiting caller was rejected
+├── QueueFull               too many items are waiting
+├── NoAnswer                nothing was scored before the caller's deadline
 ├── LedgerUnavailable       Redis does not answer
-│   └── LedgerFull          Redis answers and takes no writes: its memory or disk is full
-├── StorageUnavailable      S3 does not answer, or refuses what is asked
+│   └── LedgerFull          Redis accepts no writes: its memory or disk is full
+├── StorageUnavailable      S3 does not answer, or refuses the request
 └── NotReady                no worker with a warm model is alive
 """
 
@@ -37,12 +37,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# An answer lists this many refused items and counts the rest.
+# An answer lists at most this many refused items and counts the others.
 LISTED_PROBLEMS = 100
 
 
 class PiqueueError(Exception):
-    """An error with a sentence for a person in it."""
+    """Base of all errors; the text is a sentence for people."""
 
 
 class SettingsInvalid(PiqueueError):
@@ -53,7 +53,7 @@ class JobNotFound(PiqueueError):
     """No such job, or it has expired."""
 
     def __init__(self, job_id: str) -> None:
-        super().__init__(f"no job {job_id}: it never was, was deleted or has expired")
+        super().__init__(f"no job {job_id}: the id is wrong, or the job was deleted or has expired")
 
 
 class ModelNotFound(PiqueueError):
@@ -61,11 +61,11 @@ class ModelNotFound(PiqueueError):
 
 
 class ModelUnavailable(PiqueueError):
-    """A model cannot be downloaded, or is not the one that was meant."""
+    """A model cannot be downloaded, or its hash differs."""
 
 
 class CursorInvalid(PiqueueError):
-    """A page was asked for with a cursor that none of our answers gave."""
+    """A cursor does not come from an earlier answer."""
 
 
 class JobRefused(PiqueueError):
@@ -73,20 +73,20 @@ class JobRefused(PiqueueError):
 
 
 class BodyUnreadable(JobRefused):
-    """The body is not what its content type says."""
+    """The body does not match its content type."""
 
 
 class UnsupportedBody(JobRefused):
-    """The body has a content type that is not one of ours."""
+    """The content type is not supported."""
 
 
 class TooLarge(JobRefused):
-    """More bytes or items than one job may have."""
+    """More bytes or items than a job may have."""
 
 
 @dataclass(frozen=True)
 class ItemProblem:
-    """Why one item was refused at the door; `index` counts the items from 0."""
+    """Why one item was refused before it was stored; `index` counts from 0."""
 
     index: int
     id: str | None
@@ -94,39 +94,39 @@ class ItemProblem:
 
 
 class ItemsRefused(JobRefused):
-    """Some items of the submission cannot be scored; nothing of it was stored.
+    """Some items of the submission are invalid; nothing was stored.
 
     `problems` lists the first hundred of `problem_count`.
     """
 
     def __init__(self, problems: Sequence[ItemProblem], problem_count: int) -> None:
-        super().__init__(f"{problem_count} of the items cannot be scored; correct or remove them")
+        super().__init__(f"{problem_count} items are invalid: correct or remove them")
         self.problems = tuple(problems)
         self.problem_count = problem_count
 
 
 class ParameterInvalid(PiqueueError):
-    """A parameter does not fit the job it was given for, or the other parameters."""
+    """A parameter contradicts the job or another parameter."""
 
 
 class NotAcceptable(PiqueueError):
-    """Results were asked for in no format of ours."""
+    """The requested results format is not supported."""
 
 
 class FormatUnavailable(PiqueueError):
-    """Results were asked for in a format whose library is not installed."""
+    """The library for the requested results format is not installed."""
 
 
 class JobNotDone(PiqueueError):
-    """A job that still runs was to be retried, or its webhook replayed."""
+    """A retry or webhook replay needs a job that is done."""
 
 
 class WebhookNotFound(PiqueueError):
-    """A job was submitted without a webhook_url."""
+    """The job has no webhook_url."""
 
 
 class PartsNotFound(PiqueueError):
-    """The results of a job are not on S3."""
+    """The job has no result files on S3."""
 
 
 class PartsNotReady(PiqueueError):
@@ -134,27 +134,27 @@ class PartsNotReady(PiqueueError):
 
 
 class ParentGone(PiqueueError):
-    """A retry was to be read with its parent, which was deleted or has expired."""
+    """The parent of a retry was deleted or has expired."""
 
 
 class JobNotDraft(PiqueueError):
-    """Items were added to a job that is submitted already."""
+    """The job was already submitted and accepts no more items."""
 
 
 class IdempotencyMismatch(PiqueueError):
-    """The key was used before, for another submission."""
+    """The key was used for another submission."""
 
 
 class IdempotencyInFlight(PiqueueError):
-    """A submission with this key is being taken in right now."""
+    """A submission with this key is still in progress."""
 
 
 class Unauthorized(PiqueueError):
-    """No API key, or one that is not known."""
+    """The API key is missing or unknown."""
 
 
 class UploadRejected(PiqueueError):
-    """The one picture of a caller that waits for its scores got a rejection."""
+    """The only picture of a waiting caller was rejected."""
 
 
 class _PushedBack(PiqueueError):
@@ -166,15 +166,15 @@ class _PushedBack(PiqueueError):
 
 
 class QueueFull(_PushedBack):
-    """Too much work is waiting already."""
+    """Too many items are waiting."""
 
 
 class OverQuota(_PushedBack):
-    """The caller has too much work waiting."""
+    """The caller has too many items waiting."""
 
 
 class NoAnswer(PiqueueError):
-    """Nothing was scored in the time a caller would wait."""
+    """Nothing was scored before the caller's deadline."""
 
 
 class LedgerUnavailable(PiqueueError):
@@ -182,11 +182,11 @@ class LedgerUnavailable(PiqueueError):
 
 
 class LedgerFull(LedgerUnavailable):
-    """Redis answers and takes no writes: its memory or disk is full."""
+    """Redis accepts no writes: its memory or disk is full."""
 
 
 class StorageUnavailable(PiqueueError):
-    """S3 does not answer, or refuses what is asked."""
+    """S3 does not answer, or refuses the request."""
 
 
 class NotReady(PiqueueError):
@@ -194,7 +194,7 @@ class NotReady(PiqueueError):
 
 
 def describe(problems: Sequence[Mapping[str, Any]]) -> str:
-    """Say in one line what pydantic found wrong, and where."""
+    """Write pydantic's errors on one line, each with its location."""
     return "; ".join(
         f"{'.'.join(str(part) for part in problem['loc']) or 'body'}: {problem['msg']}"
         for problem in problems

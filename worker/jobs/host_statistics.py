@@ -1,4 +1,4 @@
-"""How the hosts of a job's URLs fared: counted a chunk at a time, and added up in the ledger."""
+"""Download statistics for each host of a job: counted for each chunk, summed in the ledger."""
 
 import json
 from collections.abc import Iterable
@@ -9,30 +9,30 @@ from urllib.parse import urlsplit
 
 from worker.jobs.items import ItemResult, ItemSpec, RejectionCode, Stage
 
-# Upper bounds, in milliseconds, of the answers that are counted together.
+# Upper bounds of the response time histogram, in milliseconds.
 BUCKETS_MS = (
     *(5, 10, 20, 30, 50, 75, 100, 150, 200, 300, 500, 750),
     *(1000, 1500, 2000, 3000, 5000, 7500, 10_000, 15_000, 30_000, 60_000),
 )
-# The ledger keeps the hosts that weigh most by themselves; in the sum of the others is the rest.
+# The ledger lists the hosts of the largest weight and sums the others under OTHERS.
 KEPT_HOSTS = 50
 FAILURE_WEIGHT = 10
 OTHERS = "*"
-# Longer names are none of the Internet's.
+# The longest host name that DNS allows.
 NAME_LENGTH = 253
 _STATUSES = frozenset(int(status) for status in HTTPStatus)
 
 
 @dataclass
 class HostTally:
-    """What came of the URLs of one host; `name` is None for the sum of the hosts not listed."""
+    """Outcomes of one host's URLs; `name` is None for the sum of the hosts not listed."""
 
     name: str | None
     ok: int = 0
     timeouts: int = 0
     other: int = 0
     http_status: dict[str, int] = field(default_factory=dict)
-    # Answers by how long they took: one count a bucket, and one for those beyond.
+    # Responses by duration: one count for each bucket, and one for those above the last.
     answers: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS_MS) + 1))
 
     @classmethod
@@ -41,22 +41,22 @@ class HostTally:
         return cls(None if name == OTHERS else name, *row)
 
     def to_row(self) -> list[Any]:
-        """Give the form kept in Redis, which the ledger adds up."""
+        """Write the form kept in Redis, which the ledger sums."""
         return [self.ok, self.timeouts, self.other, self.http_status, self.answers]
 
     @property
     def failed(self) -> int:
-        """Count the URLs that gave nothing."""
+        """URLs that were not fetched."""
         return self.timeouts + self.other + sum(self.http_status.values())
 
     @property
     def weight(self) -> int:
-        """Say how much it matters, as the ledger does: a busy host, or one that fails."""
+        """The rank of a host, as in the ledger: busy and failing hosts come first."""
         return self.ok + FAILURE_WEIGHT * self.failed
 
     @property
     def p95_ms(self) -> int | None:
-        """Give how long 95 of 100 answers took at most, to within a bucket."""
+        """The 95th percentile of the response time, interpolated within its bucket."""
         rank = 0.95 * sum(self.answers)
         low = 0
         for high, count in zip(BUCKETS_MS, self.answers, strict=False):
@@ -67,7 +67,7 @@ class HostTally:
         return low if self.answers[-1] else None
 
     def add(self, result: ItemResult) -> None:
-        """Count what came of one URL."""
+        """Count the outcome of one URL."""
         rejection = result.rejection
         if rejection is None or rejection.stage is not Stage.FETCH:
             self.ok += 1
@@ -94,7 +94,7 @@ class HostTally:
 
 
 def count_hosts(pairs: Iterable[tuple[ItemSpec, ItemResult]]) -> str:
-    """Count the fetched items by host, as JSON for the ledger; empty where nothing was fetched."""
+    """Count the fetched items by host, as JSON for the ledger; empty if nothing was fetched."""
     tallies: dict[str, HostTally] = {}
     for spec, result in pairs:
         fetched = result.image or (result.rejection and result.rejection.stage is Stage.FETCH)
@@ -105,12 +105,12 @@ def count_hosts(pairs: Iterable[tuple[ItemSpec, ItemResult]]) -> str:
 
 
 def read_hosts(packed: str) -> tuple[HostTally, ...]:
-    """Read what the ledger added up, in no order."""
+    """Read the sums of the ledger, in no order."""
     return tuple(HostTally.from_row(name, row) for name, row in json.loads(packed).items())
 
 
 def heaviest_hosts(tallies: Iterable[HostTally], most: int) -> list[HostTally]:
-    """Give the `most` heaviest hosts, those with most failures first, and a sum of the rest."""
+    """The `most` hosts of the largest weight, most failures first, and the sum of the others."""
     ranked = sorted(tallies, key=lambda tally: (tally.name is not None, tally.weight), reverse=True)
     listed = [tally for tally in ranked[:most] if tally.name is not None]
     listed.sort(key=lambda tally: (-tally.failed, -tally.ok, tally.name))
@@ -121,7 +121,7 @@ def heaviest_hosts(tallies: Iterable[HostTally], most: int) -> list[HostTally]:
 
 
 def _host(url: str) -> str:
-    """Give the host of a URL, fit for JSON anywhere; empty where it has none."""
+    """The host of a URL, safe for JSON; empty if it has none."""
     try:
         host = urlsplit(url).hostname or ""
     except ValueError:

@@ -9,17 +9,17 @@ from dataclasses import astuple, dataclass
 from enum import StrEnum
 from typing import Any, Self
 
-# Half the time of zlib's usual 6, for 3 % more bytes.
+# Half the time of zlib's default 6, for 3 % more bytes.
 PACK_LEVEL = 3
-# Scores are kept to this many decimals; engines differ from each other in the fourth.
+# Scores keep this many decimals; engines differ in the fourth.
 SCORE_DECIMALS = 5
-# Longer score vectors are kept as 16-bit numbers of this many steps from 0 to 1.
+# Longer score vectors are 16-bit integers: this many steps from 0 to 1.
 FEW_SCORES = 32
 SCORE_STEPS = 65535
 
 
 class Stage(StrEnum):
-    """Where on its way an item was rejected."""
+    """The stage at which an item was rejected."""
 
     FETCH = "fetch"
     DECODE = "decode"
@@ -27,7 +27,7 @@ class Stage(StrEnum):
 
 
 class RejectionCode(StrEnum):
-    """Why an item has no scores: the closed set of ../docs and of the API."""
+    """Why an item has no scores: the closed set of codes in the API."""
 
     FETCH_DNS = "fetch_dns"
     FETCH_BLOCKED_ADDRESS = "fetch_blocked_address"
@@ -50,8 +50,8 @@ class RejectionCode(StrEnum):
 class ItemSpec:
     """One picture as submitted: fetched from `url`, or uploaded under `filename`.
 
-    `columns` come back with the result. `parent_index` is the item of the parent job that a retry
-    tries again.
+    `columns` are returned with the result. `parent_index` is the item's index in the parent job of
+    a retry.
     """
 
     id: str
@@ -61,7 +61,7 @@ class ItemSpec:
     parent_index: int | None = None
 
     def to_row(self) -> list[Any]:
-        """Give the compact JSON form kept in Redis."""
+        """Write the compact JSON form kept in Redis."""
         row = [self.id, self.url, self.filename, self.columns, self.parent_index]
         while row[-1] is None:
             row.pop()
@@ -76,13 +76,13 @@ class Rejection:
     stage: Stage
     retryable: bool
     detail: str
-    # What the host of its URL answered, where that is the reason.
+    # The HTTP status of the host, if that is the reason.
     http_status: int | None = None
 
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What is known of the bytes and, once decoded, of the picture; sizes in pixels."""
+    """Facts about the bytes and, after decoding, the picture; sizes in pixels."""
 
     sha256: str
     byte_count: int
@@ -102,17 +102,17 @@ class Timings:
 
 @dataclass(frozen=True)
 class ItemResult:
-    """What became of one item: scores in label order, or a rejection, never both."""
+    """The outcome of one item: scores in label order or a rejection, never both."""
 
     scores: tuple[float, ...] | None = None
     rejection: Rejection | None = None
     image: ImageFacts | None = None
     timings: Timings = Timings()
-    # Whether the scores are those of the same picture, scored before by the same model.
+    # Whether the scores come from the score cache.
     cached: bool = False
 
     def to_row(self) -> list[Any]:
-        """Give the compact JSON form kept in Redis."""
+        """Write the compact JSON form kept in Redis."""
         image, rejection, timings = self.image, self.rejection, self.timings
         return [
             self.scores,
@@ -150,8 +150,8 @@ def unpack(packed: bytes) -> list[Any]:
 def pack_results(attempt: int, results: Sequence[ItemResult]) -> bytes:
     """Compress the results of one chunk.
 
-    Long score vectors follow the JSON as steps, all high bytes before all low ones: 800 bytes an
-    item of 1,000 softmax scores, where JSON or half-precision floats come to twice that.
+    Long score vectors follow the JSON as 16-bit steps, all high bytes before all low bytes: 800
+    bytes for 1,000 softmax scores, half of what JSON or float16 take.
     """
     rows, steps = [], array("H")
     for result in results:

@@ -1,4 +1,4 @@
-"""Logs: one event a line, JSON or for people, ours and those of the libraries alike."""
+"""Logs: one event on each line, as JSON or text, for our code and the libraries."""
 
 import logging
 import sys
@@ -39,6 +39,6 @@ def configure_logs(*, as_json: bool) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.INFO)
-    # One line a message taken and done is noise; chunk_committed says it once.
+    # Celery logs each message twice; chunk_committed is enough.
     for name in ("celery.worker.strategy", "celery.app.trace", "kombu"):
         logging.getLogger(name).setLevel(logging.WARNING)

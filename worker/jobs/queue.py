@@ -1,4 +1,4 @@
-"""The queue: Celery as a doorbell, whose messages carry a job id and a chunk index."""
+"""Notifications: Celery messages that carry a job id and a chunk index, and nothing else."""
 
 from collections.abc import Iterable
 from urllib.parse import parse_qs, urlsplit
@@ -16,7 +16,7 @@ log = structlog.get_logger()
 
 
 def broker_url(redis_url: str) -> str:
-    """Give Celery's spelling of a Redis URL; it writes unix sockets another way."""
+    """Write a Redis URL as Celery does, which differs for unix sockets."""
     parts = urlsplit(redis_url)
     if parts.scheme != "unix":
         return redis_url
@@ -25,7 +25,7 @@ def broker_url(redis_url: str) -> str:
 
 
 def make_celery(settings: Settings) -> Celery:
-    """Configure Celery for Redis as it really behaves: no results, no events, no priorities."""
+    """Configure Celery without results, events and priorities, and with timeouts on Redis."""
     celery = Celery("piqueue", broker=broker_url(settings.redis_url), set_as_current=False)
     celery.conf.update(
         task_queues=[KombuQueue(lane) for lane in Lane],
@@ -47,7 +47,7 @@ def make_celery(settings: Settings) -> Celery:
         worker_redirect_stdouts=False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        # What a full Redis answers is waited out as if it were away.
+        # Retry while Redis is full, as while it does not answer.
         broker_channel_error_retry=True,
         broker_pool_acquire_timeout=5,
         visibility_timeout=1800,
@@ -67,13 +67,13 @@ def make_celery(settings: Settings) -> Celery:
 
 
 class Notifier:
-    """Rings for chunks: puts one message a chunk on the queue of its lane."""
+    """Sends one message for each chunk to the queue of its lane."""
 
     def __init__(self, celery: Celery) -> None:
         self._celery = celery
 
-    def ring(self, job_id: str, chunk_indexes: Iterable[int], lane: Lane) -> None:
-        """Ring for chunks; one that cannot be rung for now is rung for by the sweep."""
+    def notify(self, job_id: str, chunk_indexes: Iterable[int], lane: Lane) -> None:
+        """Notify the workers of chunks; recovery sends again what cannot be sent now."""
         for chunk_index in chunk_indexes:
             try:
                 self._celery.send_task(
@@ -84,6 +84,6 @@ class Notifier:
                 )
             except OperationalError as error:
                 log.warning(
-                    "ring_failed", job_id=job_id, chunk_index=chunk_index, reason=str(error)
+                    "notify_failed", job_id=job_id, chunk_index=chunk_index, reason=str(error)
                 )
                 return

@@ -11,7 +11,7 @@ from worker.jobs.host_statistics import HostTally
 
 
 class JobStatus(StrEnum):
-    """Where a job stands; it only ever moves forward in this order."""
+    """The status of a job; it only moves forward in this order."""
 
     DRAFT = "draft"
     QUEUED = "queued"
@@ -24,7 +24,7 @@ class JobStatus(StrEnum):
 
     @property
     def done(self) -> bool:
-        """Whether this status is a last one."""
+        """Whether this status is final."""
         return self in (
             JobStatus.SUCCEEDED,
             JobStatus.PARTIALLY_SUCCEEDED,
@@ -34,7 +34,7 @@ class JobStatus(StrEnum):
 
 
 class Lane(StrEnum):
-    """The queue a job's chunks travel on; workers take from both in turn."""
+    """The queue of a job's chunks; workers alternate between both."""
 
     INTERACTIVE = "interactive"
     BULK = "bulk"
@@ -50,14 +50,15 @@ class ModelRef:
 
     @property
     def key(self) -> str:
-        """Name it in Redis; two versions may share a file and differ in what its scores mean."""
+        """The key in Redis; two versions may share a file and differ in calibration."""
         return f"{self.name}@{self.version}:{self.sha256[:16]}"
 
 
 @dataclass(frozen=True)
 class CsvShape:
-    """How the items read as a table, for results that repeat it: as their CSV was, or as laid out
-    for them. `url_column` holds the file name of an upload; without `id_column` ids are not shown.
+    """The columns of the submitted table, which results repeat, or those derived from other items.
+
+    `url_column` holds the file name of an upload; without `id_column` results have no ids.
     """
 
     header: tuple[str, ...]
@@ -67,19 +68,19 @@ class CsvShape:
 
 @dataclass(frozen=True)
 class Counts:
-    """Items by state; they always add up to `total`."""
+    """Items by state; the states always add up to `total`."""
 
     total: int
     running: int
     succeeded: int
     failed: int
     cancelled: int
-    # Of the succeeded ones, those whose scores came from the cache.
+    # The succeeded items whose scores came from the cache.
     cached: int = 0
 
     @property
     def waiting(self) -> int:
-        """Items that no worker holds yet."""
+        """Items that no worker has claimed."""
         return self.total - self.running - self.finished - self.cancelled
 
     @property
@@ -88,13 +89,13 @@ class Counts:
         return self.succeeded + self.failed
 
 
-# Why a job as a whole failed, by the code in its record.
+# Why a whole job failed, by the code in its record.
 JOB_ERRORS = {"failure_budget": "failure_budget: more items failed than max_failures allows"}
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job as it stands in Redis; times are milliseconds since 1970 in UTC."""
+    """A job as read from Redis; times are milliseconds since 1970 in UTC."""
 
     id: str
     owner: str
@@ -110,18 +111,18 @@ class Job:
     name: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     failures: dict[str, int] = field(default_factory=dict)
-    # How the hosts of its URLs fared, in no order.
+    # Download statistics of its hosts, in no order.
     hosts: tuple[HostTally, ...] = ()
     parent_job: str | None = None
     error: str | None = None
     csv: CsvShape | None = None
     webhook_url: str | None = field(default=None, repr=False)
-    # Whether the results are written to S3 besides.
+    # Whether results are also written to S3.
     parts: bool = False
 
     @property
     def chunk_count(self) -> int:
-        """Chunks the job is cut into."""
+        """The number of chunks of the job."""
         return -(-self.counts.total // self.chunk_items)
 
 
@@ -131,5 +132,5 @@ def new_job_id() -> str:
 
 
 def utc(milliseconds: int) -> datetime:
-    """Give the time of a stamp, which is in ms since 1970."""
+    """The time of a stamp in milliseconds since 1970."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC)

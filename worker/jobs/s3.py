@@ -1,4 +1,4 @@
-"""S3, or any server that speaks its protocol: the client, and a folder in a bucket."""
+"""S3 and compatible servers: the client, and a folder in a bucket."""
 
 import base64
 import hashlib
@@ -22,7 +22,7 @@ READ_TIMEOUT_S = 10.0
 ATTEMPTS = 3
 MULTIPART_BYTES = 8 * 1024 * 1024
 DELETED_AT_ONCE = 1000
-# boto3's words for PIQUEUE_S3_PATH_STYLE.
+# PIQUEUE_S3_PATH_STYLE as boto3 spells it.
 ADDRESSING = {None: "auto", True: "path", False: "virtual"}
 _CODE = re.compile(r"\w{1,64}")
 
@@ -34,7 +34,7 @@ def connect_s3(
     timeout_s: float = READ_TIMEOUT_S,
     attempts: int = ATTEMPTS,
 ) -> Any:
-    """Give a client for use by many threads, with the credentials that boto3 finds by itself."""
+    """Give a thread-safe client with the credentials that boto3 finds."""
     client = Session().client(
         "s3",
         endpoint_url=settings.s3_endpoint_url,
@@ -46,7 +46,7 @@ def connect_s3(
             max_pool_connections=connections,
             retries={"mode": "standard", "total_max_attempts": attempts},
             s3={"addressing_style": ADDRESSING[settings.s3_path_style]},
-            # Servers other than Amazon's know few of the newer checksums.
+            # Compatible servers support few of the newer checksums.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         ),
@@ -56,13 +56,13 @@ def connect_s3(
 
 
 def _add_md5(request: Any, **_: object) -> None:
-    """Add the checksum that older servers ask for where many objects are deleted."""
+    """Add the checksum that older servers require for deleting many objects."""
     digest = hashlib.md5(request.body, usedforsecurity=False).digest()
     request.headers["Content-MD5"] = base64.b64encode(digest).decode()
 
 
 def status_of(error: ClientError) -> tuple[int, str]:
-    """Give the HTTP status and the code of an answer that is an error."""
+    """The HTTP status and the code of an error response."""
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     code = str(error.response.get("Error", {}).get("Code", ""))
     return status, code if _CODE.fullmatch(code) else "unknown"
@@ -70,20 +70,22 @@ def status_of(error: ClientError) -> tuple[int, str]:
 
 @contextmanager
 def storage_errors() -> Iterator[None]:
-    """Turn what S3 and boto3 raise into StorageUnavailable, without the URLs in their texts."""
+    """Raise StorageUnavailable for errors of S3 and boto3, without the URLs in their texts."""
     try:
         yield
     except ClientError as error:
         status, code = status_of(error)
         raise StorageUnavailable(f"S3 answers {status} ({code})") from None
     except NoCredentialsError:
-        raise StorageUnavailable("there are no credentials for S3") from None
+        raise StorageUnavailable(
+            "boto3 finds no credentials for S3: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        ) from None
     except BotoCoreError as error:
         raise StorageUnavailable(f"S3 does not answer ({type(error).__name__})") from None
 
 
 def encryption(settings: Settings) -> dict[str, str]:
-    """Give the parameters that have S3 encrypt what is written."""
+    """The parameters of server-side encryption."""
     asked = {
         "ServerSideEncryption": settings.s3_encryption,
         "SSEKMSKeyId": settings.s3_kms_key_id,
@@ -95,20 +97,20 @@ class Folder:
     """Objects under `s3://bucket/prefix`; every method raises StorageUnavailable."""
 
     def __init__(self, client: Any, url: str, encryption: Mapping[str, str]) -> None:
-        place = S3_FOLDER.fullmatch(url)
-        assert place is not None, "the settings were checked"
+        match = S3_FOLDER.fullmatch(url)
+        assert match is not None, "validated by the settings"
         self._client = client
-        self._bucket = place["bucket"]
-        self._prefix = f"{place['prefix']}/" if place["prefix"] else ""
+        self._bucket = match["bucket"]
+        self._prefix = f"{match['prefix']}/" if match["prefix"] else ""
         self._encryption = dict(encryption)
 
     @classmethod
     def open(cls, settings: Settings, url: str) -> "Folder":
-        """Give the folder at `url`; nothing is asked of the server yet."""
+        """Give the folder at `url`, without a request."""
         return cls(connect_s3(settings), url, encryption(settings))
 
     def put(self, key: str, payload: bytes, content_type: str = "application/octet-stream") -> None:
-        """Write an object, in several parts if it is large; `sha256` can tell what it holds."""
+        """Write an object, in several parts if it is large, with its SHA-256 as metadata."""
         digest = hashlib.sha256(payload).hexdigest()
         extra = {"ContentType": content_type, "Metadata": {"sha256": digest}, **self._encryption}
         config = TransferConfig(multipart_threshold=MULTIPART_BYTES, use_threads=False)
@@ -122,7 +124,7 @@ class Folder:
             )
 
     def get(self, key: str) -> bytes | None:
-        """Read an object; None when it is not there."""
+        """Read an object; None if it does not exist."""
         with storage_errors():
             try:
                 answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)
@@ -133,7 +135,7 @@ class Folder:
         return payload
 
     def sha256(self, key: str) -> str | None:
-        """Give the digest of what `put` wrote; None when nothing of ours is there."""
+        """The SHA-256 that `put` wrote; None if the object does not exist or has none."""
         with storage_errors():
             try:
                 answer = self._client.head_object(Bucket=self._bucket, Key=self._prefix + key)
@@ -145,7 +147,7 @@ class Folder:
         return digest
 
     def list(self, prefix: str) -> Iterator[tuple[str, str]]:
-        """Give the key and the ETag of every object whose key begins with `prefix`."""
+        """List the key and the ETag of every object whose key begins with `prefix`."""
         with storage_errors():
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self._bucket, Prefix=self._prefix + prefix
@@ -155,7 +157,7 @@ class Folder:
                     yield entry["Key"].removeprefix(self._prefix), entry["ETag"]
 
     def delete(self, keys: Sequence[str]) -> None:
-        """Delete objects, whether they are there or not."""
+        """Delete objects, whether or not they exist."""
         self._delete([self._prefix + key for key in keys])
 
     def delete_under(self, prefix: str) -> None:
@@ -176,10 +178,10 @@ class Folder:
                     Delete={"Objects": [{"Key": key} for key in some], "Quiet": True},
                 )
             if errors := answer.get("Errors"):
-                raise StorageUnavailable(f"S3 did not delete ({errors[0].get('Code')})")
+                raise StorageUnavailable(f"S3 did not delete an object ({errors[0].get('Code')})")
 
     def presign(self, key: str, expires_s: int) -> str:
-        """Give a URL by which anyone can read the object for a time; nothing is asked."""
+        """Give a URL with which anyone can read the object until it expires, without a request."""
         with storage_errors():
             url: str = self._client.generate_presigned_url(
                 "get_object",

@@ -1,4 +1,4 @@
-"""The one configuration of a Piqueue process, read from `PIQUEUE_*` environment variables."""
+"""The configuration of a Piqueue process, read from `PIQUEUE_*` environment variables."""
 
 import os
 import re
@@ -31,13 +31,13 @@ IN_REDIS = "redis"
 S3_FOLDER = re.compile(
     r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(/(?P<prefix>[^\x00-\x20?#]*?))?/?"
 )
-# Room for two versions of a ResNet 50, so that one is warm before the other goes.
+# Room for two versions of a ResNet 50: the new one is warm before the old one is evicted.
 MODELS_BYTES_A_THREAD = 250_000_000
 ARTIFACTS_PATH = Path(__file__).resolve().parents[2] / "model" / "bundled"
 
 
 class Engine(StrEnum):
-    """What scores the pictures: `auto` takes TensorFlow where it sees a GPU, else LiteRT."""
+    """What scores pictures; `auto` is TensorFlow if it can use a GPU, else LiteRT."""
 
     AUTO = "auto"
     LITERT = "litert"
@@ -45,157 +45,169 @@ class Engine(StrEnum):
 
 
 class Settings(BaseSettings):
-    """Every setting, with its unit in its name; `load_settings` makes one from the environment."""
+    """Every setting, with its unit in its name; `load_settings` reads the environment."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
     redis_url: str = Field(
         "redis://127.0.0.1:6379/0",
-        description="Where the ledger and the queue live: redis://, rediss:// or unix://",
+        description="Redis for the ledger and the queue: redis://, rediss:// or unix://",
     )
-    artifacts_path: Path = Field(ARTIFACTS_PATH, description="Folder of models, <name>/<version>/")
-    default_model: str = Field("scenes", description="The model of a job that names none")
+    artifacts_path: Path = Field(
+        ARTIFACTS_PATH, description="Folder of models, as <name>/<version>/"
+    )
+    default_model: str = Field("scenes", description="Model of a job that names none")
     registry_url: str | None = Field(
         None,
-        description="Where `piqueue models` keeps what is added and promoted: a folder, or "
-        "s3://bucket/prefix; the folder of models if unset",
+        description="Registry to which `piqueue models` adds models and promotions: a folder or "
+        "s3://bucket/prefix; if unset, PIQUEUE_ARTIFACTS_PATH",
     )
     model_url: str | None = Field(
-        None, description="A model to download at the start: a zipped <version> folder, https://…"
+        None,
+        description="URL of a model to download at start: a zipped <version> folder, https://…",
     )
     model_sha256: str | None = Field(
-        None, pattern="^[0-9a-f]{64}$", description="The SHA-256 of what PIQUEUE_MODEL_URL gives"
+        None, pattern="^[0-9a-f]{64}$", description="SHA-256 of the file at PIQUEUE_MODEL_URL"
     )
     models_cache_path: Path = Field(
         Path("~/.cache/piqueue/models"),
-        description="Where models from S3 and PIQUEUE_MODEL_URL are kept on this machine",
+        description="Local folder for copies of models from S3 and PIQUEUE_MODEL_URL",
     )
     models_memory_bytes: int | None = Field(
         None,
         ge=1,
-        description="Memory the models of one worker process take together, all its threads "
-        "counted; those used longest ago make room for another. 250 MB a thread if unset: with two "
-        "threads a worker fits into 1 GB beside pictures of usual size",
+        description="Memory for all models of one worker process and all its threads; the "
+        "least recently used models are evicted first. If unset, 250 MB for each thread: a worker "
+        "with two threads and pictures of usual size then fits into 1 GB",
     )
     model_wait_s: float = Field(
         60,
         gt=0,
-        description="Items of a model that no live worker can load are rejected after this long",
+        description="Items are rejected after this long if no worker can load their model",
     )
     engine: Engine = Field(Engine.AUTO, description="auto, litert or tensorflow")
     threads: int = Field(
         default_factory=lambda: os.cpu_count() or 1,
         ge=1,
         le=256,
-        description="Inferences one worker process runs at a time",
+        description="Inferences that one worker process runs at a time",
     )
     batch_size: int = Field(16, ge=1, le=1024, description="Pictures in one forward pass")
-    chunk_items: int = Field(32, ge=1, le=1000, description="Items one message stands for")
+    chunk_items: int = Field(32, ge=1, le=1000, description="Items in one chunk")
     lease_s: float = Field(
-        30, gt=0, description="A chunk is tried again this long after its worker fell silent"
+        30,
+        gt=0,
+        description="Lease of a chunk: it is retried this long after its worker stops",
     )
     chunk_deadline_s: float = Field(
-        600, gt=0, description="A worker with a chunk older than this ends itself to be restarted"
+        600, gt=0, description="A worker that holds a chunk for longer exits, to be restarted"
     )
-    max_items: int = Field(1_000_000, ge=1, description="Items a job may hold")
-    max_files: int = Field(1000, ge=1, description="Files a multipart request may hold")
+    max_items: int = Field(1_000_000, ge=1, description="Maximum items in a job")
+    max_files: int = Field(1000, ge=1, description="Maximum files in a multipart request")
     max_item_bytes: int = Field(
-        25_000_000, ge=1, description="Size of one picture, uploaded or fetched"
+        25_000_000, ge=1, description="Maximum size of one picture, uploaded or fetched"
     )
-    max_request_bytes: int = Field(500_000_000, ge=1, description="Size of one request")
+    max_request_bytes: int = Field(500_000_000, ge=1, description="Maximum size of one request")
     max_json_bytes: int = Field(
-        50_000_000, ge=1, description="Size of one JSON body, which is held in memory"
+        50_000_000, ge=1, description="Maximum size of one JSON body, which is held in memory"
     )
-    max_pixels: int = Field(50_000_000, ge=1, description="Width x height of one picture")
+    max_pixels: int = Field(50_000_000, ge=1, description="Maximum width x height of one picture")
     decode_memory_bytes: int = Field(
         512_000_000,
         ge=200_000_000,
-        description="Memory one worker process decodes in, all its threads together; a picture "
-        "that needs more is rejected",
+        description="Memory in which one worker process decodes, for all its threads together; a "
+        "picture that needs more is rejected",
     )
     max_backlog_items: int = Field(
-        5_000_000, ge=1, description="Items waiting in all jobs before new ones are answered 503"
+        5_000_000,
+        ge=1,
+        description="Items that may wait in all jobs before new jobs are refused with 503",
     )
     quota_items: int = Field(
-        2_000_000, ge=1, description="Items one API key may have waiting before it is answered 429"
+        2_000_000,
+        ge=1,
+        description="Items that one API key may have waiting before its jobs are refused with 429",
     )
-    draft_ttl_s: int = Field(86400, ge=60, description="A draft is kept this long unless submitted")
+    draft_ttl_s: int = Field(
+        86400, ge=60, description="A draft that is not submitted expires after this long"
+    )
     idempotency_ttl_s: int = Field(
-        86400, ge=60, description="An Idempotency-Key is remembered this long"
+        86400, ge=60, description="An Idempotency-Key is stored for this long"
     )
-    job_ttl_s: int = Field(7 * 86400, ge=60, description="A job and its results are kept this long")
-    cache_ttl_s: int = Field(
-        86400, ge=1, description="Scores are kept this long for jobs with `use_cache`"
+    job_ttl_s: int = Field(
+        7 * 86400, ge=60, description="A job and its results expire after this long"
     )
+    cache_ttl_s: int = Field(86400, ge=1, description="Cached scores expire after this long")
     sync_timeout_s: float = Field(
-        30, gt=0, description="How long POST /scorefile/ waits for its score"
+        30, gt=0, description="How long POST /scorefile/ waits for scores"
     )
     fetch_timeout_s: float = Field(
-        15, gt=0, description="Deadline of one picture's download, redirects included"
+        15, gt=0, description="Deadline for downloading one picture, redirects included"
     )
     fetch_concurrency: int = Field(
-        64, ge=1, description="Downloads one worker process runs at a time"
+        64, ge=1, description="Downloads that one worker process runs at a time"
     )
     fetch_per_host: int = Field(
         16,
         ge=1,
-        description="Downloads one worker process runs at a time from one host; at most half of "
-        "all, so that a host that hangs leaves room for the others",
+        description="Downloads that one worker process runs at a time from one host; at most half "
+        "of PIQUEUE_FETCH_CONCURRENCY, so that a host that hangs does not block the others",
     )
     fetch_budget_bytes: int = Field(
         200_000_000,
         ge=1,
-        description="Bytes that the downloads of one worker process hold together; beyond it one "
-        "picture at a time is let through",
+        description="Memory for all downloads of one worker process; when it is full, pictures are "
+        "downloaded one at a time",
     )
     fetch_allow_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = Field(
         (),
-        description="Private ranges pictures may come from and webhooks go to, such as 10.0.0.0/8, "
-        "comma separated",
+        description="Private networks that workers may connect to for pictures and webhooks, such "
+        "as 10.0.0.0/8, comma separated",
     )
     storage_url: str = Field(
         IN_REDIS,
-        description="Where uploaded pictures are kept and results written: redis, or "
-        "s3://bucket/prefix, where results are files besides",
+        description="Storage for uploaded pictures and results: redis, or s3://bucket/prefix, "
+        "which also stores results as files",
     )
     s3_endpoint_url: str | None = Field(
-        None, description="The S3 server, such as https://s3.example.com; Amazon's if unset"
+        None, description="S3 server, such as https://s3.example.com; if unset, Amazon's"
     )
-    s3_region: str | None = Field(None, description="Its region; as boto3 finds it if unset")
+    s3_region: str | None = Field(None, description="S3 region; if unset, boto3 chooses")
     s3_path_style: bool | None = Field(
         None,
         description="Name the bucket in the path of a request (true) or in its host name (false); "
-        "if unset, in the path wherever an endpoint is set",
+        "if unset, in the path when PIQUEUE_S3_ENDPOINT_URL is set",
     )
     s3_encryption: Literal["AES256", "aws:kms"] | None = Field(
-        None, description="Server-side encryption of what is written to S3: AES256 or aws:kms"
+        None, description="Server-side encryption of objects on S3: AES256 or aws:kms"
     )
-    s3_kms_key_id: str | None = Field(None, description="The key of the encryption aws:kms")
+    s3_kms_key_id: str | None = Field(None, description="Key for aws:kms")
     s3_fetch_buckets: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="Buckets that s3:// items may come from, comma separated"
+        (), description="Buckets from which s3:// items may be read, comma separated"
     )
     webhook_retry_s: Annotated[tuple[PositiveFloat, ...], NoDecode] = Field(
         (5, 30, 120, 600, 3600, 6 * 3600, 12 * 3600, 86400, 86400),
-        description="Waits before each further attempt at a webhook, comma separated; each is "
-        "varied by a fifth",
+        description="Delays before each further attempt to deliver a webhook, comma separated; "
+        "each varies randomly by up to 20 %",
     )
     webhook_timeout_s: float = Field(
-        15, gt=0, description="How long a webhook's receiver may take to answer"
+        15, gt=0, description="How long the receiver of a webhook may take to answer"
     )
     allow_no_keys: bool = Field(
-        False, description="Serve beyond this machine although no API key is set up"
+        False, description="Serve other machines although no API key exists"
     )
     metrics_host: str = Field(
-        "127.0.0.1", description="The address a worker serves its metrics on, to whoever asks"
+        "127.0.0.1",
+        description="Address on which a worker serves its metrics, without authentication",
     )
     metrics_port: int = Field(
-        0, ge=0, le=65535, description="The port a worker serves its metrics on; 0: it serves none"
+        0, ge=0, le=65535, description="Port on which a worker serves its metrics; 0 serves none"
     )
-    log_json: bool = Field(True, description="Logs as JSON lines; false for people")
+    log_json: bool = Field(True, description="Write logs as JSON lines (true) or as text (false)")
 
     @property
     def models_bytes(self) -> int:
-        """Give `models_memory_bytes`, or what stands for it where it is unset."""
+        """Give `models_memory_bytes`, or its default for this number of threads."""
         return self.models_memory_bytes or MODELS_BYTES_A_THREAD * self.threads
 
     @field_validator("redis_url")
@@ -257,11 +269,11 @@ class Settings(BaseSettings):
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Read the settings from the environment; keyword arguments win over it.
+    """Read the settings from the environment; keyword arguments override it.
 
     Raises:
-        SettingsInvalid: a value does not fit, or a PIQUEUE_ variable has no setting; the text
-            names each and says what to change.
+        SettingsInvalid: a value is invalid, or a PIQUEUE_ variable is no setting; the text names
+            each and says what to change.
     """
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
     unknown = sorted(

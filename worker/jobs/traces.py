@@ -1,7 +1,7 @@
-"""Traces: the way of a job as spans, sent where OpenTelemetry is installed and configured.
+"""Traces: the spans of a job, sent if OpenTelemetry is installed and configured.
 
-A job's trace context is kept in its record, not in the messages: a chunk is rung for by the API, by
-the worker that committed another one and by the sweep, and any of those messages may be lost.
+The trace context of a job is in its record, not in the messages: the API, the worker that committed
+another chunk and recovery each send notifications, and any of them may be lost.
 """
 
 import os
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.trace import Tracer
 
-# Further chunks of a job begin traces of their own, linked to its request, for no viewer shows a
-# trace of a million pictures.
+# Further chunks start traces of their own, linked to the request: no viewer shows a trace of a
+# million pictures.
 CHUNKS_IN_TRACE = 20
-# A process that ends waits this long for what the collector has not taken yet.
+# How long an exiting process waits for the collector.
 FLUSH_S = 2
 
-# One a process, as the logs are.
+# One for each process, like the logs.
 _provider: "TracerProvider | None" = None
 _tracer: "Tracer | None" = None
 
@@ -32,7 +32,7 @@ log = structlog.get_logger()
 
 
 def start_traces(service: str) -> None:
-    """Send spans from now on, if OpenTelemetry's own variables name a collector."""
+    """Start sending spans if OpenTelemetry's own variables name a collector."""
     global _provider, _tracer
     if not _configured():
         return
@@ -52,7 +52,7 @@ def start_traces(service: str) -> None:
 
 
 def stop_traces() -> None:
-    """Send what is left, unless the collector is too slow, and send no more."""
+    """Flush the spans for at most FLUSH_S and stop."""
     global _provider, _tracer
     if _provider is None:
         return
@@ -63,15 +63,15 @@ def stop_traces() -> None:
 
 
 def tracer_provider() -> "TracerProvider | None":
-    """Give what the API's requests are traced with, None where traces are off."""
+    """The provider for the API's requests, None if traces are off."""
     return _provider
 
 
 @contextmanager
 def span(name: str, **attributes: str | int) -> Iterator[dict[str, str | int]]:
-    """Show a block as a span; what it adds to the attributes it is given is shown too.
+    """Record a block as a span; the block may add to the yielded attributes.
 
-    Of an exception only the type is, for its text may hold a URL.
+    Of an exception only the type is recorded, because its text may contain a URL.
     """
     with _span(_tracer, name, attributes):
         yield attributes
@@ -81,7 +81,7 @@ def span(name: str, **attributes: str | int) -> Iterator[dict[str, str | int]]:
 def chunk_span(
     traceparent: str | None, waited_s: float | None, job_id: str, chunk_index: int
 ) -> Iterator[dict[str, str | int]]:
-    """Show the work at a chunk, and how long it was queued, within the trace of its job."""
+    """Record the work on a chunk, and its time in the queue, in the trace of its job."""
     attributes: dict[str, str | int] = {"job_id": job_id, "chunk_index": chunk_index}
     if _tracer is None:
         yield attributes
@@ -107,7 +107,7 @@ def chunk_span(
 
 
 def traceparent() -> str | None:
-    """Give the W3C trace context of the current span, None outside of one."""
+    """The W3C trace context of the current span, None outside of one."""
     if _tracer is None:
         return None
     from opentelemetry.trace import get_current_span
@@ -121,7 +121,7 @@ def traceparent() -> str | None:
 def add_trace_id(
     _logger: object, _method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
-    """Name the current trace in a log line: a processor of structlog."""
+    """Add the current trace to a log line; a structlog processor."""
     if (current := traceparent()) is not None:
         _, event["trace_id"], event["span_id"], _ = current.split("-")
     return event
@@ -150,7 +150,7 @@ def _span(
 
 
 def _configured() -> bool:
-    """Whether the variables that OpenTelemetry's SDK reads itself name a collector."""
+    """Whether OpenTelemetry's variables name a collector."""
     named = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
     return (
         any(os.environ.get(name) for name in named)

@@ -55,7 +55,7 @@ def _run_claimed(runtime: Runtime, claim: Claim) -> dict[str, str | int]:
                 if claim.parts and not _write_part(runtime, claim, results):
                     log.info("lease_lost")
                     return {"outcome": "lease_lost"}
-                ring = _commit(runtime, claim, results)
+                chunks = _commit(runtime, claim, results)
     except CannotLoad as error:
         log.info("chunk_released", model=model_name(claim.model), reason=str(error))
         _release(runtime, claim)
@@ -64,10 +64,10 @@ def _run_claimed(runtime: Runtime, claim: Claim) -> dict[str, str | int]:
         runtime.store.defer(claim, S3_RETRY_S)
         log.warning("chunk_deferred", attempt=claim.attempt, reason=str(error))
         return {"outcome": "deferred"}
-    if ring is None:
+    if chunks is None:
         log.info("commit_superseded", attempt=claim.attempt)
         return {"outcome": "superseded"}
-    runtime.notifier.ring(claim.job_id, ring, claim.lane)
+    runtime.notifier.notify(claim.job_id, chunks, claim.lane)
     runtime.metrics.committed(claim, claim.model, results, time.monotonic() - started)
     try:
         _discard_scored(runtime, claim, results)
@@ -133,7 +133,7 @@ def _release(runtime: Runtime, claim: Claim) -> None:
         return
     time.sleep(RELEASE_DELAY_S)
     runtime.store.defer(claim, 0)
-    runtime.notifier.ring(claim.job_id, [claim.chunk_index], claim.lane)
+    runtime.notifier.notify(claim.job_id, [claim.chunk_index], claim.lane)
 
 
 def _write_part(runtime: Runtime, claim: Claim, results: Sequence[ItemResult]) -> bool:

@@ -25,7 +25,7 @@ def recover_stalled_work(store: JobStore, notifier: Notifier) -> None:
         lane, chunks = store.recover(job_id, lost_after_s)
         if chunks:
             log.info("notified_again", job_id=job_id, chunks=chunks)
-            notifier.ring(job_id, chunks, lane)
+            notifier.notify(job_id, chunks, lane)
 
 
 def _lost_after_s(messages: int) -> float:

@@ -35,7 +35,7 @@ from worker.scoring.metrics import WorkerMetrics
 POLL_S = 0.5
 # The interval while deliveries are due.
 POLL_BUSY_S = 0.1
-# Concurrent deliveries of one process, and of these to one host; others are postponed.
+# Concurrent deliveries of one process, and of these to one host; others are deferred.
 CONCURRENCY = 32
 PER_HOST = 8
 # A lease is longer than the request by this, for the steps before and after it.
@@ -125,7 +125,7 @@ class WebhookSender:
         delivery, job, secret = claimed
         host = urlsplit(job.webhook_url or "").hostname or ""
         if wait_s := self._slots.wait_s(host, time.monotonic()):
-            await asyncio.to_thread(self._outbox.postpone, delivery, wait_s)
+            await asyncio.to_thread(self._outbox.defer, delivery, wait_s)
             return
         with self._slots.slot(host):
             attempt = await post(session, job, secret, self._settings.webhook_timeout_s)

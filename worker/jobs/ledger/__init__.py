@@ -1,0 +1,1 @@
+"""Jobs, chunks, leases, results and API keys in Redis."""

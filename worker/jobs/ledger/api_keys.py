@@ -1,4 +1,4 @@
-"""API keys: who may submit; only their hashes are stored."""
+"""API keys, of which only hashes are stored."""
 
 import hashlib
 import json
@@ -12,16 +12,16 @@ from redis import Redis
 from worker.jobs.ledger.connection import ledger_errors
 
 PREFIX = "pq_"
-# Whose jobs they are while no key is set up.
+# The owner of all jobs while no key exists.
 ANYONE = "anyone"
 _KEYS = "piqueue:keys"
-# The first key is asked for everywhere after this time.
+# Every API process requires a key this long after the first one was made.
 NONE_LATELY_S = 1.0
 
 
 @dataclass(frozen=True)
 class ApiKey:
-    """A caller: `owner` is the id its jobs are filed under."""
+    """A caller; `owner` is the id of its jobs."""
 
     owner: str
     name: str
@@ -31,18 +31,18 @@ class KeyStore:
     """API keys in Redis, as SHA-256; a key has 256 random bits, so a slow hash adds nothing."""
 
     def __init__(self, redis: Redis) -> None:
-        # Without a key nobody is let in, rather than anyone.
+        # Whether requests need a key even when none exists.
         self.required = False
         self._redis: Any = redis
         self._none_until = 0.0
 
     @property
     def none_lately(self) -> bool:
-        """Whether there was no key when `all` was called within the last second."""
+        """Whether `all` found no key within the last second."""
         return time.monotonic() < self._none_until
 
     def add(self, name: str) -> str:
-        """Make a key; it is shown this once."""
+        """Create a key and return it; it cannot be read again."""
         key = PREFIX + secrets.token_urlsafe(32)
         fields = json.dumps({"owner": secrets.token_hex(6), "name": name})
         with ledger_errors():
@@ -50,7 +50,7 @@ class KeyStore:
         return key
 
     def find(self, key: str) -> ApiKey | None:
-        """Give the caller a key belongs to."""
+        """The caller of a key, None if the key is unknown."""
         with ledger_errors():
             fields = self._redis.hget(_KEYS, _hash(key))
         return fields and ApiKey(**json.loads(fields))
@@ -63,7 +63,7 @@ class KeyStore:
         return sorted(keys, key=lambda key: key.name)
 
     def remove(self, owner: str) -> bool:
-        """Revoke the key of an owner; False when there is none."""
+        """Revoke the key of an owner; False if there is none."""
         with ledger_errors():
             for hashed, fields in self._redis.hgetall(_KEYS).items():
                 if json.loads(fields)["owner"] == owner:

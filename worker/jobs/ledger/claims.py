@@ -1,4 +1,4 @@
-"""A chunk that a worker holds, and what the attempts before say of its items."""
+"""A claimed chunk, and what earlier attempts say about its items."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ QUARANTINE_DEATHS = 2
 
 @dataclass(frozen=True)
 class Claim:
-    """A chunk a worker holds: its `attempt` (from 1) proves the lease is its own."""
+    """A chunk that a worker has claimed; `attempt` (from 1) identifies the lease."""
 
     job_id: str
     chunk_index: int
@@ -22,32 +22,32 @@ class Claim:
     first_index: int
     use_cache: bool
     specs: tuple[ItemSpec, ...]
-    # The position in the chunk at which each earlier attempt died that had noted one.
+    # The checkpointed position at which each earlier attempt died.
     deaths: tuple[int, ...]
-    # Since it was last rung for; None where that is not known.
+    # Time since the last notification; None if unknown.
     waited_s: float | None
-    # Attempts that were given back, for a reason that was none of the items' fault.
+    # Attempts that were deferred for a reason that the items did not cause.
     deferrals: int = 0
     parts: bool = False
     traceparent: str | None = None
 
     @property
     def tries(self) -> int:
-        """Attempts at the items themselves, this one included."""
+        """Attempts at the items themselves, including this one."""
         return self.attempt - self.deferrals
 
     @property
     def first_try(self) -> bool:
-        """Whether no attempt was lost on this chunk before."""
+        """Whether no earlier attempt died on this chunk."""
         return self.tries == 1
 
     @property
     def exhausted(self) -> bool:
-        """Whether too many attempts ended without naming the item they died at."""
+        """Whether too many attempts died without a checkpoint."""
         return self.tries - len(self.deaths) > MAX_UNEXPLAINED_ATTEMPTS
 
     @property
     def quarantined(self) -> frozenset[int]:
-        """Positions given up: one death may come from outside, two at one item come from it."""
+        """Poison items by position: one death may have another cause, two at one item do not."""
         deaths = Counter(self.deaths)
         return frozenset(at for at, count in deaths.items() if count >= QUARANTINE_DEATHS)

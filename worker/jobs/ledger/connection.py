@@ -1,4 +1,4 @@
-"""The connection to Redis, and what its being away or full is called here."""
+"""The connection to Redis, and the errors for a Redis that is unavailable or full."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,10 +16,10 @@ from worker.jobs.errors import LedgerFull, LedgerUnavailable
 def connect(
     url: str, *, timeout_s: float = 10, retries: int = 3, retry_silence: bool = False
 ) -> Redis:
-    """Give a client; a lost connection is tried again `retries` times, for about a second each.
+    """Give a client that retries a lost connection `retries` times, for about a second each.
 
-    With `retry_silence` a command that has no answer after `timeout_s` is too; else it fails then,
-    so that who waits for a Redis that hangs hears of it.
+    With `retry_silence` it also retries a command that has no answer after `timeout_s`; without it
+    such a command fails, so that a caller learns that Redis hangs.
     """
     passing = (
         (RedisConnectionError, RedisTimeoutError) if retry_silence else (RedisConnectionError,)
@@ -34,23 +34,25 @@ def connect(
 
 
 def in_ms(time: tuple[int, int]) -> int:
-    """Give what Redis answers to TIME in ms since 1970."""
+    """Convert the answer to TIME into milliseconds since 1970."""
     seconds, microseconds = time
     return seconds * 1000 + microseconds // 1000
 
 
 @contextmanager
 def ledger_errors() -> Iterator[None]:
-    """Turn Redis being away into LedgerUnavailable, and it being full into LedgerFull."""
+    """Raise LedgerUnavailable if Redis does not answer, LedgerFull if it accepts no writes."""
     try:
         yield
     except (RedisConnectionError, RedisTimeoutError) as error:
         raise LedgerUnavailable(f"Redis does not answer ({type(error).__name__})") from error
     except OutOfMemoryError as error:
-        raise LedgerFull("Redis takes no writes: its memory is full") from error
+        raise LedgerFull("Redis accepts no writes: its memory is full") from error
     except ReadOnlyError as error:
-        raise LedgerFull("Redis takes no writes: it is a replica of another") from error
+        raise LedgerFull("Redis accepts no writes: it is a replica") from error
     except ResponseError as error:
         if "MISCONF " not in str(error):
             raise
-        raise LedgerFull("Redis takes no writes: it cannot save them, its disk is full") from error
+        raise LedgerFull(
+            "Redis accepts no writes: it cannot save them, its disk is full"
+        ) from error

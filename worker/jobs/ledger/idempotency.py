@@ -1,4 +1,4 @@
-"""Idempotency keys: a submission that is sent again gives the job it gave before."""
+"""Idempotency keys: a repeated submission gives the same job."""
 
 import hashlib
 import threading
@@ -13,7 +13,7 @@ from worker.jobs.errors import IdempotencyInFlight, LedgerUnavailable
 from worker.jobs.ledger.connection import ledger_errors
 from worker.jobs.ledger.new_job import ExpiringKey
 
-# A submission whose API process died frees its key after this long; others renew theirs.
+# The key of a submission whose API process died is free after this long; others renew theirs.
 IN_FLIGHT_TTL_S = 20
 _RENEW_EVERY_S = 5
 _IN_FLIGHT = b"in flight"
@@ -22,14 +22,14 @@ _RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS
 
 @dataclass(frozen=True)
 class Replay:
-    """What an idempotency key was used for before."""
+    """The earlier use of an idempotency key."""
 
     fingerprint: str
     job_id: str
 
 
 class IdempotencyKeys:
-    """Keys by owner, remembered for `ttl_s`."""
+    """Idempotency keys of each owner, stored for `ttl_s`."""
 
     def __init__(self, redis: Redis, ttl_s: int) -> None:
         self._redis: Any = redis
@@ -41,10 +41,10 @@ class IdempotencyKeys:
         return f"piqueue:idempotency:{owner}:{hashlib.sha256(key.encode()).hexdigest()}"
 
     def begin(self, owner: str, key: str) -> Replay | None:
-        """Take a key, or give what it was used for.
+        """Claim a key, or give its earlier use.
 
         Raises:
-            IdempotencyInFlight: a submission with this key is being taken in right now.
+            IdempotencyInFlight: a submission with this key is still in progress.
         """
         name = self._key(owner, key)
         with ledger_errors():
@@ -52,12 +52,14 @@ class IdempotencyKeys:
         if before is None:
             return None
         if before == _IN_FLIGHT:
-            raise IdempotencyInFlight("a submission with this Idempotency-Key is still running")
+            raise IdempotencyInFlight(
+                "a submission with this Idempotency-Key is still in progress: retry later"
+            )
         return Replay(*before.decode().split())
 
     @contextmanager
     def renewed(self, owner: str, key: str) -> Iterator[None]:
-        """Hold a key that `begin` took while the block runs, however slowly a body comes in."""
+        """Renew a key that `begin` claimed while the block runs, however slowly a body arrives."""
         name, over = self._key(owner, key), threading.Event()
 
         def renew() -> None:
@@ -73,11 +75,11 @@ class IdempotencyKeys:
             over.set()
             renewing.join()
 
-    def note(self, owner: str, key: str, fingerprint: str, job_id: str) -> ExpiringKey:
-        """Give what remembers the job that a key was used for, to be written with that job."""
+    def entry(self, owner: str, key: str, fingerprint: str, job_id: str) -> ExpiringKey:
+        """The entry that maps a key to its job; it is written together with that job."""
         return ExpiringKey(self._key(owner, key), f"{fingerprint} {job_id}", self._ttl_s)
 
     def release(self, owner: str, key: str) -> None:
-        """Free a key, unless there is a job of it although the caller was not told."""
+        """Free a key, unless a job was created although the caller got no answer."""
         with ledger_errors():
             self._release(keys=[self._key(owner, key)], args=[_IN_FLIGHT])

@@ -1,4 +1,4 @@
-"""How a job lies in Redis: its keys, and its record as the fields of a hash."""
+"""The keys of a job in Redis, and its record as the fields of a hash."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from worker.jobs.host_statistics import read_hosts
 from worker.jobs.ledger.new_job import NewJob
 from worker.jobs.record import Counts, CsvShape, Job, JobStatus, Lane, ModelRef
 
-# In the order in which ledger.lua takes them.
+# In the order of ledger.lua.
 JOB_KEYS = (
     *("meta", "in", "res", "done", "lease", "notified", "attempts", "quarantine", "model"),
     *("draft", "ids", "webhook", "webhook_log"),
@@ -16,12 +16,12 @@ JOB_KEYS = (
 
 
 def job_key(job_id: str, key: str) -> str:
-    """Name one of the keys of a job."""
+    """The name of a key of a job."""
     return f"piqueue:{{{job_id}}}:{key}"
 
 
 def fields_of(job: NewJob) -> dict[str, Any]:
-    """Write what is known of a job before its items are."""
+    """The fields of a job that are known before its items."""
     optional = {
         "name": job.name,
         "parent_job": job.parent_job,
@@ -44,7 +44,7 @@ def fields_of(job: NewJob) -> dict[str, Any]:
 
 
 def running_items(leased: Sequence[bytes], total: int, chunk_items: int) -> int:
-    """Count the items of leased chunks, of which the last may be a short one."""
+    """Count the items of leased chunks; the last chunk may be shorter."""
     return sum(min(chunk_items, total - int(chunk) * chunk_items) for chunk in leased)
 
 

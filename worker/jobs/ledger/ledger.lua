@@ -1,13 +1,13 @@
--- The ledger's atomic steps. Each script is this text followed by one call of a step.
--- KEYS: one job's keys, in the order of layout.py; ARGV[1] is always the job's id.
+-- The ledger's atomic steps. Each script is this file followed by the call of one step.
+-- KEYS: the keys of one job, in the order of layout.py. ARGV[1] is always the id of the job.
 local META, ITEMS, RESULTS, DONE, LEASES, NOTIFIED, ATTEMPTS, QUARANTINE, MODEL, DRAFT, IDS = unpack(KEYS)
 local JOB = ARGV[1]
 
 -- Unfinished items by job, as 'count owner', and their sums by owner and, under '*', of all.
 local OPEN, BACKLOG = 'piqueue:open', 'piqueue:backlog'
--- The jobs whose webhook is still to be delivered, by when its next attempt is due (hooks.lua).
+-- Jobs with an undelivered webhook, by when the next attempt is due (outbox.lua).
 local HOOKS = 'piqueue:hooks'
--- The finished jobs whose manifest is still to be written, by when that is due (duelist.py).
+-- Finished jobs without a manifest, by when it is due (schedule.py).
 local MANIFESTS = 'piqueue:manifests'
 
 local function now_ms()
@@ -19,17 +19,17 @@ local function number(field)
   return tonumber(redis.call('HGET', META, field)) or 0
 end
 
-local function tell(status)
+local function publish(status)
   redis.call('PUBLISH', 'piqueue:events', JOB .. ' ' .. status)
 end
 
--- Every key of a job dies with it.
-local function keep()
+-- All keys of a job expire together.
+local function set_expiry()
   local expires = redis.call('HGET', META, 'expires_ms')
   for _, key in ipairs(KEYS) do redis.call('PEXPIREAT', key, expires) end
 end
 
--- The items of a job that wait no longer leave the count of all waiting work.
+-- Subtracts finished items from the counts of unfinished work.
 local function settle(count)
   local left, owner = string.match(redis.call('HGET', OPEN, JOB) or '', '^(%d+) (.*)$')
   if not left then return end
@@ -51,14 +51,14 @@ local function finish(status)
   end
   if number('parts') == 1 then redis.call('ZADD', MANIFESTS, now_ms(), JOB) end
   settle()
-  tell(status)
+  publish(status)
 end
 
 local function notify(chunk)
   redis.call('ZADD', NOTIFIED, now_ms(), chunk)
 end
 
--- Opens further chunks until `window` are on their way; gives the indexes to ring for.
+-- Opens further chunks until `window` are notified or leased; appends their indexes to `chunks`.
 local function top_up(window, chunks)
   local next_chunk, count = number('next_chunk'), number('chunk_count')
   local done = number('done_chunks')
@@ -71,9 +71,8 @@ local function top_up(window, chunks)
   return chunks
 end
 
--- A job has its model's card, which it shares with the other jobs of that model, for it may be
--- long, and is on its owner's list.
-local function enlist(card)
+-- Stores the model card, which all jobs of the model share, and lists the job under its owner.
+local function register(card)
   local digest = redis.sha1hex(card)
   local shared, ttl_ms = 'piqueue:card:' .. digest, number('ttl_ms')
   if redis.call('PTTL', shared) < ttl_ms then redis.call('SET', shared, card, 'PX', ttl_ms) end
@@ -81,19 +80,18 @@ local function enlist(card)
   redis.call('ZADD', 'piqueue:jobs:' .. redis.call('HGET', META, 'owner'), 0, JOB)
 end
 
--- ARGV: id, model card, then the fields of the record and their values. Items are added until
--- `submit`.
+-- ARGV: id, model card, then the fields and values of the record.
 local function open_draft()
   redis.call('HSET', META, unpack(ARGV, 3))
-  enlist(ARGV[2])
+  register(ARGV[2])
   redis.call('HSET', META, 'status', 'draft', 'created_ms', now_ms(),
     'expires_ms', now_ms() + number('ttl_ms'), 'total', 0, 'succeeded', 0, 'failed', 0,
     'cancelled', 0)
-  keep()
+  set_expiry()
 end
 
--- ARGV: id, most items, then id and form of each item. An id that is there already is passed
--- over. Gives the count of items, -1 where no draft is open, -2 where they would be too many.
+-- ARGV: id, maximum of items, then the id and the row of each item. Existing ids are skipped.
+-- Gives the count of items, -1 if no draft is open, -2 if there would be too many.
 local function add()
   if redis.call('HGET', META, 'status') ~= 'draft' or number('closed') == 1 then return -1 end
   if number('total') + (#ARGV - 2) / 2 > tonumber(ARGV[2]) then return -2 end
@@ -103,29 +101,29 @@ local function add()
       redis.call('HINCRBY', META, 'total', 1)
     end
   end
-  keep()
+  set_expiry()
   return number('total')
 end
 
--- ARGV: id. No items are added from now on. Gives 0 where there is no draft.
+-- ARGV: id. The draft accepts no more items. Gives 0 if there is no draft.
 local function close()
   if redis.call('HGET', META, 'status') ~= 'draft' then return 0 end
   redis.call('HSET', META, 'closed', 1)
   return 1
 end
 
--- ARGV: id, window, model card, count of chunks, then key, value and seconds to live of a note that
--- is written where there is a job and not otherwise, or '' thrice, then the fields of the record
--- and their values. Gives the chunks to ring for, and nothing where some of its items are gone.
+-- ARGV: id, window, model card, count of chunks, key, value and time to live in seconds of an extra
+-- key (or '' three times), then the fields and values of the record. Gives the chunks to notify of,
+-- or false if some items are lost.
 local function submit()
   local status = redis.call('HGET', META, 'status')
-  -- Sent again because the first answer was lost.
+  -- Repeated because the first answer was lost.
   if status and status ~= 'draft' then return redis.call('ZRANGE', NOTIFIED, 0, -1) end
-  -- A Redis that was killed may have forgotten its last second.
+  -- A Redis that was killed may have lost its last second.
   if redis.call('HLEN', ITEMS) < tonumber(ARGV[4]) then return false end
   if ARGV[5] ~= '' then redis.call('SET', ARGV[5], ARGV[6], 'EX', ARGV[7]) end
   redis.call('HSET', META, unpack(ARGV, 8))
-  enlist(ARGV[3])
+  register(ARGV[3])
   redis.call('HSET', META, 'status', 'queued', 'expires_ms', now_ms() + number('ttl_ms'),
     'submitted_ms', now_ms(), 'succeeded', 0, 'failed', 0, 'cancelled', 0, 'done_chunks', 0, 'next_chunk', 0)
   redis.call('HSETNX', META, 'created_ms', now_ms())
@@ -135,15 +133,14 @@ local function submit()
   redis.call('HINCRBY', BACKLOG, '*', number('total'))
   redis.call('HINCRBY', BACKLOG, owner, number('total'))
   local chunks = top_up(tonumber(ARGV[2]), {})
-  keep()
-  tell('queued')
+  set_expiry()
+  publish('queued')
   return chunks
 end
 
--- ARGV: id, chunk, lease in ms. Gives {outcome, attempt, lane, items a chunk, whether to use the cache,
--- items, position of the item at each death of a careful attempt, ms since it was rung for or -1,
--- attempts that were put off, whether results become files, name, version and hash of the model,
--- trace context or ''}.
+-- ARGV: id, chunk, lease in ms. Gives {outcome, attempt, lane, items in a chunk, use of the cache,
+-- items, checkpointed position of each death, ms since the notification or -1, deferrals, whether
+-- results become files, {name, version, hash of the model}, trace context or ''}.
 local function claim()
   local chunk, status = ARGV[2], redis.call('HGET', META, 'status')
   if status ~= 'queued' and status ~= 'running' then return {'over'} end
@@ -163,9 +160,9 @@ local function claim()
   end
   if status == 'queued' then
     redis.call('HSET', META, 'status', 'running', 'started_ms', now_ms())
-    tell('running')
+    publish('running')
   end
-  keep()
+  set_expiry()
   return {'claimed', attempt, redis.call('HGET', META, 'lane'), number('chunk_items'),
     number('use_cache'), redis.call('HGET', ITEMS, chunk), deaths, notified_ms and now_ms() - notified_ms or -1,
     tonumber(redis.call('HGET', ATTEMPTS, 'deferrals:' .. chunk)) or 0, number('parts'),
@@ -178,15 +175,15 @@ local function holds(chunk, attempt)
     and redis.call('ZSCORE', LEASES, chunk) ~= false
 end
 
--- ARGV: id, chunk, attempt, lease in ms. Gives 1 while the caller still holds the chunk.
+-- ARGV: id, chunk, attempt, lease in ms. Gives 1 if the caller still has the lease.
 local function renew()
   if not holds(ARGV[2], ARGV[3]) then return 0 end
   redis.call('ZADD', LEASES, now_ms() + ARGV[4], ARGV[2])
   return 1
 end
 
--- ARGV: id, chunk, attempt, delay in ms. The chunk is rung for after the delay, and the attempt
--- says nothing against its items.
+-- ARGV: id, chunk, attempt, delay in ms. The chunk is notified after the delay, and the attempt does
+-- not count against its items.
 local function defer()
   if not holds(ARGV[2], ARGV[3]) then return 0 end
   redis.call('HINCRBY', ATTEMPTS, 'deferrals:' .. ARGV[2], 1)
@@ -195,23 +192,23 @@ local function defer()
   return 1
 end
 
--- ARGV: id, chunk, attempt, position of the item about to be scored or '' for none.
+-- ARGV: id, chunk, attempt, position of the item that is about to be scored, or ''.
 local function checkpoint()
   if not holds(ARGV[2], ARGV[3]) then return 0 end
   if ARGV[4] == '' then
     redis.call('HDEL', QUARANTINE, 'at:' .. ARGV[2])
   else
     redis.call('HSET', QUARANTINE, 'at:' .. ARGV[2], ARGV[4])
-    keep()
+    set_expiry()
   end
   return 1
 end
 
--- Hosts of a job's URLs that are counted by themselves; those that weigh least are summed in '*'.
+-- The hosts of the largest weight are listed; the others are summed in '*'.
 local KEPT_HOSTS, FAILURE_WEIGHT = 50, 10
 
--- Adds up how hosts fared, as JSON (hosts.py): by name, {ok, timeouts, other, {status: count},
--- {answers by how long they took}}.
+-- Adds host statistics, as JSON (host_statistics.py): by name, {ok, timeouts, other,
+-- {status: count}, {responses by duration}}.
 local function add_hosts(counted)
   local hosts = cjson.decode(redis.call('HGET', META, 'hosts') or '{}')
   local function add(name, more)
@@ -241,8 +238,8 @@ local function add_hosts(counted)
   redis.call('HSET', META, 'hosts', cjson.encode(hosts))
 end
 
--- ARGV: id, chunk, results, window, succeeded, failed, cached, how the hosts of its URLs fared or
--- '', then code and count of each failure. The first write of a chunk wins. Gives {accepted, chunk to ring for, ...}.
+-- ARGV: id, chunk, results, window, succeeded, failed, cached, host statistics or '', then the code
+-- and count of each failure. The first commit of a chunk wins. Gives {accepted, chunk to notify of, ...}.
 local function commit()
   local chunk, status = ARGV[2], redis.call('HGET', META, 'status')
   if status ~= 'running' and status ~= 'cancelling' then return {0} end
@@ -260,8 +257,8 @@ local function commit()
     redis.call('HINCRBY', META, 'failure:' .. ARGV[index], ARGV[index + 1])
   end
   settle(ARGV[5] + ARGV[6])
-  keep()
-  -- What was finished in each ten seconds, for the rate of late.
+  set_expiry()
+  -- Items finished in each ten seconds, for the rate.
   local bucket = 'piqueue:rate:' .. math.floor(now_ms() / 10000)
   redis.call('INCRBY', bucket, ARGV[5] + ARGV[6])
   redis.call('EXPIRE', bucket, 90)
@@ -279,15 +276,15 @@ local function commit()
     return {1}
   end
   if status == 'cancelling' then
-    if redis.call('ZCARD', LEASES) == 0 then finish('cancelled') else tell(status) end
+    if redis.call('ZCARD', LEASES) == 0 then finish('cancelled') else publish(status) end
     return {1}
   end
-  tell(status)
+  publish(status)
   return top_up(tonumber(ARGV[4]), {1})
 end
 
--- ARGV: id, window, age in ms from which a message that was not taken counts as lost.
--- Gives {lane, chunk to ring for, ...}.
+-- ARGV: id, window, age in ms at which an unanswered notification counts as lost.
+-- Gives {lane, chunk to notify of, ...}.
 local function recover()
   local status, now = redis.call('HGET', META, 'status'), now_ms()
   local answer = {redis.call('HGET', META, 'lane') or 'bulk'}
@@ -311,11 +308,11 @@ local function recover()
     answer[#answer + 1] = chunk
   end
   top_up(tonumber(ARGV[2]), answer)
-  keep()
+  set_expiry()
   return answer
 end
 
--- ARGV: id. Leased chunks may still finish; all else stops here. Gives 0 for an unknown job.
+-- ARGV: id. Leased chunks may still finish; all others stop. Gives 0 for an unknown job.
 local function cancel()
   local status = redis.call('HGET', META, 'status')
   if not status then return 0 end
@@ -324,13 +321,13 @@ local function cancel()
   else
     redis.call('HSET', META, 'status', 'cancelling')
     redis.call('DEL', NOTIFIED)
-    tell('cancelling')
+    publish('cancelling')
   end
   return 1
 end
 
--- ARGV: id. What is stored of a job that was not submitted is removed; gives 0 where it was, which
--- is not known where the answer of `submit` was lost.
+-- ARGV: id. Removes the items of a job that was not submitted. Gives 0 if it was submitted, which a
+-- caller does not know when the answer to `submit` was lost.
 local function abandon()
   if redis.call('EXISTS', META) == 1 then return 0 end
   redis.call('UNLINK', unpack(KEYS))
@@ -344,6 +341,6 @@ local function erase()
   redis.call('ZREM', HOOKS, JOB)
   redis.call('ZREM', MANIFESTS, JOB)
   redis.call('UNLINK', unpack(KEYS))
-  tell('erased')
+  publish('erased')
   return 1
 end

@@ -1,4 +1,4 @@
-"""How much work there is, how fast it goes, and how full Redis is."""
+"""Waiting work, throughput, and how full Redis is."""
 
 import time
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _BACKLOG = "piqueue:backlog"
 
 @dataclass(frozen=True)
 class OpenItems:
-    """The unfinished items of all jobs, and how long ago the first that waits was submitted."""
+    """The unfinished items of all jobs, and the age of the oldest waiting one."""
 
     waiting: int
     running: int
@@ -28,30 +28,30 @@ class OpenItems:
 
 
 class Load:
-    """The load of the whole service; every method raises LedgerUnavailable."""
+    """The load of all jobs; every method raises LedgerUnavailable."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis: Any = redis
         self._memory = (0.0, 0.0)
 
     def backlog(self, owner: str = "*") -> int:
-        """Count the items without a result, of one owner's jobs or of all."""
+        """Count the unfinished items of one owner, or of all."""
         return self.backlogs(owner)[0]
 
     def backlogs(self, *owners: str) -> list[int]:
-        """Count them for several owners at once, "*" being all."""
+        """Count the unfinished items of several owners; "*" is all of them."""
         with ledger_errors():
             return [int(count or 0) for count in self._redis.hmget(_BACKLOG, owners)]
 
     def rate_per_s(self) -> float:
-        """Give the items finished a second of late, all jobs together."""
+        """Items finished per second during the last minute, all jobs together."""
         with ledger_errors():
             seconds, _ = self._redis.time()
             buckets = [f"piqueue:rate:{seconds // 10 - ago}" for ago in range(1, 7)]
             return sum(int(count or 0) for count in self._redis.mget(buckets)) / 60
 
     def memory_share(self) -> float:
-        """Give how full the memory of Redis was a second ago, from 0 to 1; 0 without a limit."""
+        """How full the memory of Redis is, from 0 to 1, read once a second; 0 without a limit."""
         read_at, share = self._memory
         if time.monotonic() - read_at > MEMORY_READ_S or not read_at:
             with ledger_errors():
@@ -61,7 +61,7 @@ class Load:
         return share
 
     def open_items(self) -> OpenItems:
-        """Count the unfinished items; those that run are looked for in the oldest jobs alone."""
+        """Count the unfinished items; only the oldest jobs are read for running ones."""
         with ledger_errors():
             unfinished = {
                 job_id.decode(): int(count.split()[0])
@@ -78,7 +78,7 @@ class Load:
         now_ms = in_ms(now)
         all_running, oldest_ms = 0, now_ms
         for job_id, fields, leased in zip(oldest, read[::2], read[1::2], strict=True):
-            if None in fields:  # erased or expired just now
+            if None in fields:  # erased or expired meanwhile
                 continue
             total, chunk_items, submitted_ms = map(int, fields)
             running = min(running_items(leased, total, chunk_items), unfinished[job_id])

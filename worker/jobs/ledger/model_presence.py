@@ -1,4 +1,4 @@
-"""What workers say of their models: which are warm, which they cannot load, which are wanted."""
+"""Which models are warm on each worker, which cannot be loaded, and which are requested."""
 
 import json
 from collections.abc import Collection, Iterable
@@ -11,7 +11,7 @@ from worker.jobs.ledger.connection import ledger_errors
 from worker.jobs.ledger.workers import WORKER_SILENT_S
 from worker.jobs.record import ModelRef
 
-# A model that no worker could load is forgotten this long after a chunk asked for it last.
+# A request for a model expires this long after the last chunk that needed it.
 WANTED_S = 120
 _WANTED = "piqueue:models:wanted"
 
@@ -25,19 +25,19 @@ class WorkerModels:
 
 
 class ModelPresence:
-    """Kept in Redis beside the heartbeats, and as long; raises LedgerUnavailable."""
+    """Models in Redis, for as long as heartbeats; every method raises LedgerUnavailable."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis: Any = redis
 
     def report(self, worker_id: str, warm: Iterable[str], unable: Iterable[str]) -> None:
-        """Say what a worker has and what it cannot load."""
+        """Record the models of a worker: warm ones, and those that it cannot load."""
         told = json.dumps([sorted(warm), sorted(unable)])
         with ledger_errors():
             self._redis.set(_key(worker_id), told, ex=WORKER_SILENT_S)
 
     def of(self, worker_ids: Collection[str]) -> list[WorkerModels]:
-        """Give what each of these workers said last."""
+        """The last report of each of these workers."""
         if not worker_ids:
             return []
         with ledger_errors():
@@ -45,12 +45,12 @@ class ModelPresence:
         return [WorkerModels(*map(frozenset, json.loads(one or "[[], []]"))) for one in told]
 
     def forget(self, worker_id: str) -> None:
-        """Say that a worker has stopped."""
+        """Record that a worker has stopped."""
         with ledger_errors():
             self._redis.delete(_key(worker_id))
 
     def request(self, model: ModelRef) -> float:
-        """Say that a chunk waits for a model; gives for how many seconds one has."""
+        """Record that a chunk waits for a model; gives how many seconds the first has waited."""
         key = _wanted_key(model.key)
         with ledger_errors(), self._redis.pipeline(transaction=False) as pipe:
             pipe.time()
@@ -63,7 +63,7 @@ class ModelPresence:
         return float(now_s - json.loads(found)[1])
 
     def wanted(self) -> list[ModelRef]:
-        """List the models that chunks wait for, so that every worker tries to load them."""
+        """List the models that chunks wait for; every worker tries to load them."""
         with ledger_errors():
             keys = [key.decode() for key in self._redis.smembers(_WANTED)]
             if not keys:
@@ -74,7 +74,7 @@ class ModelPresence:
         return [ModelRef(**json.loads(one)[0]) for one in found if one]
 
     def fulfil(self, model: ModelRef) -> None:
-        """Say that a worker has loaded a model that chunks waited for."""
+        """Record that a worker has loaded a requested model."""
         with ledger_errors():
             self._redis.delete(_wanted_key(model.key))
 

@@ -1,4 +1,4 @@
-"""What is said of a job that is about to be stored."""
+"""A job that is about to be stored."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from worker.jobs.record import CsvShape, Lane
 
 @dataclass(frozen=True)
 class NewJob:
-    """What the caller decides of a job; the store adds the rest."""
+    """The part of a job that the caller chooses; the store adds the rest."""
 
     id: str
     owner: str
@@ -22,17 +22,17 @@ class NewJob:
     csv: CsvShape | None = None
     use_cache: bool = False
     webhook_url: str | None = field(default=None, repr=False)
-    # Whether the results are written to S3 besides.
+    # Whether results are also written to S3.
     parts: bool = False
-    # What the client said of it, as it said it; `JobReader.options` gives it back.
+    # The options as the client sent them, for `JobReader.options`.
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    # The W3C trace context of its submission; None where that was not traced.
+    # The W3C trace context of the submission; None if it is not traced.
     traceparent: str | None = None
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What is known of a job once all its items are stored."""
+    """The part of a job that is known after all items are stored."""
 
     lane: Lane
     total: int
@@ -42,7 +42,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class ExpiringKey:
-    """What is written in the step that makes a job, for `ttl_s`."""
+    """A key that is written in the same step as a job and expires after `ttl_s`."""
 
     key: str
     value: str

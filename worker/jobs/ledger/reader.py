@@ -1,4 +1,4 @@
-"""Jobs as they are read: records, model cards, items and results."""
+"""Reads jobs: records, model cards, items and results."""
 
 import json
 from bisect import bisect_right
@@ -23,7 +23,7 @@ _CARD = b"piqueue:card:"
 
 @dataclass(frozen=True)
 class StoredResult:
-    """One finished item, as read back."""
+    """One finished item."""
 
     index: int
     spec: ItemSpec
@@ -32,12 +32,12 @@ class StoredResult:
 
 
 class JobReader:
-    """Jobs in Redis, as they stand; every method raises LedgerUnavailable when Redis is away."""
+    """Reads jobs in Redis; every method raises LedgerUnavailable if Redis does not answer."""
 
     def __init__(self, redis: Redis) -> None:
         # redis-py annotates answers as either awaited or not, so the client is untyped here.
         self._redis: Any = redis
-        # By what the "model" key of their jobs holds; there are few, and none ever changes.
+        # By the value of the "model" key of their jobs; there are few, and they never change.
         self._cards: dict[bytes, ModelCard] = {}
 
     def job(self, job_id: str) -> Job:
@@ -54,7 +54,7 @@ class JobReader:
         return job, self._card(job_id, digest)
 
     def _read(self, job_id: str, *strings: str) -> tuple[Job, list[bytes]]:
-        """Read a job with some of its keys that hold a string."""
+        """Read a job and the values of some of its string keys."""
         with ledger_errors(), self._redis.pipeline(transaction=True) as pipe:
             pipe.hgetall(job_key(job_id, "meta"))
             pipe.zrange(job_key(job_id, "lease"), 0, -1)
@@ -101,14 +101,14 @@ class JobReader:
             end = f"({ids[-1].decode()}"
 
     def options(self, job_id: str) -> dict[str, Any]:
-        """Give the options a job was submitted with, or its draft begun."""
+        """The options of a job or draft, as they were submitted."""
         with ledger_errors():
             packed = self._redis.hget(job_key(job_id, "meta"), "options")
         options: dict[str, Any] = json.loads(packed or b"{}")
         return options
 
     def draft_items(self, job_id: str, step: int, start_index: int = 0) -> Iterator[list[ItemSpec]]:
-        """Read the items of a draft from `start_index` on, `step` at a time."""
+        """Read the items of a draft from `start_index`, `step` at a time."""
         for start in count(start_index, step):
             with ledger_errors():
                 rows = self._redis.lrange(job_key(job_id, "draft"), start, start + step - 1)
@@ -117,9 +117,7 @@ class JobReader:
             yield [ItemSpec(*json.loads(row)) for row in rows]
 
     def results(self, job: Job, start_index: int = 0) -> Iterator[StoredResult]:
-        """Read the items finished by now, from `start_index` on, in index order.
-
-        A few chunks are held at a time; those not finished cost nothing.
+        """Read the finished items from `start_index`, in index order, a few chunks at a time.
 
         Raises:
             JobNotFound: the job was erased or expired before all was read.
@@ -142,7 +140,7 @@ class JobReader:
                         yield StoredResult(index, spec, result, attempts)
 
     def _finished_chunks(self, job: Job, first: int) -> Iterator[int]:
-        """Give the chunks that have results, from `first` on, or all of a few."""
+        """The chunks from `first` that have results; of a small job, all chunks."""
         if not job.counts.finished:
             return
         if job.chunk_count <= RESULTS_READ_CHUNKS:
@@ -157,8 +155,8 @@ class JobReader:
                 yield chunk
 
     def retry_index(self, retry: Job, parent_index: int) -> int:
-        """Give an index of a retry from which on it has all that it tries again of its parent's
-        items from `parent_index` on; it may be a few items early.
+        """The first index of a retry whose parent index may be `parent_index` or more; it may be a
+        few items early.
 
         Raises:
             JobNotFound: the retry was erased or has expired.

@@ -1,4 +1,4 @@
-"""A list of jobs in Redis by when something is due for each, worked off by any worker."""
+"""Jobs in Redis by when they are due; any worker may claim one."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ return 1
 
 
 class Schedule:
-    """Jobs by when they are due. A claimed one is due again when its lease ends."""
+    """Jobs by when they are due; a claimed job is due again when its lease ends."""
 
     def __init__(self, redis: Redis, key: str) -> None:
         self._redis: Any = redis
@@ -25,18 +25,18 @@ class Schedule:
         self._claim = redis.register_script(_CLAIM)
 
     def put(self, job_id: str, delay_s: float) -> None:
-        """Make a job due in `delay_s`, whether it is on the list or not."""
+        """Schedule a job in `delay_s`, whether or not it is scheduled."""
         with ledger_errors():
             self._redis.zadd(self._key, {job_id: self._in_ms(delay_s)})
 
     def move(self, job_id: str, delay_s: float) -> bool:
-        """Make a job due in `delay_s`; False, and no change, when it is not on the list."""
+        """Reschedule a job in `delay_s`; False, without a change, if it is not scheduled."""
         with ledger_errors():
             self._redis.zadd(self._key, {job_id: self._in_ms(delay_s)}, xx=True)
             return self._redis.zscore(self._key, job_id) is not None
 
     def due(self, count: int) -> list[str]:
-        """List at most `count` jobs that are due, the longest due first."""
+        """List at most `count` due jobs, the longest due first."""
         with ledger_errors():
             first = self._redis.zrange(
                 self._key, "-inf", self._in_ms(0), byscore=True, offset=0, num=count
@@ -44,15 +44,15 @@ class Schedule:
         return [job_id.decode() for job_id in first]
 
     def claim(self, job_id: str, lease_s: float) -> bool:
-        """Take a job that is due for `lease_s`; False when it is another's or not there."""
+        """Claim a due job for `lease_s`; False if another worker has it or it is not scheduled."""
         with ledger_errors():
             return bool(self._claim(keys=[self._key], args=[job_id, int(lease_s * 1000)]))
 
     def remove(self, job_id: str) -> None:
-        """Take a job off the list."""
+        """Remove a job from the schedule."""
         with ledger_errors():
             self._redis.zrem(self._key, job_id)
 
     def _in_ms(self, delay_s: float) -> int:
-        """Give the time that is `delay_s` from now, by the clock of Redis."""
+        """The time in `delay_s`, by the clock of Redis."""
         return in_ms(self._redis.time()) + int(delay_s * 1000)

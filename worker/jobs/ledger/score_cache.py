@@ -1,4 +1,4 @@
-"""The score cache: what a model gave for a picture, by the picture's own hash."""
+"""The score cache: results by model and by the hash of the picture."""
 
 from dataclasses import replace
 from typing import Any
@@ -10,7 +10,7 @@ from worker.jobs.ledger.connection import ledger_errors
 
 
 class ScoreCache:
-    """Scores by model and picture, in Redis, each for `ttl_s`."""
+    """Results in Redis, each stored for `ttl_s`."""
 
     def __init__(self, redis: Redis, ttl_s: int) -> None:
         self._redis: Any = redis
@@ -21,7 +21,7 @@ class ScoreCache:
         return f"piqueue:scored:{model_key}:{image_sha256}"
 
     def get(self, model_key: str, image_sha256: str) -> ItemResult | None:
-        """Give the result this model had for this picture."""
+        """The result of a model for a picture, None if it is not stored."""
         with ledger_errors():
             found = self._redis.get(self._key(model_key, image_sha256))
         if found is None:
@@ -30,7 +30,7 @@ class ScoreCache:
         return result
 
     def put(self, model_key: str, result: ItemResult) -> None:
-        """Keep a result that has scores."""
+        """Store a result that has scores."""
         assert result.image is not None
         key = self._key(model_key, result.image.sha256)
         kept = pack_results(0, [replace(result, timings=Timings(), cached=True)])

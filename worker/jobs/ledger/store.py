@@ -1,4 +1,4 @@
-"""The job store: the ledger of jobs, items and results in Redis, changed only by atomic steps."""
+"""The job store: jobs, items and results in Redis, changed only by atomic scripts."""
 
 import json
 import time
@@ -22,10 +22,10 @@ from worker.jobs.ledger.workers import WORKER_SILENT_S, Workers
 from worker.jobs.record import Lane, ModelRef
 
 EVENTS_CHANNEL = "piqueue:events"
-# A job that was stored but not submitted within this time was abandoned by its client.
+# Stored items of a job that is not submitted expire after this long.
 UNSUBMITTED_TTL_S = 3600
 
-# A full Redis takes no new work; what it has is scored, cancelled and erased all the same.
+# A full Redis accepts no new jobs, but those it has can be scored, cancelled and erased.
 _STEPS = {
     "": ("open_draft", "add", "close", "submit"),
     "allow-oom": (
@@ -44,7 +44,7 @@ _LEDGER = Path(__file__).with_name("ledger.lua").read_text()
 
 
 class JobStore(JobReader):
-    """Jobs in Redis; every method raises LedgerUnavailable when Redis is away or full."""
+    """Jobs in Redis; every method raises LedgerUnavailable if Redis does not answer or is full."""
 
     def __init__(self, redis: Redis) -> None:
         super().__init__(redis)
@@ -64,7 +64,7 @@ class JobStore(JobReader):
     # Submitting: chunks first, the record last.
 
     def put_chunk(self, job_id: str, chunk_index: int, *chunks: Sequence[ItemSpec]) -> None:
-        """Store the items of consecutive chunks, from `chunk_index` on, of an unsubmitted job."""
+        """Store the items of consecutive chunks, starting at `chunk_index`, of a new job."""
         key = job_key(job_id, "in")
         packed = {index: pack_specs(specs) for index, specs in enumerate(chunks, chunk_index)}
         with ledger_errors(), self._redis.pipeline(transaction=True) as pipe:
@@ -73,10 +73,10 @@ class JobStore(JobReader):
             pipe.execute()
 
     def submit(self, job: NewJob, shape: Shape, extra: ExpiringKey | None = None) -> list[int]:
-        """Make the stored chunks a job, and write the note; gives the chunk indexes to ring for.
+        """Make the stored chunks a job, and write `extra`; gives the chunks to notify of.
 
         Raises:
-            LedgerUnavailable: also where Redis was killed and forgot some of the chunks.
+            LedgerUnavailable: also if Redis was killed and lost some of the chunks.
         """
         chunk_count = -(-shape.total // shape.chunk_items)
         fields = {
@@ -90,48 +90,48 @@ class JobStore(JobReader):
             fields["max_failures"] = shape.max_failures
         card = job.model.model_dump_json()
         extra_key = (extra.key, extra.value, extra.ttl_s) if extra else ("", "", "")
-        ring = self._step(
+        chunks = self._step(
             "submit", job.id, self.window(), card, chunk_count, *extra_key, *_flat(fields)
         )
-        if ring is None:
+        if chunks is None:
             raise LedgerUnavailable("Redis lost some of the items: submit them again")
-        return [int(chunk) for chunk in ring]
+        return [int(chunk) for chunk in chunks]
 
-    # Drafts: items are added as often as needed, then submitted as a whole.
+    # Drafts: items are added in several requests, then submitted together.
 
     def open_draft(self, job: NewJob) -> None:
-        """Begin a draft."""
+        """Create a draft."""
         fields = {**fields_of(job), "lane": Lane.BULK, "chunk_items": 1}
         self._step("open_draft", job.id, job.model.model_dump_json(), *_flat(fields))
 
     def add(self, job_id: str, specs: Sequence[ItemSpec], max_items: int) -> int:
-        """Add items to a draft, but for those whose id it has already; gives its item count.
+        """Add items to a draft, except those whose id it already has; gives its item count.
 
         Raises:
-            JobNotDraft: the job is submitted, or about to be.
+            JobNotDraft: the job is submitted, or is being submitted.
             TooLarge: the draft would hold more than `max_items`.
         """
         forms = [part for spec in specs for part in (spec.id, json.dumps(spec.to_row()))]
         count = int(self._step("add", job_id, max_items, *forms))
         if count == -1:
-            raise JobNotDraft(f"{job_id} is not a draft any more, so it takes no more items")
+            raise JobNotDraft(f"{job_id} is already submitted and accepts no more items")
         if count == -2:
             raise TooLarge(f"a job may hold {max_items} items")
         return count
 
     def close_draft(self, job_id: str) -> None:
-        """Take no more items.
+        """Accept no more items.
 
         Raises:
-            JobNotDraft: it is submitted already.
+            JobNotDraft: it is already submitted.
         """
         if not self._step("close", job_id):
-            raise JobNotDraft(f"{job_id} is not a draft: it was submitted already")
+            raise JobNotDraft(f"{job_id} is already submitted")
 
-    # Working: claim, renew, note, commit.
+    # Working: claim, renew, checkpoint, commit.
 
     def claim(self, job_id: str, chunk_index: int, lease_s: float) -> Claim | None:
-        """Take the lease of a chunk; None when the job is over or the chunk done or held."""
+        """Lease a chunk; None if the job is over, or the chunk is done or leased."""
         answer = self._step("claim", job_id, chunk_index, int(lease_s * 1000))
         if answer[0] != b"claimed":
             return None
@@ -154,17 +154,17 @@ class JobStore(JobReader):
         )
 
     def renew(self, claim: Claim, lease_s: float) -> bool:
-        """Hold the chunk for another `lease_s`; False when the lease is not the caller's."""
+        """Renew the lease for `lease_s`; False if another worker has it."""
         lease_ms = int(lease_s * 1000)
         return bool(self._step("renew", claim.job_id, claim.chunk_index, claim.attempt, lease_ms))
 
     def defer(self, claim: Claim, delay_s: float) -> None:
-        """Give a chunk back that cannot be worked on now; it is rung for after `delay_s`."""
+        """Release a chunk that cannot be scored now; it is notified again after `delay_s`."""
         delay_ms = int(delay_s * 1000)
         self._step("defer", claim.job_id, claim.chunk_index, claim.attempt, delay_ms)
 
     def checkpoint(self, claim: Claim, position: int | None) -> None:
-        """Write down the item that is about to be scored, in case it kills us; None clears."""
+        """Record the item that is about to be scored, in case it kills the worker; None clears."""
         self._step(
             "checkpoint",
             claim.job_id,
@@ -174,9 +174,9 @@ class JobStore(JobReader):
         )
 
     def commit(self, claim: Claim, results: Sequence[ItemResult]) -> list[int] | None:
-        """Store a chunk's results; gives the chunk indexes to ring for next.
+        """Store a chunk's results; gives the chunks to notify of next.
 
-        None, and no change, where the chunk has results already or its job is over.
+        None, without a change, if the chunk already has results or its job is over.
         """
         if len(results) != len(claim.specs):
             raise ValueError(f"{len(results)} results for {len(claim.specs)} items")
@@ -196,10 +196,10 @@ class JobStore(JobReader):
             count_hosts(zip(claim.specs, results, strict=True)),
             *failures,
         )
-        accepted, *ring = answer
-        return [int(chunk) for chunk in ring] if accepted else None
+        accepted, *chunks = answer
+        return [int(chunk) for chunk in chunks] if accepted else None
 
-    # Keeping things moving.
+    # Recovery.
 
     def open_jobs(self) -> list[str]:
         """List the jobs that have unfinished items."""
@@ -207,21 +207,21 @@ class JobStore(JobReader):
             return [job_id.decode() for job_id in self._redis.hkeys(OPEN)]
 
     def recover(self, job_id: str, lost_after_s: float) -> tuple[Lane, list[int]]:
-        """Free expired leases and top up the window; gives the chunk indexes to ring for.
+        """Free expired leases and fill the window; gives the chunks to notify of.
 
-        A message that was sent `lost_after_s` ago and not taken counts as lost.
+        A message that no worker received within `lost_after_s` counts as lost.
         """
         lost_after_ms = int(lost_after_s * 1000)
         lane, *chunks = self._step("recover", job_id, self.window(), lost_after_ms)
         return Lane(lane.decode()), [int(chunk) for chunk in chunks]
 
     def messages(self) -> int:
-        """Count the messages that lie on the queues."""
+        """Count the messages on the queues."""
         with ledger_errors():
             return sum(int(self._redis.llen(f"piqueue:{lane}")) for lane in Lane)
 
     def window(self) -> int:
-        """Chunks of one job that may be on their way at once: twice what runs at a time."""
+        """How many chunks of a job may be notified or leased at once: twice the worker slots."""
         read_at, window = self._window
         if time.monotonic() - read_at > WORKER_SILENT_S / 3 or not window:
             window = max(4, 2 * sum(self._workers.live().values()))
@@ -231,7 +231,7 @@ class JobStore(JobReader):
     # Ending.
 
     def cancel(self, job_id: str) -> None:
-        """Stop a job; results it has stay. Raises JobNotFound."""
+        """Stop a job and keep its results. Raises JobNotFound."""
         if not self._step("cancel", job_id):
             raise JobNotFound(job_id)
 
@@ -241,7 +241,7 @@ class JobStore(JobReader):
             raise JobNotFound(job_id)
 
     def abandon(self, job_id: str) -> bool:
-        """Remove what was stored of a job; False where it was submitted after all and stays."""
+        """Remove the stored items of a job; False, without a change, if it was submitted."""
         return bool(self._step("abandon", job_id))
 
 

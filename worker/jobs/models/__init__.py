@@ -1,0 +1,1 @@
+"""The model catalog: folders and buckets, downloads, copies and promotion."""

@@ -1,4 +1,4 @@
-"""Models on S3, {prefix}/<name>/<version>/card.json, with copies on this machine."""
+"""Models on S3 as {prefix}/<name>/<version>/card.json, with local copies."""
 
 import threading
 import time
@@ -13,84 +13,84 @@ from worker.jobs.models.catalog import CARD_NAME, Artifact, Promotions
 from worker.jobs.models.folder import PROMOTED_NAME
 from worker.jobs.s3 import Folder
 
-# What is added or promoted is seen this long after.
-LOOK_S = 5.0
+# The bucket is listed this often.
+LIST_EVERY_S = 5.0
 
 log = structlog.get_logger()
 
 
 class ModelBucket:
-    """A place of models on S3. While S3 is away, what was seen of it last holds."""
+    """Models in a bucket. While S3 is unavailable, the last listing is used."""
 
     def __init__(self, folder: Folder, cache_path: Path) -> None:
         self._folder = folder
         self._cache_path = cache_path
-        self._looking = threading.Lock()
-        self._looked = -LOOK_S
-        self._seen: dict[str, tuple[str, bytes]] | None = None
+        self._listing = threading.Lock()
+        self._listed_at = -LIST_EVERY_S
+        self._listed: dict[str, tuple[str, bytes]] | None = None
         self._artifacts: tuple[Artifact, ...] = ()
 
     def artifacts(self) -> Sequence[Artifact]:
         """List all versions of all models."""
-        self._look()
+        self._cards_and_promotions()
         return self._artifacts
 
     def promotions(self, name: str) -> Promotions:
-        """Read what was promoted of a model."""
-        _, written = self._look().get(f"{name}/{PROMOTED_NAME}", ("", b"{}"))
+        """Read the promotions of a model."""
+        _, written = self._cards_and_promotions().get(f"{name}/{PROMOTED_NAME}", ("", b"{}"))
         return Promotions.model_validate_json(written)
 
     def fetch(self, artifact: Artifact) -> Path:
-        """Give a folder with a verified copy of a version, which is downloaded once."""
+        """Give a local folder with a verified copy of a version; it is downloaded once."""
         return cached_copy(
             self._cache_path, artifact, lambda scratch: self._download(artifact, scratch)
         )
 
     def put(self, folder: Path, artifact: Artifact) -> None:
-        """Keep a copy of the artifact in `folder`; its card is written last."""
+        """Upload the artifact in `folder`; its card is written last."""
         prefix = _prefix(artifact)
         for name in artifact.names_in(folder):
             self._folder.put(prefix + name, (folder / name).read_bytes())
-        self._looked = -LOOK_S
+        self._listed_at = -LIST_EVERY_S
 
     def promote(self, name: str, promotions: Promotions) -> None:
-        """Write what is promoted of a model."""
+        """Write the promotions of a model."""
         written = promotions.model_dump_json(indent=2).encode()
         self._folder.put(f"{name}/{PROMOTED_NAME}", written, "application/json")
-        self._looked = -LOOK_S
+        self._listed_at = -LIST_EVERY_S
 
-    def _look(self) -> dict[str, tuple[str, bytes]]:
-        """Give the cards and promotions by key, each with its ETag."""
-        with self._looking:
-            if time.monotonic() - self._looked < LOOK_S and self._seen is not None:
-                return self._seen
+    def _cards_and_promotions(self) -> dict[str, tuple[str, bytes]]:
+        """The cards and promotions by key, each with its ETag."""
+        with self._listing:
+            if time.monotonic() - self._listed_at < LIST_EVERY_S and self._listed is not None:
+                return self._listed
             try:
-                seen = self._read(self._seen or {})
+                listing = self._read(self._listed or {})
             except StorageUnavailable as error:
-                if self._seen is None:
+                if self._listed is None:
                     raise
-                log.warning("registry_not_seen", reason=str(error))
-                seen = self._seen
-            if seen != self._seen:
+                log.warning("registry_unavailable", reason=str(error))
+                listing = self._listed
+            if listing != self._listed:
                 read = (
                     Artifact.read(card, key.removesuffix(f"/{CARD_NAME}"))
-                    for key, (_, card) in seen.items()
+                    for key, (_, card) in listing.items()
                     if key.endswith(f"/{CARD_NAME}")
                 )
                 self._artifacts = tuple(artifact for artifact in read if artifact)
-            self._seen, self._looked = seen, time.monotonic()
-            return seen
+            self._listed, self._listed_at = listing, time.monotonic()
+            return listing
 
     def _read(self, before: dict[str, tuple[str, bytes]]) -> dict[str, tuple[str, bytes]]:
-        seen = {}
+        listing = {}
         for key, etag in self._folder.list(""):
             if not key.endswith((f"/{CARD_NAME}", f"/{PROMOTED_NAME}")):
                 continue
             if key in before and before[key][0] == etag:
-                seen[key] = before[key]
+                listing[key] = before[key]
             elif (written := self._folder.get(key)) is not None:
-                seen[key] = (etag, written)
-        return seen
+                listing[key] = (etag, written)
+        return listing
 
     def _download(self, artifact: Artifact, scratch: Path) -> None:
         for name in (CARD_NAME, *(file.path for file in artifact.files)):

@@ -1,4 +1,4 @@
-"""Verified copies of artifacts on this machine: what their card says, or not there at all."""
+"""Verified local copies of artifacts."""
 
 import hashlib
 import tempfile
@@ -10,10 +10,10 @@ from worker.jobs.models.catalog import CARD_NAME, Artifact
 
 
 def cached_copy(cache_path: Path, artifact: Artifact, download: Callable[[Path], None]) -> Path:
-    """Give the folder of the copy of an artifact; `download` writes its files where there is none.
+    """Give the folder of a local copy; `download` writes the files if there is none.
 
     Raises:
-        ModelUnavailable: a file is not the one that the card names.
+        ModelUnavailable: the hash of a file differs from the card.
     """
     card = artifact.card
     target = cache_path / f"{card.name}-{card.version}-{artifact.digest[:16]}"
@@ -28,25 +28,25 @@ def cached_copy(cache_path: Path, artifact: Artifact, download: Callable[[Path],
         try:
             fresh.rename(target)
         except OSError:
-            if not target.is_dir():  # another process was first
+            if not target.is_dir():  # another process created it
                 raise
     return target
 
 
 def verify(folder: Path, artifact: Artifact) -> None:
-    """Compare the files in `folder` with those that the artifact has.
+    """Compare the files in `folder` with the artifact's card.
 
     Raises:
-        ModelUnavailable: a file is not the one that the card names, or the model's own is missing.
+        ModelUnavailable: the hash of a file differs, or the model file is missing.
     """
     for file in artifact.files:
         path = folder / file.path
         if not path.exists() and file.sha256 != artifact.card.sha256:
-            continue  # that of another engine
+            continue  # the file of another engine
         if not path.is_file() or _sha256(path) != file.sha256:
             raise ModelUnavailable(
-                f"{file.path} of {artifact.card.name}@{artifact.card.version} is not the file that "
-                f"its {CARD_NAME} names: add that version again"
+                f"{file.path} of {artifact.card.name}@{artifact.card.version} is missing or "
+                f"differs from the hash in its {CARD_NAME}: add that version again"
             )
 
 

@@ -1,4 +1,4 @@
-"""Which models there are, and which version of each is promoted, as the job contract needs it."""
+"""The model catalog: which models exist, and which version of each is promoted."""
 
 import hashlib
 import re
@@ -25,13 +25,13 @@ class ModelFile(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    # Nothing but a name, for cards may come from elsewhere.
+    # A file name without a path: cards may come from strangers.
     path: str = Field(pattern=r"^[^/\\]+$")
     sha256: str
 
 
 class ModelCard(BaseModel):
-    """What a job needs to know of its model: its exact version and what its scores mean."""
+    """What a job needs of its model: the exact version and the meaning of its scores."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -40,24 +40,24 @@ class ModelCard(BaseModel):
     sha256: str
     labels: tuple[str, ...]
     thresholds: tuple[float, ...]
-    # What each inference thread of a worker takes that holds the model.
+    # Memory for each inference thread of a worker.
     memory_bytes: int = Field(ge=1)
     created: date
-    # How many scores answer for a picture, best first; all of them if unset.
+    # How many scores a result has, best first; all of them if unset.
     top_k: int | None = None
 
     @property
     def ref(self) -> ModelRef:
-        """Give what names the model."""
+        """The reference to this exact model."""
         return ModelRef(self.name, self.version, self.sha256)
 
     def answer(
         self, scores: Sequence[float], top_k: int | None = None, threshold: float | None = None
     ) -> tuple[dict[str, float], list[str]]:
-        """Give the scores that answer for a picture by label, and its labels among these.
+        """Give the scores of a result by label, and the labels whose score passes the threshold.
 
-        With a `top_k`, or one of the model's own, these are the best, sorted. `threshold` stands
-        for those of the model.
+        `top_k` limits the scores to the best, sorted; its default is that of the model. `threshold`
+        replaces the thresholds of the model.
         """
         found: Iterable[tuple[str, float, float]]
         found = zip(self.labels, scores, self.thresholds, strict=True)
@@ -79,81 +79,81 @@ class _ArtifactCard(ModelCard):
 
 
 class Artifact(BaseModel):
-    """A version of a model where it is kept: its card and its files, `card.json` left out."""
+    """A version of a model in a source: its card and its files, without card.json."""
 
     model_config = ConfigDict(frozen=True)
 
     card: ModelCard
     files: tuple[ModelFile, ...]
-    # Of its card.json, byte by byte.
+    # The SHA-256 of its card.json.
     digest: str
 
     @classmethod
     def parse(cls, card_json: bytes) -> Self:
-        """Read a card.json; the model is known by the hash of its LiteRT file, else of its Keras.
+        """Read a card.json; the hash of the LiteRT or else the Keras file identifies the model.
 
         Raises:
-            ValueError: it is no card.
+            ValueError: it is not a card.
         """
         card = _ArtifactCard.model_validate_json(card_json)
-        known_by = card.files.get("litert") or card.files.get("keras")
-        if known_by is None:
-            raise ValueError("the card names no file of the model")
+        model_file = card.files.get("litert") or card.files.get("keras")
+        if model_file is None:
+            raise ValueError("the card names no LiteRT or Keras file")
         return cls(
-            card=ModelCard(**card.model_dump(exclude={"files"}) | {"sha256": known_by.sha256}),
+            card=ModelCard(**card.model_dump(exclude={"files"}) | {"sha256": model_file.sha256}),
             files=tuple(card.files.values()),
             digest=hashlib.sha256(card_json).hexdigest(),
         )
 
     @classmethod
     def read(cls, card_json: bytes, folder: str) -> Self | None:
-        """Read the card.json of `folder`; None, with a warning, where it is of no use."""
+        """Read the card.json of `folder`; None, with a warning, if it is invalid."""
         try:
             artifact = cls.parse(card_json)
         except ValueError as error:
-            log.warning("card_passed_over", folder=folder, reason=str(error))
+            log.warning("card_ignored", folder=folder, reason=str(error))
             return None
         if folder != f"{artifact.card.name}/{artifact.card.version}":
-            log.warning("card_passed_over", folder=folder, reason="its card names another version")
+            log.warning("card_ignored", folder=folder, reason="its card names another version")
             return None
         return artifact
 
     def names_in(self, folder: Path) -> list[str]:
-        """List its files, the card last; one for another engine may not have come along."""
+        """List the files of this artifact in `folder`, the card last."""
         names = [file.path for file in self.files if (folder / file.path).exists()]
         return [*names, CARD_NAME]
 
 
 class Promotions(BaseModel):
-    """The versions of a model that were promoted, the one that holds last; a `promoted.json`."""
+    """The promoted versions of a model, the current one last; the content of promoted.json."""
 
     history: tuple[str, ...] = ()
 
 
 class ModelSource(Protocol):
-    """Where artifacts are kept as <name>/<version>/, each with its card.
+    """Artifacts as <name>/<version>/, each with its card.
 
-    What is away raises StorageUnavailable.
+    Methods raise StorageUnavailable if the source does not answer.
     """
 
     def artifacts(self) -> Sequence[Artifact]:
-        """List all versions of all models, as of a few seconds ago at most."""
+        """List all versions of all models; the list may be a few seconds old."""
 
     def promotions(self, name: str) -> Promotions:
-        """Read what was promoted of a model, as of a few seconds ago at most."""
+        """Read the promotions of a model; they may be a few seconds old."""
 
     def fetch(self, artifact: Artifact) -> Path:
-        """Give the folder of a version on this machine."""
+        """Give the local folder of a version."""
 
     def put(self, folder: Path, artifact: Artifact) -> None:
-        """Keep a copy of the artifact in `folder`; it is there as a whole or not at all."""
+        """Store a copy of the artifact in `folder`, completely or not at all."""
 
     def promote(self, name: str, promotions: Promotions) -> None:
-        """Write what is promoted of a model."""
+        """Write the promotions of a model."""
 
 
 class ModelCatalog:
-    """The models of some sources; what one source has goes before the same of a later one."""
+    """The models of several sources; an earlier source hides the same version of a later one."""
 
     def __init__(self, sources: Sequence[ModelSource], default: str) -> None:
         self._sources = sources
@@ -161,18 +161,18 @@ class ModelCatalog:
 
     @property
     def registry(self) -> ModelSource:
-        """Where versions are added and promoted."""
+        """The source to which versions and promotions are added."""
         return self._sources[0]
 
     def all(self) -> list[ModelCard]:
-        """List every version of every model, newest version of each first."""
+        """List every version of every model, by name, newest first."""
         return sorted(self._cards().values(), key=lambda card: (card.name, -int(card.version)))
 
     def resolve(self, reference: str | None) -> ModelCard:
-        """Find `name@version`, the current version of `name`, or of the default model for None.
+        """Find `name@version`, or the current version of `name` or, for None, of the default model.
 
         Raises:
-            ModelNotFound: names the models there are.
+            ModelNotFound: the text lists the existing models.
         """
         reference = reference or self._default
         match = _REFERENCE.fullmatch(reference)
@@ -183,26 +183,26 @@ class ModelCatalog:
             if version and (card := cards.get((match["name"], int(version)))):
                 return card
         known = ", ".join(f"{card.name}@{card.version}" for card in self.all()) or "none"
-        raise ModelNotFound(f"no model {reference!r}; there are: {known}")
+        raise ModelNotFound(f"no model {reference!r}; the models are: {known}")
 
     def promotions(self, name: str) -> Promotions:
-        """Read what was promoted of a model."""
+        """Read the promotions of a model."""
         for source in self._sources:
             if (found := source.promotions(name)).history:
                 return found
         return Promotions()
 
     def fetch(self, model: ModelRef) -> Path:
-        """Give the folder on this machine that holds exactly this model.
+        """Give the local folder of exactly this model.
 
         Raises:
-            ModelNotFound: no source has it, or not with this hash.
+            ModelNotFound: no source has this version with this hash.
         """
         source, artifact = self._find(model)
         return source.fetch(artifact)
 
     def card(self, model: ModelRef) -> ModelCard:
-        """Give the card of exactly this model.
+        """The card of exactly this model.
 
         Raises:
             ModelNotFound: as `fetch`.
@@ -215,10 +215,12 @@ class ModelCatalog:
             for artifact in source.artifacts():
                 if artifact.card.ref == model:
                     return source, artifact
-        raise ModelNotFound(f"{model.name}@{model.version} is not here, or is another one")
+        raise ModelNotFound(
+            f"no source has {model.name}@{model.version} with the hash {model.sha256[:16]}…"
+        )
 
     def _current(self, name: str, cards: dict[tuple[str, int], ModelCard]) -> str | None:
-        """Give the promoted version of those there are, or else the newest."""
+        """The promoted version if it exists, else the newest."""
         versions = {version for known, version in cards if known == name}
         promoted = [one for one in self.promotions(name).history if int(one) in versions]
         return promoted[-1] if promoted else str(max(versions)) if versions else None

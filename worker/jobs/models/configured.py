@@ -1,4 +1,4 @@
-"""The catalog of models as the settings have it: the registry first, then what came with us."""
+"""Opens the model catalog of the settings: the registry first, then the bundled models."""
 
 from pathlib import Path
 
@@ -8,10 +8,10 @@ from worker.jobs.settings import Settings, require_boto3
 
 
 def open_catalog(settings: Settings) -> ModelCatalog:
-    """Give the models of PIQUEUE_REGISTRY_URL, PIQUEUE_ARTIFACTS_PATH and PIQUEUE_MODEL_URL.
+    """Open PIQUEUE_REGISTRY_URL, PIQUEUE_ARTIFACTS_PATH and PIQUEUE_MODEL_URL.
 
     Raises:
-        ModelUnavailable: the model of PIQUEUE_MODEL_URL cannot be had.
+        ModelUnavailable: the model of PIQUEUE_MODEL_URL cannot be downloaded or verified.
     """
     cache_path = settings.models_cache_path.expanduser()
     sources: list[ModelSource] = []

@@ -1,4 +1,4 @@
-"""A model from a URL: downloaded in as many goes as it takes, verified, then unpacked."""
+"""Downloads a model from a URL with resumption, verifies and unpacks it."""
 
 import fcntl
 import hashlib
@@ -24,17 +24,17 @@ ATTEMPTS = 5
 BACKOFF_S = 0.5  # before the second attempt, doubled for each further one
 TIMEOUT_S = 30.0
 READ_BYTES = 1024 * 1024
-# No model is larger; what is unpacked may not fill the disk.
+# A larger download or archive is refused, so that it cannot fill the disk.
 MAX_BYTES = 4 * 1024**3
 
 log = structlog.get_logger()
 
 
 def downloaded(url: str, sha256: str, cache_path: Path) -> ModelFolder:
-    """Give a place with the one model that is zipped at `url`; it is downloaded once.
+    """Give a source with the zipped model at `url`; it is downloaded once.
 
     Raises:
-        ModelUnavailable: it cannot be downloaded, has another hash, or is no zipped artifact.
+        ModelUnavailable: the download fails, its hash differs, or it is not a zipped artifact.
     """
     folder = cache_path / f"url-{sha256[:16]}"
     with _locked(cache_path):
@@ -50,7 +50,7 @@ def downloaded(url: str, sha256: str, cache_path: Path) -> ModelFolder:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Let one process of this machine in at a time; the lock ends with its process."""
+    """Admit one process of this machine at a time; the lock ends with its process."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -58,10 +58,10 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def download(url: str, sha256: str, target: Path) -> Path:
-    """Download `url` to `target`, going on with what an earlier download left.
+    """Download `url` to `target`, resuming an earlier partial download.
 
     Raises:
-        ModelUnavailable: the server does not give it, or gives something else.
+        ModelUnavailable: the download fails, or the hash of the file differs.
     """
     part = target.with_name(f"{target.name}.part")
     with part.open("ab+") as file:
@@ -71,20 +71,20 @@ def download(url: str, sha256: str, target: Path) -> Path:
     if found != sha256:
         part.unlink()
         raise ModelUnavailable(
-            f"what {_shown(url)} gives has the SHA-256 {found} and not the one that was said: "
-            "correct that, or find out who changed the file"
+            f"the file at {_without_query(url)} has the SHA-256 {found}, not the expected one: "
+            "correct the expected hash, or find out who changed the file"
         )
     part.rename(target)
     return target
 
 
 def _fill(file: BinaryIO, url: str) -> None:
-    """Download the rest of a file, again and again while the connection breaks."""
+    """Download the rest of a file, retrying while the connection breaks."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
             if _append(file, url):
                 return
-            reason = "the connection was cut"
+            reason = "the connection broke"
         except urllib.error.HTTPError as error:
             reason = f"answered {error.code}"
             if error.code < 500 and error.code not in (408, 429):
@@ -94,11 +94,11 @@ def _fill(file: BinaryIO, url: str) -> None:
         log.warning("model_download_broken", attempt=attempt, reason=reason)
         if attempt < ATTEMPTS:
             time.sleep(BACKOFF_S * 2 ** (attempt - 1))
-    raise ModelUnavailable(f"{_shown(url)} cannot be downloaded: {reason}")
+    raise ModelUnavailable(f"{_without_query(url)} cannot be downloaded: {reason}")
 
 
 def _append(file: BinaryIO, url: str) -> bool:
-    """Ask for what is missing and add it; whether that was all of it."""
+    """Request and append the missing bytes; True if the file is complete."""
     start = file.seek(0, 2)
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})  # noqa: S310
     try:
@@ -107,21 +107,21 @@ def _append(file: BinaryIO, url: str) -> bool:
         if error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise
         error.close()
-        return True  # there is no more
+        return True  # the file is complete
     with answer:
         if answer.status != http.client.PARTIAL_CONTENT:
             start = 0
-            file.truncate(0)  # the server begins anew
+            file.truncate(0)  # the server sends the whole file
         length = answer.headers.get("Content-Length")
         while block := answer.read(READ_BYTES):
             file.write(block)
             if file.tell() > MAX_BYTES:
-                raise ModelUnavailable(f"{_shown(url)} is larger than {MAX_BYTES:,} bytes")
+                raise ModelUnavailable(f"{_without_query(url)} is larger than {MAX_BYTES:,} bytes")
     file.flush()
     return length is None or file.tell() == start + int(length)
 
 
-def _shown(url: str) -> str:
+def _without_query(url: str) -> str:
     """The URL without its query, which may hold a signature."""
     return url.partition("?")[0]
 
@@ -130,14 +130,14 @@ def unpack(zipped: Path, folder: Path) -> Artifact:
     """Unpack a zipped artifact to `folder`/<name>/<version>/ and verify its files.
 
     Raises:
-        ModelUnavailable: it is no zip of one artifact, or its files are not what its card says.
+        ModelUnavailable: it is not a zip of one artifact, or the hash of a file differs.
     """
     try:
         with zipfile.ZipFile(zipped) as archive:
             cards = [name for name in archive.namelist() if name.rpartition("/")[2] == CARD_NAME]
             if len(cards) != 1:
                 raise ModelUnavailable(
-                    f"there must be one {CARD_NAME} in the zip: {len(cards)} are"
+                    f"the zip must contain one {CARD_NAME}; it contains {len(cards)}"
                 )
             prefix = cards[0].removesuffix(CARD_NAME)
             artifact = Artifact.parse(archive.read(cards[0]))
@@ -147,7 +147,7 @@ def unpack(zipped: Path, folder: Path) -> Artifact:
                 if prefix + name in archive.namelist():
                     _extract(archive, prefix + name, target / name)
     except (zipfile.BadZipFile, ValueError, KeyError) as error:
-        raise ModelUnavailable(f"it is not a zipped artifact: {error}") from None
+        raise ModelUnavailable(f"not a zipped artifact: {error}") from None
     verify(target, artifact)
     return artifact
 

@@ -1,4 +1,4 @@
-"""Models in a folder, <name>/<version>/card.json, looked up anew each time."""
+"""Models in a folder as <name>/<version>/card.json, read again on each call."""
 
 import shutil
 import tempfile
@@ -12,20 +12,20 @@ PROMOTED_NAME = "promoted.json"
 
 
 class ModelFolder:
-    """A place of models that several processes, or machines, may share as a folder."""
+    """Models in a folder that several processes or machines may share."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def artifacts(self) -> Sequence[Artifact]:
         """List all versions of all models."""
-        # Folders that begin with a dot are being written.
+        # Folders whose names begin with a dot are incomplete.
         found = self._path.glob(f"[!.]*/[!.]*/{CARD_NAME}")
         read = (_read(path, path.stat().st_mtime_ns) for path in found)
         return [artifact for artifact in read if artifact]
 
     def promotions(self, name: str) -> Promotions:
-        """Read what was promoted of a model."""
+        """Read the promotions of a model."""
         try:
             written = (self._path / name / PROMOTED_NAME).read_bytes()
         except FileNotFoundError:
@@ -33,11 +33,11 @@ class ModelFolder:
         return Promotions.model_validate_json(written)
 
     def fetch(self, artifact: Artifact) -> Path:
-        """Give the folder of a version."""
+        """The folder of a version."""
         return self._path / artifact.card.name / artifact.card.version
 
     def put(self, folder: Path, artifact: Artifact) -> None:
-        """Keep a copy of the artifact in `folder`, as a whole or not at all."""
+        """Store a copy of the artifact in `folder`, completely or not at all."""
         target = self.fetch(artifact)
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".adding-") as scratch:
@@ -48,7 +48,7 @@ class ModelFolder:
             fresh.rename(target)
 
     def promote(self, name: str, promotions: Promotions) -> None:
-        """Write what is promoted of a model."""
+        """Write the promotions of a model."""
         target = self._path / name / PROMOTED_NAME
         target.parent.mkdir(parents=True, exist_ok=True)
         fresh = target.with_name(f".{PROMOTED_NAME}")
@@ -58,5 +58,5 @@ class ModelFolder:
 
 @lru_cache(maxsize=256)
 def _read(path: Path, _written_ns: int) -> Artifact | None:
-    """Read a card, once for each time it was written."""
+    """Read a card again only if it was written again."""
     return Artifact.read(path.read_bytes(), "/".join(path.parts[-3:-1]))

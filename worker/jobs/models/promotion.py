@@ -1,4 +1,4 @@
-"""Adding versions to the registry, and which of them is promoted."""
+"""Adds versions to the registry, promotes them and rolls back."""
 
 from pathlib import Path
 
@@ -12,16 +12,15 @@ from worker.jobs.models.catalog import (
     Promotions,
 )
 
-# Of a model; a rollback goes no further back.
+# The most versions that promoted.json keeps.
 HISTORY = 50
 
 
 def add(catalog: ModelCatalog, folder: Path) -> ModelCard:
-    """Copy the artifact in `folder` into the registry; jobs go on with the version they had.
+    """Copy the artifact in `folder` into the registry; the promoted version stays the same.
 
     Raises:
-        ModelUnavailable: a file is not what the card says, or there is another model of that
-            name and version.
+        ModelUnavailable: the hash of a file differs, or another model has that name and version.
     """
     artifact = Artifact.parse((folder / CARD_NAME).read_bytes())
     verify(folder, artifact)
@@ -32,11 +31,11 @@ def add(catalog: ModelCatalog, folder: Path) -> ModelCard:
             if known == card:
                 return card
             raise ModelUnavailable(
-                f"there is another {card.name}@{card.version} already: a version never changes, so "
-                "give this one another number"
+                f"another {card.name}@{card.version} exists, and a version never changes: use "
+                "another version number"
             )
     if versions and not catalog.promotions(card.name).history:
-        # Else the newest version would hold, which is now this one.
+        # Without a promotion the newest version is current, which would now be this one.
         current = catalog.resolve(card.name).version
         catalog.registry.promote(card.name, Promotions(history=(current,)))
     catalog.registry.put(folder, artifact)
@@ -44,10 +43,10 @@ def add(catalog: ModelCatalog, folder: Path) -> ModelCard:
 
 
 def promote(catalog: ModelCatalog, name: str, version: str) -> ModelCard:
-    """Make a version the one that jobs get who name the model alone.
+    """Promote a version: jobs that name only the model get it.
 
     Raises:
-        ModelNotFound: there is no such version.
+        ModelNotFound: the version does not exist.
     """
     card = catalog.resolve(f"{name}@{version}")
     before = catalog.resolve(name)
@@ -59,15 +58,15 @@ def promote(catalog: ModelCatalog, name: str, version: str) -> ModelCard:
 
 
 def roll_back(catalog: ModelCatalog, name: str) -> ModelCard:
-    """Go back to the version that was promoted before.
+    """Promote the previously promoted version again.
 
     Raises:
-        ModelNotFound: there is no such model, or no version before.
+        ModelNotFound: the model does not exist, or no earlier version was promoted.
     """
     catalog.resolve(name)
     history = catalog.promotions(name).history[:-1]
     if not history:
-        raise ModelNotFound(f"no version of {name} was promoted before the one it has")
+        raise ModelNotFound(f"no version of {name} was promoted before the current one")
     card = catalog.resolve(f"{name}@{history[-1]}")
     catalog.registry.promote(name, Promotions(history=history))
     return card

@@ -1,4 +1,4 @@
-"""The blob store: uploaded bytes, kept until they are scored or their job expires."""
+"""The blob store: uploaded payloads, stored until they are scored or their job expires."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -10,26 +10,26 @@ from worker.jobs.ledger.layout import job_key
 
 
 class BlobStore(Protocol):
-    """Payloads by job and item id, given and read as many at once as suits the store."""
+    """Payloads by job and item id."""
 
     def put(self, job_id: str, payloads: Mapping[str, bytes], ttl_s: int) -> None:
-        """Keep payloads, and the others of their job, for at most `ttl_s` from now."""
+        """Store payloads; all payloads of the job then expire in `ttl_s`."""
 
     def keep(self, job_id: str, ttl_s: int) -> None:
-        """Keep the payloads that a job has for `ttl_s` from now."""
+        """Let the payloads of a job expire in `ttl_s`."""
 
     def get(self, job_id: str, item_ids: Iterable[str]) -> Iterator[bytes | None]:
-        """Read payloads in this order; None for one that is not there."""
+        """Read payloads in this order; None for a missing one."""
 
     def discard(self, job_id: str, item_ids: Sequence[str]) -> None:
-        """Forget payloads."""
+        """Delete payloads."""
 
     def erase(self, job_id: str) -> None:
-        """Forget every payload of a job."""
+        """Delete all payloads of a job."""
 
 
 class RedisBlobs:
-    """Payloads in one Redis hash a job."""
+    """Payloads in one Redis hash for each job."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis: Any = redis
@@ -39,31 +39,31 @@ class RedisBlobs:
         return job_key(job_id, "blobs")
 
     def put(self, job_id: str, payloads: Mapping[str, bytes], ttl_s: int) -> None:
-        """Keep payloads, and the others of their job, for at most `ttl_s` from now."""
+        """Store payloads; all payloads of the job then expire in `ttl_s`."""
         with ledger_errors(), self._redis.pipeline(transaction=True) as pipe:
             pipe.hset(self._key(job_id), mapping=payloads)
             pipe.expire(self._key(job_id), ttl_s)
             pipe.execute()
 
     def keep(self, job_id: str, ttl_s: int) -> None:
-        """Keep the payloads that a job has for `ttl_s` from now."""
+        """Let the payloads of a job expire in `ttl_s`."""
         with ledger_errors():
             self._redis.expire(self._key(job_id), ttl_s)
 
     def get(self, job_id: str, item_ids: Iterable[str]) -> Iterator[bytes | None]:
-        """Read payloads in this order; None for one that is not there."""
+        """Read payloads in this order; None for a missing one."""
         for item_id in item_ids:
             with ledger_errors():
                 payload: bytes | None = self._redis.hget(self._key(job_id), item_id)
             yield payload
 
     def discard(self, job_id: str, item_ids: Sequence[str]) -> None:
-        """Forget payloads."""
+        """Delete payloads."""
         if item_ids:
             with ledger_errors():
                 self._redis.hdel(self._key(job_id), *item_ids)
 
     def erase(self, job_id: str) -> None:
-        """Forget every payload of a job."""
+        """Delete all payloads of a job."""
         with ledger_errors():
             self._redis.unlink(self._key(job_id))

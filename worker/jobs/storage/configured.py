@@ -1,4 +1,4 @@
-"""What is kept on S3 where the settings say so; boto3 is loaded only then."""
+"""Opens the storage of the settings; boto3 is imported only for S3."""
 
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def open_blobs(settings: Settings, redis: Redis) -> BlobStore:
-    """Give the blob store of PIQUEUE_STORAGE_URL."""
+    """Open the blob store of PIQUEUE_STORAGE_URL."""
     if settings.storage_url == IN_REDIS:
         return RedisBlobs(redis)
     require_boto3()
@@ -23,7 +23,7 @@ def open_blobs(settings: Settings, redis: Redis) -> BlobStore:
 
 
 def open_parts(settings: Settings, redis: Redis) -> "ResultParts | None":
-    """Give where results are written to as files, None where they are in Redis alone."""
+    """Open the storage for result files; None if results are in Redis only."""
     if settings.storage_url == IN_REDIS:
         return None
     require_boto3()

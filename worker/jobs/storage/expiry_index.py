@@ -1,4 +1,4 @@
-"""The shelf: which jobs have objects on S3, and when these are to be erased."""
+"""The expiry index: which jobs have objects on S3, and when the objects expire."""
 
 import structlog
 from redis import Redis
@@ -7,25 +7,25 @@ from worker.jobs.errors import StorageUnavailable
 from worker.jobs.ledger.schedule import Schedule
 from worker.jobs.s3 import Folder
 
-# An erased job is looked at again after this time, for what was being written meanwhile.
-STRAGGLERS_S = 60
+# An erased job is erased again after this time, with the objects that were written meanwhile.
+ERASE_AGAIN_S = 60
 
 log = structlog.get_logger()
 
 
 class ExpiryIndex(Schedule):
-    """Jobs with objects on S3, by when they expire; workers erase what is due."""
+    """Jobs with objects on S3 by when they expire; workers erase what is due."""
 
     def __init__(self, redis: Redis) -> None:
         super().__init__(redis, "piqueue:object-expiry")
 
     def keep(self, job_id: str, ttl_s: float) -> None:
-        """Have the objects of a job, if it has any, erased in `ttl_s`."""
+        """Let the objects of a job, if it has any, expire in `ttl_s`."""
         self.move(job_id, ttl_s)
 
     def clear(self, job_id: str, folder: Folder) -> None:
-        """Erase the objects of a job, if it has any; workers go on where S3 does not answer."""
-        if not self.move(job_id, STRAGGLERS_S):
+        """Erase the objects of a job, if it has any; a worker continues if S3 does not answer."""
+        if not self.move(job_id, ERASE_AGAIN_S):
             return
         try:
             folder.delete_under(f"{job_id}/")

@@ -1,4 +1,4 @@
-"""Results on S3: a part file a chunk, as JSONL, and a manifest that says which parts count."""
+"""Results on S3: a JSONL file for each chunk, and a manifest that lists the valid ones."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,13 +21,13 @@ from worker.jobs.webhooks.payload import job_fields
 
 MANIFEST = "manifest.json"
 JSONL = "application/x-ndjson"
-# Parts that are looked at side by side while a manifest is made.
-ABREAST = 8
-LOOKED_AT_ONCE = 64
+# Concurrent reads of parts while a manifest is written.
+CONCURRENCY = 8
+PARTS_BATCH = 64
 
 
 class Part(BaseModel):
-    """One part file: which items it has, and what its bytes come to."""
+    """One part file: its items, size and hash."""
 
     key: str
     first_index: int
@@ -38,24 +38,24 @@ class Part(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What is read of a manifest; it has the fields of its job too, as webhooks show them."""
+    """The part of a manifest that is read; a manifest also has the fields of its job."""
 
     parts: list[Part]
 
 
 class ResultParts:
-    """Parts at `{prefix}/{job_id}/part-00007.jsonl`, the manifest beside them."""
+    """Parts at `{prefix}/{job_id}/part-00007.jsonl`, and the manifest in the same folder."""
 
     def __init__(self, folder: Folder, redis: Redis) -> None:
         self._folder = folder
-        self._shelf = ExpiryIndex(redis)
+        self._expiry = ExpiryIndex(redis)
 
     def expect(self, job_id: str, ttl_s: float) -> None:
-        """Say before a job is submitted that its parts are to be erased in `ttl_s`."""
-        self._shelf.put(job_id, ttl_s)
+        """Let the parts of a job expire in `ttl_s`; called before it is submitted."""
+        self._expiry.put(job_id, ttl_s)
 
     def write(self, claim: Claim, results: Sequence[ItemResult], model: ModelCard) -> None:
-        """Write the part of a chunk, as its results are about to be committed."""
+        """Write the part of a chunk before its results are committed."""
         pairs = zip(claim.specs, results, strict=True)
         stored = [
             StoredResult(index, spec, result, claim.tries)
@@ -69,24 +69,24 @@ class ResultParts:
         job: Job,
         model: ModelCard,
         results: Iterable[StoredResult],
-        go_on: Callable[[], object],
+        keep_alive: Callable[[], object],
     ) -> None:
-        """Write the manifest of a job that is done, from all `results` that its ledger has.
+        """Write the manifest of a job that is done, from all `results` in the ledger.
 
-        A part that holds something else, because two workers had the same chunk, is written
-        again. `go_on` is called from time to time, and may raise to stop this.
+        A part that differs, because two workers had the same chunk, is written again. `keep_alive`
+        is called now and then, and may raise to stop.
         """
         parts: list[Part] = []
         chunks = _chunks(job, results)
-        with ThreadPoolExecutor(ABREAST, "parts") as pool:
-            while some := list(islice(chunks, LOOKED_AT_ONCE)):
-                go_on()
-                parts += pool.map(lambda chunk: self._settled(job, model, *chunk), some)
+        with ThreadPoolExecutor(CONCURRENCY, "parts") as pool:
+            while some := list(islice(chunks, PARTS_BATCH)):
+                keep_alive()
+                parts += pool.map(lambda chunk: self._verified_part(job, model, *chunk), some)
         fields = {**job_fields(job), "parts": [part.model_dump() for part in parts]}
         fields["model"] |= {"labels": model.labels, "thresholds": model.thresholds}
         self._folder.put(f"{job.id}/{MANIFEST}", to_json(fields), "application/json")
 
-    def _settled(
+    def _verified_part(
         self, job: Job, model: ModelCard, chunk_index: int, stored: Sequence[StoredResult]
     ) -> Part:
         key, body = part_key(job.id, chunk_index), part_bytes(stored, model)
@@ -103,21 +103,21 @@ class ResultParts:
         )
 
     def manifest(self, job_id: str) -> Manifest | None:
-        """Read the manifest of a job; None while it is not written."""
+        """Read the manifest of a job; None if it is not written yet."""
         body = self._folder.get(f"{job_id}/{MANIFEST}")
         return None if body is None else Manifest.model_validate_json(body)
 
     def url(self, job_id: str, expires_s: int, key: str = MANIFEST) -> str:
-        """Give a URL by which anyone can read the manifest, or a part, for a time."""
+        """Make a URL with which anyone can read the manifest, or a part, for `expires_s`."""
         return self._folder.presign(f"{job_id}/{key}", expires_s)
 
     def erase(self, job_id: str) -> None:
-        """Erase the parts of a job, or have a worker do it as soon as S3 answers."""
-        self._shelf.clear(job_id, self._folder)
+        """Erase the parts of a job; if S3 does not answer, a worker does it later."""
+        self._expiry.clear(job_id, self._folder)
 
 
 def part_key(job_id: str, chunk_index: int) -> str:
-    """Name the part file of a chunk."""
+    """The key of the part file of a chunk."""
     return f"{job_id}/part-{chunk_index:05d}.jsonl"
 
 

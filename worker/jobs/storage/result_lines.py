@@ -1,4 +1,4 @@
-"""A result as one line of JSON, in the shape that the API gives it."""
+"""A result as one line of JSON, in the shape of the API."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from worker.jobs.models.catalog import ModelCard
 
 
 def result_line(stored: StoredResult, model: ModelCard) -> bytes:
-    """Write a result, with its line break; the same bytes each time."""
+    """Write a result with its line break; the bytes are deterministic."""
     return to_json(_fields(stored, model)) + b"\n"
 
 

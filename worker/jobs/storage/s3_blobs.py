@@ -1,4 +1,4 @@
-"""The blob store on S3: an object a payload, erased when its job expires."""
+"""The blob store on S3: one object for each payload."""
 
 import hashlib
 from collections import deque
@@ -11,35 +11,35 @@ from redis import Redis
 from worker.jobs.s3 import Folder
 from worker.jobs.storage.expiry_index import ExpiryIndex
 
-# What some servers allow between two slashes is 255 bytes.
+# Some servers limit the text between two slashes to 255 bytes.
 MAX_QUOTED_CHARS = 200
-# Objects a process writes and reads at once, and those held for one reader.
-ABREAST = 8
+# Concurrent requests of a process, and objects read ahead for one reader.
+CONCURRENCY = 8
 READ_AHEAD = 4
 
 
 class S3Blobs:
     """Payloads at `{prefix}/{job_id}/in/{quoted item id}`."""
 
-    def __init__(self, folder: Folder, redis: Redis, abreast: int = ABREAST) -> None:
+    def __init__(self, folder: Folder, redis: Redis, concurrency: int = CONCURRENCY) -> None:
         self._folder = folder
-        self._shelf = ExpiryIndex(redis)
-        self._pool = ThreadPoolExecutor(abreast, "blobs")
+        self._expiry = ExpiryIndex(redis)
+        self._pool = ThreadPoolExecutor(concurrency, "blobs")
 
     def put(self, job_id: str, payloads: Mapping[str, bytes], ttl_s: int) -> None:
-        """Keep payloads, and the others of their job, for at most `ttl_s` from now."""
-        # First, so that a payload whose writer dies now is erased all the same.
-        self._shelf.put(job_id, ttl_s)
+        """Store payloads; all payloads of the job then expire in `ttl_s`."""
+        # First, so that the payloads expire even if this process dies now.
+        self._expiry.put(job_id, ttl_s)
         keys = [blob_key(job_id, item_id) for item_id in payloads]
         for _ in self._pool.map(self._folder.put, keys, payloads.values()):
             pass
 
     def keep(self, job_id: str, ttl_s: int) -> None:
-        """Keep the payloads that a job has for `ttl_s` from now."""
-        self._shelf.keep(job_id, ttl_s)
+        """Let the payloads of a job expire in `ttl_s`."""
+        self._expiry.keep(job_id, ttl_s)
 
     def get(self, job_id: str, item_ids: Iterable[str]) -> Iterator[bytes | None]:
-        """Read payloads in this order; None for one that is not there."""
+        """Read payloads in this order; None for a missing one."""
         reads: deque[Future[bytes | None]] = deque()
         try:
             for item_id in item_ids:
@@ -53,19 +53,19 @@ class S3Blobs:
                 read.cancel()
 
     def discard(self, job_id: str, item_ids: Sequence[str]) -> None:
-        """Forget payloads."""
+        """Delete payloads."""
         self._folder.delete([blob_key(job_id, item_id) for item_id in item_ids])
 
     def erase(self, job_id: str) -> None:
-        """Forget every payload of a job, or have a worker do it as soon as S3 answers."""
-        self._shelf.clear(job_id, self._folder)
+        """Delete all payloads of a job, now or, if S3 does not answer, later by a worker."""
+        self._expiry.clear(job_id, self._folder)
 
 
 def blob_key(job_id: str, item_id: str) -> str:
-    """Name the object of a payload; an id too long to be spelt out is named by its hash."""
+    """The key of a payload: the quoted item id, or its hash if the id is too long."""
     quoted = quote(item_id, safe="")
     if len(quoted) > MAX_QUOTED_CHARS:
         quoted = f"sha256-{hashlib.sha256(item_id.encode()).hexdigest()}"
-    elif not item_id.strip("."):  # . and .. mean folders to some servers
+    elif not item_id.strip("."):  # some servers take . and .. for folders
         quoted = item_id.replace(".", "%2E")
     return f"{job_id}/in/{quoted}"

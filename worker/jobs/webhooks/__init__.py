@@ -1,0 +1,1 @@
+"""The webhook outbox, its secrets and its payload."""

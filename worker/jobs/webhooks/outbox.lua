@@ -1,10 +1,10 @@
--- The atomic steps of the webhook outbox. Each script is this text followed by one call of a step.
--- KEYS: those of one job, as outbox.py orders them; ARGV[1] is always the job's id.
+-- The atomic steps of the webhook outbox. Each script is this file followed by the call of one step.
+-- KEYS: the keys of one job, in the order of outbox.py. ARGV[1] is always the id of the job.
 local META, HOOK, LOG = unpack(KEYS)
 local JOB = ARGV[1]
 
--- Jobs by when the next attempt is due. A claimed one is due again when its lease runs out; that
--- time is also what proves a claim.
+-- Jobs by when the next attempt is due. A claimed job is due again when its lease ends; that time
+-- also identifies the claim.
 local HOOKS = 'piqueue:hooks'
 
 local function now_ms()
@@ -12,13 +12,13 @@ local function now_ms()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
-local function keep()
+local function set_expiry()
   local expires = redis.call('HGET', META, 'expires_ms')
   redis.call('PEXPIREAT', HOOK, expires)
   redis.call('PEXPIREAT', LOG, expires)
 end
 
--- ARGV: id, lease in ms. Gives {end of the lease, attempts so far}, or nothing where none is due.
+-- ARGV: id, lease in ms. Gives {end of the lease, earlier attempts}, or {} if none is due.
 local function claim()
   local due = tonumber(redis.call('ZSCORE', HOOKS, JOB))
   if not due or due > now_ms() then return {} end
@@ -35,13 +35,13 @@ local function holds(lease_end)
   return tonumber(redis.call('ZSCORE', HOOKS, JOB)) == tonumber(lease_end)
 end
 
--- ARGV: id, end of the lease, delay in ms. Gives a claim back unused, to be due later.
+-- ARGV: id, end of the lease, delay in ms. Releases a claim without an attempt.
 local function postpone()
   if holds(ARGV[2]) then redis.call('ZADD', HOOKS, now_ms() + ARGV[3], JOB) end
 end
 
--- ARGV: id, end of the lease, entry for the log, entries to keep, state, then the delay in ms if
--- that is 'pending'. What a claim that is lost says goes to the log and changes nothing.
+-- ARGV: id, end of the lease, entry for the log, entries to keep, state, delay in ms for 'pending'.
+-- An expired claim is logged and changes nothing else.
 local function settle()
   if redis.call('EXISTS', META) == 0 then return end
   redis.call('LPUSH', LOG, ARGV[3])
@@ -52,10 +52,10 @@ local function settle()
     if ARGV[5] == 'pending' then redis.call('ZADD', HOOKS, now_ms() + ARGV[6], JOB)
     else redis.call('ZREM', HOOKS, JOB) end
   end
-  keep()
+  set_expiry()
 end
 
--- ARGV: id. Begins anew, with an attempt that is due now.
+-- ARGV: id. Starts again, with an attempt that is due now.
 local function replay()
   redis.call('DEL', HOOK)
   redis.call('ZADD', HOOKS, now_ms(), JOB)

@@ -1,4 +1,4 @@
-"""The webhook outbox: finished jobs whose webhook is to be delivered, and what came of each try."""
+"""The webhook outbox: undelivered webhooks of finished jobs, and a log of attempts."""
 
 import json
 from dataclasses import astuple, dataclass
@@ -12,25 +12,25 @@ from worker.jobs.ledger.connection import in_ms, ledger_errors
 from worker.jobs.ledger.layout import job_key
 from worker.jobs.record import Job
 
-# The log of a job holds its latest attempts, this many.
+# The log of a job keeps this many attempts.
 LOGGED_ATTEMPTS = 20
 _HOOKS = "piqueue:hooks"
 _STEPS = Path(__file__).with_name("outbox.lua").read_text()
 
 
 class HookState(StrEnum):
-    """Where the webhook of a job stands."""
+    """The state of a job's webhook."""
 
-    WAITING = "waiting"  # for the job to be done
+    WAITING = "waiting"  # until the job is done
     PENDING = "pending"
     DELIVERED = "delivered"
-    GONE = "gone"  # the receiver answered 410: it wants no more
+    GONE = "gone"  # the receiver answered 410
     GIVEN_UP = "given_up"
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """A webhook that the caller alone may attempt until its lease ends; `attempts` came before."""
+    """A claimed webhook, with the end of the lease and the number of earlier attempts."""
 
     job_id: str
     attempts: int
@@ -39,7 +39,7 @@ class Delivery:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One try: when it began, in ms since 1970, and how long it took; a status or an error code."""
+    """One attempt: its start in ms since 1970, its duration, and a status or an error code."""
 
     at_ms: int
     took_ms: int
@@ -49,9 +49,9 @@ class Attempt:
 
 @dataclass(frozen=True)
 class HookRecord:
-    """The webhook of a job: its state, when the next attempt is due, and the latest, newest first.
+    """The state of a webhook, the time of the next attempt, and the log, newest first.
 
-    While an attempt is under way, `next_ms` is when there is another if nothing comes of it.
+    During an attempt, `next_ms` is the end of its lease.
     """
 
     state: HookState
@@ -60,13 +60,13 @@ class HookRecord:
 
 
 class Outbox:
-    """Deliveries in Redis, which `ledger.lua` puts in the moment a job is done."""
+    """Deliveries in Redis; ledger.lua adds one when a job is done."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis: Any = redis
         self._steps = {
             step: redis.register_script(f"{_STEPS}\nreturn {step}()")
-            for step in ("claim", "postpone", "settle", "replay")
+            for step in ("claim", "defer", "settle", "replay")
         }
 
     @staticmethod
@@ -78,7 +78,7 @@ class Outbox:
             return self._steps[step](keys=self._keys(job_id), args=[job_id, *args])
 
     def due(self, count: int) -> list[str]:
-        """List the jobs of at most `count` deliveries that are due, the longest due first."""
+        """List the jobs of at most `count` due deliveries, the longest due first."""
         with ledger_errors(), self._redis.pipeline(transaction=False) as pipe:
             pipe.time()
             pipe.zrange(_HOOKS, 0, count - 1, withscores=True)
@@ -87,22 +87,22 @@ class Outbox:
         return [job_id.decode() for job_id, due_ms in first if due_ms <= now_ms]
 
     def claim(self, job_id: str, lease_s: float) -> Delivery | None:
-        """Take a delivery for `lease_s`; None when it is another's, not due or not there."""
+        """Claim a delivery for `lease_s`; None if it is claimed, not due or does not exist."""
         answer = self._step("claim", job_id, int(lease_s * 1000))
         if not answer:
             return None
         lease_end_ms, attempts = answer
         return Delivery(job_id, attempts, lease_end_ms)
 
-    def postpone(self, delivery: Delivery, delay_s: float) -> None:
-        """Give back a delivery without an attempt; it is due again after `delay_s`."""
+    def defer(self, delivery: Delivery, delay_s: float) -> None:
+        """Release a delivery without an attempt; it is due again after `delay_s`."""
         lease_end_ms, delay_ms = delivery.lease_end_ms, int(delay_s * 1000)
-        self._step("postpone", delivery.job_id, lease_end_ms, delay_ms)
+        self._step("defer", delivery.job_id, lease_end_ms, delay_ms)
 
     def settle(
         self, delivery: Delivery, attempt: Attempt, state: HookState, delay_s: float = 0
     ) -> None:
-        """Log an attempt and set the state; while that is PENDING, the next is in `delay_s`."""
+        """Log an attempt and set the state; if PENDING, the next attempt is due in `delay_s`."""
         entry = json.dumps(astuple(attempt))
         self._step(
             "settle",
@@ -115,11 +115,11 @@ class Outbox:
         )
 
     def replay(self, job_id: str) -> None:
-        """Deliver the webhook of a job that is done again, at once, with all attempts anew."""
+        """Deliver the webhook of a done job again, now and with all attempts."""
         self._step("replay", job_id)
 
     def record(self, job: Job) -> HookRecord:
-        """Read where the webhook of a job stands."""
+        """Read the state of a job's webhook."""
         _, state_key, log_key = self._keys(job.id)
         with ledger_errors(), self._redis.pipeline(transaction=True) as pipe:
             pipe.zscore(_HOOKS, job.id)

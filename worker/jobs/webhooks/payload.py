@@ -1,4 +1,4 @@
-"""What a webhook says of a finished job: the event `job.finished`, as JSON."""
+"""The webhook payload of a finished job: the event `job.finished` as JSON."""
 
 from dataclasses import asdict
 from typing import Any
@@ -11,19 +11,19 @@ JOB_FINISHED = "job.finished"
 
 
 def webhook_id(job_id: str) -> str:
-    """Name the event of a job, the same for each attempt at its delivery."""
+    """The id of a job's event, the same for every attempt."""
     return job_id.replace("job_", "msg_", 1)
 
 
 def job_finished(job: Job) -> bytes:
-    """Write the event of a job that is done, the same bytes each time."""
+    """The event of a done job, the same bytes each time."""
     assert job.finished_ms is not None
     body = {"type": JOB_FINISHED, "timestamp": utc(job.finished_ms), "data": job_fields(job)}
     return to_json(body)
 
 
 def job_fields(job: Job) -> dict[str, Any]:
-    """Give the fields of a job that is done, as the API shows them."""
+    """The fields of a done job, as in the API."""
     return {
         "id": job.id,
         "status": job.status,

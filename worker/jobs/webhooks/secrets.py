@@ -1,4 +1,4 @@
-"""Webhook secrets: one an owner, made at its first use, rotated without a gap."""
+"""Webhook secrets: one for each owner, created on first use and rotated without a gap."""
 
 import base64
 import secrets
@@ -12,13 +12,13 @@ from worker.jobs.ledger.connection import ledger_errors
 
 PREFIX = "whsec_"
 SECRET_BYTES = 32
-# After a rotation the secret before it signs beside the new one for this long.
+# After a rotation, the previous secret also signs for this long.
 OVERLAP_S = 86400
 
 
 @dataclass(frozen=True)
 class WebhookSecret:
-    """The secret of an owner, and the one before it until `previous_until`."""
+    """The secret of an owner, and the previous one until `previous_until`."""
 
     current: str = field(repr=False)
     previous: str | None = field(default=None, repr=False)
@@ -26,7 +26,7 @@ class WebhookSecret:
 
 
 class WebhookSecrets:
-    """Secrets in Redis; they cannot be hashed, for signing needs them."""
+    """Secrets in Redis, unhashed because signing needs them."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis: Any = redis
@@ -37,7 +37,7 @@ class WebhookSecrets:
         return key, f"{key}:previous"
 
     def get(self, owner: str) -> WebhookSecret:
-        """Read the secret of an owner, making it at its first use."""
+        """Read the secret of an owner, creating it on first use."""
         current_key, previous_key = self._keys(owner)
         with ledger_errors(), self._redis.pipeline(transaction=True) as pipe:
             pipe.set(current_key, _new_secret(), nx=True)
@@ -51,7 +51,7 @@ class WebhookSecrets:
         return WebhookSecret(current.decode(), previous.decode(), until)
 
     def rotate(self, owner: str) -> WebhookSecret:
-        """Make a new secret; the one before stays good for `OVERLAP_S`."""
+        """Create a new secret; the previous one stays valid for `OVERLAP_S`."""
         current_key, previous_key = self._keys(owner)
         with ledger_errors(), self._redis.pipeline(transaction=True) as pipe:
             pipe.copy(current_key, previous_key, replace=True)

@@ -51,13 +51,13 @@ def test_a_key_gives_its_job_from_the_moment_there_is_one(
     keys.begin("alice", "key")
     store = JobStore(redis_client)
     job = NewJob(new_job_id(), "alice", MODEL, ttl_s=60)
-    note = keys.note("alice", "key", "fingerprint", job.id)
+    extra = keys.entry("alice", "key", "fingerprint", job.id)
     with pytest.raises(LedgerUnavailable, match="submit them again"):
-        store.submit(job, Shape(Lane.BULK, 1, 1), note)
+        store.submit(job, Shape(Lane.BULK, 1, 1), extra)
     with pytest.raises(IdempotencyInFlight):
         keys.begin("alice", "key")
     store.put_chunk(job.id, 0, [ItemSpec("0", "http://h/")])
-    store.submit(job, Shape(Lane.BULK, 1, 1), note)
+    store.submit(job, Shape(Lane.BULK, 1, 1), extra)
 
     assert keys.begin("alice", "key") == Replay("fingerprint", job.id)
     assert keys.begin("bob", "key") is None

@@ -56,7 +56,7 @@ class Ledger(RuleBasedStateMachine):
     def pick(self, at: int) -> str:
         return list(self.seen)[at % len(self.seen)]
 
-    def ring(self, job_id: str, chunks: list[int]) -> None:
+    def notify(self, job_id: str, chunks: list[int]) -> None:
         self.notified += [(job_id, chunk) for chunk in chunks]
 
     @rule(
@@ -70,7 +70,7 @@ class Ledger(RuleBasedStateMachine):
         specs = [ItemSpec(str(index), "http://h/") for index in range(total)]
         for chunk, start in enumerate(range(0, total, chunk_items)):
             self.store.put_chunk(job.id, chunk, specs[start : start + chunk_items])
-        self.ring(job.id, self.store.submit(job, Shape(Lane.BULK, total, chunk_items, budget)))
+        self.notify(job.id, self.store.submit(job, Shape(Lane.BULK, total, chunk_items, budget)))
         self.seen[job.id] = Seen()
 
     @precondition(lambda self: self.notified)
@@ -91,13 +91,13 @@ class Ledger(RuleBasedStateMachine):
         if not again:
             self.claims.remove(claim)
         results = ([REJECTED] * rejected + scored(claim))[: len(claim.specs)]
-        self.ring(claim.job_id, self.store.commit(claim, results) or [])
+        self.notify(claim.job_id, self.store.commit(claim, results) or [])
 
     @precondition(lambda self: self.seen)
     @rule(at=st.integers(0, 99))
     def sweep(self, at: int) -> None:
         job_id = self.pick(at)
-        self.ring(job_id, self.store.recover(job_id, lost_after_s=0)[1])
+        self.notify(job_id, self.store.recover(job_id, lost_after_s=0)[1])
 
     @precondition(lambda self: self.notified)
     @rule(at=st.integers(0, 99))

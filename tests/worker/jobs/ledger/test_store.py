@@ -61,9 +61,9 @@ def scored(taken: Claim) -> list[ItemResult]:
     return [ItemResult(scores=((first + at) / 1000, 0.5)) for at in range(len(taken.specs))]
 
 
-def finish(store: JobStore, job_id: str, ring: Sequence[int]) -> Job:
+def finish(store: JobStore, job_id: str, chunks: Sequence[int]) -> Job:
     """Take chunks as their notifications arrive, the last first, until none is left."""
-    waiting = list(ring)
+    waiting = list(chunks)
     while waiting:
         taken = claim(store, job_id, waiting.pop())
         waiting += store.commit(taken, scored(taken)) or []
@@ -82,8 +82,8 @@ def assert_counts_add_up(job: Job) -> None:
 def test_a_job_whose_chunks_finish_in_any_order_gives_each_item_its_own_scores(
     store: JobStore,
 ) -> None:
-    job_id, ring = submit(store, total=95)
-    job = finish(store, job_id, ring)
+    job_id, chunks = submit(store, total=95)
+    job = finish(store, job_id, chunks)
 
     assert job.status is JobStatus.SUCCEEDED
     results = list(store.results(job))
@@ -109,8 +109,8 @@ def test_a_chunk_delivered_twice_counts_once(store: JobStore) -> None:
 def test_the_first_of_two_workers_that_both_scored_a_chunk_wins(store: JobStore) -> None:
     job_id, _ = submit(store, total=10)
     slow = claim(store, job_id, 0, lease_s=0.001)
-    _, ring = recover_until_notified(store, job_id)
-    assert ring == [0]
+    _, chunks = recover_until_notified(store, job_id)
+    assert chunks == [0]
     fast = claim(store, job_id, 0)
     store.commit(fast, [REJECTED] * 10)
     assert store.commit(slow, scored(slow)) is None
@@ -123,9 +123,9 @@ def test_the_first_of_two_workers_that_both_scored_a_chunk_wins(store: JobStore)
 def recover_until_notified(store: JobStore, job_id: str) -> tuple[Lane, list[int]]:
     """Sweep until a lease of a millisecond has run out."""
     while True:
-        lane, ring = store.recover(job_id, lost_after_s=60)
-        if ring:
-            return lane, ring
+        lane, chunks = store.recover(job_id, lost_after_s=60)
+        if chunks:
+            return lane, chunks
 
 
 def test_a_lease_can_be_renewed_by_its_holder_only(store: JobStore) -> None:
@@ -140,8 +140,8 @@ def test_a_lease_can_be_renewed_by_its_holder_only(store: JobStore) -> None:
 
 
 def test_no_more_than_a_window_of_chunks_is_on_its_way(store: JobStore) -> None:
-    job_id, ring = submit(store, total=1000)
-    assert ring == [0, 1, 2, 3]
+    job_id, chunks = submit(store, total=1000)
+    assert chunks == [0, 1, 2, 3]
     taken = claim(store, job_id, 1)
     assert store.commit(taken, scored(taken)) == [4]
 
@@ -150,19 +150,19 @@ def test_the_window_grows_with_the_workers(store: JobStore, redis_client: Redis)
     workers = Workers(redis_client)
     workers.heartbeat("one", slots=4)
     workers.heartbeat("two", slots=6)
-    _, ring = submit(store, total=1000)
-    assert len(ring) == 20
+    _, chunks = submit(store, total=1000)
+    assert len(chunks) == 20
 
 
 def test_a_message_that_was_lost_is_rung_again(store: JobStore, redis_client: Redis) -> None:
-    job_id, ring = submit(store, total=40)
-    claim(store, job_id, ring[0])
+    job_id, chunks = submit(store, total=40)
+    claim(store, job_id, chunks[0])
     assert store.recover(job_id, lost_after_s=30) == (Lane.BULK, []), "not yet"
     notified = f"piqueue:{{{job_id}}}:notified"
-    for chunk in ring[1:]:
+    for chunk in chunks[1:]:
         redis_client.zincrby(notified, -30_000, chunk)
     assert store.recover(job_id, lost_after_s=60) == (Lane.BULK, [])
-    assert store.recover(job_id, lost_after_s=30) == (Lane.BULK, ring[1:])
+    assert store.recover(job_id, lost_after_s=30) == (Lane.BULK, chunks[1:])
     assert store.recover(job_id, lost_after_s=30) == (Lane.BULK, []), "notified a moment ago"
 
 
@@ -211,9 +211,9 @@ def test_the_last_chunk_sets_the_final_status(
 
 
 def test_counts_add_up_at_every_step(store: JobStore) -> None:
-    job_id, ring = submit(store, total=35)
+    job_id, chunks = submit(store, total=35)
     assert_counts_add_up(store.job(job_id))
-    held = [claim(store, job_id, chunk) for chunk in ring]
+    held = [claim(store, job_id, chunk) for chunk in chunks]
     job = store.job(job_id)
     assert job.counts.running == 35
     for taken in held:
@@ -235,11 +235,11 @@ def test_the_backlog_counts_the_items_of_all_jobs(store: JobStore, load: Load) -
 
 
 def test_cancelling_lets_held_chunks_finish_and_stops_the_rest(store: JobStore) -> None:
-    job_id, ring = submit(store, total=100)
-    held = claim(store, job_id, ring[0])
+    job_id, chunks = submit(store, total=100)
+    held = claim(store, job_id, chunks[0])
     store.cancel(job_id)
     assert store.job(job_id).status is JobStatus.CANCELLING
-    assert store.claim(job_id, ring[1], 30) is None
+    assert store.claim(job_id, chunks[1], 30) is None
     assert store.commit(held, scored(held)) == []
 
     job = store.job(job_id)
@@ -249,8 +249,8 @@ def test_cancelling_lets_held_chunks_finish_and_stops_the_rest(store: JobStore) 
 
 
 def test_a_cancelled_job_whose_worker_died_still_ends(store: JobStore) -> None:
-    job_id, ring = submit(store, total=100)
-    claim(store, job_id, ring[0], lease_s=0.001)
+    job_id, chunks = submit(store, total=100)
+    claim(store, job_id, chunks[0], lease_s=0.001)
     store.cancel(job_id)
     while store.job(job_id).status is JobStatus.CANCELLING:
         assert store.recover(job_id, lost_after_s=60)[1] == []
@@ -258,8 +258,8 @@ def test_a_cancelled_job_whose_worker_died_still_ends(store: JobStore) -> None:
 
 
 def test_a_job_that_is_done_cannot_be_cancelled(store: JobStore) -> None:
-    job_id, ring = submit(store, total=10)
-    finish(store, job_id, ring)
+    job_id, chunks = submit(store, total=10)
+    finish(store, job_id, chunks)
     store.cancel(job_id)
     assert store.job(job_id).status is JobStatus.SUCCEEDED
 
@@ -267,8 +267,8 @@ def test_a_job_that_is_done_cannot_be_cancelled(store: JobStore) -> None:
 def test_an_erased_job_leaves_nothing_and_takes_no_results(
     store: JobStore, redis_client: Redis
 ) -> None:
-    job_id, ring = submit(store, total=10)
-    taken = claim(store, job_id, ring[0])
+    job_id, chunks = submit(store, total=10)
+    taken = claim(store, job_id, chunks[0])
     store.erase(job_id)
     store.commit(taken, scored(taken))
     assert redis_client.keys(f"*{job_id}*") == []
@@ -279,10 +279,10 @@ def test_an_erased_job_leaves_nothing_and_takes_no_results(
 
 
 def test_everything_of_a_job_expires_with_it(store: JobStore, redis_client: Redis) -> None:
-    job_id, ring = submit(store, total=100)
-    taken = claim(store, job_id, ring[0])
+    job_id, chunks = submit(store, total=100)
+    taken = claim(store, job_id, chunks[0])
     store.commit(taken, scored(taken))
-    second = claim(store, job_id, ring[1])
+    second = claim(store, job_id, chunks[1])
     store.checkpoint(second, 0)
     keys = list(redis_client.scan_iter(f"*{job_id}*"))
     assert len(keys) == 9

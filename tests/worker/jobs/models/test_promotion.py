@@ -134,7 +134,7 @@ def test_a_broken_card_takes_nothing_else_down(tmp_path: Path) -> None:
 def test_while_s3_is_away_what_was_seen_of_it_holds(
     s3_server: S3Server, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bucket, "LOOK_S", 0.0)
+    monkeypatch.setattr(bucket, "LIST_EVERY_S", 0.0)
     for name, value in s3_server.env.items():
         monkeypatch.setenv(name, value)
     url = f"s3://{BUCKET}/{tmp_path.name}"

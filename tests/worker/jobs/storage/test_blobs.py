@@ -17,7 +17,7 @@ from worker.jobs.settings import Settings, load_settings
 from worker.jobs.storage.blobs import BlobStore
 from worker.jobs.storage.configured import open_blobs
 from worker.jobs.storage.expiry_index import ExpiryIndex
-from worker.jobs.storage.s3_blobs import ABREAST, READ_AHEAD, S3Blobs, blob_key
+from worker.jobs.storage.s3_blobs import CONCURRENCY, READ_AHEAD, S3Blobs, blob_key
 from worker.upkeep.storage_maintenance import StorageMaintenance
 
 _SSE = ("", "-aws-kms-key-id")
@@ -181,7 +181,7 @@ def test_many_payloads_are_written_at_once_and_read_in_order(
     s3_server: S3Server, redis_client: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = s3_settings(s3_server, monkeypatch)
-    side_by_side = {"PUT": Barrier(ABREAST), "GET": Barrier(READ_AHEAD)}
+    side_by_side = {"PUT": Barrier(CONCURRENCY), "GET": Barrier(READ_AHEAD)}
 
     def meet(request: Any, **_: object) -> None:
         side_by_side[request.method].wait(30)  # or it is broken, and all fail
@@ -190,7 +190,7 @@ def test_many_payloads_are_written_at_once_and_read_in_order(
     client.meta.events.register("before-send.s3", meet)
     blobs = S3Blobs(Folder(client, settings.storage_url, {}), redis_client)
     job_id = new_job_id()
-    payloads = {f"{at}.jpg": b"%d" % at for at in range(2 * ABREAST)}
+    payloads = {f"{at}.jpg": b"%d" % at for at in range(2 * CONCURRENCY)}
     blobs.put(job_id, payloads, 3600)
     assert list(blobs.get(job_id, payloads)) == list(payloads.values())
 

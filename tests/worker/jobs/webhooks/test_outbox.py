@@ -121,12 +121,12 @@ def test_a_failed_attempt_is_counted_and_due_after_its_delay(
     assert take(outbox, job_id).attempts == 1
 
 
-def test_a_postponed_delivery_is_no_attempt(store: JobStore, outbox: Outbox) -> None:
+def test_a_deferred_delivery_is_not_an_attempt(store: JobStore, outbox: Outbox) -> None:
     job_id = finished(store)
-    outbox.postpone(take(outbox, job_id), 0)
+    outbox.defer(take(outbox, job_id), 0)
     delivery = take(outbox, job_id)
     assert delivery.attempts == 0
-    outbox.postpone(delivery, 3600)
+    outbox.defer(delivery, 3600)
     assert outbox.due(10) == []
     assert outbox.record(store.job(job_id)).log == ()
 
