@@ -36,7 +36,7 @@ local function holds(lease_end)
 end
 
 -- ARGV: id, end of the lease, delay in ms. Releases a claim without an attempt.
-local function postpone()
+local function defer()
   if holds(ARGV[2]) then redis.call('ZADD', HOOKS, now_ms() + ARGV[3], JOB) end
 end
 

@@ -108,12 +108,10 @@ def test_a_part_that_was_whole_already_is_taken(tmp_path: Path, zipped: bytes) -
     assert artifact.card.name == "places"
 
 
-def test_something_else_than_was_said_is_refused_and_not_kept(
-    tmp_path: Path, zipped: bytes
-) -> None:
+def test_a_file_with_another_hash_is_refused_and_deleted(tmp_path: Path, zipped: bytes) -> None:
     with (
         Site({"/places.zip": giving(zipped)}) as site,
-        pytest.raises(ModelUnavailable, match=f"has the SHA-256 {sha256(zipped)} and not") as told,
+        pytest.raises(ModelUnavailable, match=f"has the SHA-256 {sha256(zipped)}, not") as told,
     ):
         downloaded(site.url("/places.zip?signature=secret"), "0" * 64, tmp_path)
     assert "secret" not in str(told.value)
@@ -159,7 +157,7 @@ def test_a_zip_whose_files_are_not_those_of_its_card_is_refused(
     wrong = repacked(zipped, model_tflite=b"something else")
     with (
         Site({"/places.zip": giving(wrong)}) as site,
-        pytest.raises(ModelUnavailable, match=r"model\.tflite of places@7 is not the file"),
+        pytest.raises(ModelUnavailable, match=r"model\.tflite of places@7 is missing or differs"),
     ):
         downloaded(site.url("/places.zip"), sha256(wrong), tmp_path)
 
