@@ -1,4 +1,4 @@
-"""The protocol of predictors, which score images, and the choice of an engine."""
+"""The protocol of predictors, which score images, and their loading and verification."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -9,8 +9,8 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from model.artifact.card import Card, load_card
-from model.engines.prediction import Prediction
+from model.artifact.card import ArtifactInvalid, Card, load_card
+from model.engines.prediction import Prediction, find_score_fault
 
 log = structlog.get_logger()
 
@@ -75,3 +75,24 @@ def gpu_usable(devices: Path = Path("/dev")) -> bool:
     if not usable:
         log.warning("gpu_unused", reason="TensorFlow cannot use it; its own log says why")
     return usable
+
+
+def verify_artifact(folder: Path) -> Card:
+    """Load the artifact in `folder` and score a picture of noise.
+
+    Raises:
+        ArtifactInvalid: it cannot be loaded, the number of scores is not the number of labels,
+            scores are not in 0..1, or those of a softmax do not add up to 1.
+    """
+    card = load_card(folder)
+    noise = np.random.default_rng(1).integers(0, 256, (*card.input_size, 3), np.uint8)
+    try:
+        (prediction,) = load_predictor(folder).predict([noise])
+    except (ValueError, RuntimeError) as error:
+        raise ArtifactInvalid(f"{folder} cannot be run: {error}") from error
+    scores = np.array([prediction.scores])
+    if scores.shape[1] != len(card.labels):
+        raise ArtifactInvalid(f"{folder} gives {scores.size} scores for {len(card.labels)} labels")
+    if fault := find_score_fault(scores, "sigmoid" if card.calibration else card.activation):
+        raise ArtifactInvalid(f"{folder} gives {fault}")
+    return card

@@ -1,12 +1,13 @@
-"""A prediction, and the check of the images that an engine is given."""
+"""A prediction, and the checks of what an engine is given and of what it gives."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.artifact.card import Card
+from model.artifact.card import Activation, Card
 
 
 @dataclass(frozen=True)
@@ -24,3 +25,12 @@ def check_images(images: Sequence[NDArray[np.uint8]], card: Card) -> None:
             raise ValueError(
                 f"image {index} is {image.dtype} {image.shape}; {card.name} takes uint8 {shape}"
             )
+
+
+def find_score_fault(scores: NDArray[np.floating[Any]], activation: Activation) -> str | None:
+    """Say what is wrong with `scores`, (n, n_labels), or None if they can be right."""
+    if not np.isfinite(scores).all() or scores.min() < 0 or scores.max() > 1:
+        return f"scores of {scores.min()} to {scores.max()}, not 0 to 1"
+    if activation == "softmax" and not np.allclose(scores.sum(axis=1), 1, rtol=0, atol=0.01):
+        return f"softmax scores that add up to {scores.sum(axis=1).max():.3f}, not to 1"
+    return None

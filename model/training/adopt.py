@@ -1,55 +1,66 @@
-"""Makes an artifact of any Keras classifier with one picture in and one row of scores out.
+"""Makes an artifact of any Keras classifier with one picture as input and one vector of scores.
 
-`python -m model.training.adopt` reads an `Adoption` as JSON, so that whoever starts it need not
-import TensorFlow.
+`python -m model.training.adopt` reads an `Adoption` as JSON from standard input, so that its caller
+need not import TensorFlow.
 """
 
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from model.artifact.card import Card, Scaling, Source
+from model.artifact.card import Activation, Card, Scaling, Source
 from model.engines.litert import LiteRTPredictor
-from model.images.decode import PREPROCESSING, decode
+from model.engines.prediction import find_score_fault
+from model.images.decode import decode
 from model.training.export import write_artifact
 
-# A LiteRT model with half-precision weights is taken if no score moves by more than this.
+# A LiteRT model with float16 weights is used if no score changes by more than this.
 TOLERANCE = 0.01
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406])
 IMAGENET_DEVIATION = np.array([0.229, 0.224, 0.225])
 CAFFE_MEAN = np.array([103.939, 116.779, 123.68])
-
-Pixels = NDArray[np.uint8]
+# Factor and offset of the pixel values 0 to 255; the channels of `caffe` are blue, green, red.
+RESCALING: dict[Scaling, tuple[Any, Any]] = {
+    "tf": (1 / 127.5, -1),
+    "unit": (1 / 255, 0),
+    "raw": (1.0, 0),
+    "torch": (
+        (1 / (255 * IMAGENET_DEVIATION)).tolist(),
+        (-IMAGENET_MEAN / IMAGENET_DEVIATION).tolist(),
+    ),
+    "caffe": ([1.0] * 3, (-CAFFE_MEAN).tolist()),
+}
 
 
 class AdoptionError(ValueError):
-    """A network that no artifact can be made of as it was described; says what to change."""
+    """No artifact can be made of the network as described; the message says what to change."""
 
 
 class Adoption(BaseModel):
-    """What is to be known of a network that its file does not tell."""
+    """A network in a file, and the properties that the file does not state.
+
+    The artifact is written to `folder`, `<name>/<version>`. `pictures` are used to compare the
+    scores of the artifact with those of the network.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     keras_path: Path
     folder: Path
-    name: str
-    version: str
     labels: tuple[str, ...]
     thresholds: tuple[float, ...]
     scaling: Scaling
     pictures: tuple[Path, ...]
-    activation: Literal["sigmoid", "softmax"] | None = None
-    """Where the network gives logits, what makes scores of them."""
+    activation: Activation | None = None
+    """Converts logits to scores, if the network gives logits."""
     input_size: tuple[int, int] | None = None
-    """(height, width) in pixels, where the network takes any."""
+    """(height, width) in pixels, if the network takes pictures of any size."""
     top_k: int | None = None
     sources: tuple[Source, ...] = ()
     notes: str = ""
@@ -59,7 +70,8 @@ def adopt(adoption: Adoption) -> Card:
     """Write the artifact of a network to `adoption.folder`.
 
     Raises:
-        AdoptionError: the network cannot be read, is none of this kind, or was described wrongly.
+        AdoptionError: the network cannot be read, is not a classifier of this kind, or does not
+            match its description.
     """
     try:
         network = keras.models.load_model(adoption.keras_path, compile=False)
@@ -72,34 +84,31 @@ def adopt(adoption: Adoption) -> Card:
     if full.output_shape != (None, len(adoption.labels)):
         raise AdoptionError(
             f"the network gives scores of shape {full.output_shape[1:]} and there are "
-            f"{len(adoption.labels)} labels: give one label for each, in the order of the scores"
+            f"{len(adoption.labels)} labels: give one label for each score, in their order"
         )
     images = [decode(path.read_bytes(), size).pixels for path in adoption.pictures]
     expected = np.asarray(full(np.stack(images), training=False))
-    _check_scores(expected, activation)
-    card = adoption.model_dump(exclude={"keras_path", "folder", "pictures"}) | {
-        "activation": activation,
-        "input_size": size,
-        "preprocessing": PREPROCESSING,
-        "created": datetime.now(UTC).date(),
-    }
-    for half in (True, False):
-        written = write_artifact(full, adoption.folder, card, half=half)
-        if _largest_difference(written, adoption.folder, images, expected) <= TOLERANCE:
-            return written
+    if fault := find_score_fault(expected, activation):
+        raise AdoptionError(f"the network gives {fault}")
+    fields = adoption.model_dump(exclude={"keras_path", "folder", "pictures"})
+    fields |= {"activation": activation, "input_size": size}
+    for float16 in (True, False):
+        card = write_artifact(full, adoption.folder, fields, float16=float16)
+        if _largest_difference(card, adoption.folder, images, expected) <= TOLERANCE:
+            return card
     raise AdoptionError(
-        "the scores of the LiteRT model are not those of the Keras model: it has a part that "
+        "the LiteRT model gives other scores than the Keras model: the network has a layer that "
         "LiteRT computes differently"
     )
 
 
-def wrap(network: Any, scaling: Scaling, size: tuple[int, int], activation: str) -> Any:
+def wrap(network: Any, scaling: Scaling, size: tuple[int, int], activation: Activation) -> Any:
     """`network` as it is served: uint8 RGB (batch, *size, 3) in, float32 scores (batch, n) out."""
     pictures = keras.Input((*size, 3), dtype="uint8", name="pictures")
     scores = network(_scaled(pictures, network, scaling), training=False)
-    made = "linear" if _last_activation(network) == activation else activation
+    last = "linear" if _last_activation(network) == activation else activation
     full = keras.Model(
-        pictures, keras.layers.Activation(made, dtype="float32", name="scores")(scores)
+        pictures, keras.layers.Activation(last, dtype="float32", name="scores")(scores)
     )
     full.jit_compile = False
     return full
@@ -108,34 +117,26 @@ def wrap(network: Any, scaling: Scaling, size: tuple[int, int], activation: str)
 def _scaled(pictures: Any, network: Any, scaling: Scaling) -> Any:
     if "int" in str(network.inputs[0].dtype):
         if scaling != "raw":
-            raise AdoptionError("the network takes whole numbers of 0 to 255: its scaling is raw")
+            raise AdoptionError("the network takes integers of 0 to 255: use the scaling raw")
         return pictures
-    match scaling:
-        case "tf":
-            return keras.layers.Rescaling(1 / 127.5, -1)(pictures)
-        case "unit":
-            return keras.layers.Rescaling(1 / 255)(pictures)
-        case "raw":
-            return keras.layers.Rescaling(1.0)(pictures)
-        case "torch":
-            scale, offset = 1 / (255 * IMAGENET_DEVIATION), -IMAGENET_MEAN / IMAGENET_DEVIATION
-            return keras.layers.Rescaling(scale.tolist(), offset.tolist())(pictures)
-        case "caffe":
-            blue_first = keras.ops.flip(keras.layers.Rescaling(1.0)(pictures), axis=-1)
-            return keras.layers.Rescaling([1.0] * 3, (-CAFFE_MEAN).tolist())(blue_first)
+    if scaling == "caffe":
+        pictures = keras.ops.flip(keras.layers.Rescaling(1.0)(pictures), axis=-1)
+    return keras.layers.Rescaling(*RESCALING[scaling])(pictures)
 
 
-def _activation(network: Any, said: str | None) -> Literal["sigmoid", "softmax"]:
+def _activation(network: Any, given: Activation | None) -> Activation:
     if len(network.inputs) != 1 or len(network.outputs) != 1:
         raise AdoptionError("the network must have one input, the picture, and one output")
     found = _last_activation(network)
-    if found not in ("sigmoid", "softmax", "linear"):
-        raise AdoptionError(f"the network ends in {found}, and must end in sigmoid or softmax")
-    if found == "linear" and said is None:
-        raise AdoptionError("the network gives logits: say --activation softmax or sigmoid")
-    if found != "linear" and said not in (None, found):
-        raise AdoptionError(f"the network ends in {found}, not in {said}: leave --activation out")
-    return "softmax" if (said or found) == "softmax" else "sigmoid"
+    if found == "linear":
+        if given is None:
+            raise AdoptionError("the network gives logits: add --activation softmax or sigmoid")
+        return given
+    if found not in ("sigmoid", "softmax"):
+        raise AdoptionError(f"the network ends in {found}, but must end in sigmoid or softmax")
+    if given not in (None, found):
+        raise AdoptionError(f"the network ends in {found}, not in {given}: omit --activation")
+    return "softmax" if found == "softmax" else "sigmoid"
 
 
 def _last_activation(network: Any) -> str:
@@ -147,34 +148,23 @@ def _last_activation(network: Any) -> str:
     return str(getattr(getattr(last, "activation", None), "__name__", "linear"))
 
 
-def _input_size(network: Any, said: tuple[int, int] | None) -> tuple[int, int]:
+def _input_size(network: Any, given: tuple[int, int] | None) -> tuple[int, int]:
     shape = network.inputs[0].shape
     if len(shape) != 4 or shape[3] != 3:
         raise AdoptionError(
-            f"the network takes {tuple(shape)}: it must be (batch, height, width, 3), RGB with the "
-            "channels last"
+            f"the network takes {tuple(shape)}, but must take (batch, height, width, 3): RGB with "
+            "the channels last"
         )
-    size = shape[1:3] if None not in shape[1:3] else said
+    size = shape[1:3] if None not in shape[1:3] else given
     if size is None:
-        raise AdoptionError("the network takes pictures of any size: say --input-size HEIGHTxWIDTH")
-    if said is not None and tuple(size) != said:
-        raise AdoptionError(
-            f"the network takes pictures of {size[0]}x{size[1]}: leave the size out"
-        )
+        raise AdoptionError("the network takes pictures of any size: add --input-size HEIGHTxWIDTH")
+    if given not in (None, tuple(size)):
+        raise AdoptionError(f"the network takes {size[0]}x{size[1]} pixels: omit --input-size")
     return int(size[0]), int(size[1])
 
 
-def _check_scores(scores: NDArray[np.float32], activation: str) -> None:
-    if not np.isfinite(scores).all() or scores.min() < 0 or scores.max() > 1:
-        raise AdoptionError(
-            f"the network gives scores of {scores.min()} to {scores.max()}, not 0..1"
-        )
-    if activation == "softmax" and not np.allclose(scores.sum(axis=1), 1, atol=0.01):
-        raise AdoptionError("the scores of a picture do not add up to 1, as those of softmax do")
-
-
 def _largest_difference(
-    card: Card, folder: Path, images: Sequence[Pixels], expected: NDArray[np.float32]
+    card: Card, folder: Path, images: Sequence[NDArray[np.uint8]], expected: NDArray[np.float32]
 ) -> float:
     predictions = LiteRTPredictor(card, folder, threads=1).predict(images)
     scores = np.array([prediction.scores for prediction in predictions])
@@ -182,7 +172,7 @@ def _largest_difference(
 
 
 def main() -> int:
-    """Adopt what standard input describes, and give the exit code: 2 for what is to be changed."""
+    """Adopt the network that standard input describes; exit code 2 on an AdoptionError."""
     try:
         adopt(Adoption.model_validate_json(sys.stdin.buffer.read()))
     except AdoptionError as error:

@@ -1,8 +1,7 @@
-"""What a run has computed so far, kept on disk until it ends, so that a crash costs little."""
+"""Stores the intermediate results of a run on disk, so that it can be resumed after a crash."""
 
 import os
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,55 +10,49 @@ from numpy.typing import NDArray
 
 Arrays = dict[str, NDArray[np.generic]]
 
-_NUMBERED = "number-{:04}"
 _FINGERPRINT = "fingerprint"
 
 
 class Checkpoints:
-    """Named sets of arrays in a folder. Each is written whole or not at all.
+    """Named sets of arrays in a folder, each written atomically.
 
-    What another run left there, one with another `fingerprint`, is forgotten.
+    Sets of another run, one with another `fingerprint`, are deleted.
     """
 
     def __init__(self, folder: Path, fingerprint: str) -> None:
         self._folder = folder
-        note = folder / _FINGERPRINT
-        if not note.is_file() or note.read_text() != fingerprint:
+        path = folder / _FINGERPRINT
+        if not path.is_file() or path.read_text() != fingerprint:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-            note.write_text(fingerprint)
+            path.write_text(fingerprint)
 
     def load(self, key: str) -> Arrays | None:
-        """The arrays kept as `key`."""
+        """The arrays that were saved as `key`."""
         path = self._path(key)
         if not path.is_file():
             return None
         with np.load(path) as arrays:
             return dict(arrays)
 
-    def save(self, key: str, **arrays: NDArray[np.generic]) -> None:
-        """Keep `arrays` as `key`, in place of what was kept so before."""
+    def save(self, key: str, *values: Any, **arrays: NDArray[np.generic]) -> None:
+        """Save `arrays`, and `values` for `in_order`, as `key`, in place of those saved before."""
         part = self._folder / f"{key}.part"
         with part.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]  # its stub takes a name for a flag
+            np.savez(file, *values, **arrays)  # type: ignore[arg-type]  # its stub takes a name for a flag
             file.flush()
             os.fsync(file.fileno())
         part.replace(self._path(key))
 
-    def forget(self) -> None:
-        """Forget everything: the run has ended."""
+    def delete(self) -> None:
+        """Delete the folder, when the run has ended."""
         shutil.rmtree(self._folder)
 
     def _path(self, key: str) -> Path:
         return self._folder / f"{key}.npz"
 
 
-def numbered(values: Sequence[Any]) -> Arrays:
-    """Names for `values`, arrays or variables, by their places."""
-    return {_NUMBERED.format(index): np.asarray(value) for index, value in enumerate(values)}
-
-
 def in_order(arrays: Arrays) -> list[NDArray[np.generic]]:
-    """What `numbered` named, back in its order; others are left out."""
-    names = map(_NUMBERED.format, range(len(arrays)))
+    """The values that were saved without a name, in their order."""
+    names = (f"arr_{index}" for index in range(len(arrays)))
     return [arrays[name] for name in names if name in arrays]

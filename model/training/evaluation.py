@@ -1,4 +1,4 @@
-"""How good scores are: figures, the calibration that makes them honest, and thresholds."""
+"""Evaluates scores, fits their calibration and chooses thresholds."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,8 +22,9 @@ _CANDIDATES = np.linspace(0.1, 0.9, 81)
 def evaluate(
     labels: Labels, scores: Scores, thresholds: Sequence[float], targets: Sequence[str]
 ) -> dict[str, float]:
-    """Binary accuracy, average precision and calibration error of `scores` (n, n_labels), over all
-    and a label.
+    """Binary accuracy, average precision and calibration error of `scores`, (n, n_labels).
+
+    The first two are given for all labels together and for each label.
     """
     at_half = (scores > 0.5) == (labels > 0.5)
     at_thresholds = (scores > np.asarray(thresholds)) == (labels > 0.5)
@@ -41,10 +42,10 @@ def evaluate(
 
 
 def calibration_error(labels: NDArray[Any], scores: Scores) -> float:
-    """The expected calibration error, 0 to 1, of all answers together.
+    """The expected calibration error, 0 to 1, over all labels.
 
-    The answers are put into ten bins of equal width by their score; the error is the mean
-    distance between the mean score of a bin and the share of yes in it, weighted by its size.
+    The scores are put into ten bins of equal width. The error is the mean difference between the
+    mean score of a bin and the share of positive labels in it, weighted by the size of the bin.
     """
     which = np.minimum((scores * BIN_COUNT).astype(int), BIN_COUNT - 1).ravel()
     distance = np.bincount(which, weights=(scores - labels).ravel(), minlength=BIN_COUNT)
@@ -52,24 +53,24 @@ def calibration_error(labels: NDArray[Any], scores: Scores) -> float:
 
 
 def fit_calibration(labels: Labels, scores: Scores, fitted_on: str) -> Calibration:
-    """Platt scaling a label, of `scores` by networks that never saw these pictures.
+    """Platt scaling for each label, from `scores` of networks that never saw these pictures.
 
     Source: Platt 1999, Probabilistic outputs for support vector machines.
     """
     slopes, offsets = [], []
     for truth, column in zip(labels.T, logits(scores).T, strict=True):
         fitted = LogisticRegression(C=1e3).fit(column[:, None], truth)
-        # A network that is worse than chance must not have its scores turned round.
+        # The order of the scores must not be reversed, even for a network worse than chance.
         slopes.append(round(max(float(fitted.coef_[0, 0]), 0.01), 4))
         offsets.append(round(float(fitted.intercept_[0]), 4))
     return Calibration(slopes=tuple(slopes), offsets=tuple(offsets), fitted_on=fitted_on)
 
 
 def choose_thresholds(labels: Labels, scores: Scores) -> tuple[float, ...]:
-    """The threshold of most right answers for each label, from out-of-fold `scores`.
+    """The threshold with the most correct answers for each label, from out-of-fold `scores`.
 
-    Among thresholds about as good as the best (within one answer in 500) the one nearest to
-    0.5 is taken, so that chance does not choose.
+    Of the thresholds nearly as good as the best (within one answer in 500), the one nearest to 0.5
+    is chosen, which depends less on chance.
     """
     thresholds = []
     for truth, column in zip(labels.T > 0.5, scores.T, strict=True):

@@ -1,6 +1,5 @@
-"""One training run from CSV to artifact: fits by fold, their mean, calibration and card."""
+"""Runs a training from CSV file to artifact: fits by fold, their mean, calibration and card."""
 
-import datetime
 import hashlib
 import shutil
 from pathlib import Path
@@ -12,8 +11,7 @@ from numpy.typing import NDArray
 
 from model.artifact.calibration import calibrated
 from model.artifact.card import Card
-from model.images.decode import PREPROCESSING
-from model.training.checkpoints import Checkpoints, in_order, numbered
+from model.training.checkpoints import Checkpoints, in_order
 from model.training.config import DataConfig, TrainingConfig, TrainingError
 from model.training.data.dataset import Annotations, Labels, Pixels, read_data, stratified_folds
 from model.training.evaluation import (
@@ -23,45 +21,46 @@ from model.training.evaluation import (
     evaluate,
     fit_calibration,
 )
-from model.training.export import write_artifact
+from model.training.export import round_to_float16, write_artifact
 from model.training.network.build import Network, build_network
 from model.training.network.features import TrainingSet, make_training_set
 from model.training.network.fit import Fit
-from model.training.network.float16 import round_to_float16
-from model.training.training_log import CSV_NAME, TrainingLog, from_array, to_array
+from model.training.training_log import CSV_NAME, TrainingLog, from_array
 
 log = structlog.get_logger()
 
-_FITTED_ON = "scores of the train split out of fold; the validation split was not looked at"
+_FITTED_ON = "out-of-fold scores of the train split; the validation split was not used"
 
 
 def train(csv_path: Path, data: DataConfig, training: TrainingConfig) -> Card:
-    """Trains on the `train` rows of `csv_path`, measures on `val`, writes `training.model_path`.
+    """Train on the `train` rows of `csv_path`, measure on `val`, write `training.model_path`.
 
-    A run that was cut off is gone on with when it is started again with the same settings, rows
-    and pictures. Raises TrainingError before any training if one of these is wrong.
+    An interrupted run is resumed if it is started again with the same settings, rows and pictures.
+    Raises TrainingError before any training if one of these is wrong.
     """
     if training.model_path.exists():
         raise TrainingError(
-            f"model_path: {training.model_path} is there already, and a version never changes: "
-            "name the next one"
+            f"model_path: {training.model_path} exists, and a version never changes: "
+            "use the next version number"
         )
     annotations, images, warnings = read_data(csv_path, data)
     for warning in warnings:
         log.warning("data", csv_path=str(csv_path), warning=warning)
     network = build_network(data, training)
-    round_to_float16(network.full)  # the trunk's features must be those of the exported model
-    name, version = training.model_path.parts[-2:]
-    run_path = training.runs_path / f"{name}-{version}"
-    memory = Checkpoints(run_path / "memory", _fingerprint(network, annotations, images, training))
-    journal = TrainingLog(run_path)
+    round_to_float16(network.full)  # so that the features are those of the exported model
+    run_path = training.runs_path / "-".join(training.model_path.parts[-2:])
+    fingerprint = _fingerprint(network, annotations, images, training)
+    checkpoints = Checkpoints(run_path / "checkpoints", fingerprint)
+    training_log = TrainingLog(run_path)
 
     is_val, labels = annotations.is_val, annotations.labels
     train_names = [name for name, val in zip(annotations.names, is_val, strict=True) if not val]
     log.info("pictures read", train_count=len(train_names), val_count=int(is_val.sum()))
-    training_set = make_training_set(network, images[~is_val], labels[~is_val], training, memory)
+    training_set = make_training_set(
+        network, images[~is_val], labels[~is_val], training, checkpoints
+    )
     folds = stratified_folds(train_names, training_set.labels, training.folds)
-    raw = fit_folds(network, training_set, folds, training, memory, journal)
+    raw = fit_folds(network, training_set, folds, training, checkpoints, training_log)
 
     scores = cross_calibrate(training_set.labels, raw, folds)
     thresholds = choose_thresholds(training_set.labels, scores)
@@ -79,21 +78,17 @@ def train(csv_path: Path, data: DataConfig, training: TrainingConfig) -> Card:
     log.info("scored the validation split", **validation)
 
     fields = {
-        "name": name,
-        "version": version,
         "labels": data.targets,
         "thresholds": thresholds,
         "activation": "sigmoid",
         "input_size": data.resize_shape,
-        "preprocessing": PREPROCESSING,
         "calibration": calibration,
         "metrics": {"validation": validation, "out_of_fold": out_of_fold},
         "sources": data.sources,
-        "created": datetime.datetime.now(datetime.UTC).date(),
     }
     card = write_artifact(network.full, training.model_path, fields)
-    shutil.copy(journal.csv_path, training.model_path / CSV_NAME)
-    memory.forget()
+    shutil.copy(training_log.csv_path, training.model_path / CSV_NAME)
+    checkpoints.delete()
     return card
 
 
@@ -102,13 +97,13 @@ def fit_folds(
     data: TrainingSet,
     folds: NDArray[np.intp],
     training: TrainingConfig,
-    memory: Checkpoints,
-    journal: TrainingLog,
+    checkpoints: Checkpoints,
+    training_log: TrainingLog,
 ) -> Scores:
-    """Fits once without each fold, and leaves `network` with the mean of the fitted weights.
+    """Fit once without each fold, and leave `network` with the mean of the fitted weights.
 
-    All fits start alike and end near one another, so that their mean is as good as asking all of
-    them (Wortsman et al. 2022, Model soups) at the price of one.
+    All fits start from the same weights and end near one another, so their mean is as good as an
+    ensemble of them (Wortsman et al. 2022, Model soups) at the cost of one.
 
     Returns the scores (n, n_labels) of every training picture by the fit that never saw it.
     """
@@ -118,39 +113,35 @@ def fit_folds(
     for fold in range(training.folds):
         held_out = folds == fold
         key = f"fold-{fold}"
-        kept = memory.load(key)
-        if kept:
-            journal.add(from_array(kept["epochs"]))
+        if saved := checkpoints.load(key):
+            training_log.add(from_array(saved["epochs"]))
+            scores[held_out], weights = saved["scores"], in_order(saved)
         else:
             network.tuned.set_weights(start)
-            done = Fit(network, data, fold, held_out, training, memory, journal).run()
-            kept = {
-                "scores": done.scores,
-                "epochs": to_array(done.epochs),
-                **numbered(network.tuned.get_weights()),
-            }
-            memory.save(key, **kept)
-        scores[held_out] = kept["scores"]
-        fitted.append(in_order(kept))
+            fit = Fit(network, data, fold, held_out, training, checkpoints, training_log)
+            scores[held_out], epochs = fit.run()
+            weights = network.tuned.get_weights()
+            checkpoints.save(key, *weights, scores=scores[held_out], epochs=np.array(epochs))
+        fitted.append(weights)
         log.info("fold fitted", fold=fold)
     network.tuned.set_weights([np.mean(weights, axis=0) for weights in zip(*fitted, strict=True)])
     return scores
 
 
 def cross_calibrate(labels: Labels, scores: Scores, folds: NDArray[np.intp]) -> Scores:
-    """The scores of each fold, calibrated by what was fitted on the other folds."""
-    honest = np.empty_like(scores)
+    """The scores of each fold, with the calibration that was fitted on the other folds."""
+    unbiased = np.empty_like(scores)
     for fold in np.unique(folds):
         inside = folds == fold
         calibration = fit_calibration(labels[~inside], scores[~inside], "the other folds")
-        honest[inside] = calibrated(scores[inside], calibration, "sigmoid")
-    return honest
+        unbiased[inside] = calibrated(scores[inside], calibration, "sigmoid")
+    return unbiased
 
 
 def _fingerprint(
     network: Network, annotations: Annotations, images: Pixels, training: TrainingConfig
 ) -> str:
-    """Names all that the outcome of a run depends on, but the code."""
+    """A hash of everything but the code on which the result of a run depends."""
     digest = hashlib.sha256(training.model_dump_json(exclude={"runs_path"}).encode())
     digest.update(f"{keras.__version__} {annotations.names}".encode())
     arrays = [annotations.labels, annotations.is_val, images, *network.full.get_weights()]

@@ -1,11 +1,11 @@
-"""The log of a run: one row an epoch, as a plain CSV and for TensorBoard."""
+"""Logs a training run, one row per epoch, as CSV and for TensorBoard."""
 
 import csv
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, astuple, dataclass, fields
 from enum import IntEnum
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import structlog
@@ -18,20 +18,18 @@ log = structlog.get_logger()
 
 
 class Stage(IntEnum):
-    """What was trained in an epoch."""
+    """The part of the network that is trained in an epoch."""
 
     HEAD = 0
     FINE_TUNING = 1
 
 
-@dataclass(frozen=True)
-class Epoch:
+class Epoch(NamedTuple):
     """One pass over the pictures of a fit.
 
-    `loss` and `accuracy` are means over the pass, of the pictures as augmented and with dropout;
-    `held_out_loss` and `held_out_accuracy` those of the fold that the fit never sees, NaN where
-    that was not looked at. `data_wait_share` is the part of `seconds` that the network waited
-    for its next batch, 0 to 1.
+    `loss` and `accuracy` are means over the pass, of augmented pictures and with dropout;
+    `held_out_loss` and `held_out_accuracy` are those of the held-out fold, NaN if not measured.
+    `data_wait_share` is the share of `seconds`, 0 to 1, that the network waited for its next batch.
     """
 
     fold: int
@@ -44,15 +42,24 @@ class Epoch:
     seconds: float
     data_wait_share: float
 
+    def cells(self) -> list[str]:
+        """The row of the CSV file; the cell of a figure that is NaN is empty."""
+        figures = ["" if np.isnan(figure) else f"{figure:.5g}" for figure in self[3:]]
+        return [str(self.fold), self.stage.name.lower(), str(self.epoch), *figures]
 
-_COLUMNS = tuple(field.name for field in fields(Epoch))
-_PLACE = _COLUMNS[:3]
+
+def from_array(rows: NDArray[np.generic]) -> list[Epoch]:
+    """The epochs of which `rows` is an array, (n, n_fields)."""
+    return [
+        Epoch(int(fold), Stage(int(stage)), int(epoch), *figures)
+        for fold, stage, epoch, *figures in rows.tolist()
+    ]
 
 
 class TrainingLog:
     """Writes the epochs of a run into `folder` as they end.
 
-    The CSV is written anew each time, so that a run that goes on after a crash leaves no row twice.
+    Each time the whole CSV file is replaced, so that a resumed run has every row only once.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -69,43 +76,22 @@ class TrainingLog:
     def add(self, epochs: Sequence[Epoch]) -> None:
         """Log `epochs`, which follow those logged before."""
         self._epochs += epochs
-        rows = [_cells(epoch) for epoch in self._epochs]
         part = self.csv_path.with_suffix(".part")
         with part.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([_COLUMNS, *rows])
+            csv.writer(file).writerows([Epoch._fields, *(one.cells() for one in self._epochs)])
         part.replace(self.csv_path)
         for epoch in epochs:
-            self._show(epoch)
-            log.info("epoch", **dict(zip(_COLUMNS, _cells(epoch), strict=True)))
+            self._write_tensorboard(epoch)
+            log.info("epoch", **dict(zip(Epoch._fields, epoch.cells(), strict=True)))
 
-    def _show(self, epoch: Epoch) -> None:
-        """Write an epoch for TensorBoard, which groups by the name of the folder."""
+    def _write_tensorboard(self, epoch: Epoch) -> None:
         import tensorflow as tf
 
+        # TensorBoard groups by the name of the folder.
         folder = self._folder / TENSORBOARD_NAME / f"{epoch.stage.name.lower()}-{epoch.fold}"
         writer = tf.summary.create_file_writer(str(folder))
         with writer.as_default(step=epoch.epoch):
-            for figure, value in asdict(epoch).items():
-                if figure not in _PLACE and not np.isnan(value):
-                    tf.summary.scalar(figure, value)
+            for name, figure in zip(Epoch._fields[3:], epoch[3:], strict=True):
+                if not np.isnan(figure):
+                    tf.summary.scalar(name, figure)
         writer.close()
-
-
-def _cells(epoch: Epoch) -> list[str]:
-    """An epoch as a row of the CSV; a figure that there is not is empty."""
-    place = [str(epoch.fold), epoch.stage.name.lower(), str(epoch.epoch)]
-    figures = astuple(epoch)[len(_PLACE) :]
-    return place + ["" if np.isnan(figure) else f"{figure:.5g}" for figure in figures]
-
-
-def to_array(epochs: Sequence[Epoch]) -> NDArray[np.float64]:
-    """The epochs as (n, n_figures), to be kept in a run's memory."""
-    return np.array([astuple(epoch) for epoch in epochs], np.float64)
-
-
-def from_array(rows: NDArray[np.generic]) -> list[Epoch]:
-    """The epochs that `to_array` made `rows` of."""
-    return [
-        Epoch(int(fold), Stage(int(stage)), int(epoch), *figures)
-        for fold, stage, epoch, *figures in rows.tolist()
-    ]

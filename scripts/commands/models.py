@@ -11,7 +11,7 @@ from pathlib import Path
 
 from model.artifact.card import ArtifactInvalid
 from model.artifact.subprocess_module import ROOT, ModuleFailed, run_module
-from model.verification import verify_artifact
+from model.predictor import verify_artifact
 from piqueue.commands.sources import find_pictures
 from piqueue.commands.terminal import CommandFailed, run
 from worker.jobs.models.catalog import ModelCatalog
@@ -188,8 +188,6 @@ def _adopt(source: Path, options: argparse.Namespace, catalog: ModelCatalog, scr
     adoption = {
         "keras_path": str(source.resolve()),
         "folder": str(folder),
-        "name": options.name,
-        "version": version,
         "labels": labels,
         "thresholds": [options.threshold] * len(labels),
         "scaling": options.scaling,

@@ -16,23 +16,21 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 
     from model.training.config import (
+        PRESETS,
         DataConfig,
-        Preset,
         TrainingConfig,
         TrainingError,
-        preset_overrides,
         read_config,
     )
 
     try:
-        preset = Preset(options.preset) if options.preset else None
         data = read_config(
             DataConfig, options.data_config_path, images_base_path=options.images_base_path
         )
         training = read_config(
             TrainingConfig,
             options.training_config_path,
-            **preset_overrides(preset),
+            **PRESETS.get(options.preset, {}),
             base_weights=options.base_weights,
             model_path=options.model_path,
             runs_path=options.runs_path,

@@ -62,11 +62,11 @@ def test_no_two_of_its_labels_are_the_same_and_each_is_at_its_place() -> None:
 def test_of_1001_classes_the_first_which_is_none_of_them_is_dropped(tmp_path: Path) -> None:
     import keras
 
-    trunk = keras.applications.MobileNetV2(include_top=False, weights=None)
-    trunk.save_weights(tmp_path / "trunk.weights.h5")
+    backbone = keras.applications.MobileNetV2(include_top=False, weights=None)
+    backbone.save_weights(tmp_path / "backbone.weights.h5")
     kernel = np.random.default_rng(1).normal(size=(1280, 1001)).astype(np.float32)
     np.savez(tmp_path / "top.npz", kernel=kernel, bias=np.arange(1001, dtype=np.float32))
-    network = load_network(tmp_path / "trunk.weights.h5", tmp_path / "top.npz")
+    network = load_network(tmp_path / "backbone.weights.h5", tmp_path / "top.npz")
     taken, bias = network.layers[-1].get_weights()
     np.testing.assert_array_equal(taken, kernel[:, 1:])
     np.testing.assert_array_equal(bias, np.arange(1, 1001))

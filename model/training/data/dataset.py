@@ -1,9 +1,9 @@
-"""A CSV of names and labels and a folder of pictures, read into arrays."""
+"""Reads a data set, a CSV file of names and labels and a folder of pictures, and checks it."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +13,44 @@ from numpy.typing import NDArray
 from model.images.decode import decode
 from model.images.result import ImageRejected
 from model.training.config import DataConfig, TrainingError
-from model.training.data.problems import DataProblems
 from model.training.data.table import TableUnreadable, read_table
 
 Pixels = NDArray[np.uint8]
 Labels = NDArray[np.float32]
 
 VAL_SHARE = 5
-"""One picture in this many goes to the validation split where the CSV names none."""
-
+"""One picture in this many is used for validation, if the CSV file has no column for it."""
 
 FEW = 10
-"""A label with fewer pictures than this is warned of."""
+"""A label with fewer pictures than this causes a warning."""
+
+_SHOWN = 20
+
+
+@dataclass
+class DataProblems:
+    """Errors, which prevent training, and warnings, which do not, about a CSV file.
+
+    Each is a sentence that names a row, column or picture and says what to do.
+    """
+
+    csv_path: Path
+    errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def raise_errors(self) -> None:
+        """Raise TrainingError with the errors, if there are any."""
+        if self.errors:
+            more = len(self.errors) - _SHOWN
+            shown = [*self.errors[:_SHOWN], *([f"and {more} more"] if more > 0 else [])]
+            count = "1 error" if len(self.errors) == 1 else f"{len(self.errors)} errors"
+            raise TrainingError("\n  ".join([f"{self.csv_path}: {count}", *shown]))
 
 
 @dataclass(frozen=True)
 class Annotations:
-    """The rows of the CSV: names, labels (n, n_labels) of 0 and 1, which are `val`, and the number
-    of each row, where the header is 1.
+    """The rows of a CSV file: names, labels (n, n_labels) of 0 and 1, whether each is used for
+    validation, and row numbers, where the header is row 1.
     """
 
     names: tuple[str, ...]
@@ -39,43 +59,56 @@ class Annotations:
     rows: tuple[int, ...]
 
 
-def read_annotations(csv_path: Path, config: DataConfig, findings: DataProblems) -> Annotations:
-    """The rows of `csv_path` that are right, in order of name; the others go into `findings`.
+def read_data(csv_path: Path, config: DataConfig) -> tuple[Annotations, Pixels, list[str]]:
+    """The rows and pictures of a data set, and warnings about it.
+
+    Raises TrainingError with everything that is wrong with it.
+    """
+    problems = DataProblems(csv_path)
+    annotations = read_annotations(csv_path, config, problems)
+    if not problems.errors:  # rows with errors are missing, and perhaps with them a label
+        _check_labels(annotations, config, problems)
+    images = load_images(annotations, config, problems)
+    if not problems.errors:
+        _check_duplicates(annotations, images, problems)
+    problems.raise_errors()
+    return annotations, images, problems.warnings
+
+
+def read_annotations(csv_path: Path, config: DataConfig, problems: DataProblems) -> Annotations:
+    """The correct rows of `csv_path`, ordered by name; what is wrong is added to `problems`.
 
     Raises TrainingError if the file cannot be read or lacks a column.
     """
-    read: dict[str, tuple[int, list[int], str]] = {}
     try:
-        columns, rows = read_table(csv_path)
+        columns, numbered = read_table(csv_path)
     except TableUnreadable as error:
         raise TrainingError(str(error)) from error
     _check_columns(csv_path, columns, config)
-    if not any(any(row.values()) for _, row in rows):
+    filled = [(number, row) for number, row in numbered if any(row.values())]
+    if not filled:
         raise TrainingError(f"{csv_path} has a header and no rows")
+    empty = {number for number, _ in numbered} - {number for number, _ in filled}
+    problems.warnings += [f"row {number} is empty and is ignored" for number in sorted(empty)]
     has_split = config.split_col in columns
-    for number, row in rows:
-        if not any(row.values()):
-            findings.warnings.append(f"row {number} is empty and left out")
-            continue
+    read: dict[str, tuple[int, dict[str, Any]]] = {}
+    for number, row in filled:
         name = row[config.image_name_col]
         if wrong := _row_problem(row, config, has_split):
-            findings.errors.append(f"row {number}: {wrong}")
+            problems.errors.append(f"row {number}: {wrong}")
         elif name in read:
-            findings.errors.append(
-                f"row {number}: {name} is listed twice, first in row {read[name][0]}; "
-                "leave one of the rows"
+            problems.errors.append(
+                f"row {number}: {name} is already in row {read[name][0]}: remove one of the rows"
             )
         else:
-            split = row[config.split_col] if has_split else ""
-            read[name] = (number, [int(row[target]) for target in config.targets], split)
-    findings.warnings += _unused_columns(
-        [row for _, row in rows if any(row.values())], columns, config
-    )
+            read[name] = (number, row)
+    problems.warnings += _unused_columns([row for _, row in filled], columns, config)
     names = tuple(sorted(read))
-    labels = np.array([read[name][1] for name in names], np.float32)
+    rows = [read[name][1] for name in names]
+    labels = np.array([[row[target] for target in config.targets] for row in rows], np.float32)
     labels = labels.reshape(len(names), len(config.targets))
     if has_split:
-        is_val = np.array([read[name][2] == "val" for name in names], np.bool_)
+        is_val = np.array([row[config.split_col] == "val" for row in rows], np.bool_)
     else:
         is_val = stratified_folds(names, labels, VAL_SHARE) == 0
     return Annotations(names, labels, is_val, tuple(read[name][0] for name in names))
@@ -86,24 +119,24 @@ def _check_columns(csv_path: Path, columns: list[str], config: DataConfig) -> No
     if missing:
         raise TrainingError(
             f"{csv_path} lacks the column(s) {', '.join(missing)}; it has {', '.join(columns)}. "
-            "Name its columns in image_name_col and targets of the data config"
+            "Set image_name_col and targets in the data configuration to the names of its columns"
         )
 
 
 def _row_problem(row: dict[str, Any], config: DataConfig, has_split: bool) -> str | None:
     if None in row:
-        return "has more cells than the header; quote names that hold a comma"
+        return "more cells than the header: put names that contain a comma in quotes"
     if None in row.values():
-        return "has fewer cells than the header"
+        return "fewer cells than the header: add the missing cells"
     if not row[config.image_name_col]:
-        return f"no picture name in column {config.image_name_col}"
+        return f"column {config.image_name_col} is empty: write the file name of the picture"
     for target in config.targets:
         if row[target] not in ("0", "1"):
-            return f"{target} is {row[target]!r}; write 0 or 1"
+            return f"column {target} is {row[target]!r}: write 0 or 1"
     if has_split and row[config.split_col] not in ("train", "val"):
         return (
-            f"{config.split_col} is {row[config.split_col]!r}; write train or val, "
-            "or drop the column to have the rows split for you"
+            f"column {config.split_col} is {row[config.split_col]!r}: write train or val, "
+            "or remove the column to have the rows split automatically"
         )
     return None
 
@@ -116,57 +149,56 @@ def _unused_columns(
     for column in columns:
         if column in known:
             continue
-        if rows and {row[column] for row in rows} <= {"0", "1"}:
-            yield f"column {column} looks like a label and is not used: is it missing in targets?"
+        if {row[column] for row in rows} <= {"0", "1"}:
+            yield f"column {column} looks like a label but is not used: add it to targets?"
         else:
             others.append(column)
     if others:
-        yield f"not used of the columns: {', '.join(others)}"
+        yield f"unused columns: {', '.join(others)}"
 
 
-def check_labels(annotations: Annotations, config: DataConfig, findings: DataProblems) -> None:
+def _check_labels(annotations: Annotations, config: DataConfig, problems: DataProblems) -> None:
     """Find labels that cannot be learned or measured from these rows."""
     for split, rows in (("train", ~annotations.is_val), ("val", annotations.is_val)):
         part = annotations.labels[rows]
         for target, column in zip(config.targets, part.T, strict=True):
             count = int(column.sum())
-            if count == 0 or count == len(column):
-                what = "with" if count == 0 else "without"
-                findings.errors.append(
-                    f"the {split} split has no picture {what} {target}: "
-                    "add some, move some between the splits, or drop the label"
+            if count in (0, len(column)):
+                problems.errors.append(
+                    f"the {split} split has no picture {'without' if count else 'with'} {target}: "
+                    "add some, move some from the other split, or remove the label"
                 )
             elif split == "train" and count < FEW:
-                findings.warnings.append(
+                problems.warnings.append(
                     f"only {count} pictures of the train split have {target}: add some"
                 )
 
 
-def check_duplicates(annotations: Annotations, images: Pixels, findings: DataProblems) -> None:
-    """Find pictures that are the same, pixel by pixel, under different names."""
+def _check_duplicates(annotations: Annotations, images: Pixels, problems: DataProblems) -> None:
+    """Find pictures with the same pixels and different names."""
     first: dict[bytes, int] = {}
     for index, image in enumerate(images):
         earlier = first.setdefault(hashlib.sha256(image).digest(), index)
         if earlier == index:
             continue
-        said = " is the same picture as ".join(
+        pair = " is the same picture as ".join(
             f"row {annotations.rows[i]} ({annotations.names[i]})" for i in (index, earlier)
         )
         if annotations.is_val[index] != annotations.is_val[earlier]:
-            findings.errors.append(
-                f"{said}, and one is in train, the other in val, "
-                "where it would be measured on what was learned: leave one of the rows"
+            problems.errors.append(
+                f"{pair}, but one is in train and one in val, which would falsify the measurement: "
+                "remove one of the rows"
             )
         elif (annotations.labels[index] != annotations.labels[earlier]).any():
-            findings.errors.append(f"{said}, but their labels differ: leave the right one")
+            problems.errors.append(f"{pair}, but their labels differ: remove the wrong row")
         else:
-            findings.warnings.append(f"{said}: it counts double")
+            problems.warnings.append(f"{pair} and counts twice")
 
 
 def stratified_folds(names: Sequence[str], labels: Labels, count: int) -> NDArray[np.intp]:
-    """A fold 0..count-1 for each row, every label set spread evenly over the folds.
+    """A fold 0..count-1 for each row, with every set of labels spread evenly over the folds.
 
-    Depends on the set of rows only, never on their order.
+    Does not depend on the order of the rows.
     """
     keys = [
         (row.tobytes(), hashlib.sha256(name.encode()).digest())
@@ -178,43 +210,25 @@ def stratified_folds(names: Sequence[str], labels: Labels, count: int) -> NDArra
     return folds
 
 
-def load_images(annotations: Annotations, config: DataConfig, findings: DataProblems) -> Pixels:
-    """The pictures as uint8 RGB (n, height, width, 3), decoded as serving decodes them.
+def load_images(annotations: Annotations, config: DataConfig, problems: DataProblems) -> Pixels:
+    """The pictures as uint8 RGB (n, height, width, 3), decoded as for serving.
 
-    Those that are missing or refused go into `findings`, and are of no meaning in the answer.
+    Missing and rejected pictures are added to `problems`; their pixels are undefined.
     """
-    names = annotations.names
-    images = np.empty((len(names), *config.input_shape), np.uint8)
+    images = np.empty((len(annotations.names), *config.input_shape), np.uint8)
 
     def load(index: int) -> str | None:
-        path = config.images_base_path / names[index]
+        path = config.images_base_path / annotations.names[index]
         try:
             images[index] = decode(path.read_bytes(), size=config.resize_shape).pixels
         except FileNotFoundError:
-            return f"there is no picture {path}; see images_base_path, or drop the row"
+            return f"there is no picture {path}: correct images_base_path, or remove the row"
         except (OSError, ImageRejected) as error:
-            return f"{path} cannot be read ({error}); drop the row"
+            return f"{path} cannot be read ({error}): replace the picture, or remove the row"
         return None
 
     with ThreadPoolExecutor() as pool:
-        problems = pool.map(load, range(len(names)))
-    for row, problem in zip(annotations.rows, problems, strict=True):
-        if problem:
-            findings.errors.append(f"row {row}: {problem}")
+        for row, problem in zip(annotations.rows, pool.map(load, range(len(images))), strict=True):
+            if problem:
+                problems.errors.append(f"row {row}: {problem}")
     return images
-
-
-def read_data(csv_path: Path, config: DataConfig) -> tuple[Annotations, Pixels, list[str]]:
-    """The rows and pictures of a data set, and what it is warned of.
-
-    Raises TrainingError with everything that is wrong with it.
-    """
-    findings = DataProblems(csv_path)
-    annotations = read_annotations(csv_path, config, findings)
-    if not findings.errors:  # else rows are missing that have the labels
-        check_labels(annotations, config, findings)
-    images = load_images(annotations, config, findings)
-    if not findings.errors:  # else pictures may be missing
-        check_duplicates(annotations, images, findings)
-    findings.settle()
-    return annotations, images, findings.warnings

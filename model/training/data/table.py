@@ -1,4 +1,4 @@
-"""Reads a table of pictures: a CSV in UTF-8, separated by commas, with a header."""
+"""Reads a table of pictures: a CSV file in UTF-8, separated by commas, with a header."""
 
 import csv
 from pathlib import Path
@@ -6,16 +6,16 @@ from typing import Any
 
 
 class TableUnreadable(ValueError):
-    """A file that is no such table; the text names it and says what to do."""
+    """A file is not such a table; the message names it and says what to do."""
 
 
 def read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, Any]]]]:
-    """The columns, and each row with the number of its line, where the header is 1.
+    """The columns, and each row with its line number, where the header is line 1.
 
-    A row that is too short has None for what it lacks; what it has too much is under None.
+    A row that is too short has None for its missing cells; surplus cells are under the key None.
 
     Raises:
-        TableUnreadable: it is missing, empty, or written in another way.
+        TableUnreadable: the file is missing, empty, or has another format.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -33,5 +33,5 @@ def read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, Any]]]]
     if len(columns) == 1 and set(columns[0]) & set(";\t"):
         raise TableUnreadable(f"{path} is separated by semicolons or tabs: save it with commas")
     if len(set(columns)) < len(columns):
-        raise TableUnreadable(f"{path} has two columns of one name: {', '.join(columns)}")
+        raise TableUnreadable(f"{path} has two columns of the same name: {', '.join(columns)}")
     return columns, rows

@@ -1,4 +1,4 @@
-"""MobileNetV2 in three parts: a frozen trunk, a neck that can be fine-tuned, a head of sigmoids."""
+"""Builds MobileNetV2 with a frozen backbone, a backbone that is fine-tuned, and a sigmoid head."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,57 +15,59 @@ class Network:
     """The whole model and its parts, which share their weights.
 
     `full`: uint8 RGB (batch, height, width, 3) -> scores (batch, n_labels), float32 in 0..1.
-    `trunk`: the same pictures -> features where fine-tuning starts; never trained.
-    `neck`: those features -> pooled features (batch, 1280).
+    `frozen_backbone`: the same pictures -> features, from which fine-tuning starts.
+    `tuned_backbone`: those features -> pooled features (batch, 1280).
     `head`: pooled features -> scores.
-    `tuned`: neck and head in one.
+    `tuned`: tuned backbone and head.
     """
 
     full: Any
-    trunk: Any
-    neck: Any
+    frozen_backbone: Any
+    tuned_backbone: Any
     head: Any
     tuned: Any
 
 
 def build_network(data: DataConfig, training: TrainingConfig) -> Network:
-    """A network with base weights loaded and a new head.
+    """A network with base weights and a new head.
 
     Raises TrainingError if the base weights are missing or do not fit.
     """
     keras.utils.set_random_seed(training.seed)
     base = _load_base(data, training)
-    cut = base.get_layer(f"block_{training.fine_tune_from_block}_expand").input
-    lower, upper = keras.Model(base.input, cut), keras.Model(cut, base.output)
+    fine_tune_from = base.get_layer(f"block_{training.fine_tune_from_block}_expand").input
+    lower = keras.Model(base.input, fine_tune_from)
+    upper = keras.Model(fine_tune_from, base.output)
     lower.trainable = False
 
     pictures = keras.Input(data.input_shape, dtype="uint8", name="pictures")
     scaled = keras.layers.Rescaling(1 / 127.5, offset=-1, name="rescale")(pictures)
-    trunk = keras.Model(pictures, lower(scaled, training=False), name="trunk")
+    frozen_backbone = keras.Model(pictures, lower(scaled, training=False), name="frozen_backbone")
 
-    # Batch normalisation keeps to the statistics of ImageNet. `training=False` alone does not
-    # reach it: Keras 3 overrides it with the mode of the outermost model.
+    # Batch normalisation keeps the statistics of ImageNet. `training=False` alone does not
+    # achieve this: Keras 3 replaces it by the mode of the outermost model.
     for layer in upper.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False
-    features = keras.Input(cut.shape[1:], name="features")
+    features = keras.Input(fine_tune_from.shape[1:], name="features")
     pooled = keras.layers.GlobalAveragePooling2D(name="pool")(upper(features, training=False))
-    neck = keras.Model(features, pooled, name="neck")
+    tuned_backbone = keras.Model(features, pooled, name="tuned_backbone")
 
     vector = keras.Input(pooled.shape[1:], name="pooled")
     dropped = keras.layers.Dropout(training.dropout, name="dropout")(vector)
     scores = keras.layers.Dense(len(data.targets), activation="sigmoid", name="scores")(dropped)
     head = keras.Model(vector, scores, name="head")
 
+    scored = head(tuned_backbone(frozen_backbone(pictures)))
     network = Network(
-        full=keras.Model(pictures, head(neck(trunk(pictures))), name="classifier"),
-        trunk=trunk,
-        neck=neck,
+        full=keras.Model(pictures, scored, name="classifier"),
+        frozen_backbone=frozen_backbone,
+        tuned_backbone=tuned_backbone,
         head=head,
-        tuned=keras.Model(features, head(neck(features)), name="tuned"),
+        tuned=keras.Model(features, head(tuned_backbone(features)), name="tuned"),
     )
     for model in vars(network).values():
-        model.jit_compile = False  # on CPUs XLA compiles for long and runs slower than oneDNN
+        model.jit_compile = False  # on CPUs, XLA compiles slowly and runs slower than oneDNN
     return network
 
 

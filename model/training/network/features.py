@@ -1,4 +1,4 @@
-"""What the untrained network makes of the pictures, computed once and used in every fit."""
+"""Computes the features of the pictures once, with the frozen backbone, for use in every fit."""
 
 from dataclasses import dataclass
 
@@ -19,9 +19,11 @@ Features = NDArray[np.float16]
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """`plain` (n, ...) are the trunk's features of the pictures as they are, `copies` (n_copies,
-    n, ...) of what is trained on, `pooled` (n_copies, n, 1280) the neck's of the same before any
-    fine-tuning, `labels` (n, n_labels).
+    """What a fit is trained on and measured with.
+
+    `plain` (n, ...): features of the unchanged pictures. `copies` (n_copies, n, ...): features of
+    the pictures for training. `pooled` (n_copies, n, 1280): the same after the backbone before
+    fine-tuning. `labels` (n, n_labels).
     """
 
     plain: Features
@@ -31,36 +33,30 @@ class TrainingSet:
 
 
 def make_training_set(
-    network: Network, images: Pixels, labels: Labels, config: TrainingConfig, memory: Checkpoints
+    network: Network,
+    images: Pixels,
+    labels: Labels,
+    config: TrainingConfig,
+    checkpoints: Checkpoints,
 ) -> TrainingSet:
-    """Runs trunk and neck over `images` and, if the configuration says so, augmented copies."""
-    plain = trunk_features(network, images, config)
+    """Run the backbone over `images` and, if so configured, over augmented copies of them."""
+
+    def features_of(pictures: Pixels) -> Features:
+        # float16 is precise enough and halves the memory.
+        features = network.frozen_backbone.predict(pictures, config.batch_size, verbose=0)
+        return np.asarray(features, np.float16)
+
+    plain = features_of(images)
     copies = plain[None]
     if config.use_augmentation:
         copies = np.empty((config.augmented_copies, *plain.shape), np.float16)
         for number in range(config.augmented_copies):
-            copies[number] = _copy(network, images, number, config, memory)
+            key = f"copy-{number}"
+            if saved := checkpoints.load(key):
+                copies[number] = saved["features"]
+            else:
+                copies[number] = features_of(augment(images, config.seed * 1000 + number))
+                checkpoints.save(key, features=copies[number])
             log.info("augmented copy made", number=number + 1, of=config.augmented_copies)
-    pooled = [
-        network.neck.predict(features, batch_size=config.batch_size, verbose=0)
-        for features in copies
-    ]
+    pooled = [network.tuned_backbone.predict(copy, config.batch_size, verbose=0) for copy in copies]
     return TrainingSet(plain, copies, np.stack(pooled), labels)
-
-
-def _copy(
-    network: Network, images: Pixels, number: int, config: TrainingConfig, memory: Checkpoints
-) -> Features:
-    key = f"copy-{number}"
-    if kept := memory.load(key):
-        return np.asarray(kept["features"], np.float16)
-    changed = augment(images, seed=config.seed * 1000 + number)
-    features = trunk_features(network, changed, config)
-    memory.save(key, features=features)
-    return features
-
-
-def trunk_features(network: Network, images: Pixels, config: TrainingConfig) -> Features:
-    """The trunk's features of `images`; half precision is plenty and halves the memory."""
-    features = network.trunk.predict(images, batch_size=config.batch_size, verbose=0)
-    return np.asarray(features, np.float16)

@@ -1,4 +1,4 @@
-"""Fits the head on pooled features, then fine-tunes the blocks above the cut."""
+"""Trains the head on pooled features, then fine-tunes it together with the tuned backbone."""
 
 import time
 from collections.abc import Iterator
@@ -11,14 +11,14 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from model.training.checkpoints import Arrays, Checkpoints, in_order, numbered
+from model.training.checkpoints import Arrays, Checkpoints, in_order
 from model.training.config import TrainingConfig
+from model.training.data.augmentation import mix
 from model.training.data.dataset import Labels
-from model.training.data.mixup import mix
 from model.training.network.build import Network
 from model.training.network.features import TrainingSet
 from model.training.network.loss import answer_weights, binary_accuracy, cross_entropy, make_loss
-from model.training.training_log import Epoch, Stage, TrainingLog, from_array, to_array
+from model.training.training_log import Epoch, Stage, TrainingLog, from_array
 
 log = structlog.get_logger()
 
@@ -26,42 +26,34 @@ Batch = tuple[NDArray[np.float32], Labels]
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """What came of a fit: the scores (n_held_out, n_labels) of the rows it never saw."""
-
-    scores: NDArray[np.float32]
-    epochs: list[Epoch]
-
-
-@dataclass(frozen=True)
 class Fit:
-    """Trains neck and head of `network` in place, on all rows but those where `held_out` (n,)."""
+    """Trains `network.tuned` in place, on all rows except those where `held_out` (n,) is true."""
 
     network: Network
     data: TrainingSet
     fold: int
     held_out: NDArray[np.bool_]
     config: TrainingConfig
-    memory: Checkpoints
-    journal: TrainingLog
+    checkpoints: Checkpoints
+    training_log: TrainingLog
 
-    def run(self) -> Fitted:
-        """Trains the head alone first, then both together.
+    def run(self) -> tuple[NDArray[np.float32], list[Epoch]]:
+        """Train the head alone, then fine-tune; return the held-out scores and the epochs.
 
-        What is held out is looked at for the log and for early stopping only. After a crash the
-        fit goes on behind the last whole epoch of fine-tuning and ends with the weights it would
-        have had, for all that is random in an epoch is seeded by the epoch's number.
+        The scores are (n_held_out, n_labels). Held-out rows are used for the log and for early
+        stopping only. After a crash, the fit is resumed after the last complete epoch of
+        fine-tuning and ends with the same weights: the seed of an epoch follows from its number.
         """
-        kept = self.memory.load(self._key)
-        if kept:
-            epochs = from_array(kept["epochs"])
-            self.journal.add(epochs)
-            log.info("going on where it was cut off", fold=self.fold, epoch=epochs[-1].epoch)
+        checkpoint = self.checkpoints.load(self._key)
+        if checkpoint:
+            epochs = from_array(checkpoint["epochs"])
+            self.training_log.add(epochs)
+            log.info("fit resumed", fold=self.fold, epoch=epochs[-1].epoch)
         else:
             epochs = self._train_head()
         if self.config.epochs:
-            self._fine_tune(epochs, kept)
-        return Fitted(self._score_held_out(), epochs)
+            self._fine_tune(epochs, checkpoint)
+        return self._score_held_out(), epochs
 
     @property
     def _key(self) -> str:
@@ -88,18 +80,18 @@ class Fit:
             epochs.append(self._train(head, Stage.HEAD, number, batches))
         return epochs
 
-    def _fine_tune(self, epochs: list[Epoch], kept: Arrays | None) -> None:
-        """Adds to `epochs` what is missing there; `kept` is what came of those that are not."""
-        tuned, config = self.network.tuned, self.config
+    def _fine_tune(self, epochs: list[Epoch], checkpoint: Arrays | None) -> None:
+        """Add the missing epochs to `epochs`; `checkpoint` is the state after those present."""
+        tuned, config, best_key = self.network.tuned, self.config, f"fold-{self.fold}-best"
         optimizer = keras.optimizers.AdamW(self._schedule(), weight_decay=config.weight_decay)
         self._compile(tuned, optimizer)
         optimizer.build(tuned.trainable_variables)
         variables = [*tuned.weights, *optimizer.variables]
-        if kept:
-            for variable, value in zip(variables, in_order(kept), strict=True):
+        if checkpoint:
+            for variable, value in zip(variables, in_order(checkpoint), strict=True):
                 variable.assign(value)
         for number in range(len(epochs) - config.head_epochs, config.epochs):
-            if self._has_enough(epochs):
+            if 0 < config.early_stopping_patience <= self._since_best(epochs):
                 break
             random = self._random(Stage.FINE_TUNING, number)
             rows = random.permutation(self._rows)
@@ -107,17 +99,13 @@ class Fit:
             batches = self._batches(self.data.copies, copies, rows, config.batch_size, random)
             epochs.append(self._train(tuned, Stage.FINE_TUNING, number, batches))
             if config.early_stopping_patience and self._since_best(epochs) == 0:
-                self.memory.save(f"fold-{self.fold}-best", **numbered(tuned.get_weights()))
-            self.memory.save(self._key, epochs=to_array(epochs), **numbered(variables))
-        if best := self.memory.load(f"fold-{self.fold}-best"):
+                self.checkpoints.save(best_key, *tuned.get_weights())
+            self.checkpoints.save(self._key, *variables, epochs=np.array(epochs))
+        if best := self.checkpoints.load(best_key):
             tuned.set_weights(in_order(best))
 
-    def _has_enough(self, epochs: list[Epoch]) -> bool:
-        patience = self.config.early_stopping_patience
-        return 0 < patience <= self._since_best(epochs)
-
     def _since_best(self, epochs: list[Epoch]) -> int:
-        """How many epochs of fine-tuning came after the one with the least held-out loss."""
+        """The number of epochs of fine-tuning after the one with the lowest held-out loss."""
         losses = [epoch.held_out_loss for epoch in epochs[self.config.head_epochs :]]
         return len(losses) - 1 - int(np.argmin(losses)) if losses else 0
 
@@ -151,7 +139,7 @@ class Fit:
         size: int,
         random: np.random.Generator,
     ) -> Iterator[Batch]:
-        """The features of `rows`, each as the copy beside it, mixed, in batches of `size`."""
+        """Blended batches of `size`, of the features (copies[i], rows[i]) for each i."""
         for start in range(0, len(rows), size):
             chosen = slice(start, start + size)
             batch = features[copies[chosen], rows[chosen]].astype(np.float32, copy=False)
@@ -159,13 +147,13 @@ class Fit:
             yield mix(batch, labels, self.config.mixup, random)
 
     def _train(self, model: Any, stage: Stage, number: int, batches: Iterator[Batch]) -> Epoch:
-        """One pass over `batches`, logged."""
+        """Train one epoch on `batches`, and log it."""
         if self.config.dropout:
             seed = self._random(stage, number).integers(2**32, size=2, dtype=np.uint32)
             self.network.head.get_layer("dropout").seed_generator.state.assign(seed)
         started, waited_s = time.monotonic(), 0.0
         totals, count = np.zeros(2), 0
-        ready = _one_ahead(batches)
+        ready = _prefetched(batches)
         while True:
             asked = time.monotonic()
             batch = next(ready, None)
@@ -176,7 +164,7 @@ class Fit:
             totals += len(batch[1]) * np.array([figures["loss"], figures["accuracy"]])
             count += len(batch[1])
         seconds = time.monotonic() - started
-        loss, accuracy = totals / count
+        loss, accuracy = (totals / count).tolist()
         held_out_loss = held_out_accuracy = np.nan
         if stage is Stage.FINE_TUNING:
             truth, scores = self.data.labels[self.held_out], self._score_held_out()
@@ -186,14 +174,14 @@ class Fit:
             fold=self.fold,
             stage=stage,
             epoch=number,
-            loss=float(loss),
-            accuracy=float(accuracy),
+            loss=loss,
+            accuracy=accuracy,
             held_out_loss=held_out_loss,
             held_out_accuracy=held_out_accuracy,
             seconds=seconds,
             data_wait_share=waited_s / seconds,
         )
-        self.journal.add([epoch])
+        self.training_log.add([epoch])
         return epoch
 
     def _score_held_out(self) -> NDArray[np.float32]:
@@ -203,8 +191,8 @@ class Fit:
         return np.asarray(scores, np.float32)
 
 
-def _one_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """The same batches, each made while the network still learns from the one before."""
+def _prefetched(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The same batches, each made while the network is trained on the one before."""
     with ThreadPoolExecutor(1) as pool:
         following = pool.submit(next, batches, None)
         while (batch := following.result()) is not None:

@@ -1,4 +1,4 @@
-"""Binary cross-entropy over labels that may be rare, may come together and may be mixed."""
+"""Binary cross-entropy over labels that may be rare, may occur together and may be blended."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,19 +14,19 @@ _EPSILON = 1e-7
 
 
 def answer_weights(labels: Labels, kind: ClassWeights) -> NDArray[np.float32]:
-    """What a no and a yes weigh for each label, (2, n_labels), from `labels` (n, n_labels).
+    """The weights of a no and a yes for each label, (2, n_labels), from `labels` (n, n_labels).
 
-    Balanced, the pictures with a label weigh as much together as those without, and all of them
-    as much as they are.
+    Balanced, the pictures with a label have the same total weight as those without, and all
+    pictures together have a weight of n.
     """
-    if kind is ClassWeights.NONE:
+    if kind == "none":
         return np.ones((2, labels.shape[1]), np.float32)
     yes = labels.mean(axis=0)
     return np.asarray(0.5 / np.stack([1 - yes, yes]), np.float32)
 
 
 def make_loss(weights: NDArray[np.float32], smoothing: float) -> Callable[[Any, Any], Any]:
-    """Weighted binary cross-entropy of (batch, n_labels), for Keras; truth lies from 0 to 1."""
+    """Weighted binary cross-entropy of (batch, n_labels), for Keras; labels are from 0 to 1."""
     no, yes = weights
 
     def loss(truth: Any, scores: Any) -> Any:
@@ -38,11 +38,11 @@ def make_loss(weights: NDArray[np.float32], smoothing: float) -> Callable[[Any, 
 
 
 def binary_accuracy(truth: Any, scores: Any) -> Any:
-    """The share of right answers at 0.5, for Keras; what is mixed counts as what it is most of."""
+    """The share of correct answers at 0.5, for Keras; a blended label is rounded."""
     return keras.ops.mean(keras.ops.equal(truth > 0.5, scores > 0.5), axis=-1)
 
 
 def cross_entropy(truth: Labels, scores: NDArray[np.float32]) -> float:
     """Mean binary cross-entropy, without weights and smoothing."""
-    sure = np.clip(scores, _EPSILON, 1 - _EPSILON)
-    return -float(np.mean(truth * np.log(sure) + (1 - truth) * np.log1p(-sure)))
+    clipped = np.clip(scores, _EPSILON, 1 - _EPSILON)
+    return -float(np.mean(truth * np.log(clipped) + (1 - truth) * np.log1p(-clipped)))

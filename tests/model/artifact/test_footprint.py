@@ -1,6 +1,5 @@
 """What a card says that a model takes of memory, against what a predictor really takes."""
 
-import datetime
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,6 @@ from keras import layers
 
 from model.artifact.card import ArtifactInvalid, load_card
 from model.artifact.footprint import STEP_BYTES, measure
-from model.images.decode import PREPROCESSING
 from model.training.export import write_artifact
 
 BUNDLED = Path(__file__).parents[3] / "model" / "bundled"
@@ -26,14 +24,10 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     hidden = layers.Conv2D(64, 3, activation="relu")(layers.Rescaling(1 / 255)(pictures))
     pooled = layers.GlobalAveragePooling2D()(layers.Conv2D(64, 3, activation="relu")(hidden))
     card = {
-        "name": "wide",
-        "version": "1",
         "labels": ("one",),
         "thresholds": (0.5,),
         "activation": "sigmoid",
         "input_size": SIZE,
-        "preprocessing": PREPROCESSING,
-        "created": datetime.date(2026, 11, 22),
     }
     folder = tmp_path_factory.mktemp("artifacts") / "wide" / "1"
     network = keras.Model(pictures, layers.Dense(1, activation="sigmoid")(pooled))

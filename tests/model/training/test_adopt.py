@@ -1,4 +1,4 @@
-"""Any Keras classifier as an artifact: what was declared is what is served, or it is refused."""
+"""Adoption of Keras classifiers: the artifact matches the description, or it is refused."""
 
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.artifact.card import load_card
-from model.predictor import Predictor, load_predictor
+from model.predictor import Predictor, load_predictor, verify_artifact
 from model.training.adopt import Adoption, AdoptionError, adopt
 from model.training.export import write_artifact
-from model.verification import verify_artifact
 
 # Keras hands NumPy an array type that NumPy 2.4 finds old-fashioned.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -65,8 +64,6 @@ def adopted(folder: Path, made: Any, pictures: tuple[Path, ...], **changes: Any)
     fields = {
         "keras_path": path,
         "folder": folder / "own" / "1",
-        "name": "own",
-        "version": "1",
         "labels": ("a", "b", "c", "d"),
         "thresholds": (0.5,) * 4,
         "scaling": "tf",
@@ -103,7 +100,7 @@ def test_logits_become_scores(tmp_path: Path, pictures: tuple[Path, ...]) -> Non
     np.testing.assert_allclose(scores, expected, atol=0.005)
 
 
-def test_a_network_of_any_size_gets_the_one_that_is_said(
+def test_a_network_of_any_size_gets_the_size_that_is_given(
     tmp_path: Path, pictures: tuple[Path, ...]
 ) -> None:
     predictor = adopted(tmp_path, network(size=(None, None)), pictures, input_size=(31, 17))
@@ -111,7 +108,7 @@ def test_a_network_of_any_size_gets_the_one_that_is_said(
     assert len(predictor.predict([np.zeros((31, 17, 3), np.uint8)])) == 1
 
 
-def test_a_network_that_half_precision_would_change_keeps_full_precision(
+def test_a_network_that_float16_would_change_keeps_float32(
     tmp_path: Path, pictures: tuple[Path, ...]
 ) -> None:
     made = network("sigmoid")
@@ -125,9 +122,9 @@ def test_a_network_that_half_precision_would_change_keeps_full_precision(
 
     card = load_card(tmp_path / "own" / "1").model_dump(exclude={"files", "memory_bytes"})
     full = keras.models.load_model(tmp_path / "own" / "1" / "model.keras")
-    write_artifact(full, tmp_path / "half" / "1", card)
-    halved = load_predictor(tmp_path / "half" / "1", "litert").predict(list(noise()))
-    assert np.abs(np.array([one.scores for one in halved]) - expected).max() > 0.011
+    write_artifact(full, tmp_path / "float16" / "1", card)
+    rounded = load_predictor(tmp_path / "float16" / "1", "litert").predict(list(noise()))
+    assert np.abs(np.array([one.scores for one in rounded]) - expected).max() > 0.011
 
 
 def two_inputs() -> Any:
@@ -142,33 +139,33 @@ def channels_first() -> Any:
 
 
 @pytest.mark.parametrize(
-    ("make", "changes", "said"),
+    ("make", "changes", "message"),
     [
         (network, {"labels": ("a", "b"), "thresholds": (0.5, 0.5)}, "there are 2 labels"),
-        (lambda: network(None), {}, "say --activation"),
+        (lambda: network(None), {}, "add --activation"),
         (lambda: network("relu"), {}, "ends in relu"),
         (lambda: network("sigmoid"), {"activation": "softmax"}, "ends in sigmoid, not in softmax"),
-        (lambda: network(size=(None, None)), {}, "say --input-size"),
-        (network, {"input_size": (224, 224)}, "takes pictures of 20x28"),
+        (lambda: network(size=(None, None)), {}, "add --input-size"),
+        (network, {"input_size": (224, 224)}, "takes 20x28 pixels"),
         (two_inputs, {}, "one input"),
         (channels_first, {}, "channels last"),
     ],
 )
-def test_a_network_that_is_described_wrongly_is_refused(
-    tmp_path: Path, pictures: tuple[Path, ...], make: Any, changes: dict[str, Any], said: str
+def test_a_network_with_a_wrong_description_is_refused(
+    tmp_path: Path, pictures: tuple[Path, ...], make: Any, changes: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(AdoptionError, match=said):
+    with pytest.raises(AdoptionError, match=message):
         adopted(tmp_path, make(), pictures, **changes)
     assert not (tmp_path / "own" / "1").exists()
 
 
-def test_what_is_no_keras_file_is_refused(tmp_path: Path, pictures: tuple[Path, ...]) -> None:
+def test_a_file_that_is_not_of_keras_is_refused(tmp_path: Path, pictures: tuple[Path, ...]) -> None:
     with pytest.raises(AdoptionError, match=r"network\.keras cannot be loaded"):
         adopted(tmp_path, _Text(), pictures)
 
 
 class _Text:
-    """What saves as no network."""
+    """Saves something that is not a network."""
 
     def save(self, path: Path) -> None:
         path.write_text("not a zip")

@@ -1,15 +1,15 @@
-"""What a wrong training configuration is told."""
+"""Training configurations, and the messages about wrong ones."""
 
 from pathlib import Path
 
 import pytest
 
-from model.training.config import DataConfig, TrainingConfig, TrainingError, read_config
+from model.training.config import PRESETS, DataConfig, TrainingConfig, TrainingError, read_config
 from scripts.workshop.train import main
 from tests.model.training.pictures import data_settings, training_settings, write_yaml
 
 
-def test_settings_come_back_as_written(tmp_path: Path) -> None:
+def test_settings_are_read_as_written(tmp_path: Path) -> None:
     path = write_yaml(tmp_path / "training.yaml", **training_settings(tmp_path))
     config = read_config(TrainingConfig, path)
     assert (config.batch_size, config.initial_learning_rate) == (8, 1e-5)
@@ -23,26 +23,26 @@ def test_an_override_wins_unless_it_is_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"epocs": 3}, "epocs: Extra inputs are not permitted"),
         ({"batch_size": 0}, "batch_size: Input should be greater than 0"),
-        ({"model_path": "scenes"}, "model_path: .* as in scenes/1"),
+        ({"model_path": "scenes"}, "model_path: .* such as scenes/1"),
         ({"fine_tune_from_block": 17}, "fine_tune_from_block: "),
     ],
 )
 def test_a_wrong_training_setting_is_named(
-    tmp_path: Path, change: dict[str, object], told: str
+    tmp_path: Path, change: dict[str, object], message: str
 ) -> None:
     path = write_yaml(tmp_path / "training.yaml", **training_settings(tmp_path) | change)
-    with pytest.raises(TrainingError, match=told) as caught:
+    with pytest.raises(TrainingError, match=message) as caught:
         read_config(TrainingConfig, path)
     assert str(path) in str(caught.value)
     assert "initial_learning_rate" in str(caught.value), "the known settings are listed"
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"targets": []}, "targets: "),
         ({"input_shape": [48, 48, 1]}, r"input_shape must be .*\[48, 48, 3\]"),
@@ -51,15 +51,15 @@ def test_a_wrong_training_setting_is_named(
     ],
 )
 def test_a_wrong_data_setting_is_named(
-    tmp_path: Path, change: dict[str, object], told: str
+    tmp_path: Path, change: dict[str, object], message: str
 ) -> None:
     path = write_yaml(tmp_path / "data.yaml", **data_settings(tmp_path) | change)
-    with pytest.raises(TrainingError, match=told):
+    with pytest.raises(TrainingError, match=message):
         read_config(DataConfig, path)
 
 
 @pytest.mark.parametrize("text", ["a: [", "just words", ""])
-def test_a_file_that_holds_no_settings_is_named(tmp_path: Path, text: str) -> None:
+def test_a_file_without_settings_is_named(tmp_path: Path, text: str) -> None:
     path = tmp_path / "data.yaml"
     path.write_text(text)
     with pytest.raises(TrainingError, match=r"data\.yaml"):
@@ -71,14 +71,19 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         read_config(DataConfig, tmp_path / "absent.yaml")
 
 
-def test_the_shipped_configurations_are_right() -> None:
+def test_the_full_preset_is_the_default() -> None:
+    defaults = {name: TrainingConfig.model_fields[name].default for name in PRESETS["full"]}
+    assert PRESETS["full"] == defaults
+
+
+def test_the_shipped_configurations_are_valid() -> None:
     configs = Path("scripts/configs")
     read_config(DataConfig, configs / "scenes_data.yaml")
     training = read_config(TrainingConfig, configs / "scenes_full.yaml")
     assert training.base_weights == "imagenet"
 
 
-def test_the_command_says_what_is_wrong_and_returns_2(
+def test_the_command_reports_what_is_wrong_and_returns_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = write_yaml(tmp_path / "data.yaml", **data_settings(tmp_path) | {"colour": "red"})

@@ -10,7 +10,7 @@ from model.training.evaluation import calibration_error, choose_thresholds, fit_
 Floats = NDArray[np.float64]
 
 
-def honest_scores(count: int) -> tuple[NDArray[np.float32], Floats]:
+def unbiased_scores(count: int) -> tuple[NDArray[np.float32], Floats]:
     """Labels of two kinds, and the probability with which each was drawn."""
     random = np.random.default_rng(7)
     chances = random.beta(0.4, 0.8, (count, 2))
@@ -27,23 +27,25 @@ def test_scores_of_0_and_1_have_a_bin() -> None:
     assert calibration_error(np.array([[0.0], [1.0]]), np.array([[0.0], [1.0]])) == 0
 
 
-def test_calibration_finds_what_made_scores_too_sure() -> None:
-    labels, chances = honest_scores(6000)
-    too_sure = 1 / (1 + np.exp(-(logits(chances) - np.array([0.4, -0.2])) / np.array([0.5, 0.8])))
-    calibration = fit_calibration(labels, too_sure, "these")
+def test_calibration_corrects_overconfident_scores() -> None:
+    labels, chances = unbiased_scores(6000)
+    overconfident = 1 / (
+        1 + np.exp(-(logits(chances) - np.array([0.4, -0.2])) / np.array([0.5, 0.8]))
+    )
+    calibration = fit_calibration(labels, overconfident, "these")
     assert calibration.slopes == pytest.approx((0.5, 0.8), rel=0.1)
     assert calibration.offsets == pytest.approx((0.4, -0.2), abs=0.1)
-    before = calibration_error(labels, too_sure)
-    after = calibration_error(labels, calibrated(too_sure, calibration, "sigmoid"))
+    before = calibration_error(labels, overconfident)
+    after = calibration_error(labels, calibrated(overconfident, calibration, "sigmoid"))
     assert after < 0.015 < 0.04 < before
 
 
-def test_calibration_never_turns_an_order_round() -> None:
-    labels, chances = honest_scores(500)
+def test_calibration_never_reverses_the_order_of_scores() -> None:
+    labels, chances = unbiased_scores(500)
     assert min(fit_calibration(labels, 1 - chances, "these").slopes) > 0
 
 
-def test_a_threshold_is_the_one_of_most_right_answers() -> None:
+def test_a_threshold_is_the_one_with_most_correct_answers() -> None:
     labels = np.repeat([[0.0], [1.0]], 50, axis=0).astype(np.float32)
     scores = np.concatenate([np.linspace(0, 0.28, 50), np.linspace(0.31, 1, 50)])[:, None]
     (threshold,) = choose_thresholds(labels, scores)

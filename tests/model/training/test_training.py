@@ -21,9 +21,8 @@ from model.images.decode import PREPROCESSING, decode
 from model.predictor import EngineChoice, load_predictor
 from model.training.config import DataConfig, TrainingConfig
 from model.training.data.dataset import read_data
-from model.training.export import write_artifact
+from model.training.export import round_to_float16, write_artifact
 from model.training.network.build import Network, build_network
-from model.training.network.float16 import round_to_float16
 from scripts.workshop.train import main
 from tests.model.training.pictures import (
     SIDE,
@@ -42,7 +41,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 def train_in(folder: Path) -> int:
-    """Trains on the pictures in `folder`; how the command ends."""
+    """Trains on the pictures in `folder`; returns the exit code of the command."""
     data = write_yaml(folder / "data.yaml", **data_settings(folder))
     training = write_yaml(folder / "training.yaml", **training_settings(folder))
     arguments = ["--csv_path", str(folder / "labels.csv"), "--data_config_path", str(data)]
@@ -62,7 +61,7 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start_training(folder: Path, log: Path, again: str = "again") -> subprocess.Popen[bytes]:
-    """Begins to train on the pictures in `folder`, in a process of its own."""
+    """Starts to train on the pictures in `folder`, in a process of its own."""
     paths = {
         "--csv_path": folder / "labels.csv",
         "--data_config_path": folder / "data.yaml",
@@ -81,7 +80,7 @@ def start_training(folder: Path, log: Path, again: str = "again") -> subprocess.
 
 
 def logged_epochs(path: Path) -> list[dict[str, str]]:
-    """The rows of a run's log, but for what the clock says."""
+    """The rows of a training log, without the columns that depend on time."""
     if not path.exists():
         return []
     with path.open(newline="") as file:
@@ -100,7 +99,7 @@ def test_a_run_killed_in_the_middle_of_a_fit_ends_with_the_same_model(
     killed = start_training(folder, log)
     try:
         deadline = time.monotonic() + 250
-        while not (folder / "again/runs/colours-3/memory/fold-1-epoch.npz").exists():
+        while not (folder / "again/runs/colours-3/checkpoints/fold-1-epoch.npz").exists():
             assert time.monotonic() < deadline, log.read_text()
             assert killed.poll() is None, log.read_text()
             time.sleep(0.005)
@@ -112,7 +111,7 @@ def test_a_run_killed_in_the_middle_of_a_fit_ends_with_the_same_model(
     resumed = start_training(folder, tmp_path / "resumed.log")
     assert resumed.wait(250) == 0, (tmp_path / "resumed.log").read_text()
     told = (tmp_path / "resumed.log").read_text()
-    before, _, after = told.partition("going on where it was cut off")
+    before, _, after = told.partition("fit resumed")
     assert after, told
     assert "fold fitted                    fold=0" in before
     assert "stage=head" not in after
@@ -125,7 +124,7 @@ def test_a_run_killed_in_the_middle_of_a_fit_ends_with_the_same_model(
     assert all(map(np.array_equal, one, two))
     assert load_card(again).calibration == load_card(artifact).calibration
     assert logged_epochs(again / "training.csv") == logged_epochs(artifact / "training.csv")
-    assert not (folder / "again/runs/colours-3/memory").exists()
+    assert not (folder / "again/runs/colours-3/checkpoints").exists()
 
 
 def test_ctrl_c_ends_a_run_with_a_sentence_that_says_how_to_go_on(
@@ -149,16 +148,16 @@ def test_ctrl_c_ends_a_run_with_a_sentence_that_says_how_to_go_on(
     assert "Traceback" not in told
 
 
-def test_a_version_that_is_there_is_not_trained_over(
+def test_an_existing_version_is_not_overwritten(
     artifact: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = (artifact / "card.json").read_bytes()
     assert train_in(artifact.parents[2]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "use the next version number" in capsys.readouterr().err
     assert (artifact / "card.json").read_bytes() == before
 
 
-def test_the_log_has_every_epoch_and_what_it_waited_for(artifact: Path) -> None:
+def test_the_log_has_every_epoch_and_its_data_wait_share(artifact: Path) -> None:
     with (artifact / "training.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     places = [(row["fold"], row["stage"], row["epoch"]) for row in rows]
@@ -191,7 +190,7 @@ def test_tensorboard_shows_each_fit_and_stage(artifact: Path) -> None:
     assert [event.step for event in shown.Tensors("loss")] == [0, 1]
 
 
-def test_the_scores_that_are_served_are_the_calibrated_ones(artifact: Path) -> None:
+def test_the_served_scores_are_calibrated(artifact: Path) -> None:
     card = load_card(artifact)
     assert card.calibration is not None
     assert card.metrics["validation"]["expected_calibration_error"] < 0.25
@@ -234,7 +233,7 @@ def test_red_and_blue_are_learned(artifact: Path) -> None:
     assert metrics["out_of_fold"]["macro_average_precision"] > 0.7
 
 
-def test_only_the_artifact_and_the_log_are_left(artifact: Path) -> None:
+def test_a_run_leaves_only_the_artifact_and_the_log(artifact: Path) -> None:
     assert {path.name for path in artifact.iterdir()} == {
         "card.json",
         "model.keras",
@@ -277,7 +276,7 @@ def test_the_litert_model_takes_bytes_in_any_batch_size(
 
 @pytest.fixture(scope="module")
 def untrained(artifact: Path) -> Network:
-    """What the training run that wrote `artifact` began with."""
+    """The network from which the training of `artifact` started."""
     folder = artifact.parents[2]
     return build_network(
         DataConfig.model_validate(data_settings(folder)),
@@ -301,10 +300,14 @@ def test_batch_normalisation_keeps_its_statistics(artifact: Path, untrained: Net
         assert not np.allclose(before[path], after[path], rtol=1e-3, atol=0), path
 
 
-def test_the_neck_scores_alike_while_training_and_after(untrained: Network) -> None:
-    features = np.random.default_rng(3).normal(size=(4, *untrained.neck.input_shape[1:]))
-    while_training = np.asarray(untrained.neck(features, training=True))
-    assert while_training == pytest.approx(np.asarray(untrained.neck(features, training=False)))
+def test_the_tuned_backbone_gives_the_same_features_in_training_and_in_serving(
+    untrained: Network,
+) -> None:
+    features = np.random.default_rng(3).normal(size=(4, *untrained.tuned_backbone.input_shape[1:]))
+    while_training = np.asarray(untrained.tuned_backbone(features, training=True))
+    assert while_training == pytest.approx(
+        np.asarray(untrained.tuned_backbone(features, training=False))
+    )
 
 
 def test_a_seed_fixes_the_first_weights(artifact: Path, untrained: Network) -> None:
@@ -325,17 +328,13 @@ def tiny_model(bias: float) -> Any:
     return keras.Model(pictures, scores)
 
 
-def test_an_artifact_is_replaced_whole(tmp_path: Path) -> None:
+def test_an_artifact_is_replaced_atomically(tmp_path: Path) -> None:
     folder = tmp_path / "tiny/1"
     card = {
-        "name": "tiny",
-        "version": "1",
         "labels": ["bright"],
         "thresholds": [0.5],
         "activation": "sigmoid",
         "input_size": (8, 8),
-        "preprocessing": PREPROCESSING,
-        "created": "2026-01-31",
     }
     dark = [np.zeros((8, 8, 3), np.uint8)]
     for bias, expected in ((0.0, 0.5), (2.0, 0.8808)):
@@ -349,7 +348,7 @@ def test_an_artifact_is_replaced_whole(tmp_path: Path) -> None:
     assert [path.name for path in folder.parent.iterdir()] == ["1"]
 
 
-def test_rounding_leaves_only_what_half_precision_holds() -> None:
+def test_rounding_leaves_only_values_that_float16_represents() -> None:
     keras.utils.set_random_seed(4)
     pictures = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(6, 3, use_bias=False)(pictures)
@@ -370,7 +369,7 @@ def test_rounding_leaves_only_what_half_precision_holds() -> None:
         assert np.asarray(weight) == pytest.approx(old, rel=1e-3, abs=1e-4)
 
 
-def test_missing_base_weights_stop_the_run_with_a_sentence(
+def test_missing_base_weights_stop_the_run_with_a_message(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_pictures(tmp_path, 24)
@@ -406,7 +405,7 @@ def test_training_turns_onednn_on_before_tensorflow_is_loaded(tmp_path: Path) ->
 BUNDLED = Path("model/bundled/scenes/2")
 
 
-def test_the_bundled_model_is_whole_small_and_good_enough() -> None:
+def test_the_bundled_model_is_complete_small_and_good_enough() -> None:
     card: Card = load_card(BUNDLED, verify=True)
     assert card.labels == ("beach", "city", "sunset", "trees")
     assert card.metrics["validation"]["binary_accuracy"] >= 0.97

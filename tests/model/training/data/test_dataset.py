@@ -1,4 +1,4 @@
-"""How rows and pictures become arrays, and how rows are split."""
+"""How rows and pictures become arrays, what is wrong with them, and how rows are split."""
 
 import random
 from pathlib import Path
@@ -11,12 +11,12 @@ from model.images.decode import decode
 from model.training.config import DataConfig, TrainingError
 from model.training.data.dataset import (
     Annotations,
+    DataProblems,
     load_images,
     read_annotations,
     read_data,
     stratified_folds,
 )
-from model.training.data.problems import DataProblems
 from tests.model.training.pictures import SIDE, data_settings, write_pictures
 
 
@@ -25,10 +25,10 @@ def config_for(folder: Path) -> DataConfig:
 
 
 def annotations_of(csv_path: Path) -> Annotations:
-    """What `csv_path` holds, if nothing is wrong with its rows."""
-    findings = DataProblems(csv_path)
-    annotations = read_annotations(csv_path, config_for(csv_path.parent), findings)
-    findings.settle()
+    """The rows of `csv_path`, which must all be correct."""
+    problems = DataProblems(csv_path)
+    annotations = read_annotations(csv_path, config_for(csv_path.parent), problems)
+    problems.raise_errors()
     return annotations
 
 
@@ -75,7 +75,7 @@ GOOD = "000.png,0,0,train\n001.png,1,1,train\n002.png,0,1,val\n003.png,1,0,val\n
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("name,red\n000.png,1\n", r"lacks the column\(s\) blue"),
         (
@@ -87,47 +87,53 @@ GOOD = "000.png,0,0,train\n001.png,1,1,train\n002.png,0,1,val\n003.png,1,0,val\n
         ("name,red,blue\n,,\n", "has a header and no rows"),
         ("name;red;blue\n000.png;1;0\n", "separated by semicolons or tabs: save it with commas"),
         ("name\tred\tblue\n000.png\t1\t0\n", "separated by semicolons or tabs"),
-        ("name,red,blue,red\n000.png,1,0,0\n", "has two columns of one name"),
+        ("name,red,blue,red\n000.png,1,0,0\n", "has two columns of the same name"),
         ('name,red,blue\n"000.png,1,0\n', "cannot be read as CSV"),
-        (HEADER + GOOD + "004.png,yes,0,val\n", "row 6: red is 'yes'; write 0 or 1"),
-        (HEADER + GOOD + "004.png,1\n", "row 6: has fewer cells than the header"),
-        (HEADER + GOOD + "004.png,1,0,val,\n", "row 6: has more cells than the header"),
-        (HEADER + GOOD + ",1,0,val\n", "row 6: no picture name"),
-        (HEADER + GOOD + "001.png,1,0,val\n", r"row 6: 001\.png is listed twice, first in row 3"),
-        (HEADER + GOOD + "004.png,1,0,test\n", "row 6: split is 'test'; write train or val"),
+        (HEADER + GOOD + "004.png,yes,0,val\n", "row 6: column red is 'yes': write 0 or 1"),
+        (HEADER + GOOD + "004.png,1\n", "row 6: fewer cells than the header: add"),
+        (
+            HEADER + GOOD + "004.png,1,0,val,\n",
+            "row 6: more cells than the header: put names .* in quotes",
+        ),
+        (HEADER + GOOD + ",1,0,val\n", "row 6: column name is empty: write the file name"),
+        (HEADER + GOOD + "001.png,1,0,val\n", r"row 6: 001\.png is already in row 3: remove"),
+        (HEADER + GOOD + "004.png,1,0,test\n", "row 6: column split is 'test': write train or val"),
         (HEADER + "000.png,0,0,train\n001.png,1,1,train\n", "val split has no picture with red"),
         (HEADER + GOOD.replace("002.png,0,1", "002.png,0,0"), "val split .* with blue"),
         (HEADER + GOOD.replace("000.png,0,0", "000.png,0,1"), "train .* without blue"),
-        (HEADER + GOOD + "gone.png,1,0,val\n", r"row 6: there is no picture .*gone\.png; .*_path"),
+        (
+            HEADER + GOOD + "gone.png,1,0,val\n",
+            r"row 6: there is no picture .*gone\.png: correct images_base_path",
+        ),
         (HEADER + GOOD + "bad.png,1,0,val\n", r"row 6: .*bad\.png cannot be read \(not_an_image"),
     ],
 )
-def test_a_wrong_row_or_column_is_named(tmp_path: Path, text: str, told: str) -> None:
+def test_a_wrong_row_or_column_is_named(tmp_path: Path, text: str, message: str) -> None:
     csv_path = write_pictures(tmp_path, 4)
     (tmp_path / "images/bad.png").write_bytes(b"not a picture")
     csv_path.write_text(text)
-    with pytest.raises(TrainingError, match=told) as caught:
+    with pytest.raises(TrainingError, match=message) as caught:
         read_data(csv_path, config_for(tmp_path))
     assert str(csv_path) in str(caught.value)
 
 
-def test_a_csv_in_another_encoding_is_told_from_one_that_is_broken(tmp_path: Path) -> None:
+def test_a_csv_in_another_encoding_is_distinguished_from_a_broken_one(tmp_path: Path) -> None:
     csv_path = write_pictures(tmp_path, 4)
     csv_path.write_text(csv_path.read_text(), encoding="utf-16")
     with pytest.raises(TrainingError, match="is not UTF-8: save it as CSV in UTF-8"):
         read_data(csv_path, config_for(tmp_path))
 
 
-def test_labels_are_not_missed_where_their_rows_were_refused(tmp_path: Path) -> None:
+def test_a_label_whose_rows_are_wrong_is_not_reported_as_missing(tmp_path: Path) -> None:
     csv_path = write_pictures(tmp_path, 4)
     csv_path.write_text(HEADER + GOOD.replace(",1,", ",1.0,"))
     with pytest.raises(TrainingError) as caught:
         read_data(csv_path, config_for(tmp_path))
     assert str(caught.value).splitlines() == [
         f"{csv_path}: 3 errors",
-        "  row 3: red is '1.0'; write 0 or 1",
-        "  row 4: blue is '1.0'; write 0 or 1",
-        "  row 5: red is '1.0'; write 0 or 1",
+        "  row 3: column red is '1.0': write 0 or 1",
+        "  row 4: column blue is '1.0': write 0 or 1",
+        "  row 5: column red is '1.0': write 0 or 1",
     ]
 
 
@@ -136,17 +142,17 @@ def test_a_missing_csv_is_named(tmp_path: Path) -> None:
         read_data(tmp_path / "labels.csv", config_for(tmp_path))
 
 
-def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
+def test_everything_that_is_wrong_is_reported_at_once(tmp_path: Path) -> None:
     csv_path = write_pictures(tmp_path, 12)
     (tmp_path / "images/003.png").unlink()
     with csv_path.open("a") as file:
         file.write("\n".join(f"more{number}.png,2,0,train" for number in range(30)))
     with pytest.raises(TrainingError) as caught:
         read_data(csv_path, config_for(tmp_path))
-    told = str(caught.value).splitlines()
-    assert told[0] == f"{csv_path}: 31 errors"
-    assert told[1] == "  row 14: red is '2'; write 0 or 1"
-    assert (len(told), told[-1]) == (22, "  and 11 more")
+    lines = str(caught.value).splitlines()
+    assert lines[0] == f"{csv_path}: 31 errors"
+    assert lines[1] == "  row 14: column red is '2': write 0 or 1"
+    assert (len(lines), lines[-1]) == (22, "  and 11 more")
 
 
 def copy_picture(folder: Path, name: str, as_name: str) -> None:
@@ -160,8 +166,10 @@ def test_a_picture_in_both_splits_is_an_error_whatever_its_name_and_format(tmp_p
     copy_picture(tmp_path, "005.png", "again.bmp")
     with csv_path.open("a") as file:
         file.write("again.bmp,1,0,val\n")
-    said = r"row 14 \(again\.bmp\) is the same picture as row 7 \(005\.png\), and one is in train"
-    with pytest.raises(TrainingError, match=said):
+    message = (
+        r"row 14 \(again\.bmp\) is the same picture as row 7 \(005\.png\), but one is in train"
+    )
+    with pytest.raises(TrainingError, match=message):
         read_data(csv_path, config_for(tmp_path))
 
 
@@ -174,7 +182,7 @@ def test_a_picture_labelled_in_two_ways_is_an_error(tmp_path: Path) -> None:
         read_data(csv_path, config_for(tmp_path))
 
 
-def test_what_is_only_odd_is_a_warning(tmp_path: Path) -> None:
+def test_irregularities_are_warnings(tmp_path: Path) -> None:
     csv_path = write_pictures(tmp_path, 12)
     copy_picture(tmp_path, "005.png", "again.bmp")
     header, *rows = csv_path.read_text().splitlines()
@@ -183,12 +191,12 @@ def test_what_is_only_odd_is_a_warning(tmp_path: Path) -> None:
     annotations, images, warnings = read_data(csv_path, config_for(tmp_path))
     assert (len(annotations.names), len(images)) == (13, 13)
     assert warnings == [
-        "row 14 is empty and left out",
-        "column green looks like a label and is not used: is it missing in targets?",
-        "not used of the columns: source, place",
+        "row 14 is empty and is ignored",
+        "column green looks like a label but is not used: add it to targets?",
+        "unused columns: source, place",
         "only 5 pictures of the train split have red: add some",
         "only 4 pictures of the train split have blue: add some",
-        "row 15 (again.bmp) is the same picture as row 7 (005.png): it counts double",
+        "row 15 (again.bmp) is the same picture as row 7 (005.png) and counts twice",
     ]
 
 

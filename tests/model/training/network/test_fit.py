@@ -1,4 +1,4 @@
-"""Fits of a network small enough to be fitted many times."""
+"""Fits of a network that is small enough to be fitted many times."""
 
 from pathlib import Path
 from typing import Any
@@ -9,13 +9,13 @@ import pytest
 from numpy.typing import NDArray
 
 from model.training.checkpoints import Checkpoints
-from model.training.config import ClassWeights, TrainingConfig
-from model.training.data.mixup import mix
+from model.training.config import TrainingConfig
+from model.training.data.augmentation import mix
 from model.training.network.build import Network
 from model.training.network.features import TrainingSet
 from model.training.network.fit import Fit
 from model.training.network.loss import answer_weights, binary_accuracy, cross_entropy, make_loss
-from model.training.training_log import Epoch, Stage, TrainingLog
+from model.training.training_log import Stage, TrainingLog
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning",
@@ -23,34 +23,34 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 class Crash(Exception):
-    """What stands for a crash."""
+    """Simulates a crash."""
 
 
-class CrashingJournal(TrainingLog):
-    """A journal whose run ends when it has logged so many epochs of fine-tuning."""
+class CrashingLog(TrainingLog):
+    """A log that crashes once it has more than `crash_after` epochs of fine-tuning."""
 
     def __init__(self, folder: Path, crash_after: int) -> None:
         super().__init__(folder)
-        self._left = crash_after
+        self._remaining = crash_after
 
     def add(self, epochs: Any) -> None:
         super().add(epochs)
-        self._left -= sum(epoch.stage is Stage.FINE_TUNING for epoch in epochs)
-        if self._left < 0:
+        self._remaining -= sum(epoch.stage is Stage.FINE_TUNING for epoch in epochs)
+        if self._remaining < 0:
             raise Crash
 
 
 def make_network() -> Network:
-    """The same one each time: a convolution, pooling and two sigmoids."""
+    """A convolution, pooling and two sigmoids, the same each time."""
     keras.utils.set_random_seed(3)
     features = keras.Input((4, 4, 3))
     pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(5, 3)(features))
-    neck = keras.Model(features, pooled)
+    tuned_backbone = keras.Model(features, pooled)
     vector = keras.Input((5,))
     dropped = keras.layers.Dropout(0.3, name="dropout")(vector)
     head = keras.Model(vector, keras.layers.Dense(2, activation="sigmoid")(dropped))
-    tuned = keras.Model(features, head(neck(features)))
-    return Network(full=tuned, trunk=None, neck=neck, head=head, tuned=tuned)
+    tuned = keras.Model(features, head(tuned_backbone(features)))
+    return Network(tuned, None, tuned_backbone, head, tuned)
 
 
 def make_set(network: Network) -> TrainingSet:
@@ -59,20 +59,29 @@ def make_set(network: Network) -> TrainingSet:
     colours = labels @ np.array([[1.0, 0, 0], [0, 1.0, 0]])
     plain = (random.normal(size=(24, 4, 4, 3)) + colours[:, None, None]).astype(np.float16)
     copies = np.stack([plain, plain[:, ::-1]])
-    pooled = np.stack([np.asarray(network.neck(copy.astype(np.float32))) for copy in copies])
+    pooled = np.stack(
+        [np.asarray(network.tuned_backbone(copy.astype(np.float32))) for copy in copies]
+    )
     return TrainingSet(plain, copies, pooled, labels)
 
 
-def make_fit(folder: Path, journal: TrainingLog | None = None, **settings: Any) -> Fit:
+def make_fit(folder: Path, training_log: TrainingLog | None = None, **settings: Any) -> Fit:
     network = make_network()
     defaults = {"batch_size": 5, "epochs": 4, "head_epochs": 3, "initial_learning_rate": 0.05}
     config = TrainingConfig.model_validate(
         {"model_path": folder / "tiny/1", "dropout": 0.3, **defaults, **settings}
     )
-    memory = Checkpoints(folder / "memory", "tiny")
+    checkpoints = Checkpoints(folder / "checkpoints", "tiny")
     held_out = np.arange(24) % 4 == 0
-    journal = journal or TrainingLog(folder)
-    return Fit(network, make_set(network), 1, held_out, config, memory, journal)
+    return Fit(
+        network,
+        make_set(network),
+        1,
+        held_out,
+        config,
+        checkpoints,
+        training_log or TrainingLog(folder),
+    )
 
 
 def weights(fit: Fit) -> list[NDArray[np.float32]]:
@@ -92,52 +101,54 @@ def test_a_seed_fixes_every_weight(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("crash_after", [1, 2, 3])
-def test_a_fit_goes_on_behind_its_last_epoch_and_ends_the_same(
+def test_a_resumed_fit_ends_with_the_weights_of_an_uninterrupted_one(
     tmp_path: Path, crash_after: int
 ) -> None:
     whole = make_fit(tmp_path / "whole", mixup=0.4)
-    expected = whole.run()
+    expected_scores, expected = whole.run()
     with pytest.raises(Crash):
-        make_fit(tmp_path / "cut", CrashingJournal(tmp_path / "cut", crash_after), mixup=0.4).run()
-    resumed = make_fit(tmp_path / "cut", mixup=0.4)
-    fitted = resumed.run()
+        make_fit(
+            tmp_path / "crashed", CrashingLog(tmp_path / "crashed", crash_after), mixup=0.4
+        ).run()
+    resumed = make_fit(tmp_path / "crashed", mixup=0.4)
+    scores, epochs = resumed.run()
     assert same(whole, resumed)
-    assert np.array_equal(fitted.scores, expected.scores)
-    assert [(e.stage, e.epoch, e.loss, e.held_out_loss) for e in fitted.epochs[3:]] == [
-        (e.stage, e.epoch, e.loss, e.held_out_loss) for e in expected.epochs[3:]
+    assert np.array_equal(scores, expected_scores)
+    assert [(e.stage, e.epoch, e.loss, e.held_out_loss) for e in epochs[3:]] == [
+        (e.stage, e.epoch, e.loss, e.held_out_loss) for e in expected[3:]
     ]
-    rows = (tmp_path / "cut/training.csv").read_text().splitlines()
+    rows = (tmp_path / "crashed/training.csv").read_text().splitlines()
     assert len(rows) == 1 + 3 + 4
 
 
-def test_early_stopping_keeps_the_best_epoch(tmp_path: Path) -> None:
+def test_early_stopping_restores_the_best_epoch(tmp_path: Path) -> None:
     fit = make_fit(tmp_path, early_stopping_patience=2, initial_learning_rate=1.5, epochs=12)
-    fitted = fit.run()
-    losses = [epoch.held_out_loss for epoch in fitted.epochs if epoch.stage is Stage.FINE_TUNING]
+    scores, epochs = fit.run()
+    losses = [epoch.held_out_loss for epoch in epochs if epoch.stage is Stage.FINE_TUNING]
     best = int(np.argmin(losses))
     assert len(losses) == best + 3 < 12
     truth = fit.data.labels[fit.held_out]
-    assert cross_entropy(truth, fitted.scores) == pytest.approx(losses[best], rel=1e-5)
+    assert cross_entropy(truth, scores) == pytest.approx(losses[best], rel=1e-5)
 
 
 def test_without_fine_tuning_only_the_head_learns(tmp_path: Path) -> None:
     fit = make_fit(tmp_path, epochs=0)
     before = weights(fit)
-    epochs: list[Epoch] = fit.run().epochs
+    _, epochs = fit.run()
     assert {epoch.stage for epoch in epochs} == {Stage.HEAD}
-    neck_weight_count = len(fit.network.neck.weights)
+    backbone_weight_count = len(fit.network.tuned_backbone.weights)
     moved = [not np.array_equal(one, two) for one, two in zip(before, weights(fit), strict=True)]
-    assert moved == [False] * neck_weight_count + [True] * (len(moved) - neck_weight_count)
+    assert moved == [False] * backbone_weight_count + [True] * (len(moved) - backbone_weight_count)
 
 
-def test_balanced_answers_weigh_the_same_with_and_without_a_label() -> None:
+def test_balanced_weights_are_equal_with_and_without_a_label() -> None:
     labels = np.array([[1, 0], [0, 0], [0, 0], [0, 1]] * 5, np.float32)
     labels[0, 1] = 1
-    balanced = answer_weights(labels, ClassWeights.BALANCED)
+    balanced = answer_weights(labels, "balanced")
     for column, (no, yes) in zip(labels.T, balanced.T, strict=True):
         assert no * (1 - column).sum() == pytest.approx(yes * column.sum())
         assert no * (1 - column).sum() + yes * column.sum() == pytest.approx(len(labels))
-    assert answer_weights(labels, ClassWeights.NONE).tolist() == [[1, 1], [1, 1]]
+    assert answer_weights(labels, "none").tolist() == [[1, 1], [1, 1]]
 
 
 def test_the_loss_is_cross_entropy_with_weights_and_smoothing() -> None:
@@ -152,7 +163,7 @@ def test_the_loss_is_cross_entropy_with_weights_and_smoothing() -> None:
     assert float(np.mean(weighted(truth, scores))) == pytest.approx((3 * yes + 5 * no) / 2)
 
 
-def test_mixed_labels_weigh_and_count_as_what_they_are_made_of() -> None:
+def test_blended_labels_are_weighted_by_their_parts_and_rounded_for_accuracy() -> None:
     truth = np.array([[0.8, 0.3]], np.float32)
     scores = np.array([[0.7, 0.6]], np.float32)
     weighted = make_loss(np.array([[1, 5], [3, 1]], np.float32), 0.0)
@@ -162,7 +173,7 @@ def test_mixed_labels_weigh_and_count_as_what_they_are_made_of() -> None:
     assert float(np.mean(binary_accuracy(truth, scores))) == 0.5
 
 
-def test_pictures_are_mixed_with_others_by_less_than_half_and_so_are_their_labels() -> None:
+def test_features_and_labels_are_blended_with_others_by_at_most_a_half() -> None:
     labels = np.eye(40, dtype=np.float32)
     features = np.tile(labels[:, None], (1, 3, 1))
     mixed, truth = mix(features, labels, 0.4, np.random.default_rng(1))
@@ -175,7 +186,7 @@ def test_pictures_are_mixed_with_others_by_less_than_half_and_so_are_their_label
     assert (np.count_nonzero(truth, axis=1) <= 2).all()
 
 
-def test_without_mixup_pictures_are_trained_on_as_they_are() -> None:
+def test_without_mixup_nothing_is_blended() -> None:
     features, labels = np.ones((3, 2), np.float32), np.eye(3, dtype=np.float32)
     mixed, truth = mix(features, labels, 0.0, np.random.default_rng(1))
     assert mixed is features

@@ -1,4 +1,4 @@
-"""MobileNetV2 as Keras publishes it, from a server of our own: real files, random weights."""
+"""Downloads of MobileNetV2 from a server of our own: real files with random weights."""
 
 import asyncio
 import hashlib
@@ -30,22 +30,22 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 SHAPE = (96, 96, 3)
-TRUNK = "/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_96_no_top.h5"
+BACKBONE = "/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_96_no_top.h5"
 WHOLE = "/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5"
 CLASSES = "/imagenet_class_index.json"
 
 
 class Publisher:
-    """A server of `files` that answers with its `fault` as long as it has one.
+    """A server of `files` that answers with its `fault`, if it is set.
 
-    `cache` is the folder where Keras keeps what it has downloaded.
+    `cache` is the folder of Keras's downloads.
     """
 
     def __init__(self, cache: Path) -> None:
         self.files: dict[str, bytes] = {}
         self.fault: Answer | None = None
         self.cache = cache
-        self.site = Site(dict.fromkeys((TRUNK, WHOLE, CLASSES), self._answer))
+        self.site = Site(dict.fromkeys((BACKBONE, WHOLE, CLASSES), self._answer))
 
     @property
     def asked(self) -> list[str]:
@@ -74,17 +74,17 @@ def publisher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Publi
 
 
 @pytest.fixture(scope="module")
-def trunk() -> Any:
+def backbone() -> Any:
     return keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=SHAPE)
 
 
 @pytest.fixture(scope="module")
-def trunk_file(trunk: Any, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    return as_published(trunk, tmp_path_factory.mktemp("published"))
+def backbone_file(backbone: Any, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return as_published(backbone, tmp_path_factory.mktemp("published"))
 
 
 def as_published(network: Any, folder: Path) -> bytes:
-    """The weights of a network in the old format, which the published files have."""
+    """The weights of a network in the legacy format of the published files."""
     with h5py.File(folder / "weights.h5", "w") as file:
         save_weights_to_hdf5_group(file, network)
     return (folder / "weights.h5").read_bytes()
@@ -95,7 +95,7 @@ def same_weights(one: Any, other: Any) -> bool:
     return all(np.array_equal(*pair) for pair in pairs)
 
 
-def begin_training(folder: Path) -> Network:
+def start_training(folder: Path) -> Network:
     data = {
         "input_shape": SHAPE,
         "resize_shape": SHAPE[:2],
@@ -109,18 +109,18 @@ def begin_training(folder: Path) -> Network:
     )
 
 
-def test_training_begins_with_the_published_weights_and_downloads_them_once(
-    publisher: Publisher, trunk: Any, trunk_file: bytes, tmp_path: Path
+def test_training_starts_with_the_published_weights_and_downloads_them_once(
+    publisher: Publisher, backbone: Any, backbone_file: bytes, tmp_path: Path
 ) -> None:
-    publisher.files[TRUNK] = trunk_file
-    base = {path_in_network(weight): np.asarray(weight) for weight in trunk.weights}
+    publisher.files[BACKBONE] = backbone_file
+    base = {path_in_network(weight): np.asarray(weight) for weight in backbone.weights}
     for _ in range(2):
-        begun = begin_training(tmp_path)
-        loaded = [*begun.trunk.weights, *begun.neck.weights]
+        started = start_training(tmp_path)
+        loaded = [*started.frozen_backbone.weights, *started.tuned_backbone.weights]
         assert {path_in_network(weight) for weight in loaded} == base.keys()
         for weight in loaded:
             assert np.array_equal(weight, base[path_in_network(weight)]), weight.path
-    assert publisher.asked == [TRUNK]
+    assert publisher.asked == [BACKBONE]
 
 
 def path_in_network(weight: Any) -> str:
@@ -136,7 +136,7 @@ async def a_page(request: web.BaseRequest) -> web.StreamResponse:
     return web.Response(text="<html>Log in to this network")
 
 
-async def cut_off(request: web.BaseRequest) -> web.StreamResponse:
+async def interrupted(request: web.BaseRequest) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Length": "9000000"})
     await response.prepare(request)
     await response.write(bytes(100_000))
@@ -151,48 +151,48 @@ async def silence(request: web.BaseRequest) -> web.StreamResponse:
 
 
 @pytest.mark.parametrize(
-    ("fault", "told"),
+    ("fault", "message"),
     [
         (missing, "cannot be downloaded: .*404"),
-        (a_page, "is removed: run again"),
-        (cut_off, "cannot be downloaded: .*got only 100000 out of 9000000 bytes"),
+        (a_page, "was removed: run again"),
+        (interrupted, "cannot be downloaded: .*got only 100000 out of 9000000 bytes"),
         (silence, "cannot be downloaded: .*timed out"),
     ],
 )
-def test_what_is_no_weights_stops_training_with_a_sentence_and_is_not_kept(
+def test_a_failed_download_stops_training_with_a_message_and_is_not_kept(
     publisher: Publisher,
     fault: Answer,
-    told: str,
+    message: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     publisher.fault = fault
     if fault is silence:
-        monkeypatch.setattr(published, "SILENCE_S", 0.2)
-    with pytest.raises(TrainingError, match=f"^base_weights: .*{told}.*give the path of"):
-        begin_training(tmp_path)
-    assert (publisher.asked, publisher.kept) == ([TRUNK], [])
+        monkeypatch.setattr(published, "SOCKET_TIMEOUT_S", 0.2)
+    with pytest.raises(TrainingError, match=f"^base_weights: .*{message}.*give the path of"):
+        start_training(tmp_path)
+    assert (publisher.asked, publisher.kept) == ([BACKBONE], [])
 
 
-def test_a_publisher_that_is_away_stops_training_with_a_sentence(
+def test_an_unreachable_publisher_stops_training_with_a_message(
     publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(published, "WEIGHTS_URL", "http://127.0.0.1:1/")
     with pytest.raises(TrainingError, match=r"refused.*Without internet, give the path of"):
-        begin_training(tmp_path)
+        start_training(tmp_path)
 
 
-def test_half_a_file_of_a_run_that_was_killed_is_downloaded_again(
-    publisher: Publisher, trunk: Any, trunk_file: bytes
+def test_a_partial_file_of_a_killed_run_is_downloaded_again(
+    publisher: Publisher, backbone: Any, backbone_file: bytes
 ) -> None:
-    publisher.files[TRUNK] = trunk_file
-    kept = publisher.cache / "models" / TRUNK[1:]
+    publisher.files[BACKBONE] = backbone_file
+    kept = publisher.cache / "models" / BACKBONE[1:]
     kept.parent.mkdir()
-    kept.write_bytes(trunk_file[: len(trunk_file) // 2])
+    kept.write_bytes(backbone_file[: len(backbone_file) // 2])
     with pytest.raises(DownloadFailed, match=r"run again \(.*truncated file"):
         load_published(SHAPE)
-    assert same_weights(load_published(SHAPE), trunk)
-    assert publisher.asked == [TRUNK]
+    assert same_weights(load_published(SHAPE), backbone)
+    assert publisher.asked == [BACKBONE]
 
 
 def test_the_addresses_are_those_of_keras() -> None:
@@ -234,12 +234,12 @@ def test_the_whole_network_and_its_classes_are_downloaded(
     assert publisher.asked == [CLASSES, WHOLE]
 
 
-def test_imagenet_cannot_be_made_without_them(
+def test_imagenet_cannot_be_made_without_the_downloads(
     publisher: Publisher, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     publisher.fault = missing
     assert main(["--folder", str(tmp_path / "imagenet" / "1")]) == 2
-    told = capsys.readouterr().err
-    assert "404" in told
-    assert "give --trunk, --top and --labels" in told
+    printed = capsys.readouterr().err
+    assert "404" in printed
+    assert "give --trunk, --top and --labels" in printed
     assert not (tmp_path / "imagenet").exists()
