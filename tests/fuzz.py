@@ -1,4 +1,4 @@
-"""Fuzzes the one decode: pictures changed for as long as told, guided by what they reach."""
+"""Fuzzes the decoding of pictures with inputs that are chosen by the code they reach."""
 
 import argparse
 import contextlib
@@ -15,22 +15,22 @@ with atheris.instrument_imports(include=["PIL", "model"]):
 from tests import hostile
 
 SEEDS = 200
-# One input may take this long, and the process this much memory.
+# The limits for one input and for the process.
 TIMEOUT_S, MEMORY_MB = 30, 2000
 MAX_PIXELS = 4_000_000
 
 
 def decode_or_reject(payload: bytes) -> None:
-    """Anything that is neither pixels nor a rejection is a finding."""
+    """Decode a picture; any result other than pixels or a rejection is a failure."""
     with contextlib.suppress(ImageRejected):
         assert decode(payload, max_pixels=MAX_PIXELS).pixels.shape == (224, 224, 3)
 
 
 def main() -> None:
-    """Fuzz; exits with an error and leaves the input as a file where it finds something."""
+    """Fuzz; on a failure, exit with an error and leave the input as a file."""
     parser = argparse.ArgumentParser(prog="scripts/fuzz", description=__doc__)
-    parser.add_argument("--seconds", type=int, default=60, help="how long (%(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="of chance (%(default)s)")
+    parser.add_argument("--seconds", type=int, default=60, help="duration (%(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="random seed (%(default)s)")
     chosen = parser.parse_args()
     with TemporaryDirectory() as folder:
         for number, payload in enumerate(hostile.mutants(chosen.seed, SEEDS)):

@@ -1,6 +1,6 @@
-"""The scores of the sample photos that every engine and the whole service must give.
+"""The scores of the sample photos that every engine and the service must give.
 
-After training a new bundled model, or changing the preprocessing, write them again with
+After training a new bundled model or changing the preprocessing, update them with
 
     python -m tests.golden
 """
@@ -21,7 +21,7 @@ Scores = dict[str, dict[str, float]]
 
 
 def sample_photos() -> list[Path]:
-    """Every sample photo, in the order of their names."""
+    """Every sample photo, ordered by name."""
     return sorted(path for path in SAMPLES.iterdir() if path.suffix in (".jpg", ".webp"))
 
 
@@ -32,7 +32,7 @@ def golden_scores() -> Scores:
 
 
 def score_photos(predictor: Predictor) -> Scores:
-    """Photo name -> label -> score, as `predictor` sees them."""
+    """Photo name -> label -> score, by `predictor`."""
     photos = sample_photos()
     images = [decode(photo.read_bytes(), predictor.card.input_size).pixels for photo in photos]
     return {
@@ -42,7 +42,7 @@ def score_photos(predictor: Predictor) -> Scores:
 
 
 def write_golden() -> None:
-    """Score the sample photos with LiteRT, the engine most machines run, and keep the scores."""
+    """Score the sample photos with LiteRT, the engine of most machines, and write the scores."""
     predictor = load_predictor(ARTIFACT, "litert")
     scores = {
         photo: {label: round(score, 4) for label, score in by_label.items()}

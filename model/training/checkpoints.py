@@ -29,7 +29,7 @@ class Checkpoints:
 
     def load(self, key: str) -> Arrays | None:
         """The arrays that were saved as `key`."""
-        path = self._path(key)
+        path = self._folder / f"{key}.npz"
         if not path.is_file():
             return None
         with np.load(path) as arrays:
@@ -39,17 +39,14 @@ class Checkpoints:
         """Save `arrays`, and `values` for `in_order`, as `key`, in place of those saved before."""
         part = self._folder / f"{key}.part"
         with part.open("wb") as file:
-            np.savez(file, *values, **arrays)  # type: ignore[arg-type]  # its stub takes a name for a flag
+            np.savez(file, *values, **arrays)  # type: ignore[arg-type]  # as if a name were a flag
             file.flush()
             os.fsync(file.fileno())
-        part.replace(self._path(key))
+        part.replace(self._folder / f"{key}.npz")
 
     def delete(self) -> None:
         """Delete the folder, when the run has ended."""
         shutil.rmtree(self._folder)
-
-    def _path(self, key: str) -> Path:
-        return self._folder / f"{key}.npz"
 
 
 def in_order(arrays: Arrays) -> list[NDArray[np.generic]]:

@@ -57,21 +57,16 @@ def from_array(rows: NDArray[np.generic]) -> list[Epoch]:
 
 
 class TrainingLog:
-    """Writes the epochs of a run into `folder` as they end.
+    """Writes the epochs of a run into `folder` as they end; the CSV file is `csv_path`.
 
     Each time the whole CSV file is replaced, so that a resumed run has every row only once.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._folder, self.csv_path = folder, folder / CSV_NAME
         self._epochs: list[Epoch] = []
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(folder / TENSORBOARD_NAME, ignore_errors=True)
-
-    @property
-    def csv_path(self) -> Path:
-        """The CSV file."""
-        return self._folder / CSV_NAME
 
     def add(self, epochs: Sequence[Epoch]) -> None:
         """Log `epochs`, which follow those logged before."""

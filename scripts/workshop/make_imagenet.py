@@ -26,8 +26,13 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 
-    from model.training.imagenet import class_names, load_network, make_artifact
-    from model.training.network.published import DownloadFailed, class_lines
+    from model.training.imagenet import (
+        DownloadFailed,
+        class_lines,
+        class_names,
+        load_network,
+        make_artifact,
+    )
 
     try:
         lines = options.labels.read_text().splitlines() if options.labels else class_lines()

@@ -1,4 +1,4 @@
-"""The bundled model on the sample photos: rightly labelled, and the same from every engine."""
+"""The bundled model labels the sample photos correctly, and alike in every engine."""
 
 import csv
 import json
@@ -32,7 +32,7 @@ def tensorflow() -> Predictor:
     return load_predictor(ARTIFACT, "tensorflow")
 
 
-def test_the_golden_scores_are_those_of_the_bundled_model() -> None:
+def test_the_golden_scores_are_of_the_bundled_model() -> None:
     golden_sha256 = json.loads(GOLDEN.read_text())["model_sha256"]
     assert golden_sha256 == load_card(ARTIFACT).sha256, "run python -m tests.golden"
 
@@ -52,7 +52,7 @@ def assert_golden(scores: Scores) -> None:
         assert by_label == pytest.approx(golden[photo], abs=TOLERANCE), photo
 
 
-def test_the_engines_agree_on_pictures_that_the_model_is_unsure_of(
+def test_the_engines_agree_on_pictures_with_uncertain_scores(
     litert: Predictor, tensorflow: Predictor
 ) -> None:
     photos = [decode(photo.read_bytes()).pixels for photo in sample_photos()]
@@ -63,19 +63,19 @@ def test_the_engines_agree_on_pictures_that_the_model_is_unsure_of(
     np.testing.assert_allclose(scores, expected, atol=TOLERANCE)
 
 
-def test_the_bundled_model_labels_every_sample_photo_rightly() -> None:
+def test_the_bundled_model_labels_every_sample_photo_correctly() -> None:
     card = load_card(ARTIFACT)
     threshold = dict(zip(card.labels, card.thresholds, strict=True))
     with (SAMPLES / "labels.csv").open(newline="") as file:
-        seen = {row.pop("name"): row for row in csv.DictReader(file)}
+        expected = {row.pop("name"): row for row in csv.DictReader(file)}
     labelled = {
         photo: {label: str(int(score >= threshold[label])) for label, score in by_label.items()}
         for photo, by_label in golden_scores().items()
     }
-    assert labelled == seen
+    assert labelled == expected
 
 
-def test_the_sample_photos_show_each_label_and_none_of_them() -> None:
+def test_the_sample_photos_have_every_label_and_one_has_none() -> None:
     with (SAMPLES / "labels.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     for label in load_card(ARTIFACT).labels:

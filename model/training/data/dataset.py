@@ -1,7 +1,7 @@
 """Reads a data set, a CSV file of names and labels and a folder of pictures, and checks it."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,7 +84,13 @@ def read_annotations(csv_path: Path, config: DataConfig, problems: DataProblems)
         columns, numbered = read_table(csv_path)
     except TableUnreadable as error:
         raise TrainingError(str(error)) from error
-    _check_columns(csv_path, columns, config)
+    missing = {config.image_name_col, *config.targets} - set(columns)
+    if missing:
+        raise TrainingError(
+            f"{csv_path} lacks the column(s) {', '.join(sorted(missing))}; it has "
+            f"{', '.join(columns)}. Set image_name_col and targets in the data configuration to "
+            "the names of its columns"
+        )
     filled = [(number, row) for number, row in numbered if any(row.values())]
     if not filled:
         raise TrainingError(f"{csv_path} has a header and no rows")
@@ -102,7 +108,15 @@ def read_annotations(csv_path: Path, config: DataConfig, problems: DataProblems)
             )
         else:
             read[name] = (number, row)
-    problems.warnings += _unused_columns([row for _, row in filled], columns, config)
+    known = (config.image_name_col, config.split_col, *config.targets)
+    unused = [column for column in columns if column not in known]
+    binary = [c for c in unused if {row[c] for _, row in filled} <= {"0", "1"}]
+    problems.warnings += [
+        f"column {column} looks like a label but is not used: add it to targets?"
+        for column in binary
+    ]
+    if others := [column for column in unused if column not in binary]:
+        problems.warnings.append(f"unused columns: {', '.join(others)}")
     names = tuple(sorted(read))
     rows = [read[name][1] for name in names]
     labels = np.array([[row[target] for target in config.targets] for row in rows], np.float32)
@@ -112,15 +126,6 @@ def read_annotations(csv_path: Path, config: DataConfig, problems: DataProblems)
     else:
         is_val = stratified_folds(names, labels, VAL_SHARE) == 0
     return Annotations(names, labels, is_val, tuple(read[name][0] for name in names))
-
-
-def _check_columns(csv_path: Path, columns: list[str], config: DataConfig) -> None:
-    missing = [c for c in (config.image_name_col, *config.targets) if c not in columns]
-    if missing:
-        raise TrainingError(
-            f"{csv_path} lacks the column(s) {', '.join(missing)}; it has {', '.join(columns)}. "
-            "Set image_name_col and targets in the data configuration to the names of its columns"
-        )
 
 
 def _row_problem(row: dict[str, Any], config: DataConfig, has_split: bool) -> str | None:
@@ -139,22 +144,6 @@ def _row_problem(row: dict[str, Any], config: DataConfig, has_split: bool) -> st
             "or remove the column to have the rows split automatically"
         )
     return None
-
-
-def _unused_columns(
-    rows: list[dict[str, Any]], columns: list[str], config: DataConfig
-) -> Iterator[str]:
-    known = (config.image_name_col, config.split_col, *config.targets)
-    others = []
-    for column in columns:
-        if column in known:
-            continue
-        if {row[column] for row in rows} <= {"0", "1"}:
-            yield f"column {column} looks like a label but is not used: add it to targets?"
-        else:
-            others.append(column)
-    if others:
-        yield f"unused columns: {', '.join(others)}"
 
 
 def _check_labels(annotations: Annotations, config: DataConfig, problems: DataProblems) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from model.training.config import DataConfig, TrainingConfig, TrainingError
-from model.training.network.published import load_published
+from model.training.imagenet import load_published
 
 
 @dataclass(frozen=True)

@@ -165,22 +165,13 @@ class Fit:
             count += len(batch[1])
         seconds = time.monotonic() - started
         loss, accuracy = (totals / count).tolist()
-        held_out_loss = held_out_accuracy = np.nan
+        held_out = (np.nan, np.nan)
         if stage is Stage.FINE_TUNING:
             truth, scores = self.data.labels[self.held_out], self._score_held_out()
-            held_out_loss = cross_entropy(truth, scores)
-            held_out_accuracy = float(((scores > 0.5) == (truth > 0.5)).mean())
-        epoch = Epoch(
-            fold=self.fold,
-            stage=stage,
-            epoch=number,
-            loss=loss,
-            accuracy=accuracy,
-            held_out_loss=held_out_loss,
-            held_out_accuracy=held_out_accuracy,
-            seconds=seconds,
-            data_wait_share=waited_s / seconds,
-        )
+            accurate = float(((scores > 0.5) == (truth > 0.5)).mean())
+            held_out = cross_entropy(truth, scores), accurate
+        share = waited_s / seconds
+        epoch = Epoch(self.fold, stage, number, loss, accuracy, *held_out, seconds, share)
         self.training_log.add([epoch])
         return epoch
 

@@ -1,4 +1,4 @@
-"""Prints the bytes by which this process grows for a predictor of so many threads."""
+"""Prints the growth of this process in bytes for a predictor with a number of threads."""
 
 import sys
 from pathlib import Path
@@ -7,21 +7,21 @@ from model.images.memory_budget import return_large_blocks
 from model.predictor import load_predictor
 
 
-def taken_bytes() -> int:
-    """Give what this process has in memory but for what files hold."""
+def used_bytes() -> int:
+    """The memory of this process, without memory-mapped files."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("RssAnon:")[1].split()[0]) * 1024
 
 
 def main(folder: Path, threads: int) -> None:
-    """Hold a predictor of one thread, then measure another one of so many."""
+    """Load a predictor with one thread, then measure another one with `threads`."""
     return_large_blocks()
     predictors = [load_predictor(folder, "litert")]
     predictors[0].warm_up()
-    before = taken_bytes()
+    before = used_bytes()
     predictors.append(load_predictor(folder, "litert", threads=threads))
     predictors[1].warm_up()
-    print(taken_bytes() - before)  # noqa: T201
+    print(used_bytes() - before)  # noqa: T201
 
 
 if __name__ == "__main__":

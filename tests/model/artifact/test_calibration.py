@@ -1,4 +1,4 @@
-"""Calibrated scores, worked out by hand."""
+"""Calibrated scores, compared with calculations by hand."""
 
 import math
 
@@ -21,12 +21,12 @@ def test_each_label_has_its_own_slope_and_offset() -> None:
     assert scores == pytest.approx(np.array(expected), abs=1e-6)
 
 
-def test_without_calibration_scores_stay_as_they_are() -> None:
+def test_without_calibration_scores_are_unchanged() -> None:
     raw = np.array([[0.25, 1.0]], np.float32)
     assert calibrated(raw, None, "sigmoid") is raw
 
 
-def test_the_surest_scores_stay_finite_and_first() -> None:
+def test_the_most_confident_scores_stay_finite_and_in_order() -> None:
     calibration = Calibration(slopes=(0.6,), offsets=(-0.2,))
     scores = calibrated(np.array([[0.0], [0.5], [1.0]], np.float32), calibration, "sigmoid")
     assert np.isfinite(scores).all()
@@ -34,7 +34,7 @@ def test_the_surest_scores_stay_finite_and_first() -> None:
     assert np.isfinite(logits(np.array([0.0, 1.0]))).all()
 
 
-def test_a_softmax_stays_one_and_is_tempered() -> None:
+def test_a_calibrated_softmax_adds_up_to_1() -> None:
     raw = np.array([[0.7, 0.2, 0.1]])
     half = Calibration(slopes=(0.5,) * 3, offsets=(0.0,) * 3)
     scores = calibrated(raw, half, "softmax")

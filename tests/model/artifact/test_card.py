@@ -1,4 +1,4 @@
-"""The card of an artifact: what it holds, and what stops an artifact from being used."""
+"""The card of an artifact: its contents, and the reasons to refuse an artifact."""
 
 import datetime
 import json
@@ -69,7 +69,7 @@ def test_a_card_is_plain_json(folder: Path) -> None:
     assert written["sources"] == [{"name": "pictures", "terms": "CC0", "count": 12}]
 
 
-def test_the_model_is_known_by_the_hash_of_its_litert_file(folder: Path) -> None:
+def test_a_model_is_identified_by_the_hash_of_its_litert_file(folder: Path) -> None:
     whole = load_card(folder)
     assert whole.sha256 == whole.files["litert"].sha256
     keras_only = card(folder, files={"keras": whole.files["keras"]})
@@ -88,7 +88,7 @@ def test_a_changed_file_is_refused_by_name(folder: Path) -> None:
     assert load_card(folder, verify=False).version == "3"
 
 
-def test_an_artifact_may_be_shipped_without_the_file_of_the_other_engine(folder: Path) -> None:
+def test_an_artifact_may_lack_the_file_of_the_other_engine(folder: Path) -> None:
     (folder / "model.keras").unlink()
     whole = load_card(folder)
     assert find_file(whole, folder, "litert") == folder / "model.tflite"
@@ -113,14 +113,14 @@ def test_a_folder_without_a_card_is_refused(tmp_path: Path) -> None:
         load_card(tmp_path)
 
 
-def test_a_card_that_is_no_json_is_refused(folder: Path) -> None:
+def test_a_card_that_is_not_json_is_refused(folder: Path) -> None:
     (folder / "card.json").write_text("{")
     with pytest.raises(ArtifactInvalid, match=r"card\.json is not a valid card"):
         load_card(folder)
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"thresholds": [0.5]}, "one threshold per label"),
         ({"thresholds": [0.5, 1.5]}, "less than or equal to 1"),
@@ -138,9 +138,9 @@ def test_a_card_that_is_no_json_is_refused(folder: Path) -> None:
         ({"threshold": 0.5}, "threshold"),
     ],
 )
-def test_a_card_that_makes_no_sense_is_refused(
-    folder: Path, changes: dict[str, Any], said: str
+def test_an_inconsistent_card_is_refused(
+    folder: Path, changes: dict[str, Any], message: str
 ) -> None:
     edit(folder, **changes)
-    with pytest.raises(ArtifactInvalid, match=said):
+    with pytest.raises(ArtifactInvalid, match=message):
         load_card(folder)

@@ -1,4 +1,4 @@
-"""What a card says that a model takes of memory, against what a predictor really takes."""
+"""The memory of a model according to its card, compared with that of a predictor."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ SIZE = (192, 256)
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of some kB that takes many MB to run."""
+    """A model of some kB that needs many MB to run."""
     pictures = keras.Input((*SIZE, 3), dtype="uint8")
     hidden = layers.Conv2D(64, 3, activation="relu")(layers.Rescaling(1 / 255)(pictures))
     pooled = layers.GlobalAveragePooling2D()(layers.Conv2D(64, 3, activation="relu")(hidden))
@@ -41,7 +41,7 @@ def grown_bytes(folder: Path) -> int:
 
 
 @pytest.mark.parametrize("name", ["scenes", "imagenet", "wide"])
-def test_a_predictor_takes_what_its_card_says_for_each_thread(
+def test_a_predictor_uses_the_memory_of_its_card_for_each_thread(
     name: str, request: pytest.FixtureRequest
 ) -> None:
     if name == "wide":
@@ -49,17 +49,17 @@ def test_a_predictor_takes_what_its_card_says_for_each_thread(
         assert (folder / "model.tflite").stat().st_size < 200_000
     else:
         folder = max((BUNDLED / name).iterdir())
-    said = load_card(folder).memory_bytes
-    assert said > 10_000_000
-    assert grown_bytes(folder) == pytest.approx(said * THREADS, rel=0.2)
+    stated_bytes = load_card(folder).memory_bytes
+    assert stated_bytes > 10_000_000
+    assert grown_bytes(folder) == pytest.approx(stated_bytes * THREADS, rel=0.2)
 
 
-def test_a_second_measurement_says_the_same(wide: Path) -> None:
-    said = load_card(wide).memory_bytes
-    assert measure(wide / "model.tflite") == pytest.approx(said, abs=STEP_BYTES)
+def test_a_second_measurement_agrees(wide: Path) -> None:
+    stated_bytes = load_card(wide).memory_bytes
+    assert measure(wide / "model.tflite") == pytest.approx(stated_bytes, abs=STEP_BYTES)
 
 
-def test_a_file_that_cannot_be_run_is_named(tmp_path: Path) -> None:
+def test_the_message_names_a_file_that_cannot_be_run(tmp_path: Path) -> None:
     path = tmp_path / "model.tflite"
     path.write_bytes(b"no model")
     with pytest.raises(ArtifactInvalid, match=r"model\.tflite cannot be run: ValueError: "):

@@ -1,4 +1,4 @@
-"""The contract that both engines keep, on a small model whose scores can be worked out by hand."""
+"""The contract of both engines, on a small model whose scores can be calculated by hand."""
 
 import gc
 import json
@@ -30,7 +30,7 @@ BATCH_SIZE = 6
 
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that scores red, green and blue by how much of each an image has."""
+    """A model whose scores are the amounts of red, green and blue in an image."""
     import keras
 
     pictures = keras.Input((HEIGHT, WIDTH, 3), dtype="uint8")
@@ -55,14 +55,14 @@ def predictor(artifact: Path, request: pytest.FixtureRequest) -> Predictor:
 
 
 def pictures(count: int, seed: int = 1) -> NDArray[np.uint8]:
-    """Noise of a colour of its own in each picture."""
+    """Noise of a different colour in each picture."""
     generator = np.random.default_rng(seed)
     colours = generator.integers(0, 200, (count, 1, 1, 3))
     noise = generator.integers(0, 56, (count, HEIGHT, WIDTH, 3))
     return (colours + noise).astype(np.uint8)
 
 
-def worked_out(images: NDArray[np.uint8]) -> NDArray[np.float64]:
+def calculated(images: NDArray[np.uint8]) -> NDArray[np.float64]:
     scores: NDArray[np.float64] = 1 / (1 + np.exp(4 - 8 * images.mean(axis=(1, 2)) / 255))
     return scores
 
@@ -74,7 +74,7 @@ def predicted(predictor: Predictor, images: NDArray[np.uint8]) -> NDArray[np.flo
 @pytest.mark.parametrize("count", [1, 2, BATCH_SIZE, BATCH_SIZE + 1, 5 * BATCH_SIZE - 1])
 def test_each_image_gets_its_own_scores_in_label_order(predictor: Predictor, count: int) -> None:
     images = pictures(count)
-    np.testing.assert_allclose(predicted(predictor, images), worked_out(images), atol=0.005)
+    np.testing.assert_allclose(predicted(predictor, images), calculated(images), atol=0.005)
 
 
 def test_no_images_give_no_predictions(predictor: Predictor) -> None:
@@ -86,17 +86,17 @@ def test_scores_are_plain_floats(predictor: Predictor) -> None:
     assert [type(score) for score in prediction.scores] == [float, float, float]
 
 
-def test_black_and_white_images_are_scored_alone_as_in_company(predictor: Predictor) -> None:
+def test_images_get_the_same_scores_alone_and_in_a_batch(predictor: Predictor) -> None:
     images = np.stack([np.full((HEIGHT, WIDTH, 3), value, np.uint8) for value in (0, 255, 0)])
     alone = [predictor.predict([image])[0].scores for image in images]
     np.testing.assert_allclose(predicted(predictor, images), alone, atol=1e-6)
-    np.testing.assert_allclose(alone, worked_out(images), atol=0.005)
+    np.testing.assert_allclose(alone, calculated(images), atol=0.005)
 
 
 def test_read_only_and_strided_images_are_scored(predictor: Predictor) -> None:
     wide = pictures(2)[:, :, ::-1, ::-1]
     wide.flags.writeable = False
-    np.testing.assert_allclose(predicted(predictor, wide), worked_out(wide), atol=0.005)
+    np.testing.assert_allclose(predicted(predictor, wide), calculated(wide), atol=0.005)
 
 
 @pytest.mark.parametrize(
@@ -121,12 +121,12 @@ def test_an_image_of_another_shape_or_type_is_refused(
 def test_threads_get_the_scores_of_their_own_images(predictor: Predictor) -> None:
     groups = [pictures(1 + seed % 9, seed) for seed in range(60)]
     with ThreadPoolExecutor(8) as threads:
-        seen = list(threads.map(lambda images: predicted(predictor, images), groups))
-    for scores, images in zip(seen, groups, strict=True):
-        np.testing.assert_allclose(scores, worked_out(images), atol=0.005)
+        results = list(threads.map(lambda images: predicted(predictor, images), groups))
+    for scores, images in zip(results, groups, strict=True):
+        np.testing.assert_allclose(scores, calculated(images), atol=0.005)
 
 
-def test_tensorflow_traces_nothing_more_once_warm(artifact: Path) -> None:
+def test_tensorflow_traces_nothing_after_warm_up(artifact: Path) -> None:
     predictor = TensorFlowPredictor(load_predictor(artifact, "litert").card, artifact, BATCH_SIZE)
     predictor.warm_up()
     traced = predictor._score.experimental_get_tracing_count()
@@ -140,10 +140,10 @@ def interpreters() -> int:
     return sum(isinstance(thing, Interpreter) for thing in gc.get_objects())
 
 
-def test_litert_makes_its_interpreters_when_warmed_up_and_never_more(artifact: Path) -> None:
+def test_litert_creates_its_interpreters_in_warm_up_and_none_later(artifact: Path) -> None:
     before = interpreters()
     predictor = load_predictor(artifact, "litert", threads=3)
-    assert interpreters() == before + 1  # a model that does not load is known at once
+    assert interpreters() == before + 1  # so that a broken model is detected at once
     predictor.warm_up()
     assert interpreters() == before + 3
     with ThreadPoolExecutor(8) as threads:
@@ -151,7 +151,7 @@ def test_litert_makes_its_interpreters_when_warmed_up_and_never_more(artifact: P
     assert interpreters() == before + 3
 
 
-def test_litert_makes_no_interpreter_that_no_thread_needs(artifact: Path) -> None:
+def test_litert_creates_no_interpreter_that_no_thread_needs(artifact: Path) -> None:
     before = interpreters()
     predictor = load_predictor(artifact, "litert", threads=3)
     for _ in range(10):
@@ -159,7 +159,7 @@ def test_litert_makes_no_interpreter_that_no_thread_needs(artifact: Path) -> Non
     assert interpreters() == before + 1
 
 
-def test_a_model_that_is_not_what_its_card_says_is_refused(artifact: Path, tmp_path: Path) -> None:
+def test_a_model_that_contradicts_its_card_is_refused(artifact: Path, tmp_path: Path) -> None:
     card = json.loads((artifact / "card.json").read_text())
     (tmp_path / "model.tflite").write_bytes((artifact / "model.tflite").read_bytes())
     card |= {"labels": ["red", "green"], "thresholds": [0.5, 0.5]}
@@ -168,7 +168,7 @@ def test_a_model_that_is_not_what_its_card_says_is_refused(artifact: Path, tmp_p
         load_predictor(tmp_path, "litert")
 
 
-def test_tensorflow_without_its_file_says_what_is_missing(artifact: Path, tmp_path: Path) -> None:
+def test_tensorflow_names_its_missing_file(artifact: Path, tmp_path: Path) -> None:
     for name in ("card.json", "model.tflite"):
         (tmp_path / name).write_bytes((artifact / name).read_bytes())
     with pytest.raises(ArtifactInvalid, match=r"model\.keras is missing"):
@@ -176,7 +176,7 @@ def test_tensorflow_without_its_file_says_what_is_missing(artifact: Path, tmp_pa
     assert load_predictor(tmp_path, "litert").card.name == "colours"
 
 
-def test_auto_is_tensorflow_where_it_sees_a_gpu(
+def test_auto_is_tensorflow_with_a_usable_gpu(
     artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "nvidia0").touch()
@@ -189,7 +189,7 @@ def test_auto_is_tensorflow_where_it_sees_a_gpu(
     assert isinstance(load_predictor(artifact, "auto"), TensorFlowPredictor)
 
 
-def test_the_cuda_library_that_tensorflow_does_not_find_is_loaded_for_it(
+def test_the_cuda_library_that_tensorflow_does_not_find_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     library = tmp_path / "nvidia" / "cusolver" / "lib" / "libcusolver.so.11"
@@ -211,7 +211,7 @@ assert not gpu_usable(Path({str(tmp_path)!r}))
 predictor = load_predictor(Path({str(artifact)!r}), "litert" if gpu_usable() else "auto")
 print(type(predictor).__name__, "tensorflow" in sys.modules)
 """
-    told = subprocess.run(
+    finished = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
-    assert told.stdout.split() == ["LiteRTPredictor", "False"]
+    assert finished.stdout.split() == ["LiteRTPredictor", "False"]

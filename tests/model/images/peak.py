@@ -1,4 +1,4 @@
-"""Prints the bytes by which this process grew, at its peak, while threads decoded pictures."""
+"""Prints the peak growth of this process in bytes while threads decode pictures."""
 
 import sys
 from collections.abc import Sequence
@@ -10,13 +10,13 @@ from model.images.memory_budget import MemoryBudget
 
 
 def peak_bytes(pid: int | str = "self") -> int:
-    """Give the largest resident size a process ever had."""
+    """The peak resident size of a process."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Decode each file in a thread of its own, within a budget of bytes."""
+    """Decode each file in a thread of its own, within a memory budget in bytes."""
     payloads = [Path(path).read_bytes() for path in arguments[1:]]
     before = peak_bytes()
     memory = MemoryBudget(int(arguments[0]))

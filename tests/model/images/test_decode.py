@@ -1,4 +1,4 @@
-"""Every oddity of real picture files, made with Pillow or by hand, against the one decode."""
+"""Decoding of the many variants of picture files, made with Pillow or by hand."""
 
 import io
 import struct
@@ -59,7 +59,7 @@ def fault(payload: bytes, **options: Any) -> ImageFault:
 def png(
     width: int, height: int, bits: int, colour_type: int, rows: bytes, extra: bytes = b""
 ) -> bytes:
-    """A PNG by hand, for what Pillow does not write; `rows` without filter bytes."""
+    """A PNG that Pillow cannot write; `rows` are without filter bytes."""
     step = len(rows) // height
     raw = b"".join(b"\0" + rows[start : start + step] for start in range(0, len(rows), step))
     header = struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, 0)
@@ -111,14 +111,14 @@ def test_every_allowed_format_is_decoded_upright_in_rgb(name: str) -> None:
     assert_corners(decoded)
 
 
-def test_a_phone_jpeg_with_a_preview_behind_it_is_a_jpeg() -> None:
+def test_a_jpeg_with_a_preview_is_a_jpeg() -> None:
     preview = picture((BLACK, BLACK, BLACK, BLACK))
     decoded = decode(encode(picture(), "MPO", save_all=True, append_images=[preview]))
     assert decoded.format == "jpeg"
     assert_corners(decoded)
 
 
-# How a camera stores the upright picture for each value of the EXIF tag.
+# The corners as a camera stores them, for each value of the EXIF tag.
 STORED: dict[int, Corners] = {
     1: (RED, GREEN, BLUE, YELLOW),
     2: (GREEN, RED, YELLOW, BLUE),
@@ -143,7 +143,7 @@ def test_exif_orientation_is_applied(kind: str, orientation: int) -> None:
     assert_corners(decoded)
 
 
-def test_a_large_turned_jpeg_keeps_its_size_on_record() -> None:
+def test_a_large_rotated_jpeg_reports_its_original_size() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     decoded = decode(encode(picture(STORED[6], 1600, 2400), "JPEG", exif=exif))
@@ -153,14 +153,14 @@ def test_a_large_turned_jpeg_keeps_its_size_on_record() -> None:
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
-def test_damaged_exif_does_not_cost_the_picture(kind: str) -> None:
+def test_damaged_exif_is_ignored(kind: str) -> None:
     decoded = decode(encode(picture(), kind, exif=b"Exif\0\0MM\0*\xff\xff\xff\xff", quality=95))
     assert_corners(decoded)
     decoded = decode(encode(picture(), kind, exif=b"Exif\0\0nothing of the kind", quality=95))
     assert_corners(decoded)
 
 
-def see_through(mode: str) -> Image.Image:
+def transparent(mode: str) -> Image.Image:
     """Opaque colours on the left; transparent black, then half transparent black, on the right."""
     image = picture((RED, BLACK, BLUE, BLACK)).convert("RGBA")
     alpha = Image.new("L", image.size, 255)
@@ -173,7 +173,7 @@ def see_through(mode: str) -> Image.Image:
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "AVIF", "TIFF"])
 def test_alpha_is_flattened_on_white(kind: str) -> None:
     options = {"lossless": True} if kind == "WEBP" else {"quality": 100} if kind == "AVIF" else {}
-    decoded = decode(encode(see_through("RGBA"), kind, **options))
+    decoded = decode(encode(transparent("RGBA"), kind, **options))
     assert_corners(decoded, (RED, WHITE, BLUE, (127, 127, 127)))
 
 
@@ -182,7 +182,7 @@ def test_grey_with_alpha_is_flattened_on_white(kind: str) -> None:
     red, blue = (
         Image.new("RGB", (1, 1), colour).convert("L").getpixel((0, 0)) for colour in (RED, BLUE)
     )
-    decoded = decode(encode(see_through("LA"), kind))
+    decoded = decode(encode(transparent("LA"), kind))
     assert_corners(decoded, ((red,) * 3, WHITE, (blue,) * 3, (127,) * 3))  # type: ignore[arg-type]
 
 
@@ -446,34 +446,34 @@ def test_a_bomb_is_refused_by_its_header(name: str) -> None:
 
 
 @pytest.mark.parametrize("side", [9_600, 13_000, 14_000])
-def test_only_our_own_pixel_bound_speaks(side: int) -> None:
-    """Pillow's would warn from 89 megapixels on and refuse from 179 on."""
+def test_only_our_own_pixel_limit_applies(side: int) -> None:
+    """Pillow would warn from 89 megapixels on and refuse from 179 on."""
     assert fault(png_header(side, side)) == ImageFault.TOO_MANY_PIXELS
     assert fault(png_header(side, side), max_pixels=10**9) == ImageFault.TRUNCATED
 
 
-def test_the_pixel_bound_itself_is_allowed() -> None:
+def test_the_pixel_limit_itself_is_allowed() -> None:
     assert decode(WHOLE["png"], max_pixels=96 * 64).width == 96
     assert fault(WHOLE["png"], max_pixels=96 * 64 - 1) == ImageFault.TOO_MANY_PIXELS
 
 
-CUT = {name: payload for name, payload in WHOLE.items() if name != "jpeg tiff"}
+TRUNCATABLE = {name: payload for name, payload in WHOLE.items() if name != "jpeg tiff"}
 
 
-@pytest.mark.parametrize("name", CUT)
-def test_a_payload_cut_in_its_middle_is_truncated(name: str) -> None:
-    payload = CUT[name]
+@pytest.mark.parametrize("name", TRUNCATABLE)
+def test_a_payload_that_ends_in_its_middle_is_truncated(name: str) -> None:
+    payload = TRUNCATABLE[name]
     assert fault(payload[: len(payload) * 4 // 5]) == ImageFault.TRUNCATED
 
 
 @pytest.mark.parametrize("name", ["jpeg", "png", "interlaced gif", "webp"])
-def test_a_payload_cut_in_its_header_is_truncated(name: str) -> None:
+def test_a_payload_that_ends_in_its_header_is_truncated(name: str) -> None:
     assert fault(WHOLE[name][:15]) == ImageFault.TRUNCATED
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize("name", WHOLE)
-def test_a_cut_payload_never_gives_other_pixels(name: str) -> None:
+def test_a_truncated_payload_never_gives_other_pixels(name: str) -> None:
     payload = WHOLE[name]
     whole = decode(payload).pixels
     for length in range(0, len(payload), max(1, len(payload) // 300)):
@@ -499,7 +499,7 @@ def test_a_cut_payload_never_gives_other_pixels(name: str) -> None:
         bytes(range(256)) * 8,
     ],
 )
-def test_what_is_no_picture_is_not_an_image(payload: bytes) -> None:
+def test_other_files_are_not_images(payload: bytes) -> None:
     assert fault(payload) == ImageFault.NOT_AN_IMAGE
 
 
@@ -520,7 +520,7 @@ def test_pictures_that_pillow_could_read_but_are_not_allowed_are_unsupported(kin
     ],
     ids=["heic", "heif", "psd", "jxl", "svg", "xml svg"],
 )
-def test_pictures_no_decoder_is_there_for_are_unsupported(payload: bytes) -> None:
+def test_formats_without_a_decoder_are_unsupported(payload: bytes) -> None:
     assert fault(payload) == ImageFault.UNSUPPORTED_FORMAT
 
 
@@ -541,7 +541,7 @@ def test_a_picture_with_a_damaged_header_fails_to_decode() -> None:
     name=st.sampled_from(sorted(WHOLE)),
     flips=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), min_size=1, max_size=8),
 )
-def test_a_hostile_payload_is_decoded_or_rejected_and_nothing_else(
+def test_a_damaged_payload_is_decoded_or_rejected(
     name: str, flips: list[tuple[float, int]]
 ) -> None:
     payload = bytearray(WHOLE[name])
@@ -554,13 +554,13 @@ def test_a_hostile_payload_is_decoded_or_rejected_and_nothing_else(
     assert decoded.pixels.shape == (224, 224, 3)
 
 
-def test_threads_decode_at_once_and_each_gets_its_own_pixels() -> None:
+def test_concurrent_threads_get_the_pixels_of_their_own_pictures() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     payloads = [
         *WHOLE.values(),
         encode(picture(STORED[6], 64, 96), "JPEG", exif=exif),
-        encode(see_through("RGBA"), "PNG"),
+        encode(transparent("RGBA"), "PNG"),
         encode(picture((BLACK, WHITE, RED, BLUE), 900, 700), "JPEG"),
     ]
     expected = [decode(payload).pixels for payload in payloads]

@@ -1,4 +1,4 @@
-"""Each hostile picture is refused by a code that fits or decoded; mutants by the hundred too."""
+"""Every hostile or damaged picture is decoded, or rejected with a fitting code."""
 
 import contextlib
 import time
@@ -9,10 +9,10 @@ from model.images.decode import decode
 from model.images.result import ImageRejected
 from tests import hostile
 
-# As in a worker: what Pillow warns of is not refused.
+# As in a worker: warnings of Pillow are ignored.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 
-# What one picture of a corpus may take here, on a machine under load; none takes a second alone.
+# For one picture on a machine under load; alone, each takes less than a second.
 DEADLINE_S = 30
 
 
@@ -26,27 +26,27 @@ def fault(payload: bytes) -> str:
 
 
 @pytest.mark.parametrize("name", hostile.REJECTED)
-def test_what_cannot_be_a_picture_is_refused_by_a_code_that_fits(name: str) -> None:
+def test_a_hostile_picture_is_rejected_with_a_fitting_code(name: str) -> None:
     codes, make = hostile.REJECTED[name]
     assert fault(make()) in codes
 
 
 @pytest.mark.parametrize("name", hostile.SCORED)
-def test_what_looks_odd_but_is_a_picture_is_decoded(name: str) -> None:
+def test_an_irregular_picture_is_decoded(name: str) -> None:
     payload = hostile.SCORED[name]()
     started = time.monotonic()
     assert decode(payload).pixels.shape == (224, 224, 3)
     assert time.monotonic() - started < DEADLINE_S
 
 
-def test_no_decoder_of_pillow_but_ours_is_ever_asked() -> None:
+def test_pictures_of_other_formats_reach_no_decoder_of_pillow() -> None:
     kinds = dict(hostile.other_kinds())
     assert len(kinds) > 10
     for kind, payload in kinds.items():
         assert fault(payload) in {"not_an_image", "unsupported_format"}, kind
 
 
-def test_damaged_pictures_by_the_hundred_are_decoded_or_refused_and_nothing_else() -> None:
+def test_damaged_pictures_are_decoded_or_rejected() -> None:
     decoded = 0
     for payload in hostile.mutants(seed=4, count=700):
         started = time.monotonic()
@@ -54,7 +54,7 @@ def test_damaged_pictures_by_the_hundred_are_decoded_or_refused_and_nothing_else
             assert decode(payload, max_pixels=4_000_000).pixels.shape == (224, 224, 3)
             decoded += 1
         assert time.monotonic() - started < DEADLINE_S
-    assert 50 < decoded < 650, "the mutants are all whole, or all beyond reading"
+    assert 50 < decoded < 650, "too few or too many mutants can be decoded"
 
 
 def test_a_run_of_ff_bytes_is_read_in_linear_time() -> None:

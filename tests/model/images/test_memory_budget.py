@@ -16,21 +16,21 @@ from model.images.result import ImageFault, ImageRejected
 from tests.hostile import encode, picture
 
 WIDE, HIGH = 4000, 3000
-# What the libraries themselves take at their first use, and what the allocator keeps.
+# What the libraries allocate at their first use, and what malloc keeps.
 SLACK_BYTES = 30_000_000
 COSTLY: dict[str, tuple[str, str, dict[str, Any]]] = {
     "jpeg": ("JPEG", "RGB", {}),
-    "jpeg in scans": ("JPEG", "RGB", {"progressive": True, "subsampling": 0}),
-    "jpeg of inks in scans": ("JPEG", "CMYK", {"progressive": True}),
+    "progressive jpeg": ("JPEG", "RGB", {"progressive": True, "subsampling": 0}),
+    "progressive cmyk jpeg": ("JPEG", "CMYK", {"progressive": True}),
     "png": ("PNG", "RGB", {}),
-    "png see-through": ("PNG", "RGBA", {}),
-    "png of grey see-through": ("PNG", "LA", {}),
+    "transparent png": ("PNG", "RGBA", {}),
+    "transparent grey png": ("PNG", "LA", {}),
     "png of 16 bits": ("PNG", "I;16", {}),
     "png of a palette": ("PNG", "P", {}),
     "gif": ("GIF", "P", {}),
     "bmp": ("BMP", "RGB", {}),
     "webp": ("WEBP", "RGB", {"lossless": True, "method": 0}),
-    "webp see-through": ("WEBP", "RGBA", {"quality": 10, "method": 0}),
+    "transparent webp": ("WEBP", "RGBA", {"quality": 10, "method": 0}),
 }
 
 
@@ -40,7 +40,7 @@ def grown_bytes(budget_bytes: int, *paths: Path) -> int:
 
 
 @pytest.mark.parametrize("name", COSTLY)
-def test_decoding_takes_no_more_memory_than_its_header_asks_for(name: str, tmp_path: Path) -> None:
+def test_decoding_uses_no_more_memory_than_its_header_requires(name: str, tmp_path: Path) -> None:
     kind, mode, options = COSTLY[name]
     payload = encode(picture(WIDE, HIGH, mode), kind, **options)
     path = tmp_path / "picture"
@@ -50,15 +50,15 @@ def test_decoding_takes_no_more_memory_than_its_header_asks_for(name: str, tmp_p
     assert grown_bytes(512_000_000, path) < required.memory_bytes + SLACK_BYTES
 
 
-def test_threads_that_decode_at_once_stay_under_their_common_budget(tmp_path: Path) -> None:
+def test_threads_together_stay_within_the_memory_budget(tmp_path: Path) -> None:
     path = tmp_path / "picture"
     path.write_bytes(encode(picture(WIDE, HIGH), "WEBP", lossless=True, method=0))
     one = grown_bytes(512_000_000, path)
-    assert one > 150_000_000, "the picture is not as costly as this test takes it to be"
+    assert one > 150_000_000, "the picture needs less memory than this test assumes"
     assert grown_bytes(250_000_000, *[path] * 6) < 250_000_000 + SLACK_BYTES
 
 
-def test_a_photo_of_50_megapixels_is_decoded_and_a_webp_of_as_many_is_refused() -> None:
+def test_a_jpeg_of_50_megapixels_is_decoded_and_a_webp_of_50_megapixels_is_rejected() -> None:
     photo = encode(Image.new("RGB", (8160, 6120), "red"), "JPEG", progressive=True)
     assert decode(photo).width == 8160
     sketch = encode(Image.new("L", (8160, 6120)), "WEBP", lossless=True, method=0)
@@ -67,7 +67,7 @@ def test_a_photo_of_50_megapixels_is_decoded_and_a_webp_of_as_many_is_refused() 
     assert caught.value.code == ImageFault.TOO_MANY_PIXELS
 
 
-def test_memory_is_given_first_come_first_served_and_given_back() -> None:
+def test_memory_is_reserved_first_come_first_served_and_released() -> None:
     memory = MemoryBudget(10)
     order: list[str] = []
     waiting = threading.Event()

@@ -1,4 +1,4 @@
-"""The bundled model imagenet: its card, its labels, and what it sees in the sample photos."""
+"""The bundled model imagenet: its card, its labels, and its scores of the sample photos."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ ARTIFACT = ROOT / "model" / "bundled" / "imagenet" / "1"
 GOLDEN = Path(__file__).with_name("golden_imagenet.json")
 
 
-def test_it_is_small_and_says_what_it_is() -> None:
+def test_it_is_small_and_its_card_describes_it() -> None:
     card = load_card(ARTIFACT)
     assert (len(card.labels), card.activation, card.top_k) == (1000, "softmax", 5)
     assert card.files.keys() == {"litert"}
@@ -27,7 +27,7 @@ def test_it_is_small_and_says_what_it_is() -> None:
     assert [source.terms for source in card.sources] == ["Apache-2.0"]
 
 
-def test_it_sees_in_the_sample_photos_what_it_saw_before() -> None:
+def test_it_gives_the_golden_scores() -> None:
     golden = json.loads(GOLDEN.read_text())
     predictor = load_predictor(ARTIFACT, "litert")
     assert golden["model_sha256"] == predictor.card.sha256
@@ -41,7 +41,7 @@ def test_it_sees_in_the_sample_photos_what_it_saw_before() -> None:
         assert sum(scores.values()) == pytest.approx(1, abs=1e-4)
 
 
-def test_where_two_classes_share_a_name_both_get_more_of_it() -> None:
+def test_classes_that_share_a_first_name_get_all_of_their_names() -> None:
     lines = ["background", *(f"class {place}" for place in range(1000))]
     lines[1 + 7] = "cardigan, Cardigan Welsh corgi"
     lines[1 + 9] = "cardigan, woollen"
@@ -52,14 +52,14 @@ def test_where_two_classes_share_a_name_both_get_more_of_it() -> None:
     assert (names[0], names[11], names[134]) == ("class 0", "tabby", "crane (bird)")
 
 
-def test_no_two_of_its_labels_are_the_same_and_each_is_at_its_place() -> None:
+def test_its_labels_are_unique_and_in_order() -> None:
     labels = load_card(ARTIFACT).labels
     places = {0: "tench", 281: "tabby", 134: "crane (bird)", 517: "crane (machine)", 970: "alp"}
     assert {place: labels[place] for place in places} == places
     assert len(set(labels)) == 1000
 
 
-def test_of_1001_classes_the_first_which_is_none_of_them_is_dropped(tmp_path: Path) -> None:
+def test_the_background_class_of_1001_is_dropped(tmp_path: Path) -> None:
     import keras
 
     backbone = keras.applications.MobileNetV2(include_top=False, weights=None)

@@ -16,11 +16,10 @@ from aiohttp import web
 from keras.src.applications import imagenet_utils, mobilenet_v2
 from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
 
+from model.training import imagenet
 from model.training.config import DataConfig, TrainingConfig, TrainingError
-from model.training.imagenet import load_network
-from model.training.network import published
+from model.training.imagenet import DownloadFailed, class_lines, load_network, load_published
 from model.training.network.build import Network, build_network
-from model.training.network.published import DownloadFailed, class_lines, load_published
 from scripts.workshop.make_imagenet import main
 from tests.worker.fetching.site import Answer, Site
 
@@ -68,8 +67,8 @@ def publisher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Publi
     monkeypatch.setattr("keras.src.backend.config._KERAS_DIR", str(cache))
     publisher = Publisher(cache)
     with publisher.site as site:
-        monkeypatch.setattr(published, "WEIGHTS_URL", site.url("/"))
-        monkeypatch.setattr(published, "CLASSES_URL", site.url(CLASSES))
+        monkeypatch.setattr(imagenet, "WEIGHTS_URL", site.url("/"))
+        monkeypatch.setattr(imagenet, "CLASSES_URL", site.url(CLASSES))
         yield publisher
 
 
@@ -168,7 +167,7 @@ def test_a_failed_download_stops_training_with_a_message_and_is_not_kept(
 ) -> None:
     publisher.fault = fault
     if fault is silence:
-        monkeypatch.setattr(published, "SOCKET_TIMEOUT_S", 0.2)
+        monkeypatch.setattr(imagenet, "SOCKET_TIMEOUT_S", 0.2)
     with pytest.raises(TrainingError, match=f"^base_weights: .*{message}.*give the path of"):
         start_training(tmp_path)
     assert (publisher.asked, publisher.kept) == ([BACKBONE], [])
@@ -177,7 +176,7 @@ def test_a_failed_download_stops_training_with_a_message_and_is_not_kept(
 def test_an_unreachable_publisher_stops_training_with_a_message(
     publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(published, "WEIGHTS_URL", "http://127.0.0.1:1/")
+    monkeypatch.setattr(imagenet, "WEIGHTS_URL", "http://127.0.0.1:1/")
     with pytest.raises(TrainingError, match=r"refused.*Without internet, give the path of"):
         start_training(tmp_path)
 
@@ -196,9 +195,9 @@ def test_a_partial_file_of_a_killed_run_is_downloaded_again(
 
 
 def test_the_addresses_are_those_of_keras() -> None:
-    assert published.WEIGHTS_URL == mobilenet_v2.BASE_WEIGHT_PATH
-    assert published.CLASSES_URL == imagenet_utils.CLASS_INDEX_PATH
-    assert published.CLASSES_MD5 in inspect.getsource(imagenet_utils.decode_predictions)
+    assert imagenet.WEIGHTS_URL == mobilenet_v2.BASE_WEIGHT_PATH
+    assert imagenet.CLASSES_URL == imagenet_utils.CLASS_INDEX_PATH
+    assert imagenet.CLASSES_MD5 in inspect.getsource(imagenet_utils.decode_predictions)
 
 
 @pytest.mark.parametrize("input_shape", [SHAPE, (48, 64, 3), None])
@@ -228,7 +227,7 @@ def test_the_whole_network_and_its_classes_are_downloaded(
     with pytest.raises(DownloadFailed, match="hash does not match"):
         class_lines()
     md5 = hashlib.md5(publisher.files[CLASSES]).hexdigest()
-    monkeypatch.setattr(published, "CLASSES_MD5", md5)
+    monkeypatch.setattr(imagenet, "CLASSES_MD5", md5)
     assert class_lines() == [f"thing {place}" for place in range(1000)]
     assert same_weights(load_network(None, None), whole)
     assert publisher.asked == [CLASSES, WHOLE]
