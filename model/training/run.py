@@ -45,7 +45,7 @@ def train(csv_path: Path, data: DataConfig, training: TrainingConfig) -> Card:
         )
     annotations, images, warnings = read_data(csv_path, data)
     for warning in warnings:
-        log.warning("data", csv_path=str(csv_path), warning=warning)
+        log.warning("data problem", csv_path=str(csv_path), warning=warning)
     network = build_network(data, training)
     round_to_float16(network.full)  # so that the features are those of the exported model
     run_path = training.runs_path / "-".join(training.model_path.parts[-2:])

@@ -108,15 +108,7 @@ def read_annotations(csv_path: Path, config: DataConfig, problems: DataProblems)
             )
         else:
             read[name] = (number, row)
-    known = (config.image_name_col, config.split_col, *config.targets)
-    unused = [column for column in columns if column not in known]
-    binary = [c for c in unused if {row[c] for _, row in filled} <= {"0", "1"}]
-    problems.warnings += [
-        f"column {column} looks like a label but is not used: add it to targets?"
-        for column in binary
-    ]
-    if others := [column for column in unused if column not in binary]:
-        problems.warnings.append(f"unused columns: {', '.join(others)}")
+    problems.warnings += _column_warnings(columns, [row for _, row in filled], config)
     names = tuple(sorted(read))
     rows = [read[name][1] for name in names]
     labels = np.array([[row[target] for target in config.targets] for row in rows], np.float32)
@@ -144,6 +136,22 @@ def _row_problem(row: dict[str, Any], config: DataConfig, has_split: bool) -> st
             "or remove the column to have the rows split automatically"
         )
     return None
+
+
+def _column_warnings(
+    columns: list[str], rows: list[dict[str, Any]], config: DataConfig
+) -> list[str]:
+    known = (config.image_name_col, config.split_col, *config.targets)
+    unused = [column for column in columns if column not in known]
+    binary = [column for column in unused if {row[column] for row in rows} <= {"0", "1"}]
+    others = [column for column in unused if column not in binary]
+    return [
+        *(
+            f"column {name} looks like a label but is not used: add it to targets?"
+            for name in binary
+        ),
+        *([f"unused columns: {', '.join(others)}"] if others else []),
+    ]
 
 
 def _check_labels(annotations: Annotations, config: DataConfig, problems: DataProblems) -> None:
