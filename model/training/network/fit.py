@@ -176,9 +176,8 @@ class Fit:
         return epoch
 
     def _score_held_out(self) -> NDArray[np.float32]:
-        scores = self.network.tuned.predict(
-            self.data.plain[self.held_out], batch_size=self.config.batch_size, verbose=0
-        )
+        plain = self.data.plain[self.held_out]
+        scores = self.network.tuned.predict(plain, self.config.batch_size, verbose=0)
         return np.asarray(scores, np.float32)
 
 
