@@ -84,10 +84,11 @@ def verify_artifact(folder: Path) -> Card:
         ArtifactInvalid: it cannot be loaded, the number of scores is not the number of labels,
             scores are not in 0..1, or those of a softmax do not add up to 1.
     """
-    card = load_card(folder)
-    noise = np.random.default_rng(1).integers(0, 256, (*card.input_size, 3), np.uint8)
     try:
-        (prediction,) = load_predictor(folder).predict([noise])
+        predictor = load_predictor(folder)
+        card = predictor.card
+        noise = np.random.default_rng(1).integers(0, 256, (*card.input_size, 3), np.uint8)
+        (prediction,) = predictor.predict([noise])
     except (ValueError, RuntimeError) as error:
         raise ArtifactInvalid(f"{folder} cannot be run: {error}") from error
     scores = np.array([prediction.scores])

@@ -113,8 +113,8 @@ def write_card(card: Card, folder: Path) -> None:
     (folder / CARD_NAME).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
-def load_card(folder: Path, verify: bool = True) -> Card:
-    """Read the card of the artifact in `folder`; `verify` compares the files there with it.
+def load_card(folder: Path) -> Card:
+    """Read the card of the artifact in `folder`, and compare the files there with it.
 
     Raises:
         ArtifactInvalid: the card is missing or malformed, a file differs from its entry, or the
@@ -132,13 +132,12 @@ def load_card(folder: Path, verify: bool = True) -> Card:
             f"{path} requires the preprocessing {card.preprocessing!r}, but this Piqueue does "
             f"{PREPROCESSING!r}: use the Piqueue that the model was trained with, or train it again"
         )
-    if verify:
-        for entry in card.files.values():
-            if (folder / entry.path).exists() and describe_file(folder / entry.path) != entry:
-                raise ArtifactInvalid(
-                    f"{folder / entry.path} is not the file that its card describes: "
-                    "copy the whole artifact again"
-                )
+    for entry in card.files.values():
+        file = folder / entry.path
+        if file.exists() and describe_file(file) != entry:
+            raise ArtifactInvalid(
+                f"{file} is not the file that its card describes: copy the whole artifact again"
+            )
     return card
 
 

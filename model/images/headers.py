@@ -44,7 +44,7 @@ class DecodeRequirements:
 def read_requirements(
     format_: str, payload: bytes, side: int, max_pixels: int
 ) -> DecodeRequirements:
-    """Read what decoding a payload of one of Pillow's formats needs; 0 x 0 if its header is cut.
+    """Read what decoding a payload of one of Pillow's formats needs; 0 x 0 if it is truncated.
 
     `side` is the smallest width and height, in pixels, that a JPEG may be reduced to by its
     decoder.

@@ -63,7 +63,6 @@ class Adoption(BaseModel):
     """(height, width) in pixels, if the network takes pictures of any size."""
     top_k: int | None = None
     sources: tuple[Source, ...] = ()
-    notes: str = ""
 
 
 def adopt(adoption: Adoption) -> Card:

@@ -85,7 +85,6 @@ def test_a_changed_file_is_refused_by_name(folder: Path) -> None:
     (folder / "model.keras").write_bytes(b"keras Weights")
     with pytest.raises(ArtifactInvalid, match=r"model\.keras is not the file .* copy"):
         load_card(folder)
-    assert load_card(folder, verify=False).version == "3"
 
 
 def test_an_artifact_may_lack_the_file_of_the_other_engine(folder: Path) -> None:
