@@ -1,169 +1,117 @@
-"""Scores labelled pictures by a model and writes how good it is, as a report and as JSON."""
+"""Evaluates a model on labelled pictures, and writes a report as HTML and as JSON."""
 
 import argparse
 import csv
-import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from model.training.training_log import CSV_NAME
-from piqueue.commands.terminal import CommandFailed, run, written_whole
+from piqueue.commands.terminal import CommandFailed, run
+from scripts.commands.parser import command_parser
 from scripts.workshop.reports.charts import Axis, Line, legend, line_chart, reliability_chart
-from scripts.workshop.reports.figures import Figures, judge
+from scripts.workshop.reports.metrics import Metrics, Truth, evaluate_scores
 from scripts.workshop.reports.page import (
     figure,
+    formatted,
     gallery,
     heat_table,
     not_scored,
     page,
     picture_card,
     section,
-    shown,
     table,
     tiles,
+    write_report,
 )
-from scripts.workshop.reports.pictures import Pictures, Scored, find_model, find_pictures, score
+from scripts.workshop.reports.pictures import (
+    MODEL_HELP,
+    Scored,
+    add_picture_options,
+    find_model,
+    find_pictures,
+    ranked,
+    score,
+)
 from worker.jobs.settings import load_settings
 
-MISTAKES_SHOWN = 24
+WRONG_SHOWN = 24
 
 _EXAMPLES = """\
 examples:
   piqueue evaluate scenes labels.csv --split val
-  piqueue evaluate model/bundled/scenes/2 labels.csv --images photos -o judged.html
+  piqueue evaluate model/bundled/scenes/2 labels.csv --images photos -o scenes-2.html
   piqueue evaluate scenes@2 photos/           with photos/beach/*.jpg, photos/city/*.jpg, …
 
-Beside the report is the same as JSON, under the same name with .json."""
+The report is written next to a file of the same metrics as JSON, with the suffix .json."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `piqueue evaluate`; gives the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="piqueue evaluate",
-        description=__doc__,
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("model", help="NAME, NAME@VERSION, or the folder of an artifact")
-    add_picture_arguments(parser, "evaluation.html")
+    """Run `piqueue evaluate` and return its exit code."""
+    parser = command_parser("evaluate", __doc__, _EXAMPLES)
+    parser.add_argument("model", help=MODEL_HELP)
+    add_picture_options(parser, "evaluation.html")
     options = parser.parse_args(arguments)
     return run(parser.prog, lambda: _evaluate(options))
-
-
-def add_picture_arguments(parser: argparse.ArgumentParser, output: str) -> None:
-    """Take what both reports need: the pictures, how to score them, where to write."""
-    parser.add_argument(
-        "pictures", type=Path, help="a table name,<label>,… of 0 and 1, or a folder of pictures"
-    )
-    parser.add_argument("--images", type=Path, metavar="FOLDER", help="of the table's pictures")
-    parser.add_argument("--split", help="only rows with this in their column split, such as val")
-    parser.add_argument("--engine", choices=["auto", "litert", "tensorflow"], default="litert")
-    parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", default=Path(output), help="(%(default)s)"
-    )
-
-
-def write_report(output: Path, figures: Figures, html: str) -> None:
-    """Write a report to `output` and its figures beside it."""
-    for path, text in (
-        (output.with_suffix(".json"), json.dumps(figures, indent=1)),
-        (output, html),
-    ):
-        with written_whole(path) as file:
-            file.write(text.encode())
-    print(f"{output} and {output.with_suffix('.json').name}")
 
 
 def _evaluate(options: argparse.Namespace) -> int:
     settings = load_settings()
     predictor, folder = find_model(options.model, settings, options.engine)
-    card = predictor.card
-    pictures = find_pictures(options.pictures, card.labels, options.images, options.split)
+    known = predictor.card.labels
+    pictures = find_pictures(options.pictures, known, options.images, options.split)
     if pictures.truth is None:
         raise CommandFailed(
-            f"{options.pictures} says nothing of {', '.join(card.labels[:10])}: "
+            f"{options.pictures} has none of the labels {', '.join(known[:10])}: "
             "give a table with columns of these names, or a folder of pictures for each"
         )
     scored = score(predictor, pictures, settings)
-    places = [card.labels.index(label) for label in pictures.labels]
-    thresholds = [card.thresholds[place] for place in places]
-    scores, truth = scored.scores[:, places], pictures.truth[scored.kept]
-    mistakes = find_mistakes(truth, scores, thresholds)
-    figures = {
-        "model": {"name": card.name, "version": card.version, "sha256": card.sha256},
-        "source": options.pictures.name + (f", split {options.split}" if options.split else ""),
-        **judge(truth, scores, thresholds, pictures.labels),
-        "not_judged": [label for label in card.labels if label not in pictures.labels],
-        "refused": scored.refused,
-        "mistakes": [
+    scored = scored.select(pictures.labels, range(len(scored.rows)))
+    truth = pictures.truth[list(scored.rows)]
+    wrong = ranked(scored.predicted != truth, abs(scored.scores - truth))
+    metrics: Metrics = {
+        "model": scored.model,
+        "source": pictures.source,
+        **evaluate_scores(truth, scored.scores, scored.thresholds, scored.labels),
+        "not_evaluated": [label for label in known if label not in scored.labels],
+        "rejected": scored.rejected,
+        "wrong_predictions": [
             {
-                "name": pictures.names[scored.kept[row]],
-                "label": pictures.labels[column],
+                "name": scored.pictures.names[row],
+                "label": scored.labels[column],
                 "truth": bool(truth[row, column]),
-                "score": round(float(scores[row, column]), 5),
+                "score": round(float(scored.scores[row, column]), 5),
             }
-            for row, column in mistakes
+            for row, column in wrong
         ],
         "training": _training_log(folder / CSV_NAME),
     }
-    cards = [
-        mistake_card(pictures, scored, row, column, scores, thresholds)
-        for row, column in mistakes[:MISTAKES_SHOWN]
-    ]
-    write_report(options.output, figures, _page(figures, cards))
-    overall = figures["overall"]
+    cards = [_wrong_card(scored, truth, *cell) for cell in wrong[:WRONG_SHOWN]]
+    write_report(options.output, metrics, _page(metrics, cards))
+    overall = metrics["overall"]
     print(
-        f"{card.name}@{card.version} on {len(truth)} pictures: "
-        f"macro average precision {shown(overall['macro_average_precision'])}, "
-        f"accuracy {shown(overall['accuracy'])}, "
-        f"calibration error {shown(overall['expected_calibration_error'])}"
+        f"{scored} on {len(truth)} pictures: "
+        f"macro average precision {formatted(overall['macro_average_precision'])}, "
+        f"accuracy {formatted(overall['accuracy'])}, "
+        f"calibration error {formatted(overall['expected_calibration_error'])}"
     )
     return 0
 
 
-def find_mistakes(
-    truth: NDArray[np.bool_], scores: NDArray[np.float64], thresholds: Sequence[float]
-) -> list[tuple[int, int]]:
-    """The wrong answers as (row, column), those that the model was surest of first."""
-    wrong = np.argwhere((scores >= np.asarray(thresholds)) != truth)
-    worst = np.argsort([-abs(scores[row, at] - truth[row, at]) for row, at in wrong], kind="stable")
-    return [(int(row), int(at)) for row, at in wrong[worst]]
-
-
-def mistake_card(
-    pictures: Pictures,
-    scored: Scored,
-    row: int,
-    column: int,
-    scores: NDArray[np.float64],
-    thresholds: Sequence[float],
-) -> str:
-    """A wrong answer with its picture."""
-    index = scored.kept[row]
-    assert pictures.truth is not None
-    label, has_it = pictures.labels[column], pictures.truth[index, column]
-    said = "missed" if has_it else "wrongly given"
-    labels = [
-        name for name, is_one in zip(pictures.labels, pictures.truth[index], strict=True) if is_one
+def _wrong_card(scored: Scored, truth: Truth, row: int, column: int) -> str:
+    label = scored.labels[column]
+    kind = "false negative" if truth[row, column] else "false positive"
+    score, threshold = scored.scores[row, column], scored.thresholds[column]
+    labels = [name for name, is_one in zip(scored.labels, truth[row], strict=True) if is_one]
+    facts = [
+        f"{label}, {kind}: {score:.2f}, threshold {threshold:.2f}",
+        f"labels: {', '.join(labels) or 'none'}",
     ]
-    return picture_card(
-        pictures.paths[index],
-        scored.sizes[row],
-        pictures.names[index],
-        [
-            f"{label} {said}: {scores[row, column]:.2f}, threshold {thresholds[column]:.2f}",
-            f"labelled {', '.join(labels) or 'as none'}",
-        ],
-    )
+    return picture_card(scored, row, facts)
 
 
 def _training_log(path: Path) -> list[dict[str, float | str | None]]:
-    """The log of the training run, if it came with the model."""
+    """The log of the training run, empty if the artifact does not have it."""
     if not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8") as file:
@@ -176,85 +124,76 @@ def _training_log(path: Path) -> list[dict[str, float | str | None]]:
         ]
 
 
-def _page(figures: Figures, mistakes: Sequence[str]) -> str:
-    model, overall, labels = figures["model"], figures["overall"], figures["labels"]
+def _page(metrics: Metrics, wrong_cards: Sequence[str]) -> str:
+    model, overall, labels = metrics["model"], metrics["overall"], metrics["labels"]
+    by_chance = formatted(overall["expected_calibration_error_by_chance"])
+    precision, f1, calibration_error = (
+        formatted(overall[name])
+        for name in ("macro_average_precision", "macro_f1", "expected_calibration_error")
+    )
+    confusion = {
+        name or "none of them": list(counts.values())
+        for name, counts in metrics["confusion"].items()
+    }
     parts = [
         tiles(
             [
+                ("Average precision", precision, "mean of the labels; 1 is a perfect ranking"),
+                ("F1", f1, "mean of the labels at their thresholds"),
+                ("Accuracy", f"{overall['accuracy']:.1%}", "of all predictions at the thresholds"),
                 (
-                    "Average precision",
-                    shown(overall["macro_average_precision"]),
-                    "mean over the labels; 1 puts every picture that has a label first",
+                    "Exact match",
+                    f"{overall['exact_match']:.1%}",
+                    f"of {metrics['pictures']} pictures",
                 ),
-                ("F1", shown(overall["macro_f1"]), "mean over the labels, at their thresholds"),
-                ("Right answers", f"{overall['accuracy']:.1%}", "of all, at the thresholds"),
-                (
-                    "All labels right",
-                    f"{overall['all_labels_right']:.1%}",
-                    f"of {figures['pictures']} pictures",
-                ),
-                (
-                    "Calibration error",
-                    shown(overall["expected_calibration_error"]),
-                    "perfect scores would show about "
-                    f"{shown(overall['expected_calibration_error_by_chance'])} here, by chance",
-                ),
+                ("Calibration error", calibration_error, f"perfect scores would have {by_chance}"),
             ]
         ),
         section(
-            "Label by label",
-            "Precision: how many of the pictures given a label have it. Recall: how many of those "
-            "that have it were given it. Both are at the label's threshold.",
+            "Metrics by label",
+            "Precision is the share of correct predictions of a label. Recall is the share of its "
+            "pictures for which it is predicted. Both are at the label's threshold.",
             _label_table(labels),
         ),
         section(
             "Calibration",
-            "Of all pictures scored 0.8, eight in ten should have the label: points belong on the "
-            "dashed line. Small points stand for few pictures and scatter by chance; the bars "
-            "say how many.",
+            "Of all pictures with a score of 0.8, 80 % should have the label: points should lie on "
+            "the dashed line. Small points stand for few pictures and vary by chance; the bars "
+            "show how many.",
             gallery(
                 figure(
                     name,
                     reliability_chart(f"Reliability of {name}", one["reliability"]),
-                    f"error {shown(one['expected_calibration_error'])}",
+                    f"error {formatted(one['expected_calibration_error'])}",
                 )
                 for name, one in [("all labels", overall), *labels.items()]
             ),
         ),
         section(
             "Thresholds",
-            "What another threshold would do. The dotted line is the one in use.",
+            "The metrics at other thresholds. The dotted line is the threshold of the model.",
             legend(list(_CURVES)),
             gallery(_threshold_chart(name, one) for name, one in labels.items()),
         ),
         section(
             "Confusion of labels",
-            "How often a picture that has the label of the row was wrongly given that of the "
-            "column. Where both are the same: how often the label itself was missed.",
-            heat_table(
-                "pictures with",
-                list(labels),
-                {
-                    name or "none of them": list(counts.values())
-                    for name, counts in figures["pairs"].items()
-                },
-            ),
+            "How often the label of the column is wrongly predicted for pictures with the label of "
+            "the row. On the diagonal: how often the label itself is missed.",
+            heat_table(["pictures with", *labels], confusion),
         ),
     ]
-    if figures["training"]:
-        parts.append(_training_section(figures["training"]))
-    if mistakes:
-        found = len(figures["mistakes"])
-        first = (
-            f"the {len(mistakes)} surest of {found}" if found > len(mistakes) else f"all {found}"
+    if metrics["training"]:
+        parts.append(_training_section(metrics["training"]))
+    if wrong_cards:
+        about = (
+            f"{len(wrong_cards)} of {len(metrics['wrong_predictions'])} wrong predictions, those "
+            "with the largest errors first."
         )
-        parts.append(
-            section("Worst mistakes", f"Wrong answers, {first}, surest first.", gallery(mistakes))
-        )
-    parts += not_scored(figures["refused"])
+        parts.append(section("Wrong predictions", about, gallery(wrong_cards)))
+    parts += not_scored(metrics["rejected"])
     return page(
         f"{model['name']}@{model['version']}",
-        f"{figures['pictures']} pictures of {figures['source']} · model {model['sha256'][:12]}",
+        f"{metrics['pictures']} pictures of {metrics['source']} · model {model['sha256'][:12]}",
         parts,
     )
 
@@ -262,7 +201,7 @@ def _page(figures: Figures, mistakes: Sequence[str]) -> str:
 _CURVES = (("precision", "first"), ("recall", "second"), ("F1", "third"))
 
 
-def _threshold_chart(name: str, one: Figures) -> str:
+def _threshold_chart(name: str, one: Metrics) -> str:
     lines = [
         Line(curve, [(row[0], row[at]) for row in one["curve"] if row[at] is not None], style)
         for at, (curve, style) in enumerate(_CURVES, start=1)
@@ -273,27 +212,26 @@ def _threshold_chart(name: str, one: Figures) -> str:
     return figure(name, chart, f"threshold {one['threshold']:.2f}")
 
 
-def _label_table(labels: dict[str, Figures]) -> str:
-    columns = ("average_precision", "precision", "recall", "f1", "accuracy")
+def _label_table(labels: dict[str, Metrics]) -> str:
+    columns = ["average_precision", "precision", "recall", "f1", "accuracy"]
+    columns.append("expected_calibration_error")
     header = ["label", "pictures", "threshold", "average precision", "precision", "recall", "F1"]
-    return table(
-        [*header, "right answers", "calibration error"],
+    rows = (
         [
-            [
-                name,
-                str(one["positives"]),
-                f"{one['threshold']:.2f}",
-                *(shown(one[column]) for column in columns),
-                shown(one["expected_calibration_error"]),
-            ]
-            for name, one in labels.items()
-        ],
+            name,
+            str(one["positives"]),
+            f"{one['threshold']:.2f}",
+            *(formatted(one[column]) for column in columns),
+        ]
+        for name, one in labels.items()
     )
+    return table([*header, "accuracy", "calibration error"], rows)
 
 
-def _training_section(rows: list[dict[str, Any]]) -> str:
-    tuned = [row for row in rows if row["stage"] == "fine_tuning"] or rows
-    last = max(row["epoch"] for row in tuned) or 1
+def _training_section(log: list[dict[str, Any]]) -> str:
+    epochs = [row for row in log if row["stage"] == "fine_tuning"] or log
+    last = max(row["epoch"] for row in epochs) or 1
+    waited = max(row["data_wait_share"] for row in epochs)
     charts = []
     for measure in ("loss", "accuracy"):
         lines = [
@@ -302,31 +240,25 @@ def _training_section(rows: list[dict[str, Any]]) -> str:
                 ("held out", f"held_out_{measure}", "second faint"),
                 ("trained on", measure, "first faint"),
             )
-            for fold in sorted({row["fold"] for row in tuned})
+            for fold in sorted({row["fold"] for row in epochs})
             if (
                 points := [
                     (row["epoch"], row[column])
-                    for row in tuned
+                    for row in epochs
                     if row["fold"] == fold and row[column] is not None
                 ]
             )
         ]
         values = [value for line in lines for _, value in line.points]
         low, high = min(values), max(values)
-        room = max((high - low) * 0.08, 0.01)
-        top = high + room if measure == "loss" else min(high + room, 1)
-        up = Axis("", max(low - room, 0), top)
-        across = Axis("epoch", 0, last, int(min(last, 8)))
+        margin = max((high - low) * 0.08, 0.01)
+        top = high + margin if measure == "loss" else min(high + margin, 1)
+        across, up = Axis("epoch", 0, last, int(min(last, 8))), Axis("", max(low - margin, 0), top)
         charts.append(figure(measure, line_chart(f"{measure} by epoch", lines, across, up)))
-    waited = max(row["data_wait_share"] for row in tuned)
     return section(
         "Training",
-        "Fine-tuning, a line for each fit, on the pictures as augmented and on the fold held out. "
-        f"No epoch waited for data for more than {waited:.1%} of its time.",
+        "Fine-tuning, one line for each fit, on the augmented pictures and on the held-out fold. "
+        f"Each epoch waited for data for at most {waited:.1%} of its time.",
         legend([("trained on", "first"), ("held out", "second")]),
         gallery(charts),
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Collects photos for training: keywords in, a table of URLs, labels and credits out."""
+"""Finds photos for training on Unsplash and writes a table of URLs, labels and credits."""
 
 import argparse
 import re
@@ -7,13 +7,14 @@ from pathlib import Path
 
 from piqueue.commands.progress import Progress, tell
 from piqueue.commands.terminal import CommandFailed, ExitCode, run
+from scripts.commands.parser import command_parser
 from scripts.workshop.collecting.unsplash import LimitReached, Photo, Unsplash, UnsplashSettings
 from scripts.workshop.label_table import GUESSED, LabelTable, check_label
 
-# Which searches found a photo, as keyword/page, so that a later run goes on from there.
+# The searches that found a photo, as keyword/page;…: the next run continues from these pages.
 FOUND_BY = "found_by"
 DOWNLOAD_LOCATION = "download_location"
-_ABOUT_CHARACTERS = 200
+_DESCRIPTION_CHARACTERS = 200
 
 EXAMPLES = """\
 examples:
@@ -21,83 +22,59 @@ examples:
   piqueue collect --keyword beach --keyword city --count 300 --out data.csv
   piqueue collect --keyword sunset --negative drawing --other desk --count 100 --out data.csv
 
-Run it again with the same --out to go on, to have more, or to add keywords. Exit code: 0 all
-were found, 2 some, 1 none."""
+The same command continues a search that was stopped. A larger --count or more keywords extend the
+table. Exit code: 0 if all photos were found, 2 if some were, 1 if none was."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `piqueue collect`; gives the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="piqueue collect",
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    """Run `piqueue collect` and return its exit code."""
+    parser = command_parser("collect", __doc__, EXAMPLES)
+    for option, about in (
+        ("--keyword", "search for photos of this, and label them with it (repeatable)"),
+        ("--other", "also search for photos of this, without a label (repeatable)"),
+        ("--negative", "leave out photos whose tags or description contain this (repeatable)"),
+    ):
+        parser.add_argument(option, action="append", default=[], metavar="WORDS", help=about)
     parser.add_argument(
-        "--keyword",
-        action="append",
-        default=[],
-        dest="keywords",
-        metavar="WORDS",
-        help="photos to search for; also the label they get",
+        "--count", type=int, required=True, metavar="N", help="photos to find for each keyword"
     )
-    parser.add_argument(
-        "--other",
-        action="append",
-        default=[],
-        dest="others",
-        metavar="WORDS",
-        help="search for these too, for photos without any label",
-    )
-    parser.add_argument(
-        "--negative",
-        action="append",
-        default=[],
-        dest="negatives",
-        metavar="WORDS",
-        help="leave out photos whose tags or description say so",
-    )
-    parser.add_argument(
-        "--count", type=int, required=True, metavar="N", help="photos to find by each keyword"
-    )
-    parser.add_argument("--out", type=Path, required=True, metavar="CSV")
-    parser.add_argument(
-        "--wait", action="store_true", help="wait where the hour's requests are used up"
-    )
+    parser.add_argument("--out", type=Path, required=True, metavar="CSV", help="table to write")
+    parser.add_argument("--wait", action="store_true", help="wait at the hourly limit of requests")
     options = parser.parse_args(arguments)
     return run(parser.prog, lambda: collect(options))
 
 
 def collect(options: argparse.Namespace) -> int:
-    """Search, label, write; gives the exit code.
+    """Search, label and write; returns the exit code.
 
     Raises:
-        CommandFailed: the options or the table are not right, or Unsplash refuses.
+        CommandFailed: an option or the table is invalid, or Unsplash refuses a request.
     """
-    searches = [*options.keywords, *options.others]
-    if not options.keywords or len(set(searches)) < len(searches) or options.count < 1:
-        raise CommandFailed("give --keyword, each once, and a --count of 1 or more")
-    for words in searches:
-        check_label(words)
-    table = _open(options.out, options.keywords)
+    keywords = [*options.keyword, *options.other]
+    if not options.keyword or len(set(keywords)) < len(keywords) or options.count < 1:
+        raise CommandFailed("give at least one --keyword, each only once, and a --count above 0")
+    for keyword in keywords:
+        check_label(keyword)
+    table = _open(options.out, options.keyword)
     with Unsplash(UnsplashSettings(), wait=options.wait) as unsplash:
-        collector = _Collector(unsplash, table, options.negatives, options.count)
+        collector = _Collector(unsplash, table, options.negative, options.count)
         try:
-            for words in searches:
-                collector.search(words, is_label=words in options.keywords)
+            for keyword in keywords:
+                collector.search(keyword, is_label=keyword in options.keyword)
         except LimitReached as limit:
             tell(f"piqueue collect: {limit}")
-    for words in searches:
-        print(f"{words}: {len(_found_by(table, words))} of {options.count} photos")
+    counts = {keyword: len(_pages_by_name(table, keyword)) for keyword in keywords}
+    for keyword, count in counts.items():
+        print(f"{keyword}: {count} of {options.count} photos")
     print(f"{options.out}: {len(table.rows)} photos")
     if not table.rows:
         return ExitCode.NOTHING_SUCCEEDED
-    complete = all(len(_found_by(table, words)) >= options.count for words in searches)
+    complete = min(counts.values()) >= options.count
     return ExitCode.ALL_SUCCEEDED if complete else ExitCode.SOME_FAILED
 
 
 class _Collector:
-    """Fills a table, saved after each page."""
+    """Adds the results of searches to a table, which it saves after each page."""
 
     def __init__(
         self, unsplash: Unsplash, table: LabelTable, negatives: Collection[str], count: int
@@ -105,22 +82,23 @@ class _Collector:
         self._unsplash = unsplash
         self._table = table
         self._count = count
-        self._negative = [
+        self._negatives = [
             re.compile(rf"(?<!\w){re.escape(' '.join(words.split()))}(?!\w)", re.IGNORECASE)
             for words in negatives
         ]
         self._app = UnsplashSettings().app
 
-    def search(self, words: str, *, is_label: bool) -> None:
-        """Find photos by `words` until there are enough, or no more."""
-        before = _found_by(self._table, words)
+    def search(self, keyword: str, *, is_label: bool) -> None:
+        """Add photos until the table has enough for `keyword`, or there are no more."""
+        before = _pages_by_name(self._table, keyword)
         page, found_count = max(before.values(), default=1), len(before)
-        with Progress(words, self._count, found_count) as progress:
+        with Progress(keyword, self._count, found_count) as progress:
             while found_count < self._count:
-                answer = self._unsplash.search(words, page)
-                wanted = [photo for photo in answer.results if not self._is_negative(photo)]
-                for photo in wanted:
-                    if found_count < self._count and self._add(photo, words, page, is_label):
+                answer = self._unsplash.search(keyword, page)
+                for photo in answer.results:
+                    if any(words.search(photo.description_text) for words in self._negatives):
+                        continue
+                    if found_count < self._count and self._add(photo, keyword, page, is_label):
                         found_count += 1
                 self._table.save()
                 progress.show(found_count)
@@ -128,43 +106,40 @@ class _Collector:
                     return
                 page += 1
 
-    def _is_negative(self, photo: Photo) -> bool:
-        return any(words.search(photo.about) for words in self._negative)
-
-    def _add(self, photo: Photo, words: str, page: int, is_label: bool) -> bool:
-        """Take a photo in, or give one that is there a further label; False if it has it."""
+    def _add(self, photo: Photo, keyword: str, page: int, is_label: bool) -> bool:
+        """Add a photo, or the label to a photo in the table; False if `keyword` found it before."""
         name = f"{photo.id}.jpg"
-        searches = self._table.rows.get(name, {}).get(FOUND_BY, "")
-        if words in _searches(searches):
+        found_by = self._table.rows.get(name, {}).get(FOUND_BY, "")
+        if keyword in _pages(found_by):
             return False
         labels = self._table.get(name) or frozenset()
         referral = f"?utm_source={self._app}&utm_medium=referral"
         self._table.put(
             name,
-            labels | {words} if is_label else labels,
+            labels | {keyword} if is_label else labels,
             {
-                "url": photo.urls.small,
-                "photographer": _words(photo.user.name),
-                "photographer_url": photo.user.links.html + referral,
-                "photo_url": photo.links.html + referral,
-                DOWNLOAD_LOCATION: photo.links.download_location,
-                "about": _words(photo.about),
+                "url": photo.small_url,
+                "photographer": _plain_cell(photo.photographer),
+                "photographer_url": photo.photographer_url + referral,
+                "photo_url": photo.page_url + referral,
+                DOWNLOAD_LOCATION: photo.download_location,
+                "about": _plain_cell(photo.description_text),
                 GUESSED: "yes",
-                FOUND_BY: ";".join(filter(None, (searches, f"{words}/{page}"))),
+                FOUND_BY: ";".join(filter(None, (found_by, f"{keyword}/{page}"))),
             },
         )
         return True
 
 
-def _words(text: str) -> str:
-    """What a stranger wrote, so that no spreadsheet takes it for a formula."""
-    return text.strip().lstrip("=+-@")[:_ABOUT_CHARACTERS]
+def _plain_cell(text: str) -> str:
+    """Text from the Internet as a cell that no spreadsheet runs as a formula."""
+    return text.strip().lstrip("=+-@")[:_DESCRIPTION_CHARACTERS]
 
 
 def _open(path: Path, keywords: Sequence[str]) -> LabelTable:
-    """The table that is there, with a column for each keyword, or a new one."""
+    """The table at `path` with a column for each keyword, or a new table."""
     if not path.exists():
-        return LabelTable.begin(path, keywords)
+        return LabelTable.create(path, keywords)
     table = LabelTable.open(path)
     for keyword in keywords:
         if keyword not in table.labels:
@@ -172,13 +147,13 @@ def _open(path: Path, keywords: Sequence[str]) -> LabelTable:
     return table
 
 
-def _found_by(table: LabelTable, words: str) -> dict[str, int]:
-    """The photos that a search found, by name, and on which page."""
-    found = ((name, _searches(row.get(FOUND_BY, ""))) for name, row in table.rows.items())
-    return {name: searches[words] for name, searches in found if words in searches}
+def _pages_by_name(table: LabelTable, keyword: str) -> dict[str, int]:
+    """The names of the photos that `keyword` found, with their pages."""
+    found = ((name, _pages(row.get(FOUND_BY, ""))) for name, row in table.rows.items())
+    return {name: pages[keyword] for name, pages in found if keyword in pages}
 
 
-def _searches(text: str) -> dict[str, int]:
-    """Read `found_by`: the page on which each keyword found the photo."""
-    parts = (part.rpartition("/") for part in text.split(";") if part)
-    return {words: int(page) for words, _, page in parts if page.isdecimal()}
+def _pages(found_by: str) -> dict[str, int]:
+    """The page on which each keyword found a photo, from a cell of the column `found_by`."""
+    parts = (part.rpartition("/") for part in found_by.split(";") if part)
+    return {keyword: int(page) for keyword, _, page in parts if page.isdecimal()}

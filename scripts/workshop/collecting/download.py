@@ -1,4 +1,4 @@
-"""Downloads the pictures of a table of URLs, safely and many at a time, and says what is gone."""
+"""Downloads the pictures of a table of URLs and reports those that are missing."""
 
 import argparse
 import errno
@@ -13,6 +13,7 @@ from model.images.decode import decode
 from model.images.result import ImageRejected
 from piqueue.commands.progress import Progress, tell
 from piqueue.commands.terminal import CommandFailed, ExitCode, run, written_whole
+from scripts.commands.parser import command_parser
 from scripts.workshop.collecting.collect import DOWNLOAD_LOCATION
 from scripts.workshop.collecting.unsplash import PhotoUnknown, Unsplash, UnsplashSettings
 from scripts.workshop.label_table import NAME, URL, read_rows, write_rows
@@ -21,13 +22,13 @@ from worker.fetching.session import FetchLimits
 from worker.jobs.items import Rejection
 from worker.jobs.settings import Settings, load_settings
 
-# Beside the pictures: those whose download Unsplash was told of, a name a line.
+# A file in the folder of the pictures: the names whose downloads were reported to Unsplash.
 REPORTED = ".reported"
 _REPORT_COLUMNS = ("row", "name", "host", "reason", "detail")
 _CHECK_SIZE = (32, 32)
-_PATIENCE_S = 86400  # with a host that answers, for all pictures together
-# What a file system says of a name that it does not take.
-_NAME_FAULTS = {
+_PATIENCE_S = 86400  # for the pictures of one host that answers
+# The errors of a file system that rejects a name.
+_NAME_ERRORS = {
     errno.EEXIST,
     errno.EILSEQ,
     errno.EINVAL,
@@ -39,52 +40,45 @@ _NAME_FAULTS = {
 
 EXAMPLES = """\
 examples:
-  piqueue download data.csv                             into images/ beside it
+  piqueue download data.csv                             into images/ beside the table
   piqueue download data.csv --out photos --kept labels.csv
 
-What is there and whole is not downloaded again, so the same command goes on after Ctrl-C. Only
-public addresses are asked, and those in $PIQUEUE_FETCH_ALLOW_NETWORKS. Exit code: 0 all pictures
-are there, 2 some, 1 none."""
+Complete files are not downloaded again: the same command continues after Ctrl-C. Only public
+addresses are contacted, and those in $PIQUEUE_FETCH_ALLOW_NETWORKS. Exit code: 0 if all pictures
+are present, 2 if some are, 1 if none is."""
 
 
 @dataclass(frozen=True)
-class Gone:
-    """Why the picture of a row is not there: a word for programs, a sentence for people."""
+class Missing:
+    """Why the picture of a row is missing: a code and a sentence."""
 
     reason: str
     detail: str
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `piqueue download`; gives the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="piqueue download",
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("table", type=Path, metavar="CSV")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="else images/ beside the table")
-    parser.add_argument("--name-column", default=NAME, metavar="NAME", help="(%(default)s)")
-    parser.add_argument("--url-column", default=URL, metavar="NAME", help="(%(default)s)")
-    parser.add_argument(
-        "--report", type=Path, metavar="CSV", help="of what is gone; else TABLE.gone.csv"
-    )
-    parser.add_argument(
-        "--kept", type=Path, metavar="CSV", help="write the rows whose pictures are there"
-    )
-    parser.add_argument(
-        "--wait", action="store_true", help="wait where Unsplash's hourly limit is reached"
-    )
+    """Run `piqueue download` and return its exit code."""
+    parser = command_parser("download", __doc__, EXAMPLES)
+    parser.add_argument("table", type=Path, metavar="CSV", help="one row per picture")
+    for option, metavar, about in (
+        ("--out", "FOLDER", "folder of the pictures (default: images, beside the table)"),
+        ("--report", "CSV", "list of the missing pictures (default: TABLE.missing.csv)"),
+        ("--kept", "CSV", "also write the rows whose pictures are present"),
+    ):
+        parser.add_argument(option, type=Path, metavar=metavar, help=about)
+    for column in (NAME, URL):
+        about = f"column of the {column} (default: {column})"
+        parser.add_argument(f"--{column}-column", default=column, metavar="NAME", help=about)
+    parser.add_argument("--wait", action="store_true", help="wait at Unsplash's hourly limit")
     options = parser.parse_args(arguments)
     return run(parser.prog, lambda: download(options))
 
 
 def download(options: argparse.Namespace) -> int:
-    """Fetch what is not there, write the report; gives the exit code.
+    """Fetch the missing pictures and write the report; returns the exit code.
 
     Raises:
-        CommandFailed: the table or a setting is not right.
+        CommandFailed: the table or a setting is invalid.
     """
     columns, rows = read_rows(options.table, (options.name_column, options.url_column))
     if not rows:
@@ -92,68 +86,68 @@ def download(options: argparse.Namespace) -> int:
     folder = options.out or options.table.with_name("images")
     names = [row[options.name_column] for row in rows]
     urls = [row[options.url_column] for row in rows]
-    # Asked for before the first download, for it wants a key.
+    # Before the first download, as it fails without an access key.
     unsplash = None
     if any(row.get(DOWNLOAD_LOCATION) for row in rows):
         unsplash = Unsplash(UnsplashSettings(), wait=options.wait)
-    gone = fetch_pictures(folder, names, urls, load_settings())
-    there = [row for at, row in enumerate(rows) if at not in gone]
+    missing = fetch_pictures(folder, names, urls, load_settings())
+    present = [row for index, row in enumerate(rows) if index not in missing]
 
-    report = options.report or options.table.with_suffix(".gone.csv")
+    report = options.report or options.table.with_suffix(".missing.csv")
     write_rows(report, _REPORT_COLUMNS, [
-        {"row": str(at + 2), "name": names[at], "host": host_of(urls[at]), **vars(gone[at])}
-        for at in sorted(gone)
+        {"row": str(at + 2), "name": names[at], "host": host_of(urls[at]), **vars(missing[at])}
+        for at in sorted(missing)
     ])  # fmt: skip
     if options.kept:
-        write_rows(options.kept, columns, there)
-    print(f"{len(rows) - len(gone)} of {len(rows)} pictures are in {folder}")
-    if gone:
-        counts = Counter(one.reason for one in gone.values())
+        write_rows(options.kept, columns, present)
+    print(f"{len(present)} of {len(rows)} pictures are in {folder}")
+    if missing:
+        counts = Counter(one.reason for one in missing.values())
         reasons = ", ".join(f"{reason} {count}" for reason, count in counts.most_common())
-        print(f"{len(gone)} are gone ({reasons}), listed in {report}")
+        print(f"{len(missing)} are missing ({reasons}), listed in {report}")
     unreported_count = 0
     if unsplash is not None:
         with unsplash:
-            unreported_count = _report_downloads(unsplash, folder, there, options.name_column)
-    if not there:
+            unreported_count = _report_downloads(unsplash, folder, present, options.name_column)
+    if not present:
         return ExitCode.NOTHING_SUCCEEDED
-    return ExitCode.SOME_FAILED if gone or unreported_count else ExitCode.ALL_SUCCEEDED
+    return ExitCode.SOME_FAILED if missing or unreported_count else ExitCode.ALL_SUCCEEDED
 
 
 def fetch_pictures(
     folder: Path, names: Sequence[str], urls: Sequence[str], settings: Settings
-) -> dict[int, Gone]:
-    """Fetch each picture that is not in `folder` under its name; gives why some are not there.
+) -> dict[int, Missing]:
+    """Fetch the pictures that `folder` lacks; returns those still missing, by index in `names`.
 
-    Each file is written whole or not at all. The keys are positions in `names`.
+    Each file is written completely or not at all.
     """
-    gone = _unfit_names(names)
-    fit = [at for at in range(len(names)) if at not in gone]
+    missing = _invalid_names(names)
+    valid = [index for index in range(len(names)) if index not in missing]
     with ThreadPoolExecutor() as pool:
-        is_there = pool.map(lambda at: _is_whole(folder / names[at], settings.max_pixels), fit)
-        missing = [at for at, there in zip(fit, is_there, strict=True) if not there]
-    done = len(names) - len(missing)
+        checks = pool.map(lambda index: _is_complete(folder / names[index], settings), valid)
+        wanted = [index for index, complete in zip(valid, checks, strict=True) if not complete]
+    done = len(names) - len(wanted)
     fetcher = Fetcher(_limits(settings))
     try:
         with Progress("downloaded", len(names), done) as progress:
-            for position, outcome in fetcher.fetch_all([urls[at] for at in missing]):
-                at = missing[position]
+            for position, outcome in fetcher.fetch_all([urls[index] for index in wanted]):
+                index = wanted[position]
                 match outcome.payload:
                     case bytes(payload):
-                        fault = _keep(folder / names[at], payload, settings.max_pixels)
+                        problem = _write(folder / names[index], payload, settings.max_pixels)
                     case Rejection(code, detail=detail):
-                        fault = Gone(code.value, detail)
-                if fault:
-                    gone[at] = fault
+                        problem = Missing(code.value, detail)
+                if problem:
+                    missing[index] = problem
                 done += 1
                 progress.show(done)
     finally:
         fetcher.close()
-    return gone
+    return missing
 
 
 def _limits(settings: Settings) -> FetchLimits:
-    """The bounds that a worker keeps too, but for its haste: nobody waits for a chunk here."""
+    """The limits of a worker, but with more patience: no chunk waits for these pictures."""
     return FetchLimits(
         timeout_s=settings.fetch_timeout_s,
         max_bytes=settings.max_item_bytes,
@@ -166,7 +160,7 @@ def _limits(settings: Settings) -> FetchLimits:
 
 
 def is_safe_name(name: str) -> bool:
-    """Whether a name stays below the folder it is put in, and is not hidden there."""
+    """Whether a name is that of a file below its folder that is not hidden."""
     parts = name.split("/")
     return not any(part in ("", ".", "..") or part.startswith(".") for part in parts) and not (
         set(name) & set("\\\0") or PurePosixPath(name).is_absolute()
@@ -174,45 +168,44 @@ def is_safe_name(name: str) -> bool:
 
 
 def host_of(url: str) -> str:
-    """The host of a URL, nothing where it has none."""
+    """The host of a URL, empty if it has none."""
     try:
         return urlsplit(url).hostname or ""
     except ValueError:
         return ""
 
 
-def _unfit_names(names: Sequence[str]) -> dict[int, Gone]:
-    gone: dict[int, Gone] = {}
-    seen: dict[str, int] = {}
-    for at, name in enumerate(names):
+def _invalid_names(names: Sequence[str]) -> dict[int, Missing]:
+    invalid: dict[int, Missing] = {}
+    indexes: dict[str, int] = {}
+    for index, name in enumerate(names):
+        first = indexes.setdefault(name, index)
         if not is_safe_name(name):
-            gone[at] = Gone("name", "is no name for a file below the folder: rename it")
-        elif name in seen:
-            gone[at] = Gone("name", f"row {seen[name] + 2} has this name too: rename one")
-        else:
-            seen[name] = at
-    return gone
+            invalid[index] = Missing("name", "not a valid file name below the folder: rename it")
+        elif first != index:
+            invalid[index] = Missing("name", f"row {first + 2} has the same name: rename one")
+    return invalid
 
 
-def _keep(path: Path, payload: bytes, max_pixels: int) -> Gone | None:
-    """Write a picture, or say why it is none."""
+def _write(path: Path, payload: bytes, max_pixels: int) -> Missing | None:
+    """Write a picture, or return why it cannot be written."""
     try:
         decode(payload, _CHECK_SIZE, max_pixels)
         path.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(path) as file:
             file.write(payload)
     except ImageRejected as error:
-        return Gone(error.code.value, error.detail)
+        return Missing(error.code.value, error.detail)
     except OSError as error:
-        if error.errno not in _NAME_FAULTS:
+        if error.errno not in _NAME_ERRORS:
             raise
-        return Gone("name", f"is no name for a file here: {error.strerror}")
+        return Missing("name", f"the file system rejects the name: {error.strerror}")
     return None
 
 
-def _is_whole(path: Path, max_pixels: int) -> bool:
+def _is_complete(path: Path, settings: Settings) -> bool:
     try:
-        decode(path.read_bytes(), _CHECK_SIZE, max_pixels)
+        decode(path.read_bytes(), _CHECK_SIZE, settings.max_pixels)
     except (OSError, ImageRejected):
         return False
     return True
@@ -221,9 +214,9 @@ def _is_whole(path: Path, max_pixels: int) -> bool:
 def _report_downloads(
     unsplash: Unsplash, folder: Path, rows: Sequence[dict[str, str]], name_column: str
 ) -> int:
-    """Tell Unsplash of each download it was not told of, as its guidelines ask.
+    """Report each new download to Unsplash, as its guidelines require.
 
-    Returns how many are left for another time.
+    Returns how many could not be reported yet.
     """
     reported_path = folder / REPORTED
     reported = set(reported_path.read_text().splitlines()) if reported_path.exists() else set()

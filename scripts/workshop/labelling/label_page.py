@@ -1,4 +1,4 @@
-"""The labelling page: served to a browser on this machine, and to nobody else."""
+"""Serves the labelling page, to a browser on this machine only."""
 
 import io
 import secrets
@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from api.routes.page import policy_of
 from model.images.decode import decode
 from model.images.result import ImageRejected
-from scripts.workshop.labelling.session import Labelling
+from scripts.workshop.labelling.session import LabelSession
 
 PATH = Path(__file__).with_name("label.html")
 HOST = "127.0.0.1"
@@ -27,10 +27,10 @@ _PROBE_SIZE = (32, 32)
 
 
 class PictureOut(BaseModel):
-    """A picture as the page shows it: `labels` is null until it has an answer.
+    """A picture on the page: `labels` is null until they are confirmed.
 
-    `scores` are what a model says of the table's labels, `suggested` those it would give, or the
-    table's own guess.
+    `scores` are those of a model for the table's labels; `suggested` are its predicted labels, or
+    those that the table guesses.
     """
 
     name: str
@@ -41,7 +41,7 @@ class PictureOut(BaseModel):
 
 
 class StateOut(BaseModel):
-    """All that the page begins with."""
+    """The state that the page starts with."""
 
     table: str
     labels: list[str]
@@ -50,7 +50,7 @@ class StateOut(BaseModel):
 
 
 class AnswerIn(BaseModel):
-    """What a person says of a picture: its labels, be it none of them, or null to leave it out."""
+    """The labels of a picture, possibly none, or null to leave it out."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -58,18 +58,18 @@ class AnswerIn(BaseModel):
 
 
 class ChangeOut(BaseModel):
-    """What an answer, or taking one back, changed."""
+    """The change by an answer or an undo."""
 
     index: int
     picture: PictureOut
     can_undo: bool
 
 
-def create_app(labelling: Labelling, token: str, port: int, finish: Callable[[], None]) -> FastAPI:
-    """Build the application: all it serves is below `/token/`, on the loopback port given.
+def create_app(session: LabelSession, token: str, port: int, finish: Callable[[], None]) -> FastAPI:
+    """Build the application, which serves everything below `/token/` on a loopback port.
 
-    Any page in the browser can send requests to this port: one that does not know the token, or
-    reached us by a name of its own for 127.0.0.1, is refused.
+    Any page in the browser can send requests to this port. A request without the token, or by
+    another host name for 127.0.0.1 (DNS rebinding), gets 403.
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     router = APIRouter(prefix=f"/{token}")
@@ -84,7 +84,7 @@ def create_app(labelling: Labelling, token: str, port: int, finish: Callable[[],
         given = request.url.path.split("/")[1]
         known = secrets.compare_digest(given.encode(), token.encode())
         if not known or request.headers.get("host") not in hosts:
-            return PlainTextResponse("open the address that piqueue printed", 403)
+            return PlainTextResponse("open the address that the command printed", 403)
         response = await call_next(request)
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers["Referrer-Policy"] = "no-referrer"
@@ -98,35 +98,35 @@ def create_app(labelling: Labelling, token: str, port: int, finish: Callable[[],
     @router.get("/state")
     def state() -> StateOut:
         return StateOut(
-            table=str(labelling.table.path),
-            labels=list(labelling.table.labels),
-            pictures=[_shown(labelling, index) for index in range(len(labelling.pictures))],
-            can_undo=labelling.can_undo,
+            table=str(session.table.path),
+            labels=list(session.table.labels),
+            pictures=[_picture_out(session, index) for index in range(len(session.pictures))],
+            can_undo=session.can_undo,
         )
 
     @router.get("/pictures/{index}")
     def picture(index: int) -> Response:
         try:
-            payload = for_browser(labelling.pictures[_checked(labelling, index)].path.read_bytes())
+            payload = for_browser(session.pictures[_existing(session, index)].path.read_bytes())
         except (OSError, ImageRejected) as error:
-            raise HTTPException(422, f"cannot be shown: {error}") from None
+            raise HTTPException(422, f"cannot be displayed: {error}") from None
         headers = {"Cache-Control": "private, max-age=3600"}
         return Response(payload, media_type="image/jpeg", headers=headers)
 
     @router.post("/pictures/{index}")
     def answer(index: int, given: AnswerIn) -> ChangeOut:
-        _checked(labelling, index)
-        if unknown := set(given.labels or ()) - set(labelling.table.labels):
-            raise HTTPException(422, f"no labels of this table: {', '.join(sorted(unknown))}")
-        labelling.answer(index, given.labels)
-        return _change(labelling, index)
+        _existing(session, index)
+        if unknown := set(given.labels or ()) - set(session.table.labels):
+            raise HTTPException(422, f"not labels of this table: {', '.join(sorted(unknown))}")
+        session.answer(index, given.labels)
+        return _change(session, index)
 
     @router.post("/undo")
     def undo() -> ChangeOut:
-        index = labelling.undo()
+        index = session.undo()
         if index is None:
-            raise HTTPException(409, "there is nothing to take back")
-        return _change(labelling, index)
+            raise HTTPException(409, "there is no answer to undo")
+        return _change(session, index)
 
     @router.post("/finish", status_code=204)
     def finished() -> None:
@@ -140,8 +140,8 @@ def create_app(labelling: Labelling, token: str, port: int, finish: Callable[[],
     return app
 
 
-def serve(labelling: Labelling, *, browser: bool) -> None:
-    """Print the page's address, open it, and serve until it says that all is done, or Ctrl-C."""
+def serve(session: LabelSession, *, browser: bool) -> None:
+    """Print and open the page's address, and serve until the page finishes, or Ctrl-C."""
     token = secrets.token_urlsafe(16)
     with socket.create_server((HOST, 0)) as listening:
         port = listening.getsockname()[1]
@@ -149,21 +149,21 @@ def serve(labelling: Labelling, *, browser: bool) -> None:
         def finish() -> None:
             server.should_exit = True
 
-        app = create_app(labelling, token, port, finish)
+        app = create_app(session, token, port, finish)
         config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1)
         server = uvicorn.Server(config)
         url = f"http://{HOST}:{port}/{token}/"
-        print(f"label here: {url}\nCtrl-C ends it; every answer is saved at once.", flush=True)
-        if browser:  # in a thread, for some browsers take the terminal and do not return
+        print(f"labelling page: {url}\nCtrl-C stops it; every answer is saved at once.", flush=True)
+        if browser:  # in a thread, as some browsers run in the terminal and do not return
             threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
         server.run(sockets=[listening])
 
 
 def for_browser(payload: bytes) -> bytes:
-    """A picture of any format as a JPEG, upright, of at most 1600 pixels a side.
+    """A picture of any format as an upright JPEG of at most 1600 pixels a side.
 
     Raises:
-        ImageRejected: it is no picture, or one that a model could not be given either.
+        ImageRejected: it is not a picture that a model accepts.
     """
     probe = decode(payload, _PROBE_SIZE)
     scale = min(1, _LONGEST_SIDE / max(probe.width, probe.height))
@@ -173,25 +173,25 @@ def for_browser(payload: bytes) -> bytes:
     return target.getvalue()
 
 
-def _checked(labelling: Labelling, index: int) -> int:
-    if not 0 <= index < len(labelling.pictures):
+def _existing(session: LabelSession, index: int) -> int:
+    if not 0 <= index < len(session.pictures):
         raise HTTPException(404, "there is no such picture")
     return index
 
 
-def _change(labelling: Labelling, index: int) -> ChangeOut:
-    picture = _shown(labelling, index)
-    return ChangeOut(index=index, picture=picture, can_undo=labelling.can_undo)
+def _change(session: LabelSession, index: int) -> ChangeOut:
+    picture = _picture_out(session, index)
+    return ChangeOut(index=index, picture=picture, can_undo=session.can_undo)
 
 
-def _shown(labelling: Labelling, index: int) -> PictureOut:
-    picture, labels = labelling.pictures[index], labelling.labels(index)
-    opinion, known = picture.opinion, labelling.table.labels
-    suggested = labelling.suggestion(index)
+def _picture_out(session: LabelSession, index: int) -> PictureOut:
+    picture, labels = session.pictures[index], session.labels(index)
+    scores = picture.prediction.scores if picture.prediction else None
+    known, suggested = session.table.labels, session.suggestion(index)
     return PictureOut(
         name=picture.name,
         labels=None if labels is None else sorted(labels),
-        skipped=labelling.is_skipped(index),
-        scores=opinion and {one: opinion.scores[one] for one in known if one in opinion.scores},
-        suggested=None if suggested is None else [one for one in known if one in suggested],
+        skipped=session.is_skipped(index),
+        scores=scores and {label: scores[label] for label in known if label in scores},
+        suggested=None if suggested is None else [label for label in known if label in suggested],
     )

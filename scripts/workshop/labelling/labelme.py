@@ -1,4 +1,4 @@
-"""Labels of labelme, as `labelme . --flags labels.txt` writes them, to the table and back."""
+"""Converts the files of `labelme . --flags labels.txt` to a table of labels and back."""
 
 import json
 from collections.abc import Sequence
@@ -12,16 +12,16 @@ from model.images.result import ImageRejected
 from piqueue.commands.terminal import CommandFailed, written_whole
 from scripts.workshop.label_table import LabelTable
 
-# The version of the format that labelme 5 reads without a word.
+# labelme 5 reads this version of the format without a warning.
 VERSION = "5.5.0"
 FLAGS_FILE = "labels.txt"
-# In labelme's own flag files, for pictures that are no part of the set.
+# The flag of pictures to ignore in labelme's own examples.
 IGNORE = "__ignore__"
 _LISTED = 10
 
 
 class _Annotation(BaseModel):
-    """A file of labelme; what is not named here is kept as it is."""
+    """A file of labelme; other fields are preserved."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -29,75 +29,75 @@ class _Annotation(BaseModel):
     imagePath: str  # noqa: N815 - labelme's name
 
 
-def from_labelme(folder: Path, path: Path) -> None:
-    """Put the flags of all files in `folder` and below it into the table at `path`.
+def from_labelme(folder: Path, table: Path) -> None:
+    """Import the flags of all files in `folder` and its subfolders into a table.
 
     Raises:
-        CommandFailed: names every file that is not right.
+        CommandFailed: a file is invalid; the message lists up to ten.
     """
     if not folder.is_dir():
         raise CommandFailed(f"{folder}: there is no such folder")
     flags: dict[str, dict[str, bool]] = {}
     sources: dict[str, Path] = {}
-    wrong: list[str] = []
+    problems: list[str] = []
     for file in sorted(folder.rglob("*.json")):
         try:
             annotation = _read(file)
             name = _picture_name(file, annotation.imagePath, folder)
             if name in flags:
-                raise CommandFailed(f"{file}: {sources[name]} is of the same picture")
+                raise CommandFailed(f"{file}: {sources[name]} has the same picture")
         except CommandFailed as error:
-            wrong.append(str(error))
+            problems.append(str(error))
             continue
         flags[name], sources[name] = annotation.flags, file
     labels = list(dict.fromkeys(flag for of in flags.values() for flag in of if flag != IGNORE))
     for name, of in flags.items():
         if missing := [label for label in labels if label not in of]:
-            wrong.append(
-                f"{sources[name]}: lacks the flags {', '.join(missing)}, which others have: "
-                f"open it once more with labelme --flags {FLAGS_FILE}"
+            problems.append(
+                f"{sources[name]}: the flags {', '.join(missing)} of other files are missing: "
+                f"open it again with labelme --flags {FLAGS_FILE}"
             )
-    _stop_if(wrong)
+    _stop_if(problems)
     if not labels:
-        raise CommandFailed(f"{folder}: no file of labelme with flags there")
-    table = LabelTable.open(path, labels) if path.exists() else LabelTable.begin(path, labels)
+        raise CommandFailed(f"{folder}: there is no file of labelme with flags")
+    labelled = (LabelTable.open if table.exists() else LabelTable.create)(table, labels)
     kept = {name: of for name, of in flags.items() if not of.get(IGNORE)}
     for name, of in kept.items():
         found = frozenset(label for label in labels if of[label])
-        if found != table.get(name):  # else a guess may be one still
-            table.put(name, found)
-    table.save()
-    print(f"{path}: {len(kept)} pictures with {', '.join(labels)}")
+        if found != labelled.get(name):  # an unchanged guess stays a guess
+            labelled.put(name, found)
+    labelled.save()
+    print(f"{table}: {len(kept)} pictures with {', '.join(labels)}")
 
 
-def to_labelme(path: Path, folder: Path) -> None:
-    """Write a file for each row beside its picture; shapes in those that are there stay.
+def to_labelme(table: Path, folder: Path) -> None:
+    """Write a file for each row beside its picture; the shapes of existing files are preserved.
 
     Raises:
-        CommandFailed: names every picture and file that is not right; nothing is written.
+        CommandFailed: a picture or file is invalid, and nothing is written; it lists up to ten.
     """
-    table = LabelTable.open(path)
+    labelled = LabelTable.open(table)
     files: dict[Path, dict[str, Any]] = {}
-    wrong: list[str] = []
-    for name in table.rows:
+    problems: list[str] = []
+    for name in labelled.rows:
         file = (folder / name).with_suffix(".json")
         if file in files:
-            wrong.append(f"{file}: would be of {name} and of another picture: rename one")
+            problems.append(f"{file}: belongs to {name} and to another picture: rename one")
             continue
         try:
-            files[file] = _annotation(table, name, folder / name, file)
+            files[file] = _annotation(labelled, name, folder / name, file)
         except CommandFailed as error:
-            wrong.append(str(error))
-    _stop_if(wrong)
+            problems.append(str(error))
+    _stop_if(problems)
     for file, content in files.items():
         with written_whole(file) as target:
             target.write(json.dumps(content, ensure_ascii=False, indent=2).encode())
-    (folder / FLAGS_FILE).write_text("".join(f"{label}\n" for label in table.labels))
+    (folder / FLAGS_FILE).write_text("".join(f"{label}\n" for label in labelled.labels))
     print(f"{folder}: {len(files)} files; labelme {folder} --flags {folder / FLAGS_FILE}")
 
 
 def _annotation(table: LabelTable, name: str, picture: Path, file: Path) -> dict[str, Any]:
-    """The content of a file: what it holds by now, with the flags of the table."""
+    """The content of a file: that of an existing one with the flags of the table."""
     try:
         image = decode(picture.read_bytes())
     except FileNotFoundError:
@@ -127,12 +127,12 @@ def _read(file: Path) -> _Annotation:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise CommandFailed(
-            f"{file} is no file of labelme: {f'{where}: ' if where else ''}{first['msg']}"
+            f"{file} is not a file of labelme: {f'{where}: ' if where else ''}{first['msg']}"
         ) from None
 
 
 def _picture_name(file: Path, image_path: str, folder: Path) -> str:
-    """The picture's path below `folder`; labelme writes it relative to the file."""
+    """The path of the picture below `folder`; labelme writes it relative to the file."""
     picture = (file.parent / PureWindowsPath(image_path).as_posix()).resolve()
     try:
         return picture.relative_to(folder.resolve()).as_posix()
@@ -140,7 +140,7 @@ def _picture_name(file: Path, image_path: str, folder: Path) -> str:
         raise CommandFailed(f"{file}: its picture {image_path} is not in {folder}") from None
 
 
-def _stop_if(wrong: Sequence[str]) -> None:
-    if wrong:
-        more = [f"and {len(wrong) - _LISTED} more"] if len(wrong) > _LISTED else []
-        raise CommandFailed("\n  ".join(["nothing was written:", *wrong[:_LISTED], *more]))
+def _stop_if(problems: Sequence[str]) -> None:
+    if problems:
+        more = [f"and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else []
+        raise CommandFailed("\n  ".join(["nothing was written:", *problems[:_LISTED], *more]))

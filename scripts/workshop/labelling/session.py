@@ -1,4 +1,4 @@
-"""One sitting at a table of labels: an answer for each picture, saved at once, and undone."""
+"""A labelling session: an answer for each picture, which is saved at once and can be undone."""
 
 import threading
 from collections.abc import Collection, Sequence
@@ -6,108 +6,104 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.workshop.label_table import LabelTable
-from scripts.workshop.labelling.predictions_source import Opinion
+from scripts.workshop.labelling.predictions_source import Prediction
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture to be labelled: its name in the table, its file, what a model says of it."""
+    """A picture to label: its name in the table, its file, and a model's prediction if any."""
 
     name: str
     path: Path
-    opinion: Opinion | None = None
+    prediction: Prediction | None = None
 
 
 @dataclass(frozen=True)
-class _Step:
-    """How a picture stood before an answer."""
+class _State:
+    """The row of a picture, None if it has none, and whether the picture is skipped."""
 
     index: int
     row: dict[str, str] | None
-    was_skipped: bool
+    is_skipped: bool
 
 
-class Labelling:
-    """Pictures in the order they are shown, and the table they are labelled in.
+class LabelSession:
+    """The pictures in the order of the page, and the table of their labels.
 
-    Several threads may call it at once. An answer that cannot be saved is not taken: OSError.
+    It is thread-safe. An answer that cannot be saved has no effect and raises OSError.
     """
 
     def __init__(self, table: LabelTable, pictures: Sequence[Picture]) -> None:
         self.table = table
         self.pictures = tuple(pictures)
-        self._skipped: set[int] = set()
-        self._steps: list[_Step] = []
+        self._skipped = [False] * len(self.pictures)
+        self._history: list[_State] = []
         self._lock = threading.Lock()
 
     @property
-    def answered_count(self) -> int:
-        """How many of the pictures have labels, be it none."""
+    def labelled_count(self) -> int:
+        """How many of the pictures have confirmed labels, including those with none of them."""
         return sum(self.labels(index) is not None for index in range(len(self.pictures)))
 
     def labels(self, index: int) -> frozenset[str] | None:
-        """The labels of a picture, None if it was not labelled yet."""
+        """The confirmed labels of a picture, or None."""
         name = self.pictures[index].name
         return None if self.table.is_guess(name) else self.table.get(name)
 
     def suggestion(self, index: int) -> frozenset[str] | None:
-        """The labels a picture would get: those of a model, else what the table guesses."""
+        """The labels to suggest: those of the prediction, or else those in the table."""
         picture = self.pictures[index]
-        return picture.opinion.labels if picture.opinion else self.table.get(picture.name)
+        return picture.prediction.labels if picture.prediction else self.table.get(picture.name)
 
     def is_skipped(self, index: int) -> bool:
-        """Whether a picture was left out in this sitting."""
-        return index in self._skipped
+        """Whether a picture was left out in this session."""
+        return self._skipped[index]
 
     @property
     def can_undo(self) -> bool:
-        """Whether there is an answer to take back."""
-        return bool(self._steps)
+        """Whether there is an answer to undo."""
+        return bool(self._history)
 
     def answer(self, index: int, labels: Collection[str] | None) -> None:
-        """Give a picture its labels; None leaves it out, and takes it out of the table."""
+        """Set the labels of a picture; None leaves it out and removes it from the table."""
         name = self.pictures[index].name
         with self._lock:
-            before = self._now(index)
+            before = self._state(index)
             if labels is None:
                 self.table.remove(name)
-                self._skipped.add(index)
             else:
                 self.table.put(name, labels)
-                self._skipped.discard(index)
+            self._skipped[index] = labels is None
             self._save(before)
-            self._steps.append(before)
+            self._history.append(before)
 
     def undo(self) -> int | None:
-        """Take the last answer back; gives the picture it was of."""
+        """Undo the last answer; returns the index of its picture, or None if there is none."""
         with self._lock:
-            if not self._steps:
+            if not self._history:
                 return None
-            step = self._steps[-1]
-            now = self._now(step.index)
-            self._restore(step)
+            before = self._history[-1]
+            now = self._state(before.index)
+            self._restore(before)
             self._save(now)
-            self._steps.pop()
-            return step.index
+            self._history.pop()
+            return before.index
 
-    def _now(self, index: int) -> _Step:
+    def _state(self, index: int) -> _State:
         row = self.table.rows.get(self.pictures[index].name)
-        return _Step(index, row and dict(row), index in self._skipped)
+        return _State(index, row and dict(row), self._skipped[index])
 
-    def _save(self, otherwise: _Step) -> None:
+    def _save(self, fallback: _State) -> None:
         try:
             self.table.save()
         except OSError:
-            self._restore(otherwise)
+            self._restore(fallback)
             raise
 
-    def _restore(self, step: _Step) -> None:
-        name = self.pictures[step.index].name
-        if step.row is None:
+    def _restore(self, state: _State) -> None:
+        name = self.pictures[state.index].name
+        if state.row is None:
             self.table.remove(name)
         else:
-            self.table.rows[name] = step.row
-        if step.was_skipped:
-            self._skipped.add(step.index)
-        else:
-            self._skipped.discard(step.index)
+            self.table.rows[name] = state.row
+        self._skipped[state.index] = state.is_skipped

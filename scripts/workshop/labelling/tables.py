@@ -1,72 +1,60 @@
-"""HostSlots labelme's files into a table of labels and back, and splits a table for training."""
+"""Converts the files of labelme to a table of labels and back, and splits a table."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from piqueue.commands.terminal import ExitCode, run
+from scripts.commands.parser import command_parser
 from scripts.workshop.label_table import SPLIT, LabelTable
 from scripts.workshop.labelling.labelme import from_labelme, to_labelme
 
 EXAMPLES = """\
 examples:
   labelme photos --flags photos/labels.txt --nodata --autosave
-  piqueue labels from-labelme photos labels.csv    a row for each picture that has a file
-  piqueue labels to-labelme labels.csv photos      a file for each row, and photos/labels.txt
-  piqueue labels split labels.csv                  sets a fifth of the pictures apart, for good"""
+  piqueue labels from-labelme photos labels.csv    writes a row for each file of labelme
+  piqueue labels to-labelme labels.csv photos      writes a file for each row, and photos/labels.txt
+  piqueue labels split labels.csv                  assigns a fifth of the pictures to validation"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `piqueue labels`; gives the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="piqueue labels",
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    """Run `piqueue labels` and return its exit code."""
+    parser = command_parser("labels", __doc__, EXAMPLES)
     actions = parser.add_subparsers(metavar="ACTION", required=True)
-
-    action = actions.add_parser("from-labelme", help="write labelme's flags into a table")
-    action.add_argument("folder", type=Path, help="the pictures, with labelme's files")
-    action.add_argument("table", type=Path, metavar="CSV", help="made, or added to")
-    action.set_defaults(command=lambda options: from_labelme(options.folder, options.table))
-
-    action = actions.add_parser("to-labelme", help="write a table as labelme's files")
-    action.add_argument("table", type=Path, metavar="CSV")
-    action.add_argument("folder", type=Path, help="the pictures; the files go beside them")
-    action.set_defaults(command=lambda options: to_labelme(options.table, options.folder))
-
-    action = actions.add_parser("split", help="say which pictures train and which measure")
-    action.add_argument("table", type=Path, metavar="CSV")
-    action.set_defaults(command=lambda options: split(options.table))
-
-    options = parser.parse_args(arguments)
-
-    def command() -> int:
-        options.command(options)
-        return ExitCode.ALL_SUCCEEDED
-
-    return run(parser.prog, command)
+    action = actions.add_parser("from-labelme", help="import the flags of labelme into a table")
+    action.add_argument("folder", type=Path, help="the pictures, with the files of labelme")
+    action.add_argument("table", type=Path, metavar="CSV", help="table to create or extend")
+    action.set_defaults(command=from_labelme)
+    action = actions.add_parser("to-labelme", help="export a table as files of labelme")
+    action.add_argument("table", type=Path, metavar="CSV", help="table of labels")
+    action.add_argument("folder", type=Path, help="the pictures; the files are written beside them")
+    action.set_defaults(command=to_labelme)
+    action = actions.add_parser("split", help="assign pictures to training and validation")
+    action.add_argument("table", type=Path, metavar="CSV", help="table of labels")
+    action.set_defaults(command=split)
+    given = vars(parser.parse_args(arguments))
+    command = given.pop("command")
+    return run(parser.prog, lambda: command(**given) or ExitCode.ALL_SUCCEEDED)
 
 
-def split(path: Path) -> None:
-    """Give the rows that have none a `split`: a fifth `val`, evenly over the labels, else `train`.
+def split(table: Path) -> None:
+    """Set an empty `split` of a row: `val` for a fifth of them, stratified by label, else `train`.
 
-    Training does so by itself, but anew for each set of rows. Models are comparable if the
-    pictures they are measured on stay the same, and were never trained on.
+    Training can do this by itself, but differently for each set of rows. Models are only
+    comparable on pictures that stay the same and that no model was trained on.
     """
     import numpy as np
 
     from model.training.data.dataset import VAL_SHARE, stratified_folds
 
-    table = LabelTable.open(path)
-    found = {name: table.get(name) or frozenset() for name in table.rows}
-    new = [name for name in found if not table.rows[name].get(SPLIT)]
-    labels = np.array([[label in found[name] for label in table.labels] for name in new])
+    labelled = LabelTable.open(table)
+    new = [name for name, row in labelled.rows.items() if not row.get(SPLIT)]
     if new:
+        labels = np.array(
+            [[labelled.rows[name][label] for label in labelled.labels] for name in new]
+        )
         folds = stratified_folds(new, labels.astype(np.float32), VAL_SHARE)
         for name, fold in zip(new, folds, strict=True):
-            table.note(name, {SPLIT: "val" if fold == 0 else "train"})
-        table.save()
-    val_count = sum(row[SPLIT] == "val" for row in table.rows.values())
-    print(f"{path}: {len(found) - val_count} train, {val_count} val")
+            labelled.set_columns(name, {SPLIT: "val" if fold == 0 else "train"})
+        labelled.save()
+    val_count = sum(row[SPLIT] == "val" for row in labelled.rows.values())
+    print(f"{table}: {len(labelled.rows) - val_count} train, {val_count} val")

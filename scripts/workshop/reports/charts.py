@@ -1,4 +1,4 @@
-"""Small charts as SVG: lines over two axes, and the reliability of scores."""
+"""Draws line charts and reliability charts as SVG."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 12, 12, 40
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a chart; `style` is a class of the page's style sheet."""
+    """A line of a chart; `style` is its class in the style sheet of the page."""
 
     name: str
     points: Sequence[Point]
@@ -30,7 +30,7 @@ class Axis:
     steps: int = 5
 
     def place(self, value: float) -> float:
-        """Where `value` lies: 0 at the low end, 1 at the high one."""
+        """The position of `value`: 0 at the low end, 1 at the high end."""
         return (value - self.low) / (self.high - self.low)
 
     @property
@@ -43,7 +43,7 @@ class Axis:
 def line_chart(
     about: str, lines: Sequence[Line], across: Axis, up: Axis, marker: float | None = None
 ) -> str:
-    """A chart of lines; `marker` is a place on the axis across that is pointed out."""
+    """A chart of lines; `marker` is a value of the x axis to mark."""
     drawn = [_axes(across, up)]
     if marker is not None:
         x = _x(across, marker)
@@ -51,7 +51,7 @@ def line_chart(
             f'<line class="marker" x1="{x}" x2="{x}" y1="{_TOP}" y2="{HEIGHT - _BOTTOM}"/>'
         )
     for line in lines:
-        if len(line.points) == 1:  # which a line would not show
+        if len(line.points) == 1:  # a line of one point is invisible
             [(x, y)] = line.points
             drawn.append(
                 f'<circle class="point {line.style}" cx="{_x(across, x)}" cy="{_y(up, y)}" r="3.5">'
@@ -67,10 +67,10 @@ def line_chart(
 
 
 def reliability_chart(about: str, bins: Sequence[dict[str, Any]]) -> str:
-    """The share of yes over the score, which should lie on the diagonal, and below it how many
-    scores each point stands for.
+    """The share of pictures with the label over their score, with the diagonal of perfect
+    calibration, and the number of scores of each point as a bar.
     """
-    across, up = Axis("score"), Axis("share that has it")
+    across, up = Axis("score"), Axis("share with the label")
     most = max(one["count"] for one in bins)
     drawn = [_axes(across, up)]
     for one in bins:
@@ -85,17 +85,17 @@ def reliability_chart(about: str, bins: Sequence[dict[str, Any]]) -> str:
         f'x2="{_x(across, 1)}" y2="{_y(up, 1)}"/>'
     )
     for one in bins:
-        told = f"score {one['mean_score']:.2f}: {one['share']:.0%} of {one['count']}"
+        title = f"score {one['mean_score']:.2f}: {one['share']:.0%} of {one['count']}"
         radius = 2.5 + 4.5 * (one["count"] / most) ** 0.5
         drawn.append(
             f'<circle class="dot" cx="{_x(across, one["mean_score"])}" '
-            f'cy="{_y(up, one["share"])}" r="{radius:.1f}"><title>{told}</title></circle>'
+            f'cy="{_y(up, one["share"])}" r="{radius:.1f}"><title>{title}</title></circle>'
         )
     return _svg(about, drawn)
 
 
 def legend(lines: Sequence[tuple[str, str]]) -> str:
-    """Names of lines beside their colours, from (name, style)."""
+    """The names of lines beside their colours, from (name, style)."""
     entries = "".join(
         f'<span class="entry"><svg width="22" height="8" aria-hidden="true">'
         f'<line class="line {style}" x1="0" x2="22" y1="4" y2="4"/></svg>{escape(name)}</span>'
@@ -110,19 +110,16 @@ def _axes(across: Axis, up: Axis) -> str:
     for tick in up.ticks:
         y = _y(up, tick)
         drawn.append(f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{y}" y2="{y}"/>')
-        drawn.append(f'<text class="tick" x="{_LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">')
-        drawn.append(f"{tick:.3g}</text>")
+        drawn.append(_text(f'x="{_LEFT - 6}" y="{y + 3.5:.1f}"', f"{tick:.3g}", "tick", "end"))
     for tick in across.ticks:
-        x = _x(across, tick)
-        drawn.append(f'<text class="tick" x="{x}" y="{bottom + 14}" text-anchor="middle">')
-        drawn.append(f"{tick:.3g}</text>")
-    middle = (_LEFT + right) / 2
-    drawn.append(f'<text class="axis" x="{middle}" y="{HEIGHT - 8}" text-anchor="middle">')
-    drawn.append(f"{escape(across.name)}</text>")
-    y = (_TOP + bottom) / 2
-    drawn.append(f'<text class="axis" transform="translate(12 {y}) rotate(-90)" ')
-    drawn.append(f'text-anchor="middle">{escape(up.name)}</text>')
-    return "".join(drawn)
+        drawn.append(_text(f'x="{_x(across, tick)}" y="{bottom + 14}"', f"{tick:.3g}", "tick"))
+    drawn.append(_text(f'x="{(_LEFT + right) / 2}" y="{HEIGHT - 8}"', across.name, "axis"))
+    turned = f'transform="translate(12 {(_TOP + bottom) / 2}) rotate(-90)"'
+    return "".join([*drawn, _text(turned, up.name, "axis")])
+
+
+def _text(position: str, text: str, style: str, anchor: str = "middle") -> str:
+    return f'<text class="{style}" {position} text-anchor="{anchor}">{escape(text)}</text>'
 
 
 def _svg(about: str, drawn: Sequence[str]) -> str:

@@ -1,7 +1,8 @@
-"""The parts both reports are made of; a report is one file of HTML that loads nothing."""
+"""Builds the reports: each is one file of HTML that loads nothing else, and one of JSON."""
 
 import base64
 import io
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
@@ -10,12 +11,24 @@ from pathlib import Path
 from PIL import Image
 
 from model.images.decode import decode
+from piqueue.commands.terminal import written_whole
+from scripts.workshop.reports.metrics import Metrics
+from scripts.workshop.reports.pictures import Scored
 
 THUMBNAIL_PIXELS = 220
 
 
+def write_report(output: Path, metrics: Metrics, html: str) -> None:
+    """Write a report to `output`, and its metrics to a file of the same name with .json."""
+    json_path = output.with_suffix(".json")
+    for path, text in ((json_path, json.dumps(metrics, indent=1)), (output, html)):
+        with written_whole(path) as file:
+            file.write(text.encode())
+    print(f"{output} and {json_path.name}")
+
+
 def page(title: str, subtitle: str, parts: Iterable[str]) -> str:
-    """A whole document; `title` and `subtitle` are text, `parts` HTML."""
+    """A document; `title` and `subtitle` are text, `parts` are HTML."""
     style = files("scripts.workshop.reports").joinpath("report.css").read_text(encoding="utf-8")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -27,88 +40,85 @@ def page(title: str, subtitle: str, parts: Iterable[str]) -> str:
 
 
 def section(title: str, about: str, *parts: str) -> str:
-    """A part of the report under a heading, with a sentence on how to read it."""
+    """A section with a heading and an explanation."""
     return (
         f'<section><h2>{escape(title)}</h2><p class="about">{escape(about)}</p>'
         f"{''.join(parts)}</section>"
     )
 
 
-def tiles(figures: Sequence[tuple[str, str, str]]) -> str:
-    """The figures that matter most, from (name, value, remark)."""
-    made = "".join(
+def tiles(metrics: Sequence[tuple[str, str, str]]) -> str:
+    """The most important metrics, from (name, value, remark)."""
+    cells = "".join(
         f'<div class="tile"><p class="name">{escape(name)}</p><p class="value">{escape(value)}</p>'
         f'<p class="remark">{escape(remark)}</p></div>'
-        for name, value, remark in figures
+        for name, value, remark in metrics
     )
-    return f'<div class="tiles">{made}</div>'
+    return f'<div class="tiles">{cells}</div>'
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; the first column names the row, the others are figures."""
-    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
-    body = "".join(
-        f'<tr><th scope="row">{escape(name)}</th>'
-        f"{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
-        for name, *cells in rows
+    """A table of metrics; the first cell of a row is its name."""
+    cells = ((name, "".join(f"<td>{escape(cell)}</td>" for cell in row)) for name, *row in rows)
+    return _table("", header, cells)
+
+
+def heat_table(header: Sequence[str], rows: Mapping[str, Sequence[int]]) -> str:
+    """A table of counts, in which larger counts have darker cells."""
+    most = max((count for counts in rows.values() for count in counts), default=0) or 1
+    cell = '<td class="heat" style="--heat:{}%">{}</td>'
+    cells = (
+        (name, "".join(cell.format(round(100 * count / most), count) for count in counts))
+        for name, counts in rows.items()
     )
+    return _table(' class="heats"', header, cells)
+
+
+def _table(attributes: str, header: Sequence[str], rows: Iterable[tuple[str, str]]) -> str:
+    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
+    body = "".join(f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>' for name, cells in rows)
     return (
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
+        f'<div class="scroll"><table{attributes}><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
 
 
-def heat_table(corner: str, columns: Sequence[str], rows: dict[str, Sequence[int]]) -> str:
-    """A table of counts, each cell the darker the more it counts."""
-    most = max((count for counts in rows.values() for count in counts), default=0) or 1
-    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
-    body = "".join(
-        f'<tr><th scope="row">{escape(name)}</th>'
-        + "".join(
-            f'<td class="heat" style="--heat:{round(100 * count / most)}%">{count}</td>'
-            for count in counts
-        )
-        + "</tr>"
-        for name, counts in rows.items()
-    )
-    return (
-        f'<div class="scroll"><table class="heats"><thead><tr><th scope="col">{escape(corner)}</th>'
-        f"{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
-
-
 def figure(title: str, drawing: str, remark: str = "") -> str:
-    """A chart under its title."""
+    """A chart with a title."""
     return (
         f"<figure><figcaption><b>{escape(title)}</b> <span>{escape(remark)}</span></figcaption>"
         f"{drawing}</figure>"
     )
 
 
-def not_scored(refused: Mapping[str, str]) -> list[str]:
-    """The section on pictures without scores, from their names and reasons; none if all have."""
-    if not refused:
+def not_scored(rejected: Mapping[str, str]) -> list[str]:
+    """The section about up to 100 pictures without scores, with reasons; empty without any."""
+    if not rejected:
         return []
-    about = f"{len(refused)} pictures have no scores and count nowhere above."
-    return [section("Not scored", about, table(["picture", "why"], list(refused.items())[:100]))]
+    about = f"{len(rejected)} pictures have no scores and are not part of the metrics above."
+    return [
+        section("Not scored", about, table(["picture", "reason"], list(rejected.items())[:100]))
+    ]
 
 
 def gallery(cards: Iterable[str]) -> str:
-    """Figures or cards side by side."""
+    """Charts or cards side by side."""
     return f'<div class="gallery">{"".join(cards)}</div>'
 
 
-def picture_card(path: Path, size: tuple[int, int], name: str, facts: Sequence[str]) -> str:
-    """A picture of `size`, (width, height) in pixels, with what is to be said of it."""
-    told = "".join(f"<p>{escape(fact)}</p>" for fact in facts)
+def picture_card(scored: Scored, row: int, facts: Sequence[str]) -> str:
+    """The picture with the index `row` and facts about it."""
+    name = escape(scored.pictures.names[row])
+    source = thumbnail(scored.pictures.paths[row], scored.sizes[row])
+    lines = "".join(f"<p>{escape(fact)}</p>" for fact in facts)
     return (
-        f'<div class="card"><img alt="{escape(name)}" src="{thumbnail(path, size)}">'
-        f'<p class="file" title="{escape(name)}">{escape(name)}</p>{told}</div>'
+        f'<div class="card"><img alt="{name}" src="{source}">'
+        f'<p class="file" title="{name}">{name}</p>{lines}</div>'
     )
 
 
 def thumbnail(path: Path, size: tuple[int, int]) -> str:
-    """The picture, small, as a data URL."""
+    """A small version of a picture of `size`, (width, height) in pixels, as a data URL."""
     scale = min(1.0, THUMBNAIL_PIXELS / max(size))
     width, height = (max(1, round(side * scale)) for side in size)
     pixels = decode(path.read_bytes(), (height, width), max_pixels=size[0] * size[1]).pixels
@@ -117,6 +127,6 @@ def thumbnail(path: Path, size: tuple[int, int]) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def shown(value: float | None) -> str:
-    """A figure as text; a dash where there is none."""
+def formatted(value: float | None) -> str:
+    """A metric as text; a dash if it is undefined."""
     return "–" if value is None else f"{value:.3f}"

@@ -1,55 +1,121 @@
-"""The pictures a model is judged on: found, with their labels if they have any, and scored."""
+"""Finds pictures with their labels, and scores them with a model as a worker does."""
 
+import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.artifact.card import ArtifactInvalid
+from model.artifact.card import ArtifactInvalid, Card
 from model.predictor import EngineChoice, Predictor, load_predictor
 from piqueue.commands.progress import Progress
 from piqueue.commands.sources import is_picture
 from piqueue.commands.terminal import CommandFailed
-from scripts.workshop.label_table import NAME, SPLIT, read_rows
+from scripts.workshop.label_table import NAME, SPLIT, check_cells, read_rows
 from worker.jobs.models.configured import open_catalog
 from worker.jobs.settings import Settings
 from worker.scoring.classify import Limits, LoadedPayload, classify
 
 TABLE_NAME = "labels.csv"
+MODEL_HELP = "NAME, NAME@VERSION, or the folder of an artifact"
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Files to score; `truth` says for each label whether each of them has it, (n, n_labels)."""
+    """Picture files; `truth` (n, n_labels) says which have which label, None without labels."""
 
+    source: str
     names: tuple[str, ...]
     paths: tuple[Path, ...]
     labels: tuple[str, ...] = ()
     truth: NDArray[np.bool_] | None = None
 
+    def select(self, rows: Sequence[int]) -> Self:
+        """The pictures with the indexes `rows`."""
+        return replace(
+            self,
+            names=tuple(self.names[row] for row in rows),
+            paths=tuple(self.paths[row] for row in rows),
+            truth=None if self.truth is None else self.truth[list(rows)],
+        )
+
 
 @dataclass(frozen=True)
 class Scored:
-    """The scores (n, n_labels) that a model serves for pictures, those it refuses left out.
+    """Pictures with their scores (n, n_labels) by a model, as it serves them.
 
-    `kept` are the indexes of those that have scores; `sizes` their (width, height) in pixels.
+    `rows` are their indexes among the pictures that were given, `sizes` their (width, height) in
+    pixels. `rejected` are the names of the others, with reasons.
     """
 
-    kept: NDArray[np.intp]
+    card: Card
+    labels: tuple[str, ...]
     scores: NDArray[np.float64]
+    pictures: Pictures
+    rows: tuple[int, ...]
     sizes: tuple[tuple[int, int], ...]
-    refused: dict[str, str]
+    rejected: dict[str, str]
+
+    @property
+    def thresholds(self) -> list[float]:
+        """The threshold of each label."""
+        return [self.card.thresholds[self.card.labels.index(label)] for label in self.labels]
+
+    @property
+    def predicted(self) -> NDArray[np.bool_]:
+        """Which labels are predicted, (n, n_labels)."""
+        return self.scores >= np.asarray(self.thresholds)
+
+    @property
+    def model(self) -> dict[str, str]:
+        """Name, version and hash of the model."""
+        return {name: getattr(self.card, name) for name in ("name", "version", "sha256")}
+
+    def __str__(self) -> str:
+        return f"{self.card.name}@{self.card.version}"
+
+    def select(self, labels: Sequence[str], rows: Sequence[int]) -> Self:
+        """The scores of `labels` for the pictures with the indexes `rows`."""
+        columns = [self.labels.index(label) for label in labels]
+        return replace(
+            self,
+            labels=tuple(labels),
+            scores=self.scores[list(rows)][:, columns],
+            pictures=self.pictures.select(rows),
+            rows=tuple(self.rows[row] for row in rows),
+            sizes=tuple(self.sizes[row] for row in rows),
+        )
+
+
+def ranked(selected: NDArray[np.bool_], by: NDArray[np.float64]) -> list[tuple[int, int]]:
+    """The selected cells as (row, column), those with the largest values in `by` first."""
+    order = np.argsort(-by[selected], kind="stable")
+    return [(int(row), int(column)) for row, column in np.argwhere(selected)[order]]
+
+
+def add_picture_options(parser: argparse.ArgumentParser, output: str) -> None:
+    """Add the options of both reports: the pictures, how to score them, the file to write."""
+    about = "table with the columns name and one of 0 and 1 for each label, or folder of pictures"
+    parser.add_argument("pictures", type=Path, help=about)
+    about = "folder of the table's pictures (default: beside the table, or images/ there)"
+    parser.add_argument("--images", type=Path, metavar="FOLDER", help=about)
+    parser.add_argument("--split", help="only the rows with this in the column split, such as val")
+    parser.add_argument("--engine", choices=["auto", "litert", "tensorflow"], default="litert")
+    about = "report to write (default: %(default)s)"
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", default=output, help=about)
 
 
 def find_model(reference: str, settings: Settings, engine: EngineChoice) -> tuple[Predictor, Path]:
-    """Load a model, and say where it is: the folder of an artifact, or `name` or `name@version` of
-    the catalog.
+    """Load a model, `name` or `name@version` of the catalog or the folder of an artifact.
+
+    Returns the predictor and the folder.
 
     Raises:
-        ModelNotFound: names the models there are.
-        CommandFailed: the model's files are not right.
+        ModelNotFound: there is no such model; the message lists all models.
+        CommandFailed: the artifact is invalid.
     """
     folder = Path(reference)
     if not folder.is_dir():
@@ -64,38 +130,36 @@ def find_model(reference: str, settings: Settings, engine: EngineChoice) -> tupl
 def find_pictures(
     source: Path, labels: Sequence[str], images: Path | None, split: str | None
 ) -> Pictures:
-    """The pictures of a table of labels or of a folder.
+    """The pictures of a table of labels or of a folder, with those of `labels` that it has.
 
-    A folder has a labels.csv, or a folder of pictures for each label, or pictures without labels.
-    The pictures of a table are in `images`, else beside it or in a folder `images` there. `split`
-    chooses rows by their column `split`. Of `labels` those are judged that the pictures have.
+    A folder has a labels.csv, or a subfolder of pictures for each label, or pictures without
+    labels. The pictures of a table are in `images`, or else beside it or in the folder `images`
+    there. `split` selects rows by their column `split`.
 
     Raises:
-        CommandFailed: there are none, or a row is not right.
+        CommandFailed: there are no pictures, or a row is invalid.
     """
     if source.is_file():
-        return _from_table(source, labels, images, split)
+        return _from_table(source, source.name, labels, images, split)
     if not source.is_dir():
         raise CommandFailed(f"{source}: there is no such table or folder")
     if (source / TABLE_NAME).is_file():
-        return _from_table(source / TABLE_NAME, labels, images, split)
+        return _from_table(source / TABLE_NAME, source.name, labels, images, split)
     if split:
-        raise CommandFailed(f"{source}: only a table has splits")
-    by_label = [label for label in labels if (source / label).is_dir()]
+        raise CommandFailed(f"{source}: --split requires a table")
     paths = tuple(
         path for path in sorted(source.rglob("*")) if is_picture(path.relative_to(source))
     )
     if not paths:
         raise CommandFailed(f"{source}: there are no pictures")
     names = tuple(path.relative_to(source).as_posix() for path in paths)
-    if not by_label:
-        return Pictures(names, paths)
-    truth = np.array([[name.startswith(f"{label}/") for label in by_label] for name in names])
-    return Pictures(names, paths, tuple(by_label), truth)
+    known = tuple(label for label in labels if (source / label).is_dir())
+    truth = np.array([[name.startswith(f"{label}/") for label in known] for name in names])
+    return Pictures(source.name, names, paths, known, truth if known else None)
 
 
 def _from_table(
-    table: Path, labels: Sequence[str], images: Path | None, split: str | None
+    table: Path, source: str, labels: Sequence[str], images: Path | None, split: str | None
 ) -> Pictures:
     columns, rows = read_rows(table, (NAME, SPLIT) if split else (NAME,))
     known = tuple(label for label in labels if label in columns)
@@ -103,53 +167,57 @@ def _from_table(
     if not rows:
         raise CommandFailed(f"{table}: there are no rows{f' of the split {split}' * bool(split)}")
     for row in rows:
-        for label in known:
-            if row[label] not in ("0", "1"):
-                raise CommandFailed(
-                    f"{table}: {label} of {row[NAME]} is {row[label]!r}; write 0 or 1"
-                )
-    folder = images or next(
-        (
-            folder
-            for folder in (table.parent, table.parent / "images")
-            if (folder / rows[0][NAME]).is_file()
-        ),
-        None,
-    )
-    if folder is None:
+        check_cells(f"{table}, {row[NAME]}", row, known)
+    for folder in [images] if images else [table.parent, table.parent / "images"]:
+        if images or (folder / rows[0][NAME]).is_file():
+            break
+    else:
         raise CommandFailed(f"{table}: {rows[0][NAME]} is not beside it; give --images FOLDER")
     names = tuple(row[NAME] for row in rows)
     truth = np.array([[row[label] == "1" for label in known] for row in rows], np.bool_)
     paths = tuple(folder / name for name in names)
-    return Pictures(names, paths, known, truth if known else None)
+    source += f", split {split}" if split else ""
+    return Pictures(source, names, paths, known, truth if known else None)
 
 
 def score(predictor: Predictor, pictures: Pictures, settings: Settings) -> Scored:
-    """Score the pictures as a worker does."""
-    refused = {}
+    """Score the pictures with all labels of the model.
+
+    Raises:
+        CommandFailed: no picture has scores.
+    """
+    rejected = {}
     with Progress("scored", len(pictures.names)) as progress:
 
-        def arrivals() -> Iterator[LoadedPayload]:
-            for position, path in enumerate(pictures.paths):
-                progress.show(position)
+        def payloads() -> Iterator[LoadedPayload]:
+            for index, path in enumerate(pictures.paths):
+                progress.show(index)
                 try:
                     payload = path.read_bytes()
                 except OSError as error:
-                    refused[pictures.names[position]] = str(error)
+                    rejected[pictures.names[index]] = str(error)
                     payload = b""
-                yield LoadedPayload(position, payload)
+                yield LoadedPayload(index, payload)
 
         limits = Limits(settings.batch_size, settings.max_pixels)
-        results = classify(arrivals(), len(pictures.names), predictor, limits)
+        results = classify(payloads(), len(pictures.names), predictor, limits)
         progress.show(len(results))
-    kept, scores, sizes = [], [], []
+    rows, scores, sizes = [], [], []
     for index, (name, result) in enumerate(zip(pictures.names, results, strict=True)):
         if result.scores is None or result.image is None:
-            refused.setdefault(name, result.rejection.detail if result.rejection else "no scores")
+            rejected.setdefault(name, result.rejection.detail if result.rejection else "no scores")
             continue
-        kept.append(index)
+        rows.append(index)
         scores.append(result.scores)
         sizes.append((result.image.width or 1, result.image.height or 1))
-    if not kept:
-        raise CommandFailed(f"none of the pictures can be scored; {next(iter(refused.items()))}")
-    return Scored(np.array(kept), np.array(scores, np.float64), tuple(sizes), refused)
+    if not rows:
+        raise CommandFailed(f"no picture can be scored: {': '.join(next(iter(rejected.items())))}")
+    return Scored(
+        card=predictor.card,
+        labels=tuple(predictor.card.labels),
+        scores=np.array(scores, np.float64),
+        pictures=pictures.select(rows),
+        rows=tuple(rows),
+        sizes=tuple(sizes),
+        rejected=rejected,
+    )

@@ -1,4 +1,4 @@
-"""`piqueue evaluate`, on a model whose every score is known, and its report in a real browser."""
+"""`piqueue evaluate` with a model of known scores, and its report in a real browser."""
 
 import json
 import math
@@ -11,11 +11,11 @@ from selenium.webdriver import Chrome
 
 from model.artifact.card import Calibration
 from piqueue.cli import main
-from scripts.workshop.reports.figures import judge
+from scripts.workshop.reports.metrics import evaluate_scores
 from tests.browser import Tab
-from tests.scripts.workshop.judged import loads_nothing, score_of, write_model, write_photos
+from tests.scripts.workshop.known_scores import loads_nothing, score_of, write_model, write_photos
 
-# Keras hands NumPy an array type that NumPy 2.4 finds old-fashioned.
+# Keras passes NumPy an array type that NumPy 2.4 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 # Red, blue, labelled red, labelled blue.
@@ -23,10 +23,10 @@ PHOTOS = {
     "a.png": (230, 20, 1, 0),
     "b.png": (200, 220, 1, 1),
     "c.png": (40, 240, 0, 1),
-    "d.png": (240, 30, 0, 0),  # is given red, wrongly and surely
+    "d.png": (240, 30, 0, 0),  # red is predicted, wrongly and with a high score
     "e.png": (100, 210, 1, 1),  # red is missed
     "f.png": (30, 10, 0, 0),
-    "t.png": (10, 10, 1, 1),  # of the train split, and all wrong
+    "t.png": (10, 10, 1, 1),  # of the train split, with wrong labels
 }
 HOSTILE = "<img src=x onerror=document.title='owned'>.png"
 
@@ -47,34 +47,34 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def evaluated(folder: Path, *arguments: object) -> dict[str, Any]:
-    """Runs the command; the figures it wrote."""
+    """Run the command; returns the metrics that it wrote."""
     output = folder / "report.html"
     assert main(["evaluate", *map(str, arguments), "-o", str(output)]) == 0
-    figures: dict[str, Any] = json.loads((folder / "report.json").read_text())
-    return figures
+    metrics: dict[str, Any] = json.loads((folder / "report.json").read_text())
+    return metrics
 
 
-def test_every_figure_is_that_of_the_served_scores(
+def test_every_metric_is_that_of_the_served_scores(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = write_photos(tmp_path, PHOTOS)
-    figures = evaluated(tmp_path, model, table, "--split", "val")
-    assert figures["model"]["version"] == "4"
-    assert figures["pictures"] == 6
-    red, blue = figures["labels"]["red"], figures["labels"]["blue"]
+    metrics = evaluated(tmp_path, model, table, "--split", "val")
+    assert metrics["model"]["version"] == "4"
+    assert metrics["pictures"] == 6
+    red, blue = metrics["labels"]["red"], metrics["labels"]["blue"]
     assert (red["precision"], red["recall"], red["f1"]) == (0.6667, 0.6667, 0.6667)
     assert (blue["precision"], blue["recall"], blue["f1"]) == (1, 1, 1)
     # By score: d (wrong), a, b, e among the six.
     assert red["average_precision"] == round((1 / 2 + 2 / 3 + 3 / 4) / 3, 4)
     assert blue["average_precision"] == 1
-    assert figures["overall"]["accuracy"] == round(10 / 12, 4)
-    assert figures["overall"]["all_labels_right"] == round(4 / 6, 4)
-    assert figures["pairs"] == {
+    assert metrics["overall"]["accuracy"] == round(10 / 12, 4)
+    assert metrics["overall"]["exact_match"] == round(4 / 6, 4)
+    assert metrics["confusion"] == {
         "red": {"red": 1, "blue": 0},
         "blue": {"red": 0, "blue": 0},
         "": {"red": 1, "blue": 0},
     }
-    first, second = figures["mistakes"]
+    first, second = metrics["wrong_predictions"]
     assert (first["name"], first["label"], first["truth"]) == ("d.png", "red", False)
     assert first["score"] == pytest.approx(score_of(240), abs=0.002)
     assert (second["name"], second["truth"]) == ("e.png", True)
@@ -82,17 +82,17 @@ def test_every_figure_is_that_of_the_served_scores(
     assert "colours@4 on 6 pictures: macro average precision 0.82" in capsys.readouterr().out
 
 
-def test_scores_are_judged_as_the_card_calibrates_them(tmp_path: Path) -> None:
+def test_scores_are_evaluated_with_the_calibration_of_the_card(tmp_path: Path) -> None:
     calibration = Calibration(slopes=(0.5, 0.5), offsets=(-1.0, 0.0)).model_dump()
     folder = write_model(tmp_path / "models/colours/1", calibration=calibration)
     table = write_photos(tmp_path / "photos", {"a.png": (230, 20, 0, 1), "b.png": (230, 20, 1, 0)})
-    figures = evaluated(tmp_path, folder, table)
-    (mistake,) = [one for one in figures["mistakes"] if one["label"] == "red"]
+    metrics = evaluated(tmp_path, folder, table)
+    (wrong,) = [one for one in metrics["wrong_predictions"] if one["label"] == "red"]
     logit = 10 * 230 / 255 - 5
-    assert mistake["score"] == pytest.approx(1 / (1 + math.exp(1 - logit / 2)), abs=0.002)
+    assert wrong["score"] == pytest.approx(1 / (1 + math.exp(1 - logit / 2)), abs=0.002)
 
 
-def test_the_report_is_one_page_that_a_browser_shows_without_loading_anything(
+def test_the_report_is_one_page_that_loads_nothing_in_a_browser(
     model: Path, tmp_path: Path, browser: Chrome
 ) -> None:
     table = write_photos(tmp_path, PHOTOS | {HOSTILE: (240, 20, 0, 1)})
@@ -103,20 +103,20 @@ def test_the_report_is_one_page_that_a_browser_shows_without_loading_anything(
     browser.get((tmp_path / "report.html").as_uri())
     assert browser.title == "colours@4"
     assert [one.text for one in tab.all("h2")] == [
-        "Label by label",
+        "Metrics by label",
         "Calibration",
         "Thresholds",
         "Confusion of labels",
         "Training",
-        "Worst mistakes",
+        "Wrong predictions",
         "Not scored",
     ]
     assert len(tab.all("svg.chart")) == 3 + 2 + 2
     assert len(tab.all("polyline.line")) == 2 * 3 + 2 * 4
-    assert "more than 1.2% of its time" in tab.one("main").text
-    shown = tab.all(".card img")
-    assert len(shown) == 6
-    for image in shown:
+    assert "at most 1.2% of its time" in tab.one("main").text
+    images = tab.all(".card img")
+    assert len(images) == 6
+    for image in images:
         assert image.get_property("naturalWidth") == 40
         assert image.get_property("naturalHeight") == 20
     assert HOSTILE in {name.text for name in tab.all(".card .file")}
@@ -143,41 +143,41 @@ def test_a_training_of_one_epoch_is_drawn_as_points(tmp_path: Path, browser: Chr
         "fit 0, held out: 0.8",
         "fit 0, trained on: 0.9",
     ]
-    assert "more than 1.2% of its time" in tab.one("main").text
+    assert "at most 1.2% of its time" in tab.one("main").text
 
 
-def test_a_folder_for_each_label_is_a_table_too(model: Path, tmp_path: Path) -> None:
+def test_a_folder_for_each_label_replaces_a_table(model: Path, tmp_path: Path) -> None:
     table = write_photos(tmp_path, PHOTOS)
     photos = tmp_path / "photos"
     for label, names in {"red": "ad", "blue": "c", "other": "f"}.items():
         (photos / label).mkdir(parents=True)
         for name in names:
             (table.parent / f"images/{name}.png").rename(photos / label / f"{name}.png")
-    figures = evaluated(tmp_path, model, photos)
-    assert figures["pictures"] == 4
-    assert figures["mistakes"] == []
-    assert figures["labels"]["red"]["positives"] == 2
+    metrics = evaluated(tmp_path, model, photos)
+    assert metrics["pictures"] == 4
+    assert metrics["wrong_predictions"] == []
+    assert metrics["labels"]["red"]["positives"] == 2
 
 
 @pytest.mark.parametrize(
-    ("table", "told"),
+    ("table", "message"),
     [
-        ("name,green\na.png,1\n", "says nothing of red, blue"),
-        ("name,red\na.png,2\n", "red of a.png is '2'; write 0 or 1"),
+        ("name,green\na.png,1\n", "has none of the labels red, blue"),
+        ("name,red\na.png,2\n", "a.png: red is '2'; write 0 or 1"),
         ("name,red\nb.png,1\n", "b.png is not beside it; give --images FOLDER"),
         ("name,red\n", "there are no rows"),
         ("picture,red\na.png,1\n", "has no column name"),
     ],
 )
-def test_a_table_that_cannot_be_judged_is_refused_with_a_sentence(
-    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], table: str, told: str
+def test_an_invalid_table_is_rejected_with_the_reason(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], table: str, message: str
 ) -> None:
     write_photos(tmp_path, {"a.png": (1, 1, 0, 0)}).write_text(table)
     assert main(["evaluate", str(model), str(tmp_path / "labels.csv")]) == 1
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_an_unknown_model_is_refused_with_those_there_are(
+def test_an_unknown_model_is_rejected_with_the_list_of_models(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = write_photos(tmp_path, PHOTOS)
@@ -187,8 +187,8 @@ def test_an_unknown_model_is_refused_with_those_there_are(
 
 def test_a_label_without_pictures_has_no_average_precision() -> None:
     truth = np.array([[True, False], [False, False]])
-    figures = judge(truth, np.array([[0.9, 0.1], [0.2, 0.7]]), [0.5, 0.5], ["a", "b"])
-    assert figures["labels"]["b"]["average_precision"] is None
-    assert figures["labels"]["b"]["recall"] is None
-    assert figures["labels"]["b"]["precision"] == 0
-    assert figures["overall"]["macro_average_precision"] == 1
+    metrics = evaluate_scores(truth, np.array([[0.9, 0.1], [0.2, 0.7]]), [0.5, 0.5], ["a", "b"])
+    assert metrics["labels"]["b"]["average_precision"] is None
+    assert metrics["labels"]["b"]["recall"] is None
+    assert metrics["labels"]["b"]["precision"] == 0
+    assert metrics["overall"]["macro_average_precision"] == 1

@@ -1,4 +1,4 @@
-"""piqueue collect and piqueue download, against a server that speaks the Unsplash API."""
+"""piqueue collect and piqueue download, against a fake of the Unsplash API."""
 
 import csv
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ CITIES = [BOTH, *(Shot(f"city{number}", jpeg(60 + number)) for number in range(3
 
 @pytest.fixture
 def unsplash(monkeypatch: pytest.MonkeyPatch) -> Iterator[UnsplashSite]:
-    """Run the stand-in, and have the commands use it."""
+    """A fake of the Unsplash API that the commands use."""
     found = {"beach": [DRAWN, TAGGED, REDRAWN, BOTH, *BEACHES], "city": CITIES}
     with UnsplashSite(found) as site:
         monkeypatch.setenv("PIQUEUE_UNSPLASH_URL", site.url(""))
@@ -69,7 +69,7 @@ def test_photos_are_collected_with_labels_and_credits(unsplash: UnsplashSite, da
     assert unsplash.reported == []
 
 
-def test_more_photos_come_from_further_pages_and_nothing_is_asked_twice(
+def test_a_larger_count_continues_with_the_next_pages_and_repeats_no_search(
     unsplash: UnsplashSite, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert collect(data, 32) == 0
@@ -81,26 +81,26 @@ def test_more_photos_come_from_further_pages_and_nothing_is_asked_twice(
     assert "beach: 44 of 60 photos" in capsys.readouterr().out
 
 
-def test_a_used_up_hour_stops_the_search_and_the_next_run_goes_on(
+def test_the_hourly_limit_stops_the_search_and_the_next_run_continues(
     unsplash: UnsplashSite, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     unsplash.remaining = 1
     assert collect(data, 44) == 2
     assert len(ids(data)) == 30
     said = capsys.readouterr().err
-    assert "the 50 requests that Unsplash allows an hour are used up" in said
+    assert "Unsplash's hourly limit of 50 requests is reached" in said
     assert "run the same command again" in said
-    assert unsplash.refused_count == 0  # not asked in vain, for the answer had said so
+    assert unsplash.refused_count == 0  # the answer before had announced the limit
     unsplash.remaining = 0
     assert collect(data, 44) == 2
     assert len(ids(data)) == 30
-    assert "the 50 requests that Unsplash allows an hour" in capsys.readouterr().err
+    assert "hourly limit of 50 requests is reached" in capsys.readouterr().err
     unsplash.remaining = 50
     assert collect(data, 44) == 0
     assert len(set(ids(data))) == 44
 
 
-def test_waiting_goes_on_after_the_pause_that_is_asked_for(
+def test_wait_continues_after_the_pause_that_the_api_asks_for(
     unsplash: UnsplashSite, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     unsplash.answers = [
@@ -108,10 +108,10 @@ def test_waiting_goes_on_after_the_pause_that_is_asked_for(
         web.Response(status=503),
     ]
     assert collect(data, 2, "--wait") == 0
-    assert "asking again in 0 s" in capsys.readouterr().err
+    assert "trying again in 0 s" in capsys.readouterr().err
 
 
-def test_a_refused_key_and_a_missing_one_are_told(
+def test_an_invalid_access_key_and_a_missing_one_are_reported(
     unsplash: UnsplashSite,
     data: Path,
     capsys: pytest.CaptureFixture[str],
@@ -119,14 +119,14 @@ def test_a_refused_key_and_a_missing_one_are_told(
 ) -> None:
     monkeypatch.setenv("PIQUEUE_UNSPLASH_KEY", "another")
     assert collect(data, 2) == 1
-    assert "does not know this key" in capsys.readouterr().err
+    assert "rejected the access key" in capsys.readouterr().err
     monkeypatch.delenv("PIQUEUE_UNSPLASH_KEY")
     assert collect(data, 2) == 1
     assert "set PIQUEUE_UNSPLASH_KEY" in capsys.readouterr().err
     assert not data.exists()
 
 
-def test_a_refusal_that_is_not_the_limit_is_told_in_its_own_words(
+def test_another_refusal_is_reported_with_the_reason_that_the_api_gives(
     unsplash: UnsplashSite, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     unsplash.answers = [web.json_response({"errors": ["Missing permissions"]}, status=403)]
@@ -137,23 +137,21 @@ def test_a_refusal_that_is_not_the_limit_is_told_in_its_own_words(
     assert "is not the Unsplash API" in capsys.readouterr().err
 
 
-def test_words_for_photos_without_a_label_give_them_none(
-    unsplash: UnsplashSite, data: Path
-) -> None:
+def test_photos_of_other_keywords_get_no_label(unsplash: UnsplashSite, data: Path) -> None:
     assert collect(data, 2, "--other", "city") == 0
     labels = {row["name"]: row["beach"] for row in rows_of(data)}
     assert labels == {"drawn.jpg": "1", "tagged.jpg": "1", "both.jpg": "0", "city0.jpg": "0"}
 
 
 @pytest.mark.parametrize("words", ["name", "a,b", " ", "a;b", "a/1"])
-def test_a_keyword_that_cannot_be_a_label_is_refused(
+def test_a_keyword_that_cannot_be_a_label_is_rejected(
     unsplash: UnsplashSite, data: Path, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert collect(data, 2, keywords=(words,)) == 1
     assert "cannot be a label" in capsys.readouterr().err
 
 
-def test_each_downloaded_photo_is_reported_once_as_the_limit_allows(
+def test_each_downloaded_photo_is_reported_once_within_the_limit(
     unsplash: UnsplashSite, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert collect(data, 3) == 0
@@ -168,7 +166,7 @@ def test_each_downloaded_photo_is_reported_once_as_the_limit_allows(
     assert unsplash.reported == ["drawn", "tagged", "redrawn"]
 
 
-def test_the_key_is_given_to_no_one_but_the_api(
+def test_only_the_api_receives_the_access_key(
     unsplash: UnsplashSite, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert collect(data, 1) == 0

@@ -1,4 +1,4 @@
-"""piqueue download: pictures of a table of URLs, from a real server, and a report of the rest."""
+"""piqueue download: the pictures of a table, from a real server, and the list of missing ones."""
 
 import asyncio
 import csv
@@ -43,7 +43,7 @@ async def hanging(_request: web.BaseRequest) -> web.StreamResponse:
 
 @pytest.fixture
 def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    """Serve /0.jpg to /9.jpg, what is gone, cut, and hangs."""
+    """Serve /0.jpg to /9.jpg, and a missing, a truncated and a hanging picture."""
     monkeypatch.setenv("PIQUEUE_FETCH_ALLOW_NETWORKS", "127.0.0.1/32")
     pages = {f"/{seed}.jpg": picture(seed) for seed in range(10)}
     with Site({**pages, "/gone": gone, "/cut": cut, "/hanging": hanging}) as running:
@@ -71,7 +71,7 @@ def files_in(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_pictures_come_under_their_names_and_the_rest_is_reported_by_row(
+def test_pictures_are_saved_by_name_and_the_missing_ones_are_listed_by_row(
     site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = write(
@@ -96,7 +96,7 @@ def test_pictures_come_under_their_names_and_the_rest_is_reported_by_row(
     assert files_in(tmp_path / "images") == {"a.jpg": jpeg(1), "sub/b.jpg": jpeg(4)}
     assert not (tmp_path.parent / "outside.jpg").exists()
     report = {
-        row["row"]: (row["name"], row["reason"]) for row in rows_of(tmp_path / "data.gone.csv")
+        row["row"]: (row["name"], row["reason"]) for row in rows_of(tmp_path / "data.missing.csv")
     }
     assert report == {
         "3": ("gone.jpg", "fetch_http_status"),
@@ -110,12 +110,12 @@ def test_pictures_come_under_their_names_and_the_rest_is_reported_by_row(
         "11": ("no-url.jpg", "fetch_blocked_address"),
         "12": ("x" * 300, "name"),
     }
-    assert rows_of(tmp_path / "data.gone.csv")[0]["host"] == "127.0.0.1"
+    assert rows_of(tmp_path / "data.missing.csv")[0]["host"] == "127.0.0.1"
     assert [row["name"] for row in rows_of(kept)] == ["a.jpg", "sub/b.jpg"]
     assert "2 of 12 pictures are in" in capsys.readouterr().out
 
 
-def test_what_is_there_and_whole_is_not_downloaded_again(site: Site, tmp_path: Path) -> None:
+def test_complete_files_are_not_downloaded_again(site: Site, tmp_path: Path) -> None:
     table = write(tmp_path / "data.csv", [(f"{at}.jpg", site.url(f"/{at}.jpg")) for at in range(3)])
     folder = tmp_path / "there"
     folder.mkdir()
@@ -124,16 +124,16 @@ def test_what_is_there_and_whole_is_not_downloaded_again(site: Site, tmp_path: P
     assert cli.main(["download", str(table), "--out", str(folder)]) == 0
     assert sorted(seen.target for seen in site.requests) == ["/1.jpg", "/2.jpg"]
     assert files_in(folder) == {"0.jpg": jpeg(70), "1.jpg": jpeg(1), "2.jpg": jpeg(2)}
-    assert rows_of(tmp_path / "data.gone.csv") == []
+    assert rows_of(tmp_path / "data.missing.csv") == []
 
 
-def test_addresses_that_are_not_public_are_not_asked(
+def test_addresses_that_are_not_public_are_not_contacted(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("PIQUEUE_FETCH_ALLOW_NETWORKS")
     table = write(tmp_path / "data.csv", [("a.jpg", site.url("/1.jpg"))])
     assert cli.main(["download", str(table)]) == 1
-    (row,) = rows_of(tmp_path / "data.gone.csv")
+    (row,) = rows_of(tmp_path / "data.missing.csv")
     assert row["reason"] == "fetch_blocked_address"
     assert site.requests == []
 
@@ -143,11 +143,11 @@ def test_addresses_that_are_not_public_are_not_asked(
     [
         ("name,link\na.jpg,x\n", "has no column url; it has name, link"),
         ("name,url\n", "has no rows"),
-        ("name,url\na.jpg\n", "row 2: has not the 2 cells"),
+        ("name,url\na.jpg\n", "row 2: the number of cells is not 2"),
         ("name,url,url\na.jpg,x,y\n", "two columns of one name"),
     ],
 )
-def test_a_table_that_is_not_right_is_refused(
+def test_an_invalid_table_is_rejected(
     text: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = tmp_path / "data.csv"
@@ -156,7 +156,7 @@ def test_a_table_that_is_not_right_is_refused(
     assert said in capsys.readouterr().err
 
 
-def test_ctrl_c_keeps_what_is_there_and_leaves_nothing_half(site: Site, tmp_path: Path) -> None:
+def test_ctrl_c_keeps_complete_files_and_leaves_no_partial_ones(site: Site, tmp_path: Path) -> None:
     table = write(
         tmp_path / "data.csv", [("a.jpg", site.url("/1.jpg")), ("b.jpg", site.url("/hanging"))]
     )

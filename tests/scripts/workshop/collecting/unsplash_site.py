@@ -1,4 +1,4 @@
-"""A server that speaks the Unsplash API: searches by page, hourly limits, download reports."""
+"""A fake of the Unsplash API: searches by page, hourly limits, download reports."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ KEY = "the-access-key"
 
 @dataclass(frozen=True)
 class Shot:
-    """A photo as the stand-in keeps it: its id, its bytes and what is said of it."""
+    """A photo of the fake: its id, its bytes, and its description and tags."""
 
     id: str
     payload: bytes = b""
@@ -23,11 +23,11 @@ class Shot:
 
 
 class UnsplashSite(Site):
-    """Answers searches from `found`; `remaining` requests are left of 50, None for no limit.
+    """Answers searches from `found`; `remaining` of 50 requests are allowed, None for no limit.
 
-    `answers` holds what the next requests get instead, in order; `reported` the ids of photos
-    whose download was reported; `searched` the query and page of each search; `refused_count` the
-    requests that came beyond the limit.
+    `answers` are the answers to the next requests, in order; `reported` are the ids of photos
+    whose download was reported; `searched` is the query and page of each search; `refused_count`
+    counts the requests beyond the limit.
     """
 
     def __init__(self, found: Mapping[str, Sequence[Shot]]) -> None:

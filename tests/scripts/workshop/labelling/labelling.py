@@ -1,4 +1,4 @@
-"""The labelling page as a person uses it, and the commands that serve it."""
+"""Drives the labelling page and the commands that serve it."""
 
 import re
 import subprocess
@@ -12,7 +12,7 @@ from tests.browser import Tab
 
 
 class LabelPage(Tab):
-    """The labelling page, as a person uses it."""
+    """The labelling page in a browser."""
 
     def open(self, url: str, name: str) -> None:
         self.browser.get(url)
@@ -44,7 +44,7 @@ class LabelPage(Tab):
 def served(
     command: Sequence[str], folder: Path = ROOT, env: Mapping[str, str] | None = None
 ) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """Run a command that serves the page; gives the page's address."""
+    """Run a command that serves the page; yields the page's address and the process."""
     with subprocess.Popen(
         command, cwd=folder, env=env, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -60,6 +60,6 @@ def served(
 def labelling(
     *arguments: str | Path,
 ) -> AbstractContextManager[tuple[str, subprocess.Popen[str]]]:
-    """Run `piqueue label` or `piqueue review`; gives the page's address."""
+    """Run `piqueue label` or `piqueue review`; yields the page's address and the process."""
     program = [sys.executable, "-m", "piqueue.cli"]
     return served([*program, *map(str, arguments), "--no-browser"])

@@ -1,4 +1,4 @@
-"""piqueue label: the page in a real browser, the table it writes, and who is kept out."""
+"""piqueue label: the page in a real browser, the table it writes, and requests it rejects."""
 
 import csv
 import io
@@ -120,7 +120,7 @@ def test_buttons_do_what_the_keys_do(page: LabelPage, folder: Path) -> None:
         page.one("#skip").click()
         page.shows("sub/c.tiff")
         first.click()
-        page.one("#keep").click()
+        page.one("#save").click()
         page.wait("end", page.one("#done").is_displayed)
         saved(page, table, {"a.jpg": ("city",), "sub/c.tiff": ("beach",)})
         page.one("#again").click()
@@ -136,7 +136,7 @@ def test_buttons_do_what_the_keys_do(page: LabelPage, folder: Path) -> None:
         page.shows("a.jpg", "labelled")
 
 
-def test_the_least_sure_come_first_with_suggestions_that_are_no_answers(
+def test_the_least_certain_predictions_come_first_and_are_suggestions_until_confirmed(
     page: LabelPage, folder: Path, tmp_path: Path
 ) -> None:
     """The results are of a table with a column `beach` of its own, so the scores are `beach_`."""
@@ -166,7 +166,7 @@ def test_the_least_sure_come_first_with_suggestions_that_are_no_answers(
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
         page.press("1")
-        page.wait("error", lambda: "is it still running?" in page.one("#error").text)
+        page.wait("error", lambda: "is the command still running?" in page.one("#error").text)
     assert labels_of(table) == {"sub/c.tiff": ("city",), "a.jpg": ("beach",)}
 
 
@@ -195,7 +195,7 @@ def test_a_model_scores_the_pictures_before_they_are_shown(
         assert process.wait(30) == 0
 
 
-def test_a_table_keeps_its_rows_and_columns_and_is_gone_on_with(
+def test_a_table_keeps_its_rows_and_columns_and_labelling_continues(
     page: LabelPage, folder: Path, tmp_path: Path
 ) -> None:
     table = tmp_path / "data.csv"
@@ -222,7 +222,7 @@ def test_a_table_keeps_its_rows_and_columns_and_is_gone_on_with(
     ]
 
 
-def test_what_a_search_guessed_is_a_suggestion_until_it_is_kept(
+def test_a_guess_of_a_search_is_a_suggestion_until_it_is_confirmed(
     page: LabelPage, folder: Path, tmp_path: Path
 ) -> None:
     table = tmp_path / "data.csv"
@@ -251,21 +251,23 @@ def test_what_a_search_guessed_is_a_suggestion_until_it_is_kept(
         page.open(url, "b.jpg")
 
 
-def test_a_picture_that_cannot_be_shown_says_why_and_can_be_left_out(
+def test_a_picture_that_cannot_be_displayed_says_why_and_can_be_left_out(
     page: LabelPage, tmp_path: Path
 ) -> None:
     (tmp_path / "broken.jpg").write_bytes(jpeg(1)[:2000])
     with labelling("label", tmp_path, "--labels", "beach") as (url, _):
         page.open(url, "broken.jpg")
-        page.wait("reason", lambda: "cannot be shown: truncated" in page.one("#unshown").text)
-        assert "leaves it out" in page.one("#unshown").text
+        page.wait(
+            "reason", lambda: "cannot be displayed: truncated" in page.one("#unavailable").text
+        )
+        assert "leaves it out" in page.one("#unavailable").text
         page.press(Keys.ENTER)
         page.wait("end", page.one("#done").is_displayed)
         page.wait("left out", lambda: "1 left out" in page.one("#progress-text").text)
         assert labels_of(tmp_path / "labels.csv") == {}
 
 
-def test_an_answer_that_cannot_be_saved_is_told_and_not_taken(
+def test_an_answer_that_cannot_be_saved_is_reported_and_has_no_effect(
     page: LabelPage, folder: Path, tmp_path: Path
 ) -> None:
     away = tmp_path / "away"
@@ -282,7 +284,7 @@ def test_an_answer_that_cannot_be_saved_is_told_and_not_taken(
         saved(page, away / "labels.csv", {"a.jpg": ("beach",)})
 
 
-def test_only_who_knows_the_address_gets_in(folder: Path) -> None:
+def test_requests_without_the_token_or_by_another_host_name_are_rejected(folder: Path) -> None:
     with labelling("label", folder, "--labels", "beach") as (url, _), httpx2.Client() as client:
         root = url.rsplit("/", 2)[0]
         answer = {"labels": ["beach"]}
@@ -308,12 +310,12 @@ def test_only_who_knows_the_address_gets_in(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "say which labels it gets, --labels a,b,c"),
-        (["--labels", "beach,beach"], "labels that differ"),
+        ([], "give its labels with --labels a,b,c"),
+        (["--labels", "beach,beach"], "the labels must differ"),
         (["--labels", "beach,name"], "'name' cannot be a label"),
         (["--csv", "data.csv", "--labels", "sea"], "has no column sea"),
         (["--csv", "data.csv"], "has no column of 0 and 1"),
-        (["--scores", "empty.jsonl"], "has scores of none of the pictures"),
+        (["--scores", "empty.jsonl"], "has no scores of these pictures"),
         (["--scores", "data.csv"], "cannot be read as results"),
         (["--scores", "photos"], "scores are read from .csv or .jsonl"),
         (["--scores", "gone.csv"], "gone.csv: there is no such file"),
@@ -323,7 +325,7 @@ def test_only_who_knows_the_address_gets_in(folder: Path) -> None:
         (["--csv", "wrong.csv", "--labels", "beach"], "row 2: beach is 'yes'; write 0 or 1"),
     ],
 )
-def test_what_cannot_be_labelled_is_told(
+def test_invalid_input_is_reported(
     folder: Path,
     arguments: list[str],
     said: str,
@@ -341,11 +343,11 @@ def test_what_cannot_be_labelled_is_told(
     assert said in capsys.readouterr().err
 
 
-def test_a_folder_without_pictures_is_told(
+def test_a_folder_without_pictures_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["label", str(tmp_path), "--labels", "beach"]) == 1
-    assert "no pictures there" in capsys.readouterr().err
+    assert "there are no pictures" in capsys.readouterr().err
     assert cli.main(["label", str(tmp_path / "gone"), "--labels", "beach"]) == 1
     assert "gone: there is no such folder" in capsys.readouterr().err
 
@@ -359,12 +361,12 @@ def made(size: tuple[int, int], form: str, **options: object) -> bytes:
 
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF", "WEBP", "BMP", "GIF"])
-def test_every_format_is_shown_as_a_jpeg_in_its_own_shape(form: str) -> None:
+def test_every_format_becomes_a_jpeg_of_the_same_shape(form: str) -> None:
     with Image.open(io.BytesIO(for_browser(made((30, 20), form)))) as shown:
         assert (shown.format, shown.size) == ("JPEG", (30, 20))
 
 
-def test_what_is_large_is_shown_smaller_and_what_is_transparent_on_white() -> None:
+def test_large_pictures_are_scaled_down_and_transparent_ones_get_a_white_background() -> None:
     with Image.open(io.BytesIO(for_browser(made((3200, 800), "PNG")))) as shown:
         assert shown.size == (1600, 400)
         assert np.asarray(shown).min() > 250

@@ -1,4 +1,4 @@
-"""piqueue review: from a finished job's least sure pictures into the table of labels."""
+"""piqueue review: the least certain pictures of a finished job are added to the table of labels."""
 
 import csv
 import re
@@ -15,7 +15,7 @@ from api.schemas import ItemIn, JobOut
 from piqueue import cli
 from piqueue.client import Client
 from scripts.local.stack import Stack
-from scripts.workshop.labelling.predictions_source import read_opinions
+from scripts.workshop.labelling.predictions_source import read_predictions
 from tests.pictures import jpeg
 from tests.scripts.workshop.labelling.labelling import LabelPage, labelling
 from tests.worker.fetching.site import Answer, Site
@@ -25,7 +25,7 @@ COUNT = 6
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    """Serve /0.jpg to /5.jpg; /changing.jpg is another picture each time."""
+    """Serve /0.jpg to /5.jpg; /changing.jpg is a different picture each time."""
     asked = 100
 
     def picture(seed: int) -> Answer:
@@ -46,7 +46,7 @@ def site() -> Iterator[Site]:
 
 @pytest.fixture
 def api(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
-    """Give a client, and have the commands call the same API."""
+    """A client of the API that the commands call."""
     monkeypatch.setenv("PIQUEUE_URL", stack.url)
     monkeypatch.setenv("PIQUEUE_FETCH_ALLOW_NETWORKS", "127.0.0.1/32")
     with Client(stack.url) as client:
@@ -54,7 +54,7 @@ def api(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
 
 
 def by_url(api: Client, site: Site, *more: str) -> JobOut:
-    """A job whose rows have names, but one and those of the URLs `more`."""
+    """A job whose rows have names, except for one row and those of the URLs `more`."""
     items = [
         ItemIn(url=site.url(f"/{at}.jpg"), columns={"name": f"row{at}.jpg"}) for at in range(COUNT)
     ]
@@ -63,8 +63,8 @@ def by_url(api: Client, site: Site, *more: str) -> JobOut:
     return api.wait(api.submit_items(items).id, 60)
 
 
-def least_sure(api: Client, job: JobOut) -> list[str]:
-    """The names of the rows, by the margin counted afresh."""
+def least_certain(api: Client, job: JobOut) -> list[str]:
+    """The names of the rows, by a margin that is calculated independently."""
     (thresholds,) = [card.thresholds for card in api.models() if card.sha256 == job.model.sha256]
     margins = {
         result.columns["name"]: min(
@@ -81,11 +81,11 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_the_least_sure_are_labelled_into_the_table_that_trains(
+def test_the_least_certain_pictures_are_labelled_into_the_table_for_training(
     browser: Chrome, api: Client, site: Site, tmp_path: Path
 ) -> None:
     job = by_url(api, site)
-    order = least_sure(api, job)
+    order = least_certain(api, job)
     table = tmp_path / "labels.csv"
     table.write_text(f"name,beach,city,sunset,trees,split\n{order[0]},0,0,0,1,val\n")
     folder = tmp_path / "images"
@@ -118,7 +118,7 @@ def test_the_least_sure_are_labelled_into_the_table_that_trains(
             assert kept == results[row["name"]].labels
 
 
-def test_pictures_without_a_name_get_one_and_those_that_changed_are_left_out(
+def test_pictures_without_a_name_get_one_and_changed_pictures_are_left_out(
     browser: Chrome, api: Client, site: Site, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     job = by_url(api, site, "/changing.jpg")
@@ -130,12 +130,12 @@ def test_pictures_without_a_name_get_one_and_those_that_changed_are_left_out(
         assert process.wait(30) == 0
     names = sorted(path.name for path in (tmp_path / "f").iterdir())
     hashed = [name for name in names if re.fullmatch(r"[0-9a-f]{32}\.jpeg", name)]
-    assert len(hashed) == 2  # the one that changed was written, and is not shown
+    assert len(hashed) == 2  # the changed one was written, but is not shown
     assert jpeg(0) in {(tmp_path / "f" / name).read_bytes() for name in hashed}
-    assert "is not the picture any more that was scored" in capfd.readouterr().err
+    assert "differs from the picture that was scored" in capfd.readouterr().err
 
 
-def test_uploads_are_found_in_the_folder_they_came_from(
+def test_uploads_are_found_in_their_original_folder(
     browser: Chrome, api: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     photos = tmp_path / "photos"
@@ -148,7 +148,7 @@ def test_uploads_are_found_in_the_folder_they_came_from(
     assert cli.main(["review", job.id, "--folder", str(tmp_path / "empty"), "--no-browser"]) == 1
     said = capsys.readouterr().err
     assert "2 of 2 pictures were uploaded or are in S3" in said
-    assert "--folder FOLDER" in said
+    assert "with --folder FOLDER" in said
 
     page = LabelPage(browser)
     with labelling("review", job.id, "--folder", photos) as (url, process):
@@ -163,29 +163,29 @@ def test_uploads_are_found_in_the_folder_they_came_from(
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl"])
-def test_the_results_of_a_job_are_read_as_they_are_written(
+def test_predictions_are_read_from_the_results_of_a_job(
     api: Client, site: Site, tmp_path: Path, form: Literal["csv", "jsonl"]
 ) -> None:
-    """The table has a column of its own for a label, as what is collected has."""
+    """The submitted table has a column for a label, like the tables of piqueue collect."""
     table = f"name,beach,url\na.jpg,1,{site.url('/1.jpg')}\nb.jpg,0,{site.url('/2.jpg')}\n"
     job = api.wait(api.submit_csv(lambda: [table.encode()]).id, 60)
     results = tmp_path / f"results.{form}"
     with results.open("w+b") as file:
         api.download(job.id, file, form)
-    opinions = read_opinions(results, {"a.jpg": None, "b.jpg": None})
+    predictions = read_predictions(results, {"a.jpg", "b.jpg"})
     wanted = {result.columns["name"]: result for result in api.results(job.id) if result.columns}
-    assert opinions.keys() == wanted.keys()
+    assert predictions.keys() == wanted.keys()
     for name, result in wanted.items():
-        assert opinions[name].scores == result.scores
-        assert opinions[name].labels == set(result.labels or ())
+        assert predictions[name].scores == result.scores
+        assert predictions[name].labels == set(result.labels or ())
 
 
-def test_a_job_that_is_not_done_or_has_nothing_to_show_is_told(
+def test_an_unfinished_job_and_one_without_scored_pictures_are_reported(
     api: Client, site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     draft = api.open_draft()
     assert cli.main(["review", draft.id, "--folder", str(tmp_path)]) == 1
-    assert f"{draft.id} is draft: see it through first" in capsys.readouterr().err
+    assert f"{draft.id} is draft: finish it with" in capsys.readouterr().err
     failed = api.wait(api.submit_urls([site.url("/a-web-page")]).id, 60)
     assert cli.main(["review", failed.id, "--folder", str(tmp_path)]) == 1
-    assert "has no picture that is scored and not in" in capsys.readouterr().err
+    assert "has no scored picture that is not in" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""piqueue labels: labelme's files to the table and back, and the split of a table."""
+"""piqueue labels: the files of labelme to a table and back, and the split of a table."""
 
 import csv
 import io
@@ -42,7 +42,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 
 def sideways(width: int, height: int) -> bytes:
-    """A JPEG that its EXIF turns by a quarter."""
+    """A JPEG that its EXIF rotates by 90 degrees."""
     target = io.BytesIO()
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -50,7 +50,7 @@ def sideways(width: int, height: int) -> bytes:
     return target.getvalue()
 
 
-def test_flags_become_rows_and_ignored_pictures_none(tmp_path: Path) -> None:
+def test_flags_become_rows_and_ignored_pictures_do_not(tmp_path: Path) -> None:
     write(tmp_path / "a.json")
     write(tmp_path / "b.json", imagePath="b.png", flags={"city": True, "beach": True})
     write(tmp_path / "labels" / "c.json", imagePath="..\\sub\\c.jpg", flags={
@@ -66,7 +66,7 @@ def test_flags_become_rows_and_ignored_pictures_none(tmp_path: Path) -> None:
     ]
 
 
-def test_a_guess_that_labelme_left_as_it_was_is_a_guess_still(tmp_path: Path) -> None:
+def test_a_guess_that_labelme_did_not_change_stays_a_guess(tmp_path: Path) -> None:
     table = tmp_path / "labels.csv"
     table.write_text("name,beach,city,guessed\na.jpg,1,0,yes\nb.png,0,1,yes\n")
     write(tmp_path / "a.json")
@@ -75,7 +75,7 @@ def test_a_guess_that_labelme_left_as_it_was_is_a_guess_still(tmp_path: Path) ->
     assert [row["guessed"] for row in rows_of(table)] == ["yes", ""]
 
 
-def test_a_table_survives_the_way_there_and_back(tmp_path: Path) -> None:
+def test_a_table_survives_the_round_trip(tmp_path: Path) -> None:
     text = (
         "name,url,beach,city,split\r\n"
         "a.jpg,https://example.com/a,1,0,val\r\n"
@@ -119,7 +119,7 @@ def test_a_table_survives_the_way_there_and_back(tmp_path: Path) -> None:
     ]
 
 
-def test_shapes_drawn_in_labelme_stay_when_the_flags_are_written(tmp_path: Path) -> None:
+def test_shapes_from_labelme_are_preserved_when_the_flags_are_written(tmp_path: Path) -> None:
     shape = {"label": "palm", "points": [[1, 2], [3, 4]], "shape_type": "rectangle"}
     write(tmp_path / "a.json", shapes=[shape], lineColor=[0, 255, 0], flags={"done": True})
     (tmp_path / "a.jpg").write_bytes(jpeg(1))
@@ -132,9 +132,7 @@ def test_shapes_drawn_in_labelme_stay_when_the_flags_are_written(tmp_path: Path)
     assert content["flags"] == {"done": True, "beach": False, "city": True}
 
 
-def test_every_file_that_is_not_right_is_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_invalid_file_is_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path / "a.json")
     write(tmp_path / "fewer.json", imagePath="e.jpg", flags={"beach": True})
     write(tmp_path / "words.json", imagePath="f.jpg", flags={"beach": "yes", "city": False})
@@ -145,18 +143,18 @@ def test_every_file_that_is_not_right_is_named(
     assert from_labelme(tmp_path, tmp_path / "labels.csv") == 1
     said = capsys.readouterr().err
     for words in (
-        "fewer.json: lacks the flags city",
-        "words.json is no file of labelme: flags.beach: Input should be a valid boolean",
+        "fewer.json: the flags city of other files are missing",
+        "words.json is not a file of labelme: flags.beach: Input should be a valid boolean",
         "outside.json: its picture ../../a.jpg is not in",
-        f"twice.json: {tmp_path / 'a.json'} is of the same picture",
-        "cut.json is no file of labelme: Invalid JSON",
-        "other.json is no file of labelme: flags: Field required",
+        f"twice.json: {tmp_path / 'a.json'} has the same picture",
+        "cut.json is not a file of labelme: Invalid JSON",
+        "other.json is not a file of labelme: flags: Field required",
     ):
         assert words in said
     assert not (tmp_path / "labels.csv").exists()
 
 
-def test_pictures_that_are_missing_or_share_a_file_are_named(
+def test_pictures_that_are_missing_or_share_a_file_are_listed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "a.jpg").write_bytes(jpeg(1))
@@ -165,19 +163,21 @@ def test_pictures_that_are_missing_or_share_a_file_are_named(
     table.write_text("name,beach\na.jpg,1\na.png,0\nb.jpg,1\nmissing.jpg,0\n")
     assert to_labelme(table, tmp_path) == 1
     said = capsys.readouterr().err
-    assert "a.json: would be of a.png and of another picture" in said
+    assert "a.json: belongs to a.png and to another picture" in said
     assert f"{tmp_path / 'b.jpg'}: not_an_image" in said
     assert f"{tmp_path / 'missing.jpg'}: there is no such picture" in said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jpg", "b.jpg", "labels.csv"]
 
 
-def test_a_folder_without_flags_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_without_flags_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write(tmp_path / "a.json", flags={})
     assert from_labelme(tmp_path, tmp_path / "labels.csv") == 1
-    assert "no file of labelme with flags" in capsys.readouterr().err
+    assert "there is no file of labelme with flags" in capsys.readouterr().err
 
 
-def test_a_split_is_even_over_the_labels_and_stays(tmp_path: Path) -> None:
+def test_a_split_is_stratified_by_label_and_permanent(tmp_path: Path) -> None:
     table = tmp_path / "labels.csv"
     rows = [f"{at}.jpg,{at % 2},0" for at in range(20)]
     table.write_text("\n".join(["name,beach,city", *rows]))

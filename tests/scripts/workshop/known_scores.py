@@ -1,4 +1,4 @@
-"""Models and pictures to judge: scores are how red and how blue a picture is, so all is known."""
+"""Models that score how red and how blue a picture is, and pictures with known scores."""
 
 import csv
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ def write_model(folder: Path, thresholds: Sequence[float] = (0.5, 0.5), **card: 
 
 
 def score_of(brightness: int) -> float:
-    """What the model gives for a channel of 0 to 255."""
+    """The score of the model for a channel of 0 to 255."""
     return float(1 / (1 + np.exp(_STEEP / 2 - _STEEP * brightness / 255)))
 
 
@@ -58,14 +58,14 @@ def write_photos(folder: Path, photos: dict[str, tuple[int, int, int, int]]) -> 
 
 
 def loads_nothing(html: str) -> bool:
-    """Whether a page names nothing outside itself and runs nothing."""
+    """Whether a page has no scripts and no references to other files."""
     tags = _Tags()
     tags.feed(html)
     return (
-        not {"script", "link", "iframe", "object"} & {tag for tag, _ in tags.seen}
+        not {"script", "link", "iframe", "object"} & {tag for tag, _ in tags.found}
         and all(
             value.startswith("data:") if name in ("src", "href") else not name.startswith("on")
-            for _, attributes in tags.seen
+            for _, attributes in tags.found
             for name, value in attributes.items()
         )
         and "url(" not in html
@@ -78,7 +78,7 @@ class _Tags(HTMLParser):
 
     def __init__(self) -> None:
         super().__init__()
-        self.seen: list[tuple[str, dict[str, str]]] = []
+        self.found: list[tuple[str, dict[str, str]]] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.seen.append((tag, {name: value or "" for name, value in attrs}))
+        self.found.append((tag, {name: value or "" for name, value in attrs}))
