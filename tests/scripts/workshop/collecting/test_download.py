@@ -144,7 +144,7 @@ def test_addresses_that_are_not_public_are_not_contacted(
         ("name,link\na.jpg,x\n", "has no column url; it has name, link"),
         ("name,url\n", "has no rows"),
         ("name,url\na.jpg\n", "row 2: the number of cells is not 2"),
-        ("name,url,url\na.jpg,x,y\n", "two columns of one name"),
+        ("name,url,url\na.jpg,x,y\n", "two columns of the same name"),
     ],
 )
 def test_an_invalid_table_is_rejected(
