@@ -18,11 +18,11 @@ CORAL_SOURCE = Source(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write the artifact, and give the exit code."""
+    """Write the artifact, and return the exit code."""
     options = _parse(arguments)
-    given = (options.trunk, options.top, options.labels)
+    given = (options.backbone, options.top, options.labels)
     if any(given) and not all(given):
-        print("give --trunk, --top and --labels, or none of them", file=sys.stderr)
+        print("give --backbone, --top and --labels, or none of them", file=sys.stderr)
         return 2
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 
@@ -36,9 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     try:
         lines = options.labels.read_text().splitlines() if options.labels else class_lines()
-        network = load_network(options.trunk, options.top)
+        network = load_network(options.backbone, options.top)
     except DownloadFailed as error:
-        print(f"{error}\nWithout internet, give --trunk, --top and --labels", file=sys.stderr)
+        print(f"{error}\nWithout internet, give --backbone, --top and --labels", file=sys.stderr)
         return 2
     sources = (CORAL_SOURCE if options.labels else KERAS_SOURCE,)
     card = make_artifact(network, class_names(lines), options.folder, sources)
@@ -53,10 +53,14 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--folder", type=Path, default=ROOT / "model" / "bundled" / "imagenet" / "1"
     )
-    files = parser.add_argument_group("instead of what Keras downloads")
-    files.add_argument("--trunk", type=Path, help=".weights.h5 of MobileNetV2 (alpha 1.0, no top)")
-    files.add_argument("--top", type=Path, help=".npz of its kernel and bias")
-    files.add_argument("--labels", type=Path, help="text of a class a line, names comma separated")
+    files = parser.add_argument_group("files to use instead of the downloads of Keras")
+    files.add_argument(
+        "--backbone", type=Path, help=".weights.h5 of MobileNetV2 (alpha 1.0, no top)"
+    )
+    files.add_argument("--top", type=Path, help=".npz of kernel and bias of its top")
+    files.add_argument(
+        "--labels", type=Path, help="text file: one class per line, its names separated by commas"
+    )
     return parser.parse_args(arguments)
 
 

@@ -9,9 +9,9 @@ from types import FrameType
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one training; 0 if the artifact was written, 2 if something is to be put right."""
+    """Run one training; exit code 0 if the artifact is written, 2 if a setting or file is wrong."""
     options = _parse(arguments)
-    # TensorFlow reads this once, on import: half the time on CPUs, and the same in every run.
+    # TensorFlow reads this on import. oneDNN halves the time on CPUs; set here, every run is alike.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 
@@ -40,7 +40,11 @@ def main(arguments: list[str] | None = None) -> int:
             from model.training.data.dataset import read_data
 
             annotations, _, warnings = read_data(options.csv_path, data)
-            print("\n".join([*warnings, f"{len(annotations.names)} pictures can be trained on"]))
+            print(
+                "\n".join(
+                    [*warnings, f"{len(annotations.names)} pictures can be used for training"]
+                )
+            )
             return 0
         from model.training.run import train
 
@@ -64,10 +68,10 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--preset",
         choices=["smoke", "laptop", "full"],
-        help="how long it takes: a minute for a trial, minutes for a good model, or the best",
+        help="smoke: a trial in a minute; laptop: a good model in minutes; full: the best model",
     )
-    parser.add_argument("--check_only", action="store_true", help="look at the data, then stop")
-    overrides = parser.add_argument_group("instead of what the files say")
+    parser.add_argument("--check_only", action="store_true", help="check the data, then stop")
+    overrides = parser.add_argument_group("settings that replace those of the files")
     overrides.add_argument("--images_base_path", type=Path)
     overrides.add_argument("--base_weights", help="imagenet, none or a .weights.h5 file")
     overrides.add_argument("--model_path", type=Path, help="artifact folder, <name>/<version>")
@@ -77,8 +81,10 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> None:
-    """End at once: TensorFlow may lose an exception, and a run may be cut off anywhere."""
-    print("\nstopped: the same command goes on behind the last whole epoch", file=sys.stderr)
+    """Exit at once: TensorFlow may swallow an exception, and a run may be interrupted anywhere."""
+    print(
+        "\nstopped: run the same command to continue after the last complete epoch", file=sys.stderr
+    )
     sys.stderr.flush()
     os._exit(130)
 

@@ -240,5 +240,5 @@ def test_imagenet_cannot_be_made_without_the_downloads(
     assert main(["--folder", str(tmp_path / "imagenet" / "1")]) == 2
     printed = capsys.readouterr().err
     assert "404" in printed
-    assert "give --trunk, --top and --labels" in printed
+    assert "give --backbone, --top and --labels" in printed
     assert not (tmp_path / "imagenet").exists()

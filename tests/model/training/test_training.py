@@ -127,7 +127,7 @@ def test_a_run_killed_in_the_middle_of_a_fit_ends_with_the_same_model(
     assert not (folder / "again/runs/colours-3/checkpoints").exists()
 
 
-def test_ctrl_c_ends_a_run_with_a_sentence_that_says_how_to_go_on(
+def test_ctrl_c_ends_a_run_with_a_message_that_says_how_to_resume(
     artifact: Path, tmp_path: Path
 ) -> None:
     log = tmp_path / "interrupted.log"
@@ -144,7 +144,7 @@ def test_ctrl_c_ends_a_run_with_a_sentence_that_says_how_to_go_on(
         run.kill()
         run.wait()
     told = log.read_text()
-    assert "stopped: the same command goes on behind the last whole epoch" in told
+    assert "stopped: run the same command to continue after the last complete epoch" in told
     assert "Traceback" not in told
 
 
@@ -381,7 +381,7 @@ def test_missing_base_weights_stop_the_run_with_a_message(
     assert "there is no file gone.h5" in capsys.readouterr().err
 
 
-def test_training_turns_onednn_on_before_tensorflow_is_loaded(tmp_path: Path) -> None:
+def test_training_enables_onednn_before_tensorflow_is_loaded(tmp_path: Path) -> None:
     code = (
         "import os, sys; from scripts.workshop.train import main;"
         "assert 'tensorflow' not in sys.modules;"
