@@ -17,8 +17,7 @@ from worker.jobs.models.catalog import ModelCatalog
 from worker.jobs.models.configured import open_catalog
 from worker.jobs.queue import Notifier, make_celery
 from worker.jobs.settings import Settings
-from worker.jobs.storage.blobs import BlobStore
-from worker.jobs.storage.configured import open_blobs, open_parts
+from worker.jobs.storage.blobs import BlobStore, open_storage
 from worker.jobs.webhooks.outbox import Outbox
 from worker.jobs.webhooks.secrets import WebhookSecrets
 
@@ -50,13 +49,14 @@ class Services:
     def connect(cls, settings: Settings) -> Self:
         """Build them; no connection is made before the first use."""
         redis = connect(settings.redis_url)
+        blobs, parts = open_storage(settings, redis)
         return cls(
             settings=settings,
             store=JobStore(redis),
             load=Load(redis),
             workers=Workers(redis),
-            blobs=open_blobs(settings, redis),
-            parts=open_parts(settings, redis),
+            blobs=blobs,
+            parts=parts,
             bell=Notifier(make_celery(settings)),
             catalog=open_catalog(settings),
             presence=ModelPresence(redis),

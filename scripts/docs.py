@@ -44,10 +44,14 @@ def documents() -> dict[Path, str]:
 def _table(names: Iterable[str]) -> str:
     fields = ((name, Settings.model_fields[name]) for name in names)
     rows = (
-        f"| `{PREFIX}{name.upper()}` | {_default(field)} | {field.description} |\n"
+        f"| `{PREFIX}{name.upper()}` | {_default(field)} | {_one_line(field.description)} |\n"
         for name, field in fields
     )
     return TABLE + "".join(rows)
+
+
+def _one_line(text: str | None) -> str:
+    return " ".join((text or "").split())
 
 
 def _default(field: FieldInfo) -> str:

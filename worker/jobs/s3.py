@@ -4,8 +4,9 @@ import base64
 import hashlib
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 from boto3.s3.transfer import TransferConfig
@@ -156,29 +157,21 @@ class Folder:
                 for entry in page.get("Contents", ()):
                     yield entry["Key"].removeprefix(self._prefix), entry["ETag"]
 
-    def delete(self, keys: Sequence[str]) -> None:
+    def delete(self, keys: Iterable[str]) -> None:
         """Delete objects, whether or not they exist."""
-        self._delete([self._prefix + key for key in keys])
-
-    def delete_under(self, prefix: str) -> None:
-        """Delete every object whose key begins with `prefix`."""
-        with storage_errors():
-            pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self._bucket, Prefix=self._prefix + prefix
-            )
-            for page in pages:
-                self._delete([entry["Key"] for entry in page.get("Contents", ())])
-
-    def _delete(self, full_keys: Sequence[str]) -> None:
-        for start in range(0, len(full_keys), DELETED_AT_ONCE):
-            some = full_keys[start : start + DELETED_AT_ONCE]
+        remaining = iter(keys)
+        while some := list(islice(remaining, DELETED_AT_ONCE)):
+            objects = [{"Key": self._prefix + key} for key in some]
             with storage_errors():
                 answer = self._client.delete_objects(
-                    Bucket=self._bucket,
-                    Delete={"Objects": [{"Key": key} for key in some], "Quiet": True},
+                    Bucket=self._bucket, Delete={"Objects": objects, "Quiet": True}
                 )
             if errors := answer.get("Errors"):
                 raise StorageUnavailable(f"S3 did not delete an object ({errors[0].get('Code')})")
+
+    def delete_under(self, prefix: str) -> None:
+        """Delete every object whose key begins with `prefix`."""
+        self.delete(key for key, _ in self.list(prefix))
 
     def presign(self, key: str, expires_s: int) -> str:
         """Give a URL with which anyone can read the object until it expires, without a request."""

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
+    AfterValidator,
     Field,
     PositiveFloat,
     ValidationError,
@@ -33,7 +34,30 @@ S3_FOLDER = re.compile(
 )
 # Room for two versions of a ResNet 50: the new one is warm before the old one is evicted.
 MODELS_BYTES_A_THREAD = 250_000_000
+_WEBHOOK_RETRY_S = (5, 30, 120, 600, 3600, 6 * 3600, 12 * 3600, 86400, 86400)
 ARTIFACTS_PATH = Path(__file__).resolve().parents[2] / "model" / "bundled"
+
+
+def _matching(pattern: str, expected: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"must {expected}")
+        return value
+
+    return AfterValidator(check)
+
+
+_RedisUrl = Annotated[
+    str, _matching(r"(redis|rediss|unix):.*", "begin with redis://, rediss:// or unix://")
+]
+_HttpUrl = Annotated[str, _matching(r"https?://.*", "begin with https:// or http://")]
+_FOLDER = S3_FOLDER.pattern
+_StorageUrl = Annotated[
+    str, _matching(rf"{IN_REDIS}|{_FOLDER}", "be redis, or like s3://bucket/prefix")
+]
+_RegistryUrl = Annotated[
+    str, _matching(rf"(?!.*://).*|{_FOLDER}", "be the path of a folder, or like s3://bucket/prefix")
+]
 
 
 class Engine(StrEnum):
@@ -47,196 +71,119 @@ class Engine(StrEnum):
 class Settings(BaseSettings):
     """Every setting, with its unit in its name; `load_settings` reads the environment."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="forbid", use_attribute_docstrings=True
+    )
 
-    redis_url: str = Field(
-        "redis://127.0.0.1:6379/0",
-        description="Redis for the ledger and the queue: redis://, rediss:// or unix://",
-    )
-    artifacts_path: Path = Field(
-        ARTIFACTS_PATH, description="Folder of models, as <name>/<version>/"
-    )
-    default_model: str = Field("scenes", description="Model of a job that names none")
-    registry_url: str | None = Field(
-        None,
-        description="Registry to which `piqueue models` adds models and promotions: a folder or "
-        "s3://bucket/prefix; if unset, PIQUEUE_ARTIFACTS_PATH",
-    )
-    model_url: str | None = Field(
-        None,
-        description="URL of a model to download at start: a zipped <version> folder, https://…",
-    )
-    model_sha256: str | None = Field(
-        None, pattern="^[0-9a-f]{64}$", description="SHA-256 of the file at PIQUEUE_MODEL_URL"
-    )
-    models_cache_path: Path = Field(
-        Path("~/.cache/piqueue/models"),
-        description="Local folder for copies of models from S3 and PIQUEUE_MODEL_URL",
-    )
-    models_memory_bytes: int | None = Field(
-        None,
-        ge=1,
-        description="Memory for all models of one worker process and all its threads; the "
-        "least recently used models are evicted first. If unset, 250 MB for each thread: a worker "
-        "with two threads and pictures of usual size then fits into 1 GB",
-    )
-    model_wait_s: float = Field(
-        60,
-        gt=0,
-        description="Items are rejected after this long if no worker can load their model",
-    )
-    engine: Engine = Field(Engine.AUTO, description="auto, litert or tensorflow")
-    threads: int = Field(
-        default_factory=lambda: os.cpu_count() or 1,
-        ge=1,
-        le=256,
-        description="Inferences that one worker process runs at a time",
-    )
-    batch_size: int = Field(16, ge=1, le=1024, description="Pictures in one forward pass")
-    chunk_items: int = Field(32, ge=1, le=1000, description="Items in one chunk")
-    lease_s: float = Field(
-        30,
-        gt=0,
-        description="Lease of a chunk: it is retried this long after its worker stops",
-    )
-    chunk_deadline_s: float = Field(
-        600, gt=0, description="A worker that holds a chunk for longer exits, to be restarted"
-    )
-    max_items: int = Field(1_000_000, ge=1, description="Maximum items in a job")
-    max_files: int = Field(1000, ge=1, description="Maximum files in a multipart request")
-    max_item_bytes: int = Field(
-        25_000_000, ge=1, description="Maximum size of one picture, uploaded or fetched"
-    )
-    max_request_bytes: int = Field(500_000_000, ge=1, description="Maximum size of one request")
-    max_json_bytes: int = Field(
-        50_000_000, ge=1, description="Maximum size of one JSON body, which is held in memory"
-    )
-    max_pixels: int = Field(50_000_000, ge=1, description="Maximum width x height of one picture")
-    decode_memory_bytes: int = Field(
-        512_000_000,
-        ge=200_000_000,
-        description="Memory in which one worker process decodes, for all its threads together; a "
-        "picture that needs more is rejected",
-    )
-    max_backlog_items: int = Field(
-        5_000_000,
-        ge=1,
-        description="Items that may wait in all jobs before new jobs are refused with 503",
-    )
-    quota_items: int = Field(
-        2_000_000,
-        ge=1,
-        description="Items that one API key may have waiting before its jobs are refused with 429",
-    )
-    draft_ttl_s: int = Field(
-        86400, ge=60, description="A draft that is not submitted expires after this long"
-    )
-    idempotency_ttl_s: int = Field(
-        86400, ge=60, description="An Idempotency-Key is stored for this long"
-    )
-    job_ttl_s: int = Field(
-        7 * 86400, ge=60, description="A job and its results expire after this long"
-    )
-    cache_ttl_s: int = Field(86400, ge=1, description="Cached scores expire after this long")
-    sync_timeout_s: float = Field(
-        30, gt=0, description="How long POST /scorefile/ waits for scores"
-    )
-    fetch_timeout_s: float = Field(
-        15, gt=0, description="Deadline for downloading one picture, redirects included"
-    )
-    fetch_concurrency: int = Field(
-        64, ge=1, description="Downloads that one worker process runs at a time"
-    )
-    fetch_per_host: int = Field(
-        16,
-        ge=1,
-        description="Downloads that one worker process runs at a time from one host; at most half "
-        "of PIQUEUE_FETCH_CONCURRENCY, so that a host that hangs does not block the others",
-    )
-    fetch_budget_bytes: int = Field(
-        200_000_000,
-        ge=1,
-        description="Memory for all downloads of one worker process; when it is full, pictures are "
-        "downloaded one at a time",
-    )
-    fetch_allow_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = Field(
-        (),
-        description="Private networks that workers may connect to for pictures and webhooks, such "
-        "as 10.0.0.0/8, comma separated",
-    )
-    storage_url: str = Field(
-        IN_REDIS,
-        description="Storage for uploaded pictures and results: redis, or s3://bucket/prefix, "
-        "which also stores results as files",
-    )
-    s3_endpoint_url: str | None = Field(
-        None, description="S3 server, such as https://s3.example.com; if unset, Amazon's"
-    )
-    s3_region: str | None = Field(None, description="S3 region; if unset, boto3 chooses")
-    s3_path_style: bool | None = Field(
-        None,
-        description="Name the bucket in the path of a request (true) or in its host name (false); "
-        "if unset, in the path when PIQUEUE_S3_ENDPOINT_URL is set",
-    )
-    s3_encryption: Literal["AES256", "aws:kms"] | None = Field(
-        None, description="Server-side encryption of objects on S3: AES256 or aws:kms"
-    )
-    s3_kms_key_id: str | None = Field(None, description="Key for aws:kms")
-    s3_fetch_buckets: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="Buckets from which s3:// items may be read, comma separated"
-    )
-    webhook_retry_s: Annotated[tuple[PositiveFloat, ...], NoDecode] = Field(
-        (5, 30, 120, 600, 3600, 6 * 3600, 12 * 3600, 86400, 86400),
-        description="Delays before each further attempt to deliver a webhook, comma separated; "
-        "each varies randomly by up to 20 %",
-    )
-    webhook_timeout_s: float = Field(
-        15, gt=0, description="How long the receiver of a webhook may take to answer"
-    )
-    allow_no_keys: bool = Field(
-        False, description="Serve other machines although no API key exists"
-    )
-    metrics_host: str = Field(
-        "127.0.0.1",
-        description="Address on which a worker serves its metrics, without authentication",
-    )
-    metrics_port: int = Field(
-        0, ge=0, le=65535, description="Port on which a worker serves its metrics; 0 serves none"
-    )
-    log_json: bool = Field(True, description="Write logs as JSON lines (true) or as text (false)")
+    redis_url: _RedisUrl = "redis://127.0.0.1:6379/0"
+    """Redis for the ledger and the queue: redis://, rediss:// or unix://"""
+    artifacts_path: Path = ARTIFACTS_PATH
+    """Folder of models, as <name>/<version>/"""
+    default_model: str = "scenes"
+    """Model of a job that names none"""
+    registry_url: _RegistryUrl | None = None
+    """Registry to which `piqueue models` adds models and promotions: a folder or
+    s3://bucket/prefix; if unset, PIQUEUE_ARTIFACTS_PATH"""
+    model_url: _HttpUrl | None = None
+    """URL of a model to download at start: a zipped <version> folder, https://…"""
+    model_sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
+    """SHA-256 of the file at PIQUEUE_MODEL_URL"""
+    models_cache_path: Path = Path("~/.cache/piqueue/models")
+    """Local folder for copies of models from S3 and PIQUEUE_MODEL_URL"""
+    models_memory_bytes: int | None = Field(None, ge=1)
+    """Memory for all models of one worker process and all its threads; the least recently used
+    models are evicted first. If unset, 250 MB for each thread: a worker with two threads and
+    pictures of usual size then fits into 1 GB"""
+    model_wait_s: float = Field(60, gt=0)
+    """Items are rejected after this long if no worker can load their model"""
+    engine: Engine = Engine.AUTO
+    """auto, litert or tensorflow"""
+    threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256)
+    """Inferences that one worker process runs at a time"""
+    batch_size: int = Field(16, ge=1, le=1024)
+    """Pictures in one forward pass"""
+    chunk_items: int = Field(32, ge=1, le=1000)
+    """Items in one chunk"""
+    lease_s: float = Field(30, gt=0)
+    """Lease of a chunk: it is retried this long after its worker stops"""
+    chunk_deadline_s: float = Field(600, gt=0)
+    """A worker that holds a chunk for longer exits, to be restarted"""
+    max_items: int = Field(1_000_000, ge=1)
+    """Maximum items in a job"""
+    max_files: int = Field(1000, ge=1)
+    """Maximum files in a multipart request"""
+    max_item_bytes: int = Field(25_000_000, ge=1)
+    """Maximum size of one picture, uploaded or fetched"""
+    max_request_bytes: int = Field(500_000_000, ge=1)
+    """Maximum size of one request"""
+    max_json_bytes: int = Field(50_000_000, ge=1)
+    """Maximum size of one JSON body, which is held in memory"""
+    max_pixels: int = Field(50_000_000, ge=1)
+    """Maximum width x height of one picture"""
+    decode_memory_bytes: int = Field(512_000_000, ge=200_000_000)
+    """Memory in which one worker process decodes, for all its threads together; a picture that
+    needs more is rejected"""
+    max_backlog_items: int = Field(5_000_000, ge=1)
+    """Items that may wait in all jobs before new jobs are refused with 503"""
+    quota_items: int = Field(2_000_000, ge=1)
+    """Items that one API key may have waiting before its jobs are refused with 429"""
+    draft_ttl_s: int = Field(86400, ge=60)
+    """A draft that is not submitted expires after this long"""
+    idempotency_ttl_s: int = Field(86400, ge=60)
+    """An Idempotency-Key is stored for this long"""
+    job_ttl_s: int = Field(7 * 86400, ge=60)
+    """A job and its results expire after this long"""
+    cache_ttl_s: int = Field(86400, ge=1)
+    """Cached scores expire after this long"""
+    sync_timeout_s: float = Field(30, gt=0)
+    """How long POST /scorefile/ waits for scores"""
+    fetch_timeout_s: float = Field(15, gt=0)
+    """Deadline for downloading one picture, redirects included"""
+    fetch_concurrency: int = Field(64, ge=1)
+    """Downloads that one worker process runs at a time"""
+    fetch_per_host: int = Field(16, ge=1)
+    """Downloads that one worker process runs at a time from one host; at most half of
+    PIQUEUE_FETCH_CONCURRENCY, so that a host that hangs does not block the others"""
+    fetch_budget_bytes: int = Field(200_000_000, ge=1)
+    """Memory for all downloads of one worker process; when it is full, pictures are downloaded one
+    at a time"""
+    fetch_allow_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = ()
+    """Private networks that workers may connect to for pictures and webhooks, such as 10.0.0.0/8,
+    comma separated"""
+    storage_url: _StorageUrl = IN_REDIS
+    """Storage for uploaded pictures and results: redis, or s3://bucket/prefix, which also stores
+    results as files"""
+    s3_endpoint_url: str | None = None
+    """S3 server, such as https://s3.example.com; if unset, Amazon's"""
+    s3_region: str | None = None
+    """S3 region; if unset, boto3 chooses"""
+    s3_path_style: bool | None = None
+    """Name the bucket in the path of a request (true) or in its host name (false); if unset, in the
+    path when PIQUEUE_S3_ENDPOINT_URL is set"""
+    s3_encryption: Literal["AES256", "aws:kms"] | None = None
+    """Server-side encryption of objects on S3: AES256 or aws:kms"""
+    s3_kms_key_id: str | None = None
+    """Key for aws:kms"""
+    s3_fetch_buckets: Annotated[tuple[str, ...], NoDecode] = ()
+    """Buckets from which s3:// items may be read, comma separated"""
+    webhook_retry_s: Annotated[tuple[PositiveFloat, ...], NoDecode] = _WEBHOOK_RETRY_S
+    """Delays before each further attempt to deliver a webhook, comma separated; each varies
+    randomly by up to 20 %"""
+    webhook_timeout_s: float = Field(15, gt=0)
+    """How long the receiver of a webhook may take to answer"""
+    allow_no_keys: bool = False
+    """Serve other machines although no API key exists"""
+    metrics_host: str = "127.0.0.1"
+    """Address on which a worker serves its metrics, without authentication"""
+    metrics_port: int = Field(0, ge=0, le=65535)
+    """Port on which a worker serves its metrics; 0 serves none"""
+    log_json: bool = True
+    """Write logs as JSON lines (true) or as text (false)"""
 
     @property
     def models_bytes(self) -> int:
         """Give `models_memory_bytes`, or its default for this number of threads."""
         return self.models_memory_bytes or MODELS_BYTES_A_THREAD * self.threads
-
-    @field_validator("redis_url")
-    @classmethod
-    def _redis_scheme(cls, value: str) -> str:
-        if urlsplit(value).scheme not in {"redis", "rediss", "unix"}:
-            raise ValueError("must begin with redis://, rediss:// or unix://")
-        return value
-
-    @field_validator("storage_url")
-    @classmethod
-    def _redis_or_folder(cls, value: str) -> str:
-        if value != IN_REDIS and not S3_FOLDER.fullmatch(value):
-            raise ValueError("must be redis, or like s3://bucket/prefix")
-        return value
-
-    @field_validator("registry_url")
-    @classmethod
-    def _folder_or_bucket(cls, value: str | None) -> str | None:
-        if value is not None and "://" in value and not S3_FOLDER.fullmatch(value):
-            raise ValueError("must be the path of a folder, or like s3://bucket/prefix")
-        return value
-
-    @field_validator("model_url")
-    @classmethod
-    def _http(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith(("http://", "https://")):
-            raise ValueError("must begin with https:// or http://")
-        return value
 
     @model_validator(mode="after")
     def _url_and_sha256(self) -> Self:

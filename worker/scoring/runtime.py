@@ -27,7 +27,7 @@ from worker.jobs.models.configured import open_catalog
 from worker.jobs.queue import Notifier, make_celery
 from worker.jobs.record import ModelRef
 from worker.jobs.settings import Settings, require_boto3
-from worker.jobs.storage.configured import open_blobs, open_parts
+from worker.jobs.storage.blobs import open_storage
 from worker.scoring.metrics import TimedPredictor, WorkerMetrics
 from worker.scoring.model_pool import CannotLoad, ModelPool
 
@@ -98,9 +98,8 @@ class Runtime:
         self.cache = ScoreCache(redis, settings.cache_ttl_s)
         self.presence = ModelPresence(redis)
         self.notifier = Notifier(make_celery(settings))
-        self.blobs = open_blobs(settings, redis)
-        # Each is None if the settings name no bucket for it.
-        self.parts = open_parts(settings, redis)
+        # The result files and the fetcher are None if the settings name no bucket for them.
+        self.blobs, self.parts = open_storage(settings, redis)
         self.s3_fetcher = _open_s3_fetcher(settings)
         self.fetcher = Fetcher(
             FetchLimits(

@@ -29,15 +29,8 @@ UNSUBMITTED_TTL_S = 3600
 _STEPS = {
     "": ("open_draft", "add", "close", "submit"),
     "allow-oom": (
-        "claim",
-        "renew",
-        "defer",
-        "checkpoint",
-        "commit",
-        "recover",
-        "cancel",
-        "erase",
-        "abandon",
+        *("claim", "renew", "defer", "checkpoint", "commit"),
+        *("recover", "cancel", "erase", "abandon"),
     ),
 }
 _LEDGER = Path(__file__).with_name("ledger.lua").read_text()

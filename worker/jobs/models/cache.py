@@ -2,7 +2,8 @@
 
 import hashlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from worker.jobs.errors import ModelUnavailable
@@ -19,18 +20,25 @@ def cached_copy(cache_path: Path, artifact: Artifact, download: Callable[[Path],
     target = cache_path / f"{card.name}-{card.version}-{artifact.digest[:16]}"
     if target.is_dir():
         return target
-    cache_path.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache_path, prefix=".fetching-") as scratch:
+    try:
+        with new_folder(target) as fresh:
+            download(fresh)
+            verify(fresh, artifact)
+    except OSError:
+        if not target.is_dir():  # another process created it
+            raise
+    return target
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Give an empty folder that becomes `target` if the block succeeds, and is removed if not."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".writing-") as scratch:
         fresh = Path(scratch) / "fresh"
         fresh.mkdir()
-        download(fresh)
-        verify(fresh, artifact)
-        try:
-            fresh.rename(target)
-        except OSError:
-            if not target.is_dir():  # another process created it
-                raise
-    return target
+        yield fresh
+        fresh.rename(target)
 
 
 def verify(folder: Path, artifact: Artifact) -> None:

@@ -3,7 +3,6 @@
 import fcntl
 import hashlib
 import http.client
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -16,7 +15,7 @@ from typing import BinaryIO
 import structlog
 
 from worker.jobs.errors import ModelUnavailable
-from worker.jobs.models.cache import verify
+from worker.jobs.models.cache import new_folder, verify
 from worker.jobs.models.catalog import CARD_NAME, Artifact
 from worker.jobs.models.folder import ModelFolder
 
@@ -40,10 +39,8 @@ def downloaded(url: str, sha256: str, cache_path: Path) -> ModelFolder:
     with _locked(cache_path):
         if not folder.is_dir():
             zipped = download(url, sha256, cache_path / f"{sha256}.zip")
-            with tempfile.TemporaryDirectory(dir=cache_path, prefix=".unpacking-") as scratch:
-                fresh = Path(scratch) / "fresh"
+            with new_folder(folder) as fresh:
                 unpack(zipped, fresh)
-                fresh.rename(folder)
             zipped.unlink()
     return ModelFolder(folder)
 

@@ -1,11 +1,11 @@
 """Models in a folder as <name>/<version>/card.json, read again on each call."""
 
 import shutil
-import tempfile
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from worker.jobs.models.cache import new_folder
 from worker.jobs.models.catalog import CARD_NAME, Artifact, Promotions
 
 PROMOTED_NAME = "promoted.json"
@@ -39,13 +39,9 @@ class ModelFolder:
     def put(self, folder: Path, artifact: Artifact) -> None:
         """Store a copy of the artifact in `folder`, completely or not at all."""
         target = self.fetch(artifact)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".adding-") as scratch:
-            fresh = Path(scratch) / "fresh"
-            fresh.mkdir()
+        with new_folder(target) as fresh:
             for name in artifact.names_in(folder):
                 shutil.copyfile(folder / name, fresh / name)
-            fresh.rename(target)
 
     def promote(self, name: str, promotions: Promotions) -> None:
         """Write the promotions of a model."""

@@ -4,13 +4,7 @@ from pathlib import Path
 
 from worker.jobs.errors import ModelNotFound, ModelUnavailable
 from worker.jobs.models.cache import verify
-from worker.jobs.models.catalog import (
-    CARD_NAME,
-    Artifact,
-    ModelCard,
-    ModelCatalog,
-    Promotions,
-)
+from worker.jobs.models.catalog import CARD_NAME, Artifact, ModelCard, ModelCatalog, Promotions
 
 # The most versions that promoted.json keeps.
 HISTORY = 50

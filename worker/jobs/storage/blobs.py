@@ -1,12 +1,16 @@
 """The blob store: uploaded payloads, stored until they are scored or their job expires."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from redis import Redis
 
 from worker.jobs.ledger.connection import ledger_errors
 from worker.jobs.ledger.layout import job_key
+from worker.jobs.settings import IN_REDIS, Settings, require_boto3
+
+if TYPE_CHECKING:
+    from worker.jobs.storage.parts import ResultParts
 
 
 class BlobStore(Protocol):
@@ -67,3 +71,16 @@ class RedisBlobs:
         """Delete all payloads of a job."""
         with ledger_errors():
             self._redis.unlink(self._key(job_id))
+
+
+def open_storage(settings: Settings, redis: Redis) -> tuple[BlobStore, "ResultParts | None"]:
+    """Open the blobs and result files of PIQUEUE_STORAGE_URL; None if results are only in Redis."""
+    if settings.storage_url == IN_REDIS:
+        return RedisBlobs(redis), None
+    require_boto3()
+    from worker.jobs.s3 import Folder
+    from worker.jobs.storage.parts import ResultParts
+    from worker.jobs.storage.s3_blobs import S3Blobs
+
+    folder = Folder.open(settings, settings.storage_url)
+    return S3Blobs(folder, redis), ResultParts(folder, redis)

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby, islice
+from typing import Any
 
 from pydantic import BaseModel
 from pydantic_core import to_json
@@ -16,7 +17,6 @@ from worker.jobs.models.catalog import ModelCard
 from worker.jobs.record import Job
 from worker.jobs.s3 import Folder
 from worker.jobs.storage.expiry_index import ExpiryIndex
-from worker.jobs.storage.result_lines import result_line
 from worker.jobs.webhooks.payload import job_fields
 
 MANIFEST = "manifest.json"
@@ -123,9 +123,55 @@ def part_key(job_id: str, chunk_index: int) -> str:
 
 def part_bytes(stored: Iterable[StoredResult], model: ModelCard) -> bytes:
     """Write the lines of a part."""
-    return b"".join(result_line(result, model) for result in stored)
+    return b"".join(_result_line(result, model) for result in stored)
 
 
 def _chunks(job: Job, results: Iterable[StoredResult]) -> Iterator[tuple[int, list[StoredResult]]]:
     for chunk_index, stored in groupby(results, lambda result: result.index // job.chunk_items):
         yield chunk_index, list(stored)
+
+
+def _result_line(stored: StoredResult, model: ModelCard) -> bytes:
+    """Write a result with its line break; the bytes are deterministic."""
+    return to_json(_result_fields(stored, model)) + b"\n"
+
+
+def _result_fields(stored: StoredResult, model: ModelCard) -> dict[str, Any]:
+    spec, result = stored.spec, stored.result
+    image, rejection, timings, scores = result.image, result.rejection, result.timings, None
+    labels = None
+    if result.scores is not None:
+        scores, labels = model.answer(result.scores)
+    return {
+        "index": stored.index,
+        "id": spec.id,
+        "status": "failed" if rejection else "succeeded",
+        "source": {"type": "upload", "filename": spec.filename}
+        if spec.url is None
+        else {"type": "url", "url": spec.url},
+        "columns": spec.columns,
+        "image": image
+        and {
+            "sha256": image.sha256,
+            "bytes": image.byte_count,
+            "format": image.format,
+            "width": image.width,
+            "height": image.height,
+        },
+        "scores": scores,
+        "labels": labels,
+        "cached": result.cached,
+        "attempts": stored.attempts,
+        "ms": {
+            "fetch": timings.fetch_ms,
+            "decode": timings.decode_ms,
+            "infer": timings.infer_ms,
+        },
+        "error": rejection
+        and {
+            "code": rejection.code,
+            "stage": rejection.stage,
+            "retryable": rejection.retryable,
+            "detail": rejection.detail,
+        },
+    }

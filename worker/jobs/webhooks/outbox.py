@@ -8,8 +8,9 @@ from typing import Any
 
 from redis import Redis
 
-from worker.jobs.ledger.connection import in_ms, ledger_errors
+from worker.jobs.ledger.connection import ledger_errors
 from worker.jobs.ledger.layout import job_key
+from worker.jobs.ledger.schedule import Schedule
 from worker.jobs.record import Job
 
 # The log of a job keeps this many attempts.
@@ -64,6 +65,7 @@ class Outbox:
 
     def __init__(self, redis: Redis) -> None:
         self._redis: Any = redis
+        self._schedule = Schedule(redis, _HOOKS)
         self._steps = {
             step: redis.register_script(f"{_STEPS}\nreturn {step}()")
             for step in ("claim", "defer", "settle", "replay")
@@ -79,12 +81,7 @@ class Outbox:
 
     def due(self, count: int) -> list[str]:
         """List the jobs of at most `count` due deliveries, the longest due first."""
-        with ledger_errors(), self._redis.pipeline(transaction=False) as pipe:
-            pipe.time()
-            pipe.zrange(_HOOKS, 0, count - 1, withscores=True)
-            now, first = pipe.execute()
-        now_ms = in_ms(now)
-        return [job_id.decode() for job_id, due_ms in first if due_ms <= now_ms]
+        return self._schedule.due(count)
 
     def claim(self, job_id: str, lease_s: float) -> Delivery | None:
         """Claim a delivery for `lease_s`; None if it is claimed, not due or does not exist."""

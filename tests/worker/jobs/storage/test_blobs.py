@@ -14,8 +14,7 @@ from worker.jobs.errors import SettingsInvalid, StorageUnavailable
 from worker.jobs.record import new_job_id
 from worker.jobs.s3 import Folder, connect_s3, encryption
 from worker.jobs.settings import Settings, load_settings
-from worker.jobs.storage.blobs import BlobStore
-from worker.jobs.storage.configured import open_blobs
+from worker.jobs.storage.blobs import BlobStore, open_storage
 from worker.jobs.storage.expiry_index import ExpiryIndex
 from worker.jobs.storage.s3_blobs import CONCURRENCY, READ_AHEAD, S3Blobs, blob_key
 from worker.upkeep.storage_maintenance import StorageMaintenance
@@ -37,9 +36,9 @@ def blobs(
     request: pytest.FixtureRequest, redis_client: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> BlobStore:
     if request.param == "redis":
-        return open_blobs(load_settings(), redis_client)
+        return open_storage(load_settings(), redis_client)[0]
     server: S3Server = request.getfixturevalue("s3_server")
-    return open_blobs(s3_settings(server, monkeypatch), redis_client)
+    return open_storage(s3_settings(server, monkeypatch), redis_client)[0]
 
 
 def get(blobs: BlobStore, job_id: str, item_id: str) -> bytes | None:
@@ -96,7 +95,7 @@ def test_erasing_a_job_leaves_the_others(blobs: BlobStore) -> None:
 def test_a_large_payload_is_sent_in_parts_and_keys_can_be_foretold(
     s3_server: S3Server, redis_client: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    blobs = open_blobs(s3_settings(s3_server, monkeypatch, "deep/down"), redis_client)
+    blobs = open_storage(s3_settings(s3_server, monkeypatch, "deep/down"), redis_client)[0]
     job_id = new_job_id()
     blobs.put(job_id, {"a b.jpg": b"x" * 20_000_000}, 3600)
     (key,) = s3_server.keys(f"deep/down/{job_id}/")
@@ -110,7 +109,7 @@ def test_payloads_on_s3_are_erased_when_their_time_is_over(
 ) -> None:
     settings = s3_settings(s3_server, monkeypatch)
     blobs, maintenance = (
-        open_blobs(settings, redis_client),
+        open_storage(settings, redis_client)[0],
         StorageMaintenance(settings, redis_client),
     )
     short, long, lengthened = new_job_id(), new_job_id(), new_job_id()
@@ -129,7 +128,7 @@ def test_what_is_erased_while_s3_is_away_goes_once_it_is_back(
 ) -> None:
     settings = s3_settings(s3_server, monkeypatch)
     blobs, maintenance = (
-        open_blobs(settings, redis_client),
+        open_storage(settings, redis_client)[0],
         StorageMaintenance(settings, redis_client),
     )
     job_id = new_job_id()
@@ -251,6 +250,7 @@ def test_all_objects_of_a_job_are_erased_some_at_a_time(
     client = connect_s3(settings)
     client.meta.events.register("provide-client-params.s3.ListObjectsV2", in_small_pages)
     client.meta.events.register("provide-client-params.s3.DeleteObjects", note)
+    monkeypatch.setattr("worker.jobs.s3.DELETED_AT_ONCE", 7)
     blobs = S3Blobs(Folder(client, settings.storage_url, {}), redis_client)
     job_id = new_job_id()
     blobs.put(job_id, {str(at): b"x" for at in range(30)}, 3600)
@@ -266,7 +266,7 @@ def test_an_error_tells_neither_keys_nor_addresses(
     settings = s3_settings(s3_server, monkeypatch)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another-secret")
     with pytest.raises(StorageUnavailable) as refused:
-        get(open_blobs(settings, redis_client), new_job_id(), "a")
+        get(open_storage(settings, redis_client)[0], new_job_id(), "a")
     assert str(refused.value) == "S3 answers 403 (SignatureDoesNotMatch)"
     assert refused.value.__cause__ is None
 
@@ -294,9 +294,9 @@ def test_s3_without_boto3_stops_the_start_with_what_to_install(
     redis_client: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.jobs.settings.find_spec", lambda _name: None)
-    open_blobs(load_settings(), redis_client)
+    open_storage(load_settings(), redis_client)[0]
     with pytest.raises(SettingsInvalid, match=r"install piqueue\[s3\]"):
-        open_blobs(load_settings(storage_url="s3://bucket/up"), redis_client)
+        open_storage(load_settings(storage_url="s3://bucket/up"), redis_client)
 
 
 def test_a_claimed_job_is_due_again_when_its_lease_ends(redis_client: Redis) -> None:
