@@ -1,12 +1,16 @@
-"""Looks up known vulnerabilities of the pinned dependencies; fails only when it finds one."""
+"""Looks up known vulnerabilities of the pinned dependencies; fails only if it finds one."""
 
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import httpx2
+
 CONSTRAINTS = Path(__file__).resolve().parent.parent / "constraints.txt"
-DEADLINE_S = 15
+# What pip-audit reads for each pinned version; mirrors of PyPI often do not have it.
+PROBE_URL, PROBE_TIMEOUT_S = "https://pypi.org/pypi/pip/25.0/json", 3
+DEADLINE_S = 40  # one request for each pinned version
 _COMMAND = (
     *(sys.executable, "-m", "pip_audit", "--requirement", str(CONSTRAINTS)),
     *("--no-deps", "--disable-pip", "--format", "json", "--progress-spinner", "off"),
@@ -15,12 +19,13 @@ _COMMAND = (
 
 
 def main() -> int:
-    """Audit; 1 when a pinned version is vulnerable, 0 when none is or nothing could be learnt."""
+    """Audit; 1 if a pinned version is vulnerable, 0 if none is or no advisory can be read."""
     try:
+        httpx2.get(PROBE_URL, timeout=PROBE_TIMEOUT_S).raise_for_status()
         answer = subprocess.run(_COMMAND, capture_output=True, text=True, timeout=DEADLINE_S)
         dependencies = json.loads(answer.stdout)["dependencies"]
-    except (subprocess.TimeoutExpired, ValueError) as error:
-        return _not_audited(f"no answer: {type(error).__name__}")
+    except (httpx2.HTTPError, subprocess.TimeoutExpired, ValueError) as error:
+        return _not_audited(type(error).__name__)
     known = [found for found in dependencies if "skip_reason" not in found]
     vulnerable = [found for found in known if found["vulns"]]
     for found in vulnerable:
@@ -39,8 +44,8 @@ def main() -> int:
 def _not_audited(reason: str) -> int:
     line = "!" * 72
     print(
-        f"{line}\nNOT AUDITED: the advisories of PyPI cannot be read from here ({reason}).\n"
-        f"Run `python -m scripts.audit` where they can, before a release.\n{line}",
+        f"{line}\nNOT AUDITED: this machine cannot read the advisories of PyPI ({reason}).\n"
+        f"Run `python -m scripts.audit` on one that can, before a release.\n{line}",
         file=sys.stderr,
     )
     return 0

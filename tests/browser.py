@@ -13,6 +13,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
 DEADLINE_S = 60
+NOT_TESTED = "NOT TESTED"
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update"),
@@ -21,10 +22,10 @@ FLAGS = (
 
 
 class Tab:
-    """The page that is open, as a person uses it."""
+    """The open page, as a person uses it."""
 
     def __init__(self, browser: Chrome) -> None:
-        """Leave the page that is open, and drop what it complained of."""
+        """Leave the open page and discard its messages."""
         self.browser = browser
         browser.get("about:blank")
         browser.get_log("browser")  # type: ignore[no-untyped-call]
@@ -41,8 +42,8 @@ class Tab:
             assert time.monotonic() < deadline, f"no {what}: {self.one('body').text}"
             time.sleep(0.05)
 
-    def complaints(self) -> list[str]:
-        """Give what the browser reports: errors of the script, breaches of the policy."""
+    def messages(self) -> list[str]:
+        """Give what the browser reports: script errors, violations of the content policy."""
         return [
             entry["message"]
             for entry in self.browser.get_log("browser")  # type: ignore[no-untyped-call]
@@ -51,7 +52,7 @@ class Tab:
 
 
 def _holds(found: Callable[[], object]) -> bool:
-    """Whether it is found; not yet while the page replaces what is looked at."""
+    """Whether it is found; not while the page replaces the element."""
     try:
         return bool(found())
     except StaleElementReferenceException:
@@ -59,10 +60,11 @@ def _holds(found: Callable[[], object]) -> bool:
 
 
 def unavailable(reason: str) -> NoReturn:
-    """Fail in CI, where a page that nobody tried must not pass; skip elsewhere."""
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
+    """Skip a test that cannot run on this machine; in CI, fail it: CI must run every test.
+
+    `reason` says what is not tested and how to change that; tests/conftest.py prints it last.
+    """
+    (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{NOT_TESTED}: {reason}")
 
 
 @pytest.fixture(scope="session")
@@ -70,7 +72,10 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
     """Run one browser for all tests of pages."""
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if chromium is None or driver is None:
-        unavailable("THE PAGE IS NOT TESTED: apt-get install chromium chromium-driver")
+        unavailable(
+            "the web page, without Chromium: apt-get install chromium chromium-driver "
+            "fonts-dejavu-core"
+        )
     options = ChromeOptions()
     options.binary_location = chromium
     for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):

@@ -1,4 +1,4 @@
-"""What tests share: a real Redis, emptied for each test, and one whole Piqueue for the session."""
+"""Shared fixtures: a real Redis, emptied for each test, and one complete Piqueue per session."""
 
 from collections.abc import Iterator
 
@@ -8,11 +8,11 @@ from redis import Redis
 
 from scripts.local.embedded_redis import EmbeddedRedis
 from scripts.local.stack import Stack
-from tests.browser import browser  # noqa: F401 - a fixture
+from tests.browser import NOT_TESTED, browser  # noqa: F401 - a fixture
 from tests.s3 import s3_server  # noqa: F401 - a fixture
 
 STACK_ENV = {
-    # The tests' own servers; the rest of loopback stays refused.
+    # The servers of the tests; the rest of loopback stays refused.
     "PIQUEUE_FETCH_ALLOW_NETWORKS": "127.0.0.1/32",
     "PIQUEUE_MAX_FILES": "120",
     "PIQUEUE_MAX_ITEM_BYTES": "1000000",
@@ -51,3 +51,14 @@ def client(stack: Stack) -> Iterator[httpx2.Client]:
     """Give an HTTP client of the running API."""
     with httpx2.Client(base_url=stack.url, timeout=60) as client:
         yield client
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Print as the last line of a run what this machine could not test and how to change that."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None:  # a worker of pytest-xdist
+        return
+    reasons = {report.longrepr[2] for report in reporter.stats.get("skipped", [])}
+    for reason in sorted(reasons):
+        if NOT_TESTED in reason:
+            reporter.write_line(reason.removeprefix("Skipped: "), yellow=True)

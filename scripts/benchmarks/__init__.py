@@ -1,1 +1,1 @@
-"""The parts that scripts/bench.py starts: something to fetch, and two things to compare with."""
+"""The benchmarks that `python -m scripts.bench` runs."""

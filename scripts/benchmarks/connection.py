@@ -1,4 +1,4 @@
-"""One kept-alive connection to our own API, as thin as can be: what it costs is measured too."""
+"""One kept-alive connection to the API with little overhead, because its cost is measured too."""
 
 import json
 import os
@@ -8,14 +8,14 @@ from http.client import HTTPConnection
 from typing import Any, BinaryIO, Self
 from urllib.parse import urlsplit
 
-# The API closes a connection that is idle for 5 s.
+# The API closes connections that are idle for 5 s.
 STALE_S = 3
 BLOCK_BYTES = 1 << 16
 _BOUNDARY = "piqueue-benchmark"
 
 
 class Connection:
-    """Sends requests one after the other; `last_s` is how long the last one took."""
+    """Sends one request after the other; `last_s` is the duration of the last one."""
 
     def __init__(self, url: str, timeout_s: float = 120) -> None:
         parts = urlsplit(url)
@@ -32,11 +32,11 @@ class Connection:
         self._connection.close()
 
     def get(self, target: str) -> Any:
-        """Give the JSON of an answer."""
+        """Read the JSON of an answer."""
         return self.send("GET", target)
 
     def post(self, target: str, document: Any) -> Any:
-        """Post JSON; gives the JSON of the answer."""
+        """Post JSON and read the JSON of the answer."""
         headers = {"Content-Type": "application/json"}
         return self.send("POST", target, json.dumps(document).encode(), headers)
 
@@ -47,7 +47,7 @@ class Connection:
         body: bytes | BinaryIO | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
-        """Give the JSON of an answer.
+        """Send a request and read the JSON of its answer.
 
         Raises:
             RuntimeError: the answer is not 2xx.
@@ -69,7 +69,7 @@ class Connection:
 
 
 def multipart(name: str, payload: bytes) -> tuple[bytes, dict[str, str]]:
-    """Give the body and headers that post one picture as a file named `name`."""
+    """Make the body and headers that post one picture in the form field `name`."""
     head = (
         f"--{_BOUNDARY}\r\n"
         f'Content-Disposition: form-data; name="{name}"; filename="picture.jpg"\r\n'

@@ -1,17 +1,18 @@
-"""What a benchmark found: figures, each beside the bound it is held to, as a table and as JSON."""
+"""Figures: measured values with their spread, each compared with a bound."""
 
-import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from statistics import median
-from typing import Any, Literal, Self
+from typing import Literal, Self
+
+from scripts.text_table import markdown
 
 _SIGNS = {"<=": "at most", ">=": "at least"}
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One number with the lowest and highest it was seen at, and its bound.
+    """One value, the lowest and highest measured ones, and the bound of the value.
 
     `note` says what it was measured on.
     """
@@ -30,23 +31,22 @@ class Figure:
         cls,
         name: str,
         unit: str,
-        seen: Sequence[float],
+        measured: Sequence[float],
         bound: tuple[Literal["<=", ">="], float],
         note: str = "",
     ) -> Self:
-        """Give the median of what was seen."""
-        return cls(name, unit, median(seen), min(seen), max(seen), *bound, note)
+        """Give the median of the measured values."""
+        return cls(name, unit, median(measured), min(measured), max(measured), *bound, note)
 
     @property
     def kept(self) -> bool:
-        """Whether the bound is kept."""
+        """Whether the value is within its bound."""
         return self.value <= self.bound if self.sign == "<=" else self.value >= self.bound
 
 
 def table(figures: Sequence[Figure]) -> str:
-    """Lay the figures out for people, as a Markdown table."""
-    rows: list[tuple[str, ...]] = [("figure", "measured", "spread", "bound", "", "on")]
-    rows += [
+    """Format figures as a Markdown table."""
+    rows = [
         (
             figure.name,
             f"{figure.value:.4g} {figure.unit}".rstrip(),
@@ -57,15 +57,21 @@ def table(figures: Sequence[Figure]) -> str:
         )
         for figure in figures
     ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rows.insert(1, tuple("-" * width for width in widths))
-    return "\n".join(
-        f"| {' | '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))} |"
-        for row in rows
-    )
+    return markdown([("figure", "measured", "spread", "bound", "", "on"), *rows])
 
 
-def as_json(figures: Sequence[Figure], machine: dict[str, Any]) -> str:
-    """Give the figures, and the machine they were measured on, for programs."""
-    rows = [{**asdict(figure), "kept": figure.kept} for figure in figures]
-    return json.dumps({"machine": machine, "figures": rows}, indent=2)
+def alternate(
+    first: Callable[[], float], second: Callable[[], float], rounds: int
+) -> list[tuple[float, float]]:
+    """Measure both alternately, `rounds` times, so that other load on the machine affects both."""
+    return [(first(), second()) for _ in range(rounds)]
+
+
+def ratios(pairs: Sequence[tuple[float, float]]) -> list[float]:
+    """Give first / second of each pair."""
+    return [first / second for first, second in pairs]
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Give the value that a share of all values do not exceed."""
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]

@@ -1,15 +1,17 @@
-"""How soon a worker is ready, and how much memory the processes hold."""
+"""The time a worker needs to start, and the memory of the processes."""
 
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from scripts.benchmarks.benchmark_run import BenchmarkRun
 from scripts.benchmarks.figures import Figure
-from scripts.benchmarks.programs import ROOT, START_DEADLINE_S, output_of, resident_mb
+from scripts.benchmarks.processes import START_DEADLINE_S, resident_mb
 from scripts.benchmarks.throughput import score_urls
-from scripts.benchmarks.workbench import Workbench
 from scripts.local.embedded_redis import EmbeddedRedis
+from scripts.local.stack import ROOT
 from scripts.local.supervised_process import SupervisedProcess
 from worker.jobs.ledger.connection import connect
 from worker.jobs.ledger.workers import Workers
@@ -18,14 +20,14 @@ _HEAVY = ("tensorflow", "keras", "numpy", "PIL")
 _COUNT_HEAVY = f"import sys, api.main; print(sum(name in sys.modules for name in {_HEAVY}))"
 
 
-def footprint(bench: Workbench) -> Iterator[Figure]:
+def footprint(run: BenchmarkRun) -> Iterator[Figure]:
     """Measure starts on a Redis of their own, then memory after a job."""
-    with EmbeddedRedis(bench.new_folder("redis")) as redis:
-        folder = bench.new_folder("worker")
-        starts = [_start_s(folder, redis.url) for _ in range(bench.scale.starts)]
+    with EmbeddedRedis(run.new_folder("redis")) as redis:
+        folder = run.new_folder("worker")
+        starts = [_start_s(folder, redis.url) for _ in range(run.scale.starts)]
     yield Figure.of("worker start", "s", starts, ("<=", 2), "process start to heartbeat")
 
-    with bench.image_server() as urls, bench.stack() as stack:
+    with run.image_server() as urls, run.stack() as stack:
         score_urls(stack.url, urls)
         (worker_pid,) = stack.workers
         assert stack.api_pid
@@ -33,8 +35,9 @@ def footprint(bench: Workbench) -> Iterator[Figure]:
         yield Figure.of("worker memory", "MB", [resident_mb(worker_pid)], ("<=", 200), after)
         yield Figure.of("API memory", "MB", [resident_mb(stack.api_pid)], ("<=", 120), after)
 
-    loaded = float(output_of("-c", _COUNT_HEAVY))
-    yield Figure.of("heavy imports of the API", "", [loaded], ("<=", 0), f"of {', '.join(_HEAVY)}")
+    counted = subprocess.check_output([sys.executable, "-c", _COUNT_HEAVY], cwd=ROOT, timeout=600)
+    of = f"of {', '.join(_HEAVY)}"
+    yield Figure.of("heavy imports of the API", "", [float(counted)], ("<=", 0), of)
 
 
 def _start_s(folder: Path, redis_url: str) -> float:

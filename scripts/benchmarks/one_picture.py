@@ -1,4 +1,4 @@
-"""How long one picture takes through the whole service, against its bare decode and inference."""
+"""The latency of one picture in the whole service, compared with bare decoding and inference."""
 
 import time
 from collections.abc import Iterator
@@ -6,26 +6,25 @@ from itertools import cycle
 
 from model.images.decode import decode
 from model.predictor import load_predictor
-from scripts.benchmarks.alternating import in_turn, percentile
+from scripts.benchmarks.benchmark_run import BenchmarkRun
 from scripts.benchmarks.connection import Connection, multipart
-from scripts.benchmarks.figures import Figure
+from scripts.benchmarks.figures import Figure, alternate, percentile
 from scripts.benchmarks.pictures import read_pictures
-from scripts.benchmarks.workbench import Workbench
 from worker.jobs.settings import ARTIFACTS_PATH
 
 WARM_UP = 20
 PAUSE_S = 0.02
 
 
-def one_picture(bench: Workbench) -> Iterator[Figure]:
-    """Post one picture and wait for its score, in turn with the same work in this process."""
+def one_picture(run: BenchmarkRun) -> Iterator[Figure]:
+    """Post one picture and wait for its score, alternating with the same work in this process."""
     predictor = load_predictor(ARTIFACTS_PATH / "scenes" / "2", "litert")
     predictor.warm_up()
     size = predictor.card.input_size
-    payloads = read_pictures(bench.pictures)
+    payloads = read_pictures(run.pictures)
     ours, theirs = cycle(payloads), cycle(payloads)
 
-    with bench.stack() as stack, Connection(stack.url) as connection:
+    with run.stack() as stack, Connection(stack.url) as connection:
 
         def service() -> float:
             body, headers = multipart("files", next(ours))
@@ -41,8 +40,8 @@ def one_picture(bench: Workbench) -> Iterator[Figure]:
             predictor.predict([decode(payload, size).pixels])
             return time.perf_counter() - started
 
-        in_turn(service, bare, WARM_UP)
-        pairs = in_turn(service, bare, bench.scale.requests)
+        alternate(service, bare, WARM_UP)
+        pairs = alternate(service, bare, run.scale.requests)
 
     service_s, bare_s = zip(*pairs, strict=True)
     median_s = percentile(bare_s, 0.5)

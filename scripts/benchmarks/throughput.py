@@ -1,25 +1,42 @@
-"""How fast a job of URLs is scored, against bare inference and against the tutorial's way."""
+"""The rate at which a job of URLs is scored, compared with bare scoring and with the tutorial."""
 
-import json
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from threading import local
+from typing import TypeVar
 
-from scripts.benchmarks.alternating import in_turn, ratios
-from scripts.benchmarks.connection import Connection
-from scripts.benchmarks.figures import Figure
-from scripts.benchmarks.programs import cpu_s, output_of, serving
-from scripts.benchmarks.workbench import Workbench
+from model.images.decode import decode
+from model.predictor import load_predictor
+from scripts.benchmarks.benchmark_run import BenchmarkRun
+from scripts.benchmarks.connection import Connection, multipart
+from scripts.benchmarks.figures import Figure, alternate, ratios
+from scripts.benchmarks.pictures import read_pictures
+from scripts.benchmarks.processes import cpu_s, serving
+from worker.jobs.settings import ARTIFACTS_PATH
 
+BARE_THREADS, BARE_BATCH_SIZE = 2, 16
 TUTORIAL_CLIENTS = 8
 
+T = TypeVar("T")
 
-def throughput(bench: Workbench) -> Iterator[Figure]:
-    """Compare in turn: the service and the same work bare, then the service and the tutorial."""
-    scale = bench.scale
-    with bench.image_server() as urls, bench.stack() as stack:
-        spent: list[tuple[float, float]] = []
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast pictures were scored; `cpu_s` is that of this process."""
+
+    pictures_per_s: float
+    cpu_s: float
+
+
+def throughput(run: BenchmarkRun) -> Iterator[Figure]:
+    """Compare alternately: the service and bare scoring, then the service and the tutorial."""
+    scale, payloads = run.scale, read_pictures(run.pictures)
+    with run.image_server() as urls, run.stack() as stack:
+        cpu: list[tuple[float, float]] = []
         pids = (*stack.workers, stack.api_pid or 0, stack.redis_pid or 0)
+        score_bare = bare_scorer()
 
         def service() -> float:
             return score_urls(stack.url, urls)
@@ -27,25 +44,25 @@ def throughput(bench: Workbench) -> Iterator[Figure]:
         def metered() -> float:
             before_s = sum(map(cpu_s, pids))
             pictures_per_s = service()
-            spent.append((sum(map(cpu_s, pids)) - before_s, 0))
+            cpu.append((sum(map(cpu_s, pids)) - before_s, 0))
             return pictures_per_s
 
         def bare() -> float:
-            pace = _pace("scripts.benchmarks.baseline", str(bench.pictures))
-            spent[-1] = (spent[-1][0], pace["cpu_s"])
-            return pace["pictures_per_s"]
+            pace = score_bare(payloads)
+            cpu[-1] = (cpu[-1][0], pace.cpu_s)
+            return pace.pictures_per_s
 
         score_urls(stack.url, urls[: len(urls) // 10])
-        yield _figure("throughput / bare", in_turn(metered, bare, scale.rounds), 0.75)
-        note = "what 0.75 needs where other programs take the cores, too"
-        yield Figure.of("CPU time a picture / bare", "x", ratios(spent), ("<=", 1 / 0.75), note)
-        log_path = bench.new_folder("tutorial") / "log"
+        yield _figure("throughput / bare", alternate(metered, bare, scale.rounds), 0.75)
+        note = "what 0.75 needs where other programs use the cores too"
+        yield Figure.of("CPU time a picture / bare", "x", ratios(cpu), ("<=", 1 / 0.75), note)
+        log_path = run.new_folder("tutorial") / "log"
         with serving(log_path, "scripts.benchmarks.tutorial") as tutorial_url:
 
             def tutorial() -> float:
-                return _tutorial_pace(f"{tutorial_url}/scorefile/", bench.pictures, scale.tutorial)
+                return post_each(tutorial_url, payloads[: scale.tutorial]).pictures_per_s
 
-            yield _figure("throughput / tutorial", in_turn(service, tutorial, scale.rounds), 5)
+            yield _figure("throughput / tutorial", alternate(service, tutorial, scale.rounds), 5)
 
 
 def score_urls(url: str, urls: list[str]) -> float:
@@ -65,23 +82,44 @@ def score_urls(url: str, urls: list[str]) -> float:
     return len(urls) / taken_s
 
 
-def _tutorial_pace(url: str, pictures: Path, count: int) -> float:
-    clients = str(TUTORIAL_CLIENTS)
-    pace = _pace(
-        "scripts.benchmarks.posting",
-        url,
-        str(pictures),
-        "--count",
-        str(count),
-        "--clients",
-        clients,
+def bare_scorer() -> Callable[[Sequence[bytes]], Pace]:
+    """Load a model; gives a function that decodes and scores payloads without any service."""
+    predictor = load_predictor(
+        ARTIFACTS_PATH / "scenes" / "2", "litert", BARE_THREADS, BARE_BATCH_SIZE
     )
-    return pace["pictures_per_s"]
+    predictor.warm_up()
+    size = predictor.card.input_size
+
+    def score(batch: Sequence[bytes]) -> int:
+        return len(predictor.predict([decode(payload, size).pixels for payload in batch]))
+
+    def score_all(payloads: Sequence[bytes]) -> Pace:
+        starts = range(0, len(payloads), BARE_BATCH_SIZE)
+        return _measure(score, [payloads[at : at + BARE_BATCH_SIZE] for at in starts], BARE_THREADS)
+
+    return score_all
 
 
-def _pace(module: str, *arguments: str) -> dict[str, float]:
-    pace: dict[str, float] = json.loads(output_of("-m", module, *arguments))
-    return pace
+def post_each(url: str, payloads: Sequence[bytes]) -> Pace:
+    """Post each payload to the tutorial's server in a request of its own, from several clients."""
+    client = local()
+
+    def post(payload: bytes) -> int:
+        if not hasattr(client, "connection"):
+            client.connection = Connection(url)
+        client.connection.send("POST", "/scorefile/", *multipart("file", payload))
+        return 1
+
+    return _measure(post, payloads, TUTORIAL_CLIENTS)
+
+
+def _measure(score: Callable[[T], int], work: Sequence[T], threads: int) -> Pace:
+    """Score all the work in threads, after a round that only warms up."""
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(score, work[: 2 * threads]))
+        wall, cpu = time.perf_counter(), time.process_time()
+        scored = sum(pool.map(score, work))
+        return Pace(scored / (time.perf_counter() - wall), time.process_time() - cpu)
 
 
 def _figure(name: str, pairs: list[tuple[float, float]], bound: float) -> Figure:

@@ -1,4 +1,4 @@
-"""The tutorial's way, as a baseline: FastAPI, and Keras `predict` on one picture a request."""
+"""The tutorial approach as a baseline: FastAPI, Keras `predict`, one picture per request."""
 
 import argparse
 import io

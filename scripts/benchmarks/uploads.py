@@ -1,4 +1,4 @@
-"""How much quicker uploads go to S3 and come back several at once than one after another."""
+"""The gain of concurrent reads and writes of uploads on S3 over sequential ones."""
 
 import argparse
 import time
@@ -7,8 +7,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from scripts.benchmarks.alternating import in_turn, ratios
-from scripts.benchmarks.figures import Figure, table
+from scripts.benchmarks.figures import Figure, alternate, ratios, table
 from scripts.local.embedded_redis import EmbeddedRedis
 from worker.jobs.ledger.connection import connect
 from worker.jobs.record import new_job_id
@@ -18,12 +17,12 @@ from worker.jobs.storage.s3_blobs import S3Blobs
 
 
 def uploads(url: str, files: int, file_bytes: int, rounds: int) -> Iterator[Figure]:
-    """Write and read `files` under `url` both ways, in turn."""
+    """Write and read `files` under `url` both ways, alternately."""
     payloads = {f"{at}.jpg": at.to_bytes(4) * (file_bytes // 4) for at in range(files)}
     folder = Folder.open(load_settings(), url)
-    with TemporaryDirectory(prefix="piqueue-bench-") as place, EmbeddedRedis(Path(place)) as server:
+    with TemporaryDirectory(prefix="piqueue-bench-") as data, EmbeddedRedis(Path(data)) as server:
         redis = connect(server.url)
-        singly, abreast = S3Blobs(folder, redis, 1), S3Blobs(folder, redis)
+        sequential, concurrent = S3Blobs(folder, redis, 1), S3Blobs(folder, redis)
 
         def write(blobs: S3Blobs) -> float:
             started = time.perf_counter()
@@ -38,18 +37,20 @@ def uploads(url: str, files: int, file_bytes: int, rounds: int) -> Iterator[Figu
 
         job_id = new_job_id()
         try:
-            write(abreast)  # connects
+            write(concurrent)  # connects
             for name, measure in (("written", write), ("read", read)):
-                pairs = in_turn(partial(measure, singly), partial(measure, abreast), rounds)
+                pairs = alternate(
+                    partial(measure, sequential), partial(measure, concurrent), rounds
+                )
                 yield Figure.of(
-                    f"uploads {name} one after another, against several at once",
-                    "times as long",
+                    f"uploads {name} sequentially / concurrently",
+                    "x",
                     ratios(pairs),
                     (">=", 1),
                     f"{files} files of {file_bytes} bytes",
                 )
         finally:
-            abreast.erase(job_id)
+            concurrent.erase(job_id)
 
 
 if __name__ == "__main__":

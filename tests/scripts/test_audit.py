@@ -1,9 +1,10 @@
-"""The audit fails for a vulnerable pin, and says so loudly where it cannot look."""
+"""The audit fails for a vulnerable pin, and warns where it cannot read the advisories."""
 
 import json
 import subprocess
 from typing import Any
 
+import httpx2
 import pytest
 
 from scripts import audit
@@ -13,6 +14,8 @@ def answered(monkeypatch: pytest.MonkeyPatch, dependencies: list[dict[str, Any]]
     """Give the exit code for an answer of pip-audit."""
     text = json.dumps({"dependencies": dependencies})
     done = subprocess.CompletedProcess((), 0, stdout=text)
+    probed = httpx2.Response(200, request=httpx2.Request("GET", audit.PROBE_URL))
+    monkeypatch.setattr(httpx2, "get", lambda *_, **__: probed)
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
     return audit.main()
 
@@ -30,15 +33,27 @@ def test_a_vulnerable_pin_fails_even_where_others_are_unknown(
     assert "bad 1: PYSEC-2026-1, fixed in 1.1" in capsys.readouterr().out
 
 
-def test_an_audit_that_learnt_nothing_is_loud_and_does_not_fail(
+def test_an_audit_without_advisories_warns_and_does_not_fail(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert answered(monkeypatch, [{"name": "own", "skip_reason": "not found"}]) == 0
     assert "NOT AUDITED" in capsys.readouterr().err
 
 
-def test_pins_without_a_flaw_pass_quietly(
+def test_pins_without_a_vulnerability_pass_quietly(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert answered(monkeypatch, [{"name": "fine", "version": "2", "vulns": []}]) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_an_unreachable_service_is_reported_without_waiting_for_each_pin(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise httpx2.ConnectError("no route")
+
+    monkeypatch.setattr(httpx2, "get", refuse)
+    monkeypatch.delattr(subprocess, "run")
+    assert audit.main() == 0
+    assert "NOT AUDITED" in capsys.readouterr().err

@@ -117,7 +117,7 @@ def test_three_pictures_are_uploaded_scored_shown_and_downloaded(
 
     page.browser.refresh()
     assert sorted(page.names(3)) == names
-    assert page.complaints() == []
+    assert page.messages() == []
 
 
 def test_a_hostile_file_name_is_shown_as_text(page: Page, stack: Stack, tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_a_hostile_file_name_is_shown_as_text(page: Page, stack: Stack, tmp_path
     assert left_out.text.startswith(f"no{HOSTILE}: not a JPEG")
     assert page.all("#left-out img") == []
     assert page.browser.title == "Done – Piqueue"
-    assert page.complaints() == []
+    assert page.messages() == []
 
 
 def test_urls_that_fail_are_shown_and_filtered(page: Page, stack: Stack) -> None:
@@ -152,7 +152,7 @@ def test_urls_that_fail_are_shown_and_filtered(page: Page, stack: Stack) -> None
         assert page.one("#rows .failed").text.startswith("not_an_image")
         page.choose("#by-status", "Scored")
         page.wait("good row", lambda: page.names(1) == [site.url("/good.jpg")])
-    assert page.complaints() == []
+    assert page.messages() == []
 
 
 def test_urls_that_are_refused_are_named_by_their_row(page: Page, stack: Stack) -> None:
@@ -205,7 +205,7 @@ def test_a_piqueue_with_keys_asks_for_one_and_keeps_it_in_the_tab(
         page.browser.refresh()
         assert page.names(1) == ["a.jpg"]
         assert not page.one("#ask-key").is_displayed()
-    assert page.complaints() == []
+    assert page.messages() == []
 
 
 def test_the_page_runs_no_script_but_its_own_and_loads_nothing(client: httpx2.Client) -> None:

@@ -72,7 +72,7 @@ def test_the_report_shows_the_changed_predictions_in_a_browser(
     assert "not labelled red: colours@2 is right" in facts["b.png"]
     assert facts["c.png"].endswith("labelled red: colours@1 is right")
     assert all(image.get_property("naturalWidth") == 40 for image in tab.all(".card img"))
-    assert tab.complaints() == []
+    assert tab.messages() == []
 
 
 def test_pictures_need_no_labels(models: tuple[Path, Path], tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def test_the_report_is_one_page_that_loads_nothing_in_a_browser(
     assert "b.png" in tab.all("section")[-1].text
     wide = browser.execute_script("return document.documentElement.scrollWidth > innerWidth")
     assert wide is False
-    assert tab.complaints() == []
+    assert tab.messages() == []
 
 
 def test_a_training_of_one_epoch_is_drawn_as_points(tmp_path: Path, browser: Chrome) -> None:

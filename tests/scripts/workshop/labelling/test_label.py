@@ -105,7 +105,7 @@ def test_keys_label_skip_undo_and_each_answer_is_saved_at_once(
         assert process.stdout
         assert "1 of 3 pictures are labelled" in process.stdout.read()
     saved(page, table, {"sub/c.tiff": ("beach",)})
-    assert page.complaints() == []
+    assert page.messages() == []
 
 
 def test_buttons_do_what_the_keys_do(page: LabelPage, folder: Path) -> None:

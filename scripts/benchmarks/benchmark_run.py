@@ -1,4 +1,4 @@
-"""What the benchmarks of one run share: a folder, how much to measure, and the pictures."""
+"""What the benchmarks of one run share: a folder, how much to measure, the pictures, a stack."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 from scripts.benchmarks.pictures import write_pictures
-from scripts.benchmarks.programs import serving
+from scripts.benchmarks.processes import serving
 from scripts.local.stack import Stack
 
 ENV = {"PIQUEUE_FETCH_ALLOW_NETWORKS": "127.0.0.1/32"}
@@ -16,7 +16,7 @@ ENV = {"PIQUEUE_FETCH_ALLOW_NETWORKS": "127.0.0.1/32"}
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is measured; fewer than this many finds mistakes, not figures."""
+    """How much to measure; the defaults are the least that gives reliable figures."""
 
     rounds: int = 5
     pictures: int = 2000
@@ -28,26 +28,20 @@ class Scale:
 
 
 QUICK = Scale(
-    rounds=1,
-    pictures=200,
-    tutorial=50,
-    starts=2,
-    requests=40,
-    rows=50_000,
-    scored_rows=5_000,
+    rounds=1, pictures=200, tutorial=50, starts=2, requests=40, rows=50_000, scored_rows=5_000
 )
 
 
 @dataclass
-class Workbench:
-    """One run; all it leaves lies in `folder`."""
+class BenchmarkRun:
+    """One run; all its files are in `folder`."""
 
     folder: Path
     scale: Scale
 
     @cached_property
     def pictures(self) -> Path:
-        """Make the pictures, once."""
+        """The folder of the pictures, which are made once."""
         folder = self.new_folder("pictures")
         write_pictures(self.scale.pictures, folder)
         return folder
@@ -60,9 +54,9 @@ class Workbench:
     def image_server(self) -> Iterator[list[str]]:
         """Serve the pictures while the block runs; gives their URLs."""
         log_path = self.new_folder("image-server") / "log"
-        with serving(log_path, "scripts.benchmarks.image_server", str(self.pictures)) as url:
+        with serving(log_path, "scripts.benchmarks.pictures", str(self.pictures)) as url:
             yield [f"{url}/{index}.jpg" for index in range(self.scale.pictures)]
 
-    def stack(self) -> Stack:
-        """Give a Piqueue with one worker that may fetch from the image server."""
-        return Stack(self.new_folder("stack"), workers=1, env=ENV)
+    def stack(self, workers: int = 1) -> Stack:
+        """Give a Piqueue whose workers may fetch from the image server."""
+        return Stack(self.new_folder("stack"), workers=workers, env=ENV)

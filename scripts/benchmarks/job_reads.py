@@ -1,0 +1,45 @@
+"""The cost of reading a job with many items, compared with one with few."""
+
+from collections.abc import Iterator
+
+from scripts.benchmarks.benchmark_run import BenchmarkRun
+from scripts.benchmarks.connection import Connection
+from scripts.benchmarks.figures import Figure, alternate, percentile, ratios
+from scripts.benchmarks.synthetic_jobs import score_all, submit_table, write_table
+from worker.jobs.ledger.connection import connect
+from worker.jobs.ledger.store import JobStore
+
+FEW = 10
+
+
+def job_reads(run: BenchmarkRun) -> Iterator[Figure]:
+    """Read two jobs alternately, while both run and when both are done."""
+    many = run.scale.scored_rows
+    table = run.new_folder("job-reads") / "table.csv"
+    with run.stack(workers=0) as stack, Connection(stack.url) as connection:
+        store = JobStore(connect(stack.redis_url))
+        job_ids = []
+        for rows in (many, FEW):
+            write_table(table, rows)
+            job_ids.append(submit_table(connection, table)["id"])
+
+        def latency_s(job_id: str) -> float:
+            connection.get(f"/jobs/{job_id}?results=false")
+            return connection.last_s
+
+        for state in ("running", "done"):
+            for job_id in job_ids:
+                chunks = range(store.job(job_id).chunk_count)
+                half = len(chunks) // 2
+                score_all(store, job_id, chunks[:half] if state == "running" else chunks[half:])
+            pairs = alternate(
+                lambda: latency_s(job_ids[0]), lambda: latency_s(job_ids[1]), run.scale.requests
+            )
+            few_ms = percentile([few for _, few in pairs], 0.5) * 1000
+            yield Figure.of(
+                f"GET /jobs/{{id}} while {state}, many items / few",
+                "x",
+                ratios(pairs),
+                ("<=", 1.1),
+                f"{many} against {FEW} items, {few_ms:.1f} ms",
+            )

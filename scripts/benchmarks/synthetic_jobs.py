@@ -1,0 +1,56 @@
+"""Tables of any size, and synthetic results for their items, stored as workers store them."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+from scripts.benchmarks.connection import Connection
+from worker.jobs.items import ImageFacts, ItemResult, Timings
+from worker.jobs.ledger.store import JobStore
+
+_WORDS = (
+    *("linen", "cotton", "oak", "brass", "summer", "winter", "blue", "green", "large", "small"),
+    *("lamp", "chair", "table", "curtain", "basket", "mirror", "cushion", "set of two", "for"),
+    *("garden", "kitchen", "with handle", "without", "lid", "and", "hand made"),
+)
+_LEASE_S = 60
+
+
+def write_table(path: Path, rows: int) -> None:
+    """Write a product CSV of 200 bytes a row: sku, url, title, category, price."""
+    rng = random.Random(rows)  # noqa: S311
+    with path.open("w") as table:
+        table.write("sku,url,title,category,price\n")
+        for row in range(rows):
+            words = " ".join(rng.choices(_WORDS, k=9))
+            table.write(
+                f"SKU-{row:08d},http://pictures.example.com/catalogue/2026/{row % 97:02d}/"
+                f"{rng.getrandbits(64):016x}/product-{row:08d}-front-1200x900.jpg,"
+                f"{words},home/{rng.choice(_WORDS)},{rng.randrange(100, 99900) / 100}\n"
+            )
+
+
+def submit_table(connection: Connection, path: Path) -> Any:
+    """Submit a table of `write_table`; gives the job."""
+    with path.open("rb") as table:
+        return connection.send("POST", "/jobs?id_column=sku", table, {"Content-Type": "text/csv"})
+
+
+def score_all(store: JobStore, job_id: str, chunks: range) -> None:
+    """Claim chunks of a job and commit synthetic results for them."""
+    rng = random.Random(0)  # noqa: S311
+    for chunk in chunks:
+        claim = store.claim(job_id, chunk, _LEASE_S)
+        assert claim
+        store.commit(claim, [_result(rng) for _ in claim.specs])
+
+
+def _result(rng: random.Random) -> ItemResult:
+    """Make a result of 4 labels that shares no part with others."""
+    return ItemResult(
+        scores=tuple(round(rng.betavariate(0.2, 0.6), 5) for _ in range(4)),
+        image=ImageFacts(
+            rng.randbytes(32).hex(), rng.randrange(20_000, 400_000), "jpeg", 1200, 900
+        ),
+        timings=Timings(rng.randrange(20, 900), rng.randrange(4, 30), 7),
+    )
