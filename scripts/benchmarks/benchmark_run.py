@@ -28,7 +28,7 @@ class Scale:
 
 
 QUICK = Scale(
-    rounds=1, pictures=200, tutorial=50, starts=2, requests=40, rows=50_000, scored_rows=5_000
+    rounds=1, pictures=200, tutorial=50, starts=2, requests=40, rows=50_000, scored_rows=10_000
 )
 
 

@@ -1,0 +1,1 @@
+"""Subcommands of `piqueue` that run beside the server: doctor and models."""

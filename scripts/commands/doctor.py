@@ -1,4 +1,4 @@
-"""Looks a Piqueue over, above all one that does not work, and says what to change."""
+"""Checks a Piqueue installation, whether it works or not, and says what to change."""
 
 import argparse
 import json
@@ -29,11 +29,11 @@ It reads the same PIQUEUE_ variables as the API and the workers, so run it where
   piqueue doctor --fetch https://example.com/photo.jpg --json
   docker compose run --rm worker piqueue doctor --url http://api:8000
 
-It ends with 0 when all is well or there are warnings only, and with 1 when there is a problem."""
+The exit code is 1 if there is a problem, 0 if there are warnings only or all is well."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the checks and print one line each; gives the exit code."""
+    """Run the checks and print one line for each result; gives the exit code."""
     parser = argparse.ArgumentParser(
         prog="piqueue doctor",
         description=__doc__,
@@ -41,29 +41,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--url", help="the API; else $PIQUEUE_URL, else http://127.0.0.1:8000")
-    parser.add_argument("--api-key", metavar="KEY", help="better given as $PIQUEUE_API_KEY")
+    parser.add_argument("--api-key", metavar="KEY", help="$PIQUEUE_API_KEY is safer")
     parser.add_argument("--fetch", metavar="URL", help="a picture to download as a worker would")
-    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     chosen = parser.parse_args(arguments)
 
-    findings = list(examine(chosen.url or ClientSettings().url, chosen.api_key, chosen.fetch))
-    ill = any(finding.level is Level.PROBLEM for finding in findings)
+    results = list(run_checks(chosen.url or ClientSettings().url, chosen.api_key, chosen.fetch))
+    healthy = all(result.level is not Level.PROBLEM for result in results)
     if chosen.json:
-        report = {"healthy": not ill, "findings": [asdict(finding) for finding in findings]}
+        report = {"healthy": healthy, "findings": [asdict(result) for result in results]}
         print(json.dumps(report, indent=2, ensure_ascii=False))
     else:
-        for finding in findings:
-            print(line(finding))
-    return int(ill)
+        print(*map(line, results), sep="\n")
+    return 0 if healthy else 1
 
 
-def examine(url: str, api_key: str | None, fetch: str | None) -> Iterator[CheckResult]:
-    """Give what the checks find, in their order; the API is at `url`."""
+def run_checks(url: str, api_key: str | None, fetch: str | None) -> Iterator[CheckResult]:
+    """Give the results of all checks, in their order; the API is at `url`."""
     checks: dict[str, Check] = {"api": partial(check_api, url, api_key)}
     try:
         settings = load_settings()
     except SettingsInvalid as error:
-        yield problem("settings", str(error), "correct it; what else reads settings is not checked")
+        yield problem(
+            "settings", str(error), "correct it; the checks that need settings did not run"
+        )
         yield from run_all(checks)
         return
     checks = {
@@ -77,7 +78,7 @@ def examine(url: str, api_key: str | None, fetch: str | None) -> Iterator[CheckR
         "disk": partial(check_disk, settings),
     }
     if fetch and find_spec("aiohttp") is None:
-        yield problem("fetch", "aiohttp is not installed here", "run it where a worker runs")
+        yield problem("fetch", "aiohttp is not installed here", "run doctor where a worker runs")
     elif fetch:
         from scripts.doctor.fetch import check_fetch
 
@@ -86,43 +87,43 @@ def examine(url: str, api_key: str | None, fetch: str | None) -> Iterator[CheckR
 
 
 def run_all(checks: Mapping[str, Check], deadline_s: float = DEADLINE_S) -> Iterator[CheckResult]:
-    """Run checks side by side; each has `deadline_s`, and one that hangs holds up no other."""
+    """Run checks concurrently; each has `deadline_s`, and one that hangs delays no other."""
     ends_at = time.monotonic() + deadline_s
     running = {name: _start(name, check) for name, check in checks.items()}
-    for name, found in running.items():
+    for name, results in running.items():
         try:
-            while finding := found.get(timeout=max(0.0, ends_at - time.monotonic())):
-                yield finding
+            while result := results.get(timeout=max(0.0, ends_at - time.monotonic())):
+                yield result
         except queue.Empty:
             yield problem(
                 name,
                 f"did not answer within {deadline_s:g} s",
-                "look for a firewall that drops what it should refuse, or a name server that hangs",
+                "look for a firewall that drops packets, or a name server that hangs",
             )
 
 
 def _start(name: str, check: Check) -> "queue.SimpleQueue[CheckResult | None]":
-    """Run a check in a thread that does not keep this program from ending; None ends its finds."""
-    found: queue.SimpleQueue[CheckResult | None] = queue.SimpleQueue()
+    """Run a check in a thread that does not delay the exit; None marks the end of its results."""
+    results: queue.SimpleQueue[CheckResult | None] = queue.SimpleQueue()
 
     def run() -> None:
         try:
-            for finding in check():
-                found.put(finding)
+            for result in check():
+                results.put(result)
         except BaseException:
-            found.put(problem(name, "the check itself failed", "report what stands above"))
+            results.put(problem(name, "the check itself failed", "report the error above as a bug"))
             raise
         finally:
-            found.put(None)
+            results.put(None)
 
     threading.Thread(target=run, daemon=True).start()
-    return found
+    return results
 
 
-def line(finding: CheckResult) -> str:
-    """One line for people."""
-    advice = f": {finding.advice}" if finding.advice else ""
-    return f"{finding.level:<8} {finding.check}: {finding.text}{advice}"
+def line(result: CheckResult) -> str:
+    """Format one result for people."""
+    advice = f": {result.advice}" if result.advice else ""
+    return f"{result.level:<8} {result.check}: {result.text}{advice}"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""The checks of `piqueue doctor`."""

@@ -1,4 +1,4 @@
-"""The API as a client finds it: ready, of this version, and with a key it knows."""
+"""Checks the API as a client: whether it is ready, its version, and the API key."""
 
 from collections.abc import Iterator
 from http import HTTPStatus
@@ -13,7 +13,7 @@ TIMEOUT_S = 5.0
 
 
 def check_api(url: str, api_key: str | None) -> Iterator[CheckResult]:
-    """Ask the API at `url` whether it is ready, which version it is and whether the key is good."""
+    """Check that the API at `url` is ready, has this version and accepts the key."""
     configured = ClientSettings().api_key
     key = api_key or (configured and configured.get_secret_value())
     headers = {"authorization": f"Bearer {key}"} if key else {}
@@ -25,21 +25,21 @@ def check_api(url: str, api_key: str | None) -> Iterator[CheckResult]:
     except httpx2.ReadTimeout:
         yield problem(
             "api",
-            f"is there and has no answer after {TIMEOUT_S:g} s",
-            "see to Redis first if that is a problem too, else look at the API's log",
+            f"accepts connections but does not answer within {TIMEOUT_S:g} s",
+            "solve problems of Redis first; otherwise read the API's log",
         )
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         yield problem(
             "api",
             f"does not answer ({type(error).__name__})",
-            "start it, or name its address by --url or $PIQUEUE_URL",
+            "start it, or pass its address as --url or $PIQUEUE_URL",
         )
 
 
 def _ready(answer: httpx2.Response) -> CheckResult:
     if answer.status_code != HTTPStatus.OK:
         failure = PiqueueApiError.of(answer)
-        return problem("api", f"is not ready: {failure.detail}", "see to what it says first")
+        return problem("api", f"is not ready: {failure.detail}", "solve this first")
     return ok("api", "is ready")
 
 
@@ -51,7 +51,7 @@ def _version(answer: httpx2.Response) -> CheckResult:
         theirs = "unknown"
     if theirs != ours:
         return warning(
-            "api version", f"{theirs}, and this is {ours}", "run the same version everywhere"
+            "api version", f"{theirs}, but doctor is {ours}", "run the same version everywhere"
         )
     return ok("api version", ours)
 
@@ -60,10 +60,10 @@ def _key(answer: httpx2.Response, *, sent: bool) -> CheckResult:
     if answer.status_code == HTTPStatus.UNAUTHORIZED:
         if sent:
             return problem(
-                "api key", "it does not know this key", "set $PIQUEUE_API_KEY to a valid one"
+                "api key", "the API does not know this key", "set $PIQUEUE_API_KEY to a valid one"
             )
-        return warning("api key", "it needs a key, and none was given", "set $PIQUEUE_API_KEY")
+        return warning("api key", "the API needs a key, and none was given", "set $PIQUEUE_API_KEY")
     if not answer.is_success:
         failure = PiqueueApiError.of(answer)
-        return problem("api key", f"cannot be tried: {failure.detail}", "first see to Redis")
-    return ok("api key", "accepted" if sent else "none needed")
+        return problem("api key", f"not checked: {failure.detail}", "solve problems of Redis first")
+    return ok("api key", "accepted" if sent else "not needed")

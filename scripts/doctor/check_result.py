@@ -1,4 +1,4 @@
-"""What a check of `piqueue doctor` found, and what to change."""
+"""The result of a check of `piqueue doctor`: what it found, and what to change."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Level(StrEnum):
-    """How bad it is: a problem stops work or loses it, a warning will cost something one day."""
+    """A problem stops or loses work; a warning is about a likely later problem."""
 
     OK = "ok"
     WARNING = "warning"
@@ -15,7 +15,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One line of the report; `advice` says what to change, None where all is well."""
+    """One line of the report; `advice` says what to change, None if all is well."""
 
     check: str
     level: Level
@@ -27,15 +27,15 @@ Check = Callable[[], Iterator[CheckResult]]
 
 
 def ok(check: str, text: str) -> CheckResult:
-    """All is well."""
+    """Report that all is well."""
     return CheckResult(check, Level.OK, text)
 
 
 def warning(check: str, text: str, advice: str) -> CheckResult:
-    """It works, and should be changed."""
+    """Report what works and should be changed."""
     return CheckResult(check, Level.WARNING, text, advice)
 
 
 def problem(check: str, text: str, advice: str) -> CheckResult:
-    """It does not work, or loses work."""
+    """Report what does not work, or loses work."""
     return CheckResult(check, Level.PROBLEM, text, advice)

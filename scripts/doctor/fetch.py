@@ -1,4 +1,4 @@
-"""A download as a worker does it: the name looked up, the picture fetched, and how fast."""
+"""Checks a download as a worker does it: name resolution, the transfer and its rate."""
 
 import socket
 import time
@@ -12,14 +12,14 @@ from worker.jobs.settings import Settings
 
 SLOW_LOOKUP_MS = 500
 SLOW_BYTES_PER_S = 1e6
-# Of smaller ones the round trips count, and not the speed.
-SPEED_TOLD_BYTES = 500_000
+# The duration of smaller downloads depends on round trips, not on the rate.
+RATED_BYTES = 500_000
 
 
-def check_fetch(settings: Settings, text: str) -> Iterator[CheckResult]:
-    """Look up the host of a URL and download it, as a worker would."""
+def check_fetch(settings: Settings, target: str) -> Iterator[CheckResult]:
+    """Resolve the host of a URL and download the URL as a worker does."""
     try:
-        url = parse_url(text)
+        url = parse_url(target)
     except UrlRefused as error:
         yield problem("fetch", f"it {error}", "give --fetch an http:// or https:// URL")
         return
@@ -28,18 +28,18 @@ def check_fetch(settings: Settings, text: str) -> Iterator[CheckResult]:
     try:
         socket.getaddrinfo(host, url.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        yield problem("dns", f"{host} does not resolve", "look at the name servers of this machine")
+        yield problem("dns", f"{host} does not resolve", "correct the name servers of this machine")
         return
     taken_ms = (time.perf_counter() - started) * 1000
-    found = f"{host} resolves in {taken_ms:.0f} ms"
+    text = f"{host} resolves in {taken_ms:.0f} ms"
     if taken_ms > SLOW_LOOKUP_MS:
-        yield warning("dns", found, "use a name server that is near, or one that remembers")
+        yield warning("dns", text, "use a name server that is near or caches")
     else:
-        yield ok("dns", found)
-    yield _download(settings, text, host)
+        yield ok("dns", text)
+    yield _download(settings, target, host)
 
 
-def _download(settings: Settings, text: str, host: str) -> CheckResult:
+def _download(settings: Settings, target: str, host: str) -> CheckResult:
     limits = FetchLimits(
         timeout_s=settings.fetch_timeout_s,
         max_bytes=settings.max_item_bytes,
@@ -49,7 +49,7 @@ def _download(settings: Settings, text: str, host: str) -> CheckResult:
     )
     fetcher = Fetcher(limits)
     try:
-        [(_, outcome)] = fetcher.fetch_all([text])
+        [(_, outcome)] = fetcher.fetch_all([target])
     finally:
         fetcher.close()
     match outcome.payload:
@@ -65,6 +65,6 @@ def _download(settings: Settings, text: str, host: str) -> CheckResult:
             text = (
                 f"{host}: {size} bytes in {outcome.elapsed_ms} ms, {size / taken_s / 1e6:.1f} MB/s"
             )
-            if size > SPEED_TOLD_BYTES and size / taken_s < SLOW_BYTES_PER_S:
+            if size > RATED_BYTES and size / taken_s < SLOW_BYTES_PER_S:
                 return warning("fetch", text, "run workers nearer to the pictures")
             return ok("fetch", text)

@@ -1,4 +1,4 @@
-"""This machine: open files, and the disk that a Redis of its own writes to."""
+"""Checks this machine: its limit of open files, and the disk of an embedded Redis."""
 
 import resource
 import shutil
@@ -14,35 +14,36 @@ from scripts.doctor.redis import open_redis
 from scripts.local.serve import DATA
 from worker.jobs.settings import Settings
 
-# Beside its downloads a worker has files, Redis and S3 open.
+# Files and connections to Redis and S3 that a worker opens besides its downloads.
 OTHER_FILES = 200
 LOW_DISK_BYTES, FULL_DISK_BYTES = 2_000_000_000, 200_000_000
 
 
 def check_files(settings: Settings) -> Iterator[CheckResult]:
-    """See that a process started here may open enough files."""
-    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # A redirect is a connection more.
+    """Check that a process on this machine may open enough files."""
+    limit, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # A redirect opens a second connection.
     needed = 2 * settings.fetch_concurrency + OTHER_FILES
+    text = f"a process may open {_count(limit)}, a worker needs {needed}"
     if limit == resource.RLIM_INFINITY or limit >= needed:
-        yield ok("open files", f"a process may have {_count(limit)} open, a worker needs {needed}")
+        yield ok("open files", text)
         return
     yield problem(
         "open files",
-        f"a process may have {limit} open, a worker needs {needed}",
-        f"ulimit -n {needed} (here up to {_count(most)}), or lower PIQUEUE_FETCH_CONCURRENCY",
+        text,
+        f"ulimit -n {needed} (here up to {_count(hard_limit)}), or lower PIQUEUE_FETCH_CONCURRENCY",
     )
 
 
 def check_disk(settings: Settings) -> Iterator[CheckResult]:
-    """See how full the disk of a Redis on this machine is; there is none to see of another."""
+    """Check the free disk space of a Redis on this machine; that of another is unknown."""
     folder = _redis_folder(settings)
     if folder is None:
-        yield ok("disk", "no Redis of this machine says where it writes")
+        yield ok("disk", "not checked: Redis does not run on this machine")
         return
     free = shutil.disk_usage(folder).free
     text = f"{free / 1e9:.1f} GB free for Redis in {folder}"
-    advice = "make room: once the disk is full Redis takes no writes, and no work is taken or done"
+    advice = "free disk space: once the disk is full, Redis accepts no writes and all work stops"
     if free < FULL_DISK_BYTES:
         yield problem("disk", text, advice)
     elif free < LOW_DISK_BYTES:
@@ -52,12 +53,12 @@ def check_disk(settings: Settings) -> Iterator[CheckResult]:
 
 
 def _redis_folder(settings: Settings) -> Path | None:
-    """Where a Redis on a unix socket writes, by its word or where `piqueue serve` puts it."""
+    """The folder of a Redis on a unix socket, from its configuration or that of `piqueue serve`."""
     if urlsplit(settings.redis_url).scheme == "unix":
         try:
             with open_redis(settings) as client:
                 answer: Any = client.config_get("dir")
-            if (folder := Path(answer["dir"])).is_dir():  # and not in another container
+            if (folder := Path(answer["dir"])).is_dir():  # not one of another container
                 return folder
         except (RedisError, OSError, ValueError, LookupError):
             pass

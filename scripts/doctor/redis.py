@@ -1,4 +1,4 @@
-"""Redis: whether it answers, keeps what it is given, has room, and goes by the same clock."""
+"""Checks Redis: whether it answers, its durability, memory, latency and clock."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -17,50 +17,50 @@ TIMEOUT_S = 3.0
 LEAST_VERSION = (7, 0)  # scripts with flags
 PINGS = 20
 SLOW_MS = 5.0
-# From FULL on the API takes no new work.
+# From FULL on the API refuses new jobs.
 FILLING, FULL = 0.6, 0.8
-# S3 refuses what is signed 15 minutes off, receivers of webhooks 5.
+# S3 refuses signatures that are 15 minutes off, webhook receivers 5.
 SKEW_S, FAR_SKEW_S = 2.0, 120.0
 _SET = "in redis.conf and by CONFIG SET"
 
 
 def open_redis(settings: Settings) -> Redis:
-    """Give a client that gives up soon; raises ValueError where the URL cannot be read."""
+    """Connect with a short timeout; raises ValueError if the URL cannot be parsed."""
     return connect(settings.redis_url, timeout_s=TIMEOUT_S, retries=0)
 
 
 def check_redis(settings: Settings, now: Callable[[], float] = time.time) -> Iterator[CheckResult]:
-    """Look at the server of PIQUEUE_REDIS_URL; `now` is this machine's clock."""
+    """Check the server of PIQUEUE_REDIS_URL; `now` is this machine's clock."""
     try:
         with open_redis(settings) as client:
-            yield from _look(client, _place(settings.redis_url), now)
+            yield from _check(client, _address(settings.redis_url), now)
     except AuthenticationError:
         yield problem(
-            "redis", "refuses the password, or wants one", "put the right one in PIQUEUE_REDIS_URL"
+            "redis", "refuses the password or needs one", "put the password into PIQUEUE_REDIS_URL"
         )
-    except ValueError:  # its text may hold a part of the password
+    except ValueError:  # its text may contain a part of the password
         yield problem(
             "redis",
-            "PIQUEUE_REDIS_URL cannot be read",
-            "write redis://:PASSWORD@HOST:PORT/0, with %23 for # and the like in the password",
+            "PIQUEUE_REDIS_URL is not a valid URL",
+            "write redis://:PASSWORD@HOST:PORT/0, and percent-encode the password (# is %23)",
         )
     except (RedisError, OSError) as error:
         yield problem(
             "redis",
-            f"{_place(settings.redis_url)} does not answer ({type(error).__name__})",
-            "start it, or correct PIQUEUE_REDIS_URL; without Redis no work is taken or done",
+            f"{_address(settings.redis_url)} does not answer ({type(error).__name__})",
+            "start it, or correct PIQUEUE_REDIS_URL; without Redis all work stops",
         )
 
 
-def _place(url: str) -> str:
-    """Where it is, without the password."""
+def _address(url: str) -> str:
+    """The address in a URL, without the password."""
     parts = urlsplit(url)
     return parts.path if parts.scheme == "unix" else f"{parts.hostname}:{parts.port or 6379}"
 
 
-def _look(client: Any, place: str, now: Callable[[], float]) -> Iterator[CheckResult]:
+def _check(client: Any, address: str, now: Callable[[], float]) -> Iterator[CheckResult]:
     info = client.info()
-    yield _version(info, place)
+    yield _version(info, address)
     if info["role"] != "master":
         yield problem("redis role", "is a replica", "set PIQUEUE_REDIS_URL to the primary")
     yield _persistence(client, info)
@@ -70,9 +70,9 @@ def _look(client: Any, place: str, now: Callable[[], float]) -> Iterator[CheckRe
     yield _clock(client, now)
 
 
-def _version(info: dict[str, Any], place: str) -> CheckResult:
+def _version(info: dict[str, Any], address: str) -> CheckResult:
     version = str(info["redis_version"])
-    text = f"{place} answers, version {info.get('valkey_version', version)}"
+    text = f"{address} answers, version {info.get('valkey_version', version)}"
     if tuple(int(part) for part in version.split(".")[:2]) < LEAST_VERSION:
         return problem("redis", text, "run Redis 7.0 or later, or Valkey")
     return ok("redis", text)
@@ -82,17 +82,17 @@ def _persistence(client: Any, info: dict[str, Any]) -> CheckResult:
     check = "redis persistence"
     if not info["aof_enabled"]:
         advice = f"set appendonly yes and appendfsync everysec, {_SET}"
-        return problem(check, "append-only is off: a restart loses jobs", advice)
+        return problem(check, "the append-only file is off: a restart loses jobs", advice)
     if info["aof_last_write_status"] != "ok":
-        return problem(check, "cannot write to its disk", "make room on the disk of Redis")
+        return problem(check, "cannot write to its disk", "free space on the disk of Redis")
     try:
         fsync = client.config_get("appendfsync").get("appendfsync")
-    except ResponseError:  # hosted ones do not say
+    except ResponseError:  # hosted servers do not allow CONFIG
         return ok(check, "append-only")
     if fsync == "no":
         return warning(
             check,
-            "append-only, and written to disk when the system likes: a crash loses up to 30 s",
+            "append-only, but flushed by the operating system: a crash loses up to 30 s",
             f"set appendfsync everysec, {_SET}",
         )
     return ok(check, f"append-only, appendfsync {fsync}")
@@ -102,7 +102,7 @@ def _eviction(info: dict[str, Any]) -> CheckResult:
     check, policy = "redis eviction", info["maxmemory_policy"]
     if policy != "noeviction":
         advice = f"set maxmemory-policy noeviction, {_SET}"
-        return problem(check, f"{policy}: a full Redis forgets jobs", advice)
+        return problem(check, f"{policy}: a full Redis deletes jobs", advice)
     return ok(check, policy)
 
 
@@ -111,14 +111,14 @@ def _memory(info: dict[str, Any]) -> CheckResult:
     if not limit:
         return warning(
             check,
-            f"{_mb(used)} used, without a limit: the system will end Redis when memory runs out",
+            f"{_mb(used)} used, without a limit: the kernel kills Redis when memory runs out",
             f"set maxmemory to about half of the machine's, {_SET}",
         )
     share = used / limit
     text = f"{_mb(used)} of {_mb(limit)} used, {share:.0%}"
-    advice = "raise maxmemory, keep uploads on S3 (PIQUEUE_STORAGE_URL) or lower PIQUEUE_JOB_TTL_S"
+    advice = "raise maxmemory, store uploads on S3 (PIQUEUE_STORAGE_URL) or lower PIQUEUE_JOB_TTL_S"
     if share > FULL:
-        return problem(check, f"{text}: no new work is taken over {FULL:.0%}", advice)
+        return problem(check, f"{text}: above {FULL:.0%} the API refuses new jobs", advice)
     return warning(check, text, advice) if share > FILLING else ok(check, text)
 
 
@@ -128,8 +128,8 @@ def _latency(client: Any) -> CheckResult:
         started = time.perf_counter()
         client.ping()
         taken_ms.append((time.perf_counter() - started) * 1000)
-    text = f"{median(taken_ms):.1f} ms a round trip, {max(taken_ms):.1f} at most"
-    advice = "run Redis near the API and the workers, and look at its SLOWLOG and its machine"
+    text = f"{median(taken_ms):.1f} ms per round trip, {max(taken_ms):.1f} at most"
+    advice = "run Redis near the API and the workers; check its SLOWLOG and the load of its machine"
     slow = median(taken_ms) > SLOW_MS
     return warning("redis latency", text, advice) if slow else ok("redis latency", text)
 
@@ -139,13 +139,13 @@ def _clock(client: Any, now: Callable[[], float]) -> CheckResult:
     seconds, microseconds = client.time()
     after = now()
     skew_s = (before + after) / 2 - (seconds + microseconds / 1e6)
-    # The answer may be as old as the round trip.
+    # The uncertainty is half of the round trip.
     certain_s = abs(skew_s) - (after - before) / 2
     if certain_s <= SKEW_S:
-        return ok("clock", "this machine's and that of Redis agree")
+        return ok("clock", "this machine and Redis agree")
     text = f"this machine is {abs(skew_s):.0f} s {'ahead of' if skew_s > 0 else 'behind'} Redis"
-    found = problem if certain_s > FAR_SKEW_S else warning
-    return found("clock", text, "run NTP (chrony, systemd-timesyncd) on both machines")
+    result = problem if certain_s > FAR_SKEW_S else warning
+    return result("clock", text, "run NTP (chrony, systemd-timesyncd) on both machines")
 
 
 def _mb(count: int) -> str:

@@ -1,4 +1,4 @@
-"""S3, where the settings name it: whether it takes, gives back, encrypts and deletes an object."""
+"""Checks S3 where the settings use it: write, read, encrypt and delete an object."""
 
 import secrets
 from collections.abc import Iterator
@@ -10,17 +10,22 @@ from worker.jobs.settings import IN_REDIS, S3_FOLDER, Settings, require_boto3
 
 TIMEOUT_S = 3.0
 _ADVICE = (
-    "correct the URL, PIQUEUE_S3_ENDPOINT_URL, PIQUEUE_S3_REGION and the AWS_ credentials; these "
+    "correct the URL, PIQUEUE_S3_ENDPOINT_URL, PIQUEUE_S3_REGION and the AWS_ credentials, which "
     "need s3:GetObject, s3:PutObject, s3:DeleteObject and s3:ListBucket (docs/s3.md)"
+)
+
+_BUCKET_ADVICE = (
+    "correct PIQUEUE_S3_FETCH_BUCKETS or the AWS_ credentials; s3:GetObject alone is enough to "
+    "fetch, but not for this check"
 )
 
 
 def check_storage(settings: Settings) -> Iterator[CheckResult]:
-    """Try what is on S3: storage, the registry of models, buckets to fetch from."""
+    """Check what is on S3: storage, the model registry, buckets to fetch from."""
     storage = None if settings.storage_url == IN_REDIS else settings.storage_url
     registry = settings.registry_url if "://" in (settings.registry_url or "") else None
     if not (storage or registry or settings.s3_fetch_buckets):
-        yield ok("s3", "the settings name none")
+        yield ok("s3", "not used by the settings")
         return
     try:
         require_boto3()
@@ -30,9 +35,15 @@ def check_storage(settings: Settings) -> Iterator[CheckResult]:
     if storage:
         yield _storage(settings, storage)
     if registry:
-        yield _registry(settings, registry)
+        if failure := _list_error(settings, registry):
+            yield problem("s3 registry", f"{registry}: {failure}", _ADVICE)
+        else:
+            yield ok("s3 registry", f"{registry} can be read")
     for bucket in settings.s3_fetch_buckets:
-        yield _bucket(settings, bucket)
+        if failure := _list_error(settings, f"s3://{bucket}"):
+            yield warning("s3 fetch", f"{bucket}: {failure}", _BUCKET_ADVICE)
+        else:
+            yield ok("s3 fetch", f"{bucket} can be read")
 
 
 def _client(settings: Settings) -> Any:
@@ -42,22 +53,25 @@ def _client(settings: Settings) -> Any:
         return connect_s3(settings, connections=1, timeout_s=TIMEOUT_S, attempts=1)
 
 
-def _first_key(settings: Settings, url: str) -> str | None:
-    """List one object; raises StorageUnavailable."""
+def _list_error(settings: Settings, url: str) -> StorageUnavailable | None:
+    """List one object; gives the error if that fails."""
     from worker.jobs.s3 import Folder
 
-    found = next(Folder(_client(settings), url, {}).list(""), None)
-    return found and found[0]
+    try:
+        next(Folder(_client(settings), url, {}).list(""), None)
+    except StorageUnavailable as error:
+        return error
+    return None
 
 
 def _storage(settings: Settings, url: str) -> CheckResult:
-    """Write an object of our own, read it, see how it is encrypted and delete it."""
+    """Write a test object, read it, check its encryption and delete it."""
     from worker.jobs.s3 import Folder, encryption, storage_errors
 
-    place = S3_FOLDER.fullmatch(url)
-    assert place is not None, "the settings were checked"
+    parts = S3_FOLDER.fullmatch(url)
+    assert parts is not None, "Settings validates the URL"
     name = f"piqueue-doctor-{secrets.token_hex(8)}"
-    path = f"{place['prefix']}/{name}" if place["prefix"] else name
+    path = f"{parts['prefix']}/{name}" if parts["prefix"] else name
     payload = secrets.token_bytes(1000)
     try:
         client = _client(settings)
@@ -65,9 +79,9 @@ def _storage(settings: Settings, url: str) -> CheckResult:
         try:
             folder.put(name, payload)
             if folder.get(name) != payload:
-                return problem("s3 storage", f"{url} gives back other bytes", "replace this server")
+                return problem("s3 storage", f"{url} returns other bytes", "use another server")
             with storage_errors():
-                head = client.head_object(Bucket=place["bucket"], Key=path)
+                head = client.head_object(Bucket=parts["bucket"], Key=path)
         finally:
             folder.delete([name])
     except StorageUnavailable as error:
@@ -76,29 +90,7 @@ def _storage(settings: Settings, url: str) -> CheckResult:
     if settings.s3_encryption and used != settings.s3_encryption:
         return problem(
             "s3 storage",
-            f"{url} keeps what is asked to be encrypted ({settings.s3_encryption}) "
-            f"{f'as {used}' if used else 'without encryption'}",
+            f"{url} stores objects with encryption {used or 'none'}, not {settings.s3_encryption}",
             "use a server that encrypts, or unset PIQUEUE_S3_ENCRYPTION",
         )
-    return ok("s3 storage", f"{url} takes, gives and deletes; encryption: {used or 'none'}")
-
-
-def _registry(settings: Settings, url: str) -> CheckResult:
-    try:
-        _first_key(settings, url)
-    except StorageUnavailable as error:
-        return problem("s3 registry", f"{url}: {error}", _ADVICE)
-    return ok("s3 registry", f"{url} can be read")
-
-
-def _bucket(settings: Settings, bucket: str) -> CheckResult:
-    try:
-        _first_key(settings, f"s3://{bucket}")
-    except StorageUnavailable as error:
-        return warning(
-            "s3 fetch",
-            f"{bucket}: {error}",
-            "correct PIQUEUE_S3_FETCH_BUCKETS or the AWS_ credentials; where only s3:GetObject is "
-            "allowed, which is enough to fetch, this check cannot tell",
-        )
-    return ok("s3 fetch", f"{bucket} can be read")
+    return ok("s3 storage", f"{url} can be written, read and deleted; encryption: {used or 'none'}")

@@ -1,4 +1,4 @@
-"""The workers: who is alive, and which versions of the models they have or cannot load."""
+"""Checks the workers, the models that they have loaded or cannot load, and the API keys."""
 
 from collections.abc import Iterator
 from urllib.parse import urlsplit
@@ -14,78 +14,81 @@ from worker.jobs.models.catalog import ModelCard
 from worker.jobs.models.configured import open_catalog
 from worker.jobs.settings import Settings
 
+_NONE_WARM_ADVICE = (
+    "wait for a worker to load it; if that does not happen, give the workers the same settings"
+)
+
 
 def check_workers(settings: Settings) -> Iterator[CheckResult]:
-    """Ask Redis who was heard of lately, and what they said of their models."""
+    """Read from Redis which workers are alive and which models they have loaded."""
     try:
         with open_redis(settings) as client:
             slots = Workers(client).live()
             presence = ModelPresence(client)
-            told = dict(zip(slots, presence.of(slots), strict=True))
+            models = dict(zip(slots, presence.of(slots), strict=True))
             wanted = [f"{model.name}@{model.version}" for model in presence.wanted()]
     except (LedgerUnavailable, ValueError):
-        yield problem("workers", "not known, for Redis does not answer", "first see to Redis")
+        yield problem(
+            "workers", "not known: Redis does not answer", "solve the problem of Redis first"
+        )
         return
     if not slots:
         yield problem(
             "workers",
-            f"none was heard of in the last {WORKER_SILENT_S} s: work waits",
-            "start one, `python -m worker`, with the same PIQUEUE_REDIS_URL; or look at its log",
+            f"none sent a heartbeat in the last {WORKER_SILENT_S} s: jobs wait",
+            "start one with the same PIQUEUE_REDIS_URL (`python -m worker`), or read its log",
         )
         return
     yield ok("workers", f"{len(slots)} alive, {sum(slots.values())} chunks at a time")
     try:
-        yield from _models(open_catalog(settings).resolve(None), told)
+        yield from _models(open_catalog(settings).resolve(None), models)
     except PiqueueError as error:
         yield problem("models", str(error), "correct PIQUEUE_DEFAULT_MODEL or the registry")
     if wanted:
         yield problem(
             "models wanted",
             f"jobs wait for {', '.join(sorted(wanted))}, which no worker has loaded yet",
-            "look at a worker's log; give workers the registry that the API has",
+            "read a worker's log; give the workers the same PIQUEUE_REGISTRY_URL as the API",
         )
 
 
-def _models(default: ModelCard, told: dict[str, WorkerModels]) -> Iterator[CheckResult]:
+def _models(default: ModelCard, models: dict[str, WorkerModels]) -> Iterator[CheckResult]:
     name = f"{default.name}@{default.version}"
-    warm = [worker for worker, models in told.items() if default.ref.key in models.warm]
-    yield (ok if warm else _none_warm)(
-        "models", f"{len(warm)} of {len(told)} workers have the default model, {name}, loaded"
-    )
-    for worker, models in sorted(told.items()):
-        if models.unable:
-            unable = ", ".join(sorted(key.partition(":")[0] for key in models.unable))
-            found = problem if default.ref.key in models.unable else warning
-            yield found(
+    warm = sum(default.ref.key in known.warm for known in models.values())
+    text = f"{warm} of {len(models)} workers have the default model, {name}, loaded"
+    yield ok("models", text) if warm else warning("models", text, _NONE_WARM_ADVICE)
+    for worker, known in sorted(models.items()):
+        if known.unable:
+            unable = ", ".join(sorted(key.partition(":")[0] for key in known.unable))
+            result = problem if default.ref.key in known.unable else warning
+            yield result(
                 "models",
                 f"{worker} cannot load {unable}",
-                "look at that worker's log for model_unusable; it may lack the registry, memory or "
-                f"an engine; `piqueue models rollback {default.name}` goes back a version",
+                "look for model_unusable in that worker's log; it may lack the registry, memory or "
+                f"an engine; `piqueue models rollback {default.name}` returns to the last version",
             )
 
 
-def _none_warm(check: str, text: str) -> CheckResult:
-    return warning(
-        check, text, "wait for a worker to load it; if this stays, give workers the same settings"
-    )
-
-
 def check_keys(settings: Settings, api_url: str) -> Iterator[CheckResult]:
-    """Say whether callers need an API key, as far as the API at `api_url` calls for them."""
+    """Check that the API at `api_url` requires API keys if other machines can reach it."""
     try:
         with open_redis(settings) as client:
             count = len(KeyStore(client).all())
     except (LedgerUnavailable, ValueError):
-        yield problem("keys", "not known, for Redis does not answer", "first see to Redis")
+        yield problem(
+            "keys", "not known: Redis does not answer", "solve the problem of Redis first"
+        )
         return
-    advice = "make a key, `piqueue keys add NAME`: from the first one on every request needs one"
+    advice = (
+        "create a key (`piqueue keys add NAME`): from the first one on every request needs a key"
+    )
     host = urlsplit(api_url).hostname or ""
     if count:
         yield ok("keys", f"{count} API keys: every request needs one")
     elif settings.allow_no_keys or not is_this_machine(host):
-        # A plain name is one of a private network, such as that of a Compose stack.
+        # A name without dots belongs to a private network, such as that of Compose.
         plain = not set(".:") & set(host)
-        found = warning if settings.allow_no_keys or plain else problem
-        yield found("keys", "there is no API key: whoever reaches the API may use it", advice)
+        result = warning if settings.allow_no_keys or plain else problem
+        yield result("keys", "there is no API key: anyone who reaches the API may use it", advice)
     else:
-        yield ok("keys", "no API key, so the API serves this machine alone")
+        yield ok("keys", "no API key, so the API serves this machine only")

@@ -1,4 +1,4 @@
-"""`piqueue doctor` on what is whole, what is set up wrongly and what is not there at all."""
+"""`piqueue doctor` on a working, a misconfigured and a missing installation."""
 
 import io
 import json
@@ -40,12 +40,12 @@ from worker.jobs.settings import Settings
 SECRET = "hunter2-of-the-test"
 
 
-def levels(findings: Iterable[CheckResult]) -> dict[str, Level]:
-    return {finding.check: finding.level for finding in findings}
+def levels(results: Iterable[CheckResult]) -> dict[str, Level]:
+    return {result.check: result.level for result in results}
 
 
-def only(findings: Iterable[CheckResult], check: str) -> CheckResult:
-    [found] = [finding for finding in findings if finding.check == check]
+def only(results: Iterable[CheckResult], check: str) -> CheckResult:
+    [found] = [result for result in results if result.check == check]
     return found
 
 
@@ -76,7 +76,9 @@ def dead_port() -> Iterator[int]:
         yield held.getsockname()[1]
 
 
-def test_a_whole_piqueue_has_no_problem(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_working_installation_has_no_problem(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def picture(_: web.BaseRequest) -> web.Response:
         return web.Response(body=jpeg(1))
 
@@ -87,7 +89,7 @@ def test_a_whole_piqueue_has_no_problem(stack: Stack, monkeypatch: pytest.Monkey
     report = json.loads(printed)
     assert code == 0, printed
     assert report["healthy"]
-    found = {finding["check"]: finding for finding in report["findings"]}
+    found = {result["check"]: result for result in report["findings"]}
     expected = {"settings", "redis", "redis persistence", "redis eviction", "redis memory"}
     expected |= {"redis latency", "clock", "workers", "models", "keys", "s3", "api", "api version"}
     assert expected | {"api key", "open files", "disk", "dns", "fetch"} == set(found)
@@ -96,16 +98,18 @@ def test_a_whole_piqueue_has_no_problem(stack: Stack, monkeypatch: pytest.Monkey
     assert "s=1" not in printed
 
 
-def test_an_api_that_hangs_is_not_to_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_api_that_hangs_is_told_apart_from_one_that_is_down(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(api, "TIMEOUT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as server:
         (found,) = api.check_api(f"http://127.0.0.1:{server.getsockname()[1]}", None)
     assert found.level is Level.PROBLEM
     assert found.advice
-    assert found.advice.startswith("see to Redis first")
+    assert found.advice.startswith("solve problems of Redis first")
 
 
-def test_with_everything_down_each_part_says_so_and_none_waits_for_another(
+def test_with_everything_down_each_check_reports_it_without_secrets(
     dead_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIQUEUE_REDIS_URL", f"redis://:{SECRET}@127.0.0.1:{dead_port}/0")
@@ -124,7 +128,7 @@ def test_with_everything_down_each_part_says_so_and_none_waits_for_another(
     assert SECRET not in printed
 
 
-def test_settings_that_cannot_be_read_leave_the_api_to_look_at(
+def test_with_invalid_settings_the_api_is_still_checked(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIQUEUE_THREDS", "4")
@@ -134,7 +138,7 @@ def test_settings_that_cannot_be_read_leave_the_api_to_look_at(
     assert "ok       api: is ready" in printed
 
 
-def test_a_check_that_hangs_holds_up_no_other() -> None:
+def test_a_check_that_hangs_delays_no_other() -> None:
     released = threading.Event()
 
     def hangs() -> Iterator[CheckResult]:
@@ -167,7 +171,7 @@ def test_a_check_that_fails_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> Non
     assert shown.wait(30)
 
 
-def test_a_line_says_how_bad_it_is_what_it_is_and_what_to_do() -> None:
+def test_a_line_names_level_check_text_and_advice() -> None:
     found = CheckResult("redis", Level.PROBLEM, "does not answer", "start it")
     assert line(found) == "problem  redis: does not answer: start it"
 
@@ -182,7 +186,7 @@ def test_a_line_says_how_bad_it_is_what_it_is_and_what_to_do() -> None:
         ("maxmemory", "1mb", "redis memory", Level.PROBLEM, "raise maxmemory"),
     ],
 )
-def test_a_redis_that_loses_work_is_told_what_to_set(
+def test_an_unsafe_redis_setting_is_reported_with_advice(
     own_redis: Redis, setting: str, value: str, check: str, level: Level, advice: str
 ) -> None:
     assert levels(check_redis(settings_of(own_redis)))[check] is Level.OK
@@ -193,10 +197,10 @@ def test_a_redis_that_loses_work_is_told_what_to_set(
     assert advice in found.advice
 
 
-def test_a_password_that_is_wrong_is_told_and_not_shown(own_redis: Redis) -> None:
+def test_a_wrong_password_is_reported_and_not_shown(own_redis: Redis) -> None:
     own_redis.config_set("requirepass", SECRET)
     [found] = check_redis(settings_of(own_redis))
-    assert (found.level, found.text) == (Level.PROBLEM, "refuses the password, or wants one")
+    assert (found.level, found.text) == (Level.PROBLEM, "refuses the password or needs one")
 
 
 def test_a_replica_is_a_problem(own_redis: Redis, dead_port: int) -> None:
@@ -205,7 +209,7 @@ def test_a_replica_is_a_problem(own_redis: Redis, dead_port: int) -> None:
 
 
 @pytest.mark.parametrize("url", ["redis://:pa#ss@host:6379/0", "redis://:x@host:none/0"])
-def test_a_redis_url_that_cannot_be_read_is_not_repeated(url: str) -> None:
+def test_a_redis_url_that_cannot_be_parsed_is_not_repeated(url: str) -> None:
     found = [*check_redis(Settings(redis_url=url)), *check_workers(Settings(redis_url=url))]
     assert {one.level for one in found} == {Level.PROBLEM}
     assert not any("pa" in one.text.removeprefix("PIQUEUE_REDIS_URL") for one in found[:1])
@@ -215,9 +219,7 @@ def test_a_redis_url_that_cannot_be_read_is_not_repeated(url: str) -> None:
     ("off_s", "level"),
     [(0, Level.OK), (30, Level.WARNING), (-30, Level.WARNING), (-900, Level.PROBLEM)],
 )
-def test_a_clock_that_is_off_is_told_in_seconds(
-    own_redis: Redis, off_s: float, level: Level
-) -> None:
+def test_a_wrong_clock_is_reported_in_seconds(own_redis: Redis, off_s: float, level: Level) -> None:
     found = only(check_redis(settings_of(own_redis), lambda: time.time() + off_s), "clock")
     assert found.level is level
     if off_s:
@@ -231,7 +233,7 @@ def test_a_clock_that_is_off_is_told_in_seconds(
 def test_no_worker_is_a_problem(redis_url: str, redis_client: Redis) -> None:
     [found] = check_workers(Settings(redis_url=redis_url))
     assert found.level is Level.PROBLEM
-    assert "none was heard of" in found.text
+    assert "none sent a heartbeat" in found.text
 
 
 def test_a_worker_that_cannot_load_the_default_model_is_named(
@@ -264,7 +266,7 @@ def test_a_default_model_that_does_not_exist_is_a_problem(
     assert levels(found) == {"workers": Level.OK, "models": Level.PROBLEM}
 
 
-def test_an_api_that_all_may_use_is_told(redis_url: str, redis_client: Redis) -> None:
+def test_an_open_api_without_keys_is_reported(redis_url: str, redis_client: Redis) -> None:
     def level(api_url: str, **settings: Any) -> Level:
         [found] = check_keys(Settings(redis_url=redis_url, **settings), api_url)
         return found.level
@@ -287,7 +289,7 @@ def on_s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
     return lambda **more: Settings(**more)
 
 
-def test_s3_is_tried_with_an_object_that_is_gone_afterwards(
+def test_the_s3_check_leaves_no_object_behind(
     s3_server: S3Server, on_s3: Callable[..., Settings]
 ) -> None:
     url = f"s3://{BUCKET}/doctor"
@@ -296,7 +298,7 @@ def test_s3_is_tried_with_an_object_that_is_gone_afterwards(
     assert s3_server.keys("doctor/") == []
 
 
-def test_a_bucket_that_is_not_there_and_credentials_that_are_wrong_are_told(
+def test_missing_buckets_and_wrong_credentials_are_reported(
     on_s3: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     missing = check_storage(
@@ -318,7 +320,7 @@ def test_a_bucket_that_is_not_there_and_credentials_that_are_wrong_are_told(
     assert PASSWORD not in line(found)
 
 
-def test_without_s3_nothing_is_asked() -> None:
+def test_without_s3_settings_s3_is_not_checked() -> None:
     assert levels(check_storage(Settings())) == {"s3": Level.OK}
 
 
@@ -335,7 +337,7 @@ def test_without_s3_nothing_is_asked() -> None:
             "PIQUEUE_IDEMPOTENCY_TTL_S",
         ),
         ({"fetch_budget_bytes": 1_000_000}, Level.WARNING, "PIQUEUE_FETCH_BUDGET_BYTES"),
-        ({"fetch_per_host": 40}, Level.WARNING, "lower the one"),
+        ({"fetch_per_host": 40}, Level.WARNING, "lower PIQUEUE_FETCH_PER_HOST"),
         ({"max_request_bytes": 1_000_000}, Level.PROBLEM, "PIQUEUE_MAX_REQUEST_BYTES"),
         ({"max_backlog_items": 1000}, Level.PROBLEM, "PIQUEUE_MAX_BACKLOG_ITEMS"),
         ({"quota_items": 1000}, Level.WARNING, "PIQUEUE_QUOTA_ITEMS"),
@@ -345,7 +347,7 @@ def test_without_s3_nothing_is_asked() -> None:
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else None,
 )
-def test_settings_that_contradict_each_other_are_told(
+def test_settings_that_contradict_one_another_are_reported(
     changed: dict[str, Any], level: Level, advice: str
 ) -> None:
     [found] = check_settings(Settings(**changed))
@@ -354,11 +356,11 @@ def test_settings_that_contradict_each_other_are_told(
     assert advice in found.advice
 
 
-def test_the_default_settings_agree() -> None:
+def test_the_default_settings_are_consistent() -> None:
     assert levels(check_settings(Settings())) == {"settings": Level.OK}
 
 
-def test_too_few_open_files_are_told_with_what_a_worker_needs() -> None:
+def test_a_low_limit_of_open_files_is_reported_with_the_needed_one() -> None:
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     assert levels(check_files(Settings())) == {"open files": Level.OK}
     [found] = check_files(Settings(fetch_concurrency=limit))
@@ -367,6 +369,6 @@ def test_too_few_open_files_are_told_with_what_a_worker_needs() -> None:
     assert f"ulimit -n {2 * limit + 200}" in found.advice
 
 
-def test_the_disk_of_the_embedded_redis_is_looked_at(own_redis: Redis, tmp_path: Path) -> None:
+def test_the_disk_of_the_embedded_redis_is_checked(own_redis: Redis, tmp_path: Path) -> None:
     [found] = check_disk(settings_of(own_redis))
     assert str(tmp_path) in found.text
