@@ -35,7 +35,7 @@ def connect_s3(
     timeout_s: float = READ_TIMEOUT_S,
     attempts: int = ATTEMPTS,
 ) -> Any:
-    """Give a thread-safe client with the credentials that boto3 finds."""
+    """Return a thread-safe client with the credentials that boto3 finds."""
     client = Session().client(
         "s3",
         endpoint_url=settings.s3_endpoint_url,
@@ -107,7 +107,7 @@ class Folder:
 
     @classmethod
     def open(cls, settings: Settings, url: str) -> "Folder":
-        """Give the folder at `url`, without a request."""
+        """Return the folder at `url`, without a request."""
         return cls(connect_s3(settings), url, encryption(settings))
 
     def put(self, key: str, payload: bytes, content_type: str = "application/octet-stream") -> None:
@@ -174,7 +174,7 @@ class Folder:
         self.delete(key for key, _ in self.list(prefix))
 
     def presign(self, key: str, expires_s: int) -> str:
-        """Give a URL with which anyone can read the object until it expires, without a request."""
+        """Return a URL with which anyone can read the object for `expires_s`, without a request."""
         with storage_errors():
             url: str = self._client.generate_presigned_url(
                 "get_object",

@@ -182,7 +182,7 @@ class Settings(BaseSettings):
 
     @property
     def models_bytes(self) -> int:
-        """Give `models_memory_bytes`, or its default for this number of threads."""
+        """Return `models_memory_bytes`, or its default for this number of threads."""
         return self.models_memory_bytes or MODELS_BYTES_A_THREAD * self.threads
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""How the hosts of a job's URLs fared, as counted, added up in the ledger, and read."""
+"""Host statistics of a job: counted, summed in the ledger, and read."""
 
 import json
 import random
@@ -76,7 +76,7 @@ def by_name(store: JobStore, job_id: str) -> dict[str | None, HostTally]:
     return {tally.name: tally for tally in store.job(job_id).hosts}
 
 
-def test_each_host_has_what_came_of_its_urls(store: JobStore) -> None:
+def test_each_host_has_the_outcomes_of_its_urls(store: JobStore) -> None:
     urls: list[str | None] = []
     results = []
     for _ in range(10):
@@ -127,13 +127,13 @@ def test_items_that_were_never_fetched_count_at_no_host(store: JobStore) -> None
     "url",
     ["http://\ud800.example/", "http://[::1", "http:///x", "http://" + "a" * 5000, "http://*/"],
 )
-def test_no_url_keeps_a_chunk_from_its_commit(store: JobStore, url: str) -> None:
+def test_no_url_prevents_the_commit_of_its_chunk(store: JobStore, url: str) -> None:
     job_id, _ = run(store, [url, "http://a.example/"], [NO_NAME, fetched()])
     assert store.job(job_id).status.done
     assert by_name(store, job_id)["a.example"].ok == 1
 
 
-def test_many_hosts_cost_little_and_nothing_is_missing(
+def test_many_hosts_take_little_memory_and_their_sum_is_complete(
     store: JobStore, redis_client: Redis
 ) -> None:
     urls: list[str | None] = []
@@ -163,7 +163,7 @@ def test_many_hosts_cost_little_and_nothing_is_missing(
     assert sum(tally.ok + tally.failed for tally in listed) == len(urls)
 
 
-def test_hosts_go_with_their_job(store: JobStore, redis_client: Redis) -> None:
+def test_host_statistics_are_erased_with_their_job(store: JobStore, redis_client: Redis) -> None:
     job_id, _ = run(store, ["http://a.example/"] * 5, [fetched()] * 5)
     store.erase(job_id)
     assert list(redis_client.scan_iter(f"*{job_id}*")) == []
@@ -180,7 +180,7 @@ def test_the_95th_percentile_is_right_to_within_a_bucket(worst_ms: int) -> None:
     assert low <= tally.p95_ms <= high
 
 
-def test_answers_beyond_the_last_bucket_are_told_as_that() -> None:
+def test_answers_above_the_last_bucket_are_reported_as_its_bound() -> None:
     counted = count_hosts([(ItemSpec("i", "http://a.example/"), fetched(10**7))])
     tally = HostTally.from_row("a.example", json.loads(counted)["a.example"])
     assert tally.p95_ms == BUCKETS_MS[-1]

@@ -1,4 +1,4 @@
-"""Results as they are packed for Redis: short scores, long ones, and none."""
+"""Results as packed for Redis: short score vectors, long ones, and none."""
 
 import random
 import zlib
@@ -46,14 +46,14 @@ def test_long_scores_come_back_exact_to_five_decimals(labels: int) -> None:
         assert after.scores == pytest.approx(before.scores, abs=1.3e-5)
 
 
-def test_the_ends_of_the_scale_stay_where_they_are() -> None:
+def test_scores_of_0_and_1_stay_exact() -> None:
     scores = (0.0, 1.0, *[0.5] * 40)
     _, (result,) = unpack_results(pack_results(1, [ItemResult(scores)]))
     assert result.scores is not None
     assert result.scores[:2] == (0.0, 1.0)
 
 
-def test_what_was_packed_before_there_were_long_scores_is_read() -> None:
+def test_results_packed_without_long_scores_are_read() -> None:
     results = [scored(4, 1), REJECTED]
     assert unpack_results(pack([2, [result.to_row() for result in results]])) == (2, results)
 

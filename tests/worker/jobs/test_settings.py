@@ -1,4 +1,4 @@
-"""Settings from the environment: what is wrong with them stops the start, by name."""
+"""Settings from the environment; an invalid one stops the start with its name."""
 
 from ipaddress import IPv4Network
 
@@ -20,7 +20,7 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     )
 
 
-def test_models_may_take_more_the_more_threads_there_are_unless_it_is_said() -> None:
+def test_the_default_memory_for_models_grows_with_the_threads() -> None:
     assert load_settings(threads=2).models_bytes == 500_000_000
     assert load_settings(threads=64).models_bytes == 16_000_000_000
     assert load_settings(threads=64, models_memory_bytes=1_000_000).models_bytes == 1_000_000

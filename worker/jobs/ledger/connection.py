@@ -16,7 +16,7 @@ from worker.jobs.errors import LedgerFull, LedgerUnavailable
 def connect(
     url: str, *, timeout_s: float = 10, retries: int = 3, retry_silence: bool = False
 ) -> Redis:
-    """Give a client that retries a lost connection `retries` times, for about a second each.
+    """Return a client that retries a lost connection `retries` times, for about a second each.
 
     With `retry_silence` it also retries a command that has no answer after `timeout_s`; without it
     such a command fails, so that a caller learns that Redis hangs.

@@ -1,4 +1,4 @@
-"""Idempotency keys: a repeated submission gives the same job."""
+"""Idempotency keys: a repeated submission returns the same job."""
 
 import hashlib
 import threading
@@ -41,7 +41,7 @@ class IdempotencyKeys:
         return f"piqueue:idempotency:{owner}:{hashlib.sha256(key.encode()).hexdigest()}"
 
     def begin(self, owner: str, key: str) -> Replay | None:
-        """Claim a key, or give its earlier use.
+        """Claim a key, or return its earlier use.
 
         Raises:
             IdempotencyInFlight: a submission with this key is still in progress.

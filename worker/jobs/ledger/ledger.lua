@@ -91,7 +91,7 @@ local function open_draft()
 end
 
 -- ARGV: id, maximum of items, then the id and the row of each item. Existing ids are skipped.
--- Gives the count of items, -1 if no draft is open, -2 if there would be too many.
+-- Returns the count of items, -1 if no draft is open, -2 if there would be too many.
 local function add()
   if redis.call('HGET', META, 'status') ~= 'draft' or number('closed') == 1 then return -1 end
   if number('total') + (#ARGV - 2) / 2 > tonumber(ARGV[2]) then return -2 end
@@ -105,7 +105,7 @@ local function add()
   return number('total')
 end
 
--- ARGV: id. The draft accepts no more items. Gives 0 if there is no draft.
+-- ARGV: id. The draft accepts no more items. Returns 0 if there is no draft.
 local function close()
   if redis.call('HGET', META, 'status') ~= 'draft' then return 0 end
   redis.call('HSET', META, 'closed', 1)
@@ -113,7 +113,7 @@ local function close()
 end
 
 -- ARGV: id, window, model card, count of chunks, key, value and time to live in seconds of an extra
--- key (or '' three times), then the fields and values of the record. Gives the chunks to notify of,
+-- key (or '' three times), then the fields and values of the record. Returns the chunks to notify of,
 -- or false if some items are lost.
 local function submit()
   local status = redis.call('HGET', META, 'status')
@@ -138,7 +138,7 @@ local function submit()
   return chunks
 end
 
--- ARGV: id, chunk, lease in ms. Gives {outcome, attempt, lane, items in a chunk, use of the cache,
+-- ARGV: id, chunk, lease in ms. Returns {outcome, attempt, lane, items in a chunk, use of the cache,
 -- items, checkpointed position of each death, ms since the notification or -1, deferrals, whether
 -- results become files, {name, version, hash of the model}, trace context or ''}.
 local function claim()
@@ -175,7 +175,7 @@ local function holds(chunk, attempt)
     and redis.call('ZSCORE', LEASES, chunk) ~= false
 end
 
--- ARGV: id, chunk, attempt, lease in ms. Gives 1 if the caller still has the lease.
+-- ARGV: id, chunk, attempt, lease in ms. Returns 1 if the caller still has the lease.
 local function renew()
   if not holds(ARGV[2], ARGV[3]) then return 0 end
   redis.call('ZADD', LEASES, now_ms() + ARGV[4], ARGV[2])
@@ -239,7 +239,7 @@ local function add_hosts(counted)
 end
 
 -- ARGV: id, chunk, results, window, succeeded, failed, cached, host statistics or '', then the code
--- and count of each failure. The first commit of a chunk wins. Gives {accepted, chunk to notify of, ...}.
+-- and count of each failure. The first commit of a chunk wins. Returns {accepted, chunk to notify of, ...}.
 local function commit()
   local chunk, status = ARGV[2], redis.call('HGET', META, 'status')
   if status ~= 'running' and status ~= 'cancelling' then return {0} end
@@ -284,7 +284,7 @@ local function commit()
 end
 
 -- ARGV: id, window, age in ms at which an unanswered notification counts as lost.
--- Gives {lane, chunk to notify of, ...}.
+-- Returns {lane, chunk to notify of, ...}.
 local function recover()
   local status, now = redis.call('HGET', META, 'status'), now_ms()
   local answer = {redis.call('HGET', META, 'lane') or 'bulk'}
@@ -312,7 +312,7 @@ local function recover()
   return answer
 end
 
--- ARGV: id. Leased chunks may still finish; all others stop. Gives 0 for an unknown job.
+-- ARGV: id. Leased chunks may still finish; all others stop. Returns 0 for an unknown job.
 local function cancel()
   local status = redis.call('HGET', META, 'status')
   if not status then return 0 end
@@ -326,7 +326,7 @@ local function cancel()
   return 1
 end
 
--- ARGV: id. Removes the items of a job that was not submitted. Gives 0 if it was submitted, which a
+-- ARGV: id. Removes the items of a job that was not submitted. Returns 0 if it was submitted, which a
 -- caller does not know when the answer to `submit` was lost.
 local function abandon()
   if redis.call('EXISTS', META) == 1 then return 0 end
@@ -334,7 +334,7 @@ local function abandon()
   return 1
 end
 
--- ARGV: id. Gives 0 for an unknown job.
+-- ARGV: id. Returns 0 for an unknown job.
 local function erase()
   if redis.call('EXISTS', META) == 0 then return 0 end
   settle()

@@ -50,7 +50,7 @@ class ModelPresence:
             self._redis.delete(_key(worker_id))
 
     def request(self, model: ModelRef) -> float:
-        """Record that a chunk waits for a model; gives how many seconds the first has waited."""
+        """Record that a chunk waits for a model; returns how many seconds the first has waited."""
         key = _wanted_key(model.key)
         with ledger_errors(), self._redis.pipeline(transaction=False) as pipe:
             pipe.time()

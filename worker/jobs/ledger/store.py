@@ -66,7 +66,7 @@ class JobStore(JobReader):
             pipe.execute()
 
     def submit(self, job: NewJob, shape: Shape, extra: ExpiringKey | None = None) -> list[int]:
-        """Make the stored chunks a job, and write `extra`; gives the chunks to notify of.
+        """Make the stored chunks a job, and write `extra`; returns the chunks to notify of.
 
         Raises:
             LedgerUnavailable: also if Redis was killed and lost some of the chunks.
@@ -98,7 +98,7 @@ class JobStore(JobReader):
         self._step("open_draft", job.id, job.model.model_dump_json(), *_flat(fields))
 
     def add(self, job_id: str, specs: Sequence[ItemSpec], max_items: int) -> int:
-        """Add items to a draft, except those whose id it already has; gives its item count.
+        """Add items to a draft, except those whose id it already has; returns its item count.
 
         Raises:
             JobNotDraft: the job is submitted, or is being submitted.
@@ -167,7 +167,7 @@ class JobStore(JobReader):
         )
 
     def commit(self, claim: Claim, results: Sequence[ItemResult]) -> list[int] | None:
-        """Store a chunk's results; gives the chunks to notify of next.
+        """Store a chunk's results; returns the chunks to notify of next.
 
         None, without a change, if the chunk already has results or its job is over.
         """
@@ -200,7 +200,7 @@ class JobStore(JobReader):
             return [job_id.decode() for job_id in self._redis.hkeys(OPEN)]
 
     def recover(self, job_id: str, lost_after_s: float) -> tuple[Lane, list[int]]:
-        """Free expired leases and fill the window; gives the chunks to notify of.
+        """Free expired leases and fill the window; returns the chunks to notify of.
 
         A message that no worker received within `lost_after_s` counts as lost.
         """

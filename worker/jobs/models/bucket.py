@@ -41,7 +41,7 @@ class ModelBucket:
         return Promotions.model_validate_json(written)
 
     def fetch(self, artifact: Artifact) -> Path:
-        """Give a local folder with a verified copy of a version; it is downloaded once."""
+        """Return a local folder with a verified copy of a version; it is downloaded once."""
         return cached_copy(
             self._cache_path, artifact, lambda scratch: self._download(artifact, scratch)
         )

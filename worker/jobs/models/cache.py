@@ -11,7 +11,7 @@ from worker.jobs.models.catalog import CARD_NAME, Artifact
 
 
 def cached_copy(cache_path: Path, artifact: Artifact, download: Callable[[Path], None]) -> Path:
-    """Give the folder of a local copy; `download` writes the files if there is none.
+    """Return the folder of a local copy; `download` writes the files if there is none.
 
     Raises:
         ModelUnavailable: the hash of a file differs from the card.
@@ -32,7 +32,7 @@ def cached_copy(cache_path: Path, artifact: Artifact, download: Callable[[Path],
 
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
-    """Give an empty folder that becomes `target` if the block succeeds, and is removed if not."""
+    """Return an empty folder that becomes `target` if the block succeeds, and is removed if not."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".writing-") as scratch:
         fresh = Path(scratch) / "fresh"

@@ -54,7 +54,7 @@ class ModelCard(BaseModel):
     def answer(
         self, scores: Sequence[float], top_k: int | None = None, threshold: float | None = None
     ) -> tuple[dict[str, float], list[str]]:
-        """Give the scores of a result by label, and the labels whose score passes the threshold.
+        """Return the scores of a result by label, and the labels whose score passes the threshold.
 
         `top_k` limits the scores to the best, sorted; its default is that of the model. `threshold`
         replaces the thresholds of the model.
@@ -143,7 +143,7 @@ class ModelSource(Protocol):
         """Read the promotions of a model; they may be a few seconds old."""
 
     def fetch(self, artifact: Artifact) -> Path:
-        """Give the local folder of a version."""
+        """Return the local folder of a version."""
 
     def put(self, folder: Path, artifact: Artifact) -> None:
         """Store a copy of the artifact in `folder`, completely or not at all."""
@@ -193,7 +193,7 @@ class ModelCatalog:
         return Promotions()
 
     def fetch(self, model: ModelRef) -> Path:
-        """Give the local folder of exactly this model.
+        """Return the local folder of exactly this model.
 
         Raises:
             ModelNotFound: no source has this version with this hash.

@@ -30,7 +30,7 @@ log = structlog.get_logger()
 
 
 def downloaded(url: str, sha256: str, cache_path: Path) -> ModelFolder:
-    """Give a source with the zipped model at `url`; it is downloaded once.
+    """Return a source with the zipped model at `url`; it is downloaded once.
 
     Raises:
         ModelUnavailable: the download fails, its hash differs, or it is not a zipped artifact.

@@ -18,7 +18,7 @@ local function set_expiry()
   redis.call('PEXPIREAT', LOG, expires)
 end
 
--- ARGV: id, lease in ms. Gives {end of the lease, earlier attempts}, or {} if none is due.
+-- ARGV: id, lease in ms. Returns {end of the lease, earlier attempts}, or {} if none is due.
 local function claim()
   local due = tonumber(redis.call('ZSCORE', HOOKS, JOB))
   if not due or due > now_ms() then return {} end

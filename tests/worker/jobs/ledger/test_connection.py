@@ -1,4 +1,4 @@
-"""The connection to Redis, where Redis hangs."""
+"""The connection to a Redis that hangs."""
 
 import socket
 import threading
@@ -37,7 +37,7 @@ def silent() -> Iterator[tuple[str, list[socket.socket]]]:
 
 
 @pytest.mark.parametrize(("retry_silence", "least", "most"), [(False, 1, 1), (True, 2, 9)])
-def test_a_redis_that_hangs_is_asked_again_only_by_who_has_time(
+def test_a_command_to_a_redis_that_hangs_is_retried_only_on_request(
     silent: tuple[str, list[socket.socket]], retry_silence: bool, least: int, most: int
 ) -> None:
     url, connections = silent

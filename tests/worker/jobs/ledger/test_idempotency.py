@@ -31,13 +31,13 @@ def is_free(keys: IdempotencyKeys) -> bool:
         return False
 
 
-def test_a_key_is_held_as_long_as_its_submission_lasts(keys: IdempotencyKeys) -> None:
+def test_a_key_is_claimed_as_long_as_its_submission_lasts(keys: IdempotencyKeys) -> None:
     assert keys.begin("alice", "key") is None
     with keys.renewed("alice", "key"):
         assert not eventually(lambda: is_free(keys), deadline_s=2)
 
 
-def test_a_key_whose_holder_died_is_free_soon(keys: IdempotencyKeys) -> None:
+def test_a_key_whose_process_died_is_soon_free(keys: IdempotencyKeys) -> None:
     started = time.monotonic()
     assert keys.begin("alice", "key") is None
     assert not is_free(keys)
@@ -45,7 +45,7 @@ def test_a_key_whose_holder_died_is_free_soon(keys: IdempotencyKeys) -> None:
     assert time.monotonic() - started < 10
 
 
-def test_a_key_gives_its_job_from_the_moment_there_is_one(
+def test_a_key_gives_its_job_as_soon_as_the_job_exists(
     keys: IdempotencyKeys, redis_client: Redis
 ) -> None:
     keys.begin("alice", "key")
@@ -67,7 +67,7 @@ def test_a_key_gives_its_job_from_the_moment_there_is_one(
     assert store.job(job.id).counts.total == 1
 
 
-def test_a_key_whose_submission_came_to_nothing_is_free_at_once(keys: IdempotencyKeys) -> None:
+def test_a_key_whose_submission_failed_is_free_at_once(keys: IdempotencyKeys) -> None:
     keys.begin("alice", "key")
     keys.release("alice", "key")
     assert keys.begin("alice", "key") is None

@@ -1,4 +1,4 @@
-"""The ledger's promises under any interleaving of what clients, workers and time do to a job."""
+"""The ledger's promises under any interleaving of clients, workers and time."""
 
 from dataclasses import dataclass, field
 
@@ -95,7 +95,7 @@ class Ledger(RuleBasedStateMachine):
 
     @precondition(lambda self: self.seen)
     @rule(at=st.integers(0, 99))
-    def sweep(self, at: int) -> None:
+    def recover(self, at: int) -> None:
         job_id = self.pick(at)
         self.notify(job_id, self.store.recover(job_id, lost_after_s=0)[1])
 
@@ -179,8 +179,8 @@ class Ledger(RuleBasedStateMachine):
             if seen.gone:
                 continue
             leases = f"piqueue:{{{job_id}}}:lease"
-            for held in self.redis.zrange(leases, 0, -1):
-                self.redis.zadd(leases, {str(int(held)): 1})  # type: ignore[arg-type]
+            for leased in self.redis.zrange(leases, 0, -1):
+                self.redis.zadd(leases, {str(int(leased)): 1})  # type: ignore[arg-type]
             while not (job := self.store.job(job_id)).status.done:
                 for chunk in self.store.recover(job_id, lost_after_s=0)[1]:
                     claim = self.store.claim(job_id, chunk, lease_s=60)

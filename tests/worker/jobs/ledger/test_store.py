@@ -1,4 +1,4 @@
-"""The ledger on a real Redis: claims, leases, commits, windows, counts and ends."""
+"""The ledger on a real Redis: claims, leases, commits, windows, counts and final states."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -62,7 +62,7 @@ def scored(taken: Claim) -> list[ItemResult]:
 
 
 def finish(store: JobStore, job_id: str, chunks: Sequence[int]) -> Job:
-    """Take chunks as their notifications arrive, the last first, until none is left."""
+    """Claim chunks as their notifications arrive, the last first, until none remain."""
     waiting = list(chunks)
     while waiting:
         taken = claim(store, job_id, waiting.pop())
@@ -97,7 +97,7 @@ def test_a_job_whose_chunks_finish_in_any_order_gives_each_item_its_own_scores(
 def test_a_chunk_delivered_twice_counts_once(store: JobStore) -> None:
     job_id, _ = submit(store, total=20)
     taken = claim(store, job_id, 0)
-    assert store.claim(job_id, 0, 30) is None, "held by another"
+    assert store.claim(job_id, 0, 30) is None, "leased by another worker"
     store.commit(taken, scored(taken))
     assert store.claim(job_id, 0, 30) is None, "done"
     assert store.commit(taken, [REJECTED] * 10) is None
@@ -128,7 +128,7 @@ def recover_until_notified(store: JobStore, job_id: str) -> tuple[Lane, list[int
             return lane, chunks
 
 
-def test_a_lease_can_be_renewed_by_its_holder_only(store: JobStore) -> None:
+def test_only_the_owner_of_a_lease_can_renew_it(store: JobStore) -> None:
     job_id, _ = submit(store, total=10)
     first = claim(store, job_id, 0, lease_s=0.001)
     recover_until_notified(store, job_id)
@@ -139,7 +139,7 @@ def test_a_lease_can_be_renewed_by_its_holder_only(store: JobStore) -> None:
     assert not store.renew(first, 30), "it is another's now"
 
 
-def test_no_more_than_a_window_of_chunks_is_on_its_way(store: JobStore) -> None:
+def test_at_most_a_window_of_chunks_is_notified_or_leased(store: JobStore) -> None:
     job_id, chunks = submit(store, total=1000)
     assert chunks == [0, 1, 2, 3]
     taken = claim(store, job_id, 1)
@@ -154,7 +154,7 @@ def test_the_window_grows_with_the_workers(store: JobStore, redis_client: Redis)
     assert len(chunks) == 20
 
 
-def test_a_message_that_was_lost_is_rung_again(store: JobStore, redis_client: Redis) -> None:
+def test_a_lost_notification_is_sent_again(store: JobStore, redis_client: Redis) -> None:
     job_id, chunks = submit(store, total=40)
     claim(store, job_id, chunks[0])
     assert store.recover(job_id, lost_after_s=30) == (Lane.BULK, []), "not yet"
@@ -166,21 +166,21 @@ def test_a_message_that_was_lost_is_rung_again(store: JobStore, redis_client: Re
     assert store.recover(job_id, lost_after_s=30) == (Lane.BULK, []), "notified a moment ago"
 
 
-def test_an_item_at_which_two_careful_attempts_died_is_named(store: JobStore) -> None:
+def test_an_item_at_which_two_attempts_died_is_quarantined(store: JobStore) -> None:
     job_id, _ = submit(store, total=10)
     claim(store, job_id, 0, lease_s=0.001)
     recover_until_notified(store, job_id)
     lost = []
     for positions in ((6, 7), (9,), (9,), (7,), ()):
-        careful = claim(store, job_id, 0, lease_s=0.1)
+        claimed = claim(store, job_id, 0, lease_s=0.1)
         for position in positions:
-            store.checkpoint(careful, position)
-        lost.append(careful.quarantined)
+            store.checkpoint(claimed, position)
+        lost.append(claimed.quarantined)
         recover_until_notified(store, job_id)
     assert lost == [set(), set(), set(), {9}, {7, 9}]
 
 
-def test_a_chunk_that_fails_blindly_again_and_again_is_hopeless(store: JobStore) -> None:
+def test_a_chunk_whose_attempts_die_without_a_checkpoint_is_exhausted(store: JobStore) -> None:
     job_id, _ = submit(store, total=10)
     for _ in range(6):
         assert not claim(store, job_id, 0, lease_s=0.001).exhausted
@@ -213,10 +213,10 @@ def test_the_last_chunk_sets_the_final_status(
 def test_counts_add_up_at_every_step(store: JobStore) -> None:
     job_id, chunks = submit(store, total=35)
     assert_counts_add_up(store.job(job_id))
-    held = [claim(store, job_id, chunk) for chunk in chunks]
+    claims = [claim(store, job_id, chunk) for chunk in chunks]
     job = store.job(job_id)
     assert job.counts.running == 35
-    for taken in held:
+    for taken in claims:
         store.commit(taken, [REJECTED, *scored(taken)[1:]])
         assert_counts_add_up(store.job(job_id))
     assert store.job(job_id).counts.failed == 4
@@ -234,13 +234,13 @@ def test_the_backlog_counts_the_items_of_all_jobs(store: JobStore, load: Load) -
     assert load.backlog() == 0
 
 
-def test_cancelling_lets_held_chunks_finish_and_stops_the_rest(store: JobStore) -> None:
+def test_cancelling_lets_leased_chunks_finish_and_stops_the_others(store: JobStore) -> None:
     job_id, chunks = submit(store, total=100)
-    held = claim(store, job_id, chunks[0])
+    leased = claim(store, job_id, chunks[0])
     store.cancel(job_id)
     assert store.job(job_id).status is JobStatus.CANCELLING
     assert store.claim(job_id, chunks[1], 30) is None
-    assert store.commit(held, scored(held)) == []
+    assert store.commit(leased, scored(leased)) == []
 
     job = store.job(job_id)
     assert job.status is JobStatus.CANCELLED
@@ -278,7 +278,7 @@ def test_an_erased_job_leaves_nothing_and_takes_no_results(
         store.erase(job_id)
 
 
-def test_everything_of_a_job_expires_with_it(store: JobStore, redis_client: Redis) -> None:
+def test_all_keys_of_a_job_expire_with_it(store: JobStore, redis_client: Redis) -> None:
     job_id, chunks = submit(store, total=100)
     taken = claim(store, job_id, chunks[0])
     store.commit(taken, scored(taken))
@@ -308,7 +308,7 @@ def test_a_submission_that_is_repeated_by_a_retry_counts_once(store: JobStore, l
     assert load.backlog() == 10
 
 
-def test_a_commit_needs_one_result_an_item(store: JobStore) -> None:
+def test_a_commit_needs_one_result_for_each_item(store: JobStore) -> None:
     job_id, _ = submit(store, total=10)
     taken = claim(store, job_id, 0)
     with pytest.raises(ValueError, match="9 results for 10 items"):
@@ -326,7 +326,7 @@ def test_a_job_keeps_its_name_metadata_and_model(store: JobStore) -> None:
     assert store.model(job.id) == MODEL
 
 
-def test_what_is_read_of_a_job_does_not_grow_with_its_items(
+def test_reading_a_job_costs_the_same_for_any_number_of_items(
     store: JobStore, redis_client: Redis
 ) -> None:
     sizes = []

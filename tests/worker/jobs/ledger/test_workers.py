@@ -1,4 +1,4 @@
-"""The workers on a real Redis: who counts as alive, and who sweeps."""
+"""The workers on a real Redis: who counts as alive, and who runs recovery."""
 
 import pytest
 from redis import Redis
@@ -11,7 +11,7 @@ def workers(redis_client: Redis) -> Workers:
     return Workers(redis_client)
 
 
-def test_a_worker_that_signed_off_or_fell_silent_is_not_alive(
+def test_a_worker_that_stopped_or_sends_no_heartbeat_is_not_alive(
     workers: Workers, redis_client: Redis
 ) -> None:
     for worker, slots in (("one", 4), ("two", 6), ("three", 8)):
@@ -23,6 +23,6 @@ def test_a_worker_that_signed_off_or_fell_silent_is_not_alive(
     assert workers.live() == {"three": 8}
 
 
-def test_one_worker_a_term_is_elected_to_sweep(workers: Workers) -> None:
+def test_one_worker_is_elected_recovery_leader_for_each_term(workers: Workers) -> None:
     assert workers.elect_recovery_leader("one", term_s=60)
     assert not workers.elect_recovery_leader("two", term_s=60)

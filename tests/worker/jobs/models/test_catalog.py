@@ -1,4 +1,4 @@
-"""The catalog of models: versions, defaults, and what is said of a wrong reference."""
+"""The catalog of models: versions, defaults, and the error for an unknown reference."""
 
 import json
 from dataclasses import replace
@@ -52,7 +52,7 @@ def test_the_card_of_exactly_one_model_is_found(catalog: ModelCatalog) -> None:
 
 
 @pytest.mark.parametrize("reference", ["cows", "cats@3", "cats@", "../cats", "*", "Cats"])
-def test_a_wrong_reference_is_answered_with_the_models_there_are(
+def test_an_unknown_reference_is_answered_with_the_existing_models(
     catalog: ModelCatalog, reference: str
 ) -> None:
     with pytest.raises(ModelNotFound, match="cats@10, cats@2, cats@1, dogs@3"):

@@ -1,4 +1,4 @@
-"""A model from a URL: whole and as said, or not there; broken downloads go on where they were."""
+"""A model from a URL: complete and verified, or absent; broken downloads resume."""
 
 import hashlib
 import io
@@ -61,7 +61,7 @@ def giving(payload: bytes, cuts: int = 0, ranges: bool = True) -> Answer:
     return answer
 
 
-def test_it_is_downloaded_once_and_can_be_named(tmp_path: Path, zipped: bytes) -> None:
+def test_a_model_is_downloaded_once_and_can_be_named(tmp_path: Path, zipped: bytes) -> None:
     with Site({"/places.zip": giving(zipped)}) as site:
         for _ in range(2):
             settings = load_settings(
@@ -78,7 +78,7 @@ def test_it_is_downloaded_once_and_can_be_named(tmp_path: Path, zipped: bytes) -
     assert {path.name for path in tmp_path.iterdir()} == {".lock", f"url-{sha256(zipped)[:16]}"}
 
 
-def test_a_download_that_breaks_goes_on_where_it_was(tmp_path: Path, zipped: bytes) -> None:
+def test_a_broken_download_resumes(tmp_path: Path, zipped: bytes) -> None:
     with Site({"/places.zip": giving(zipped, cuts=2)}) as site:
         downloaded(site.url("/places.zip"), sha256(zipped), tmp_path)
         asked = [seen.headers.get("Range") for seen in site.requests]
@@ -86,14 +86,14 @@ def test_a_download_that_breaks_goes_on_where_it_was(tmp_path: Path, zipped: byt
     assert asked == [None, f"bytes={third}-", f"bytes={2 * third}-"]
 
 
-def test_a_server_without_ranges_is_asked_for_all_again(tmp_path: Path, zipped: bytes) -> None:
+def test_a_server_without_ranges_sends_the_whole_file_again(tmp_path: Path, zipped: bytes) -> None:
     with Site({"/places.zip": giving(zipped, cuts=1, ranges=False)}) as site:
         (artifact,) = downloaded(site.url("/places.zip"), sha256(zipped), tmp_path).artifacts()
         assert len(site.requests) == 2
     assert artifact.card.version == "7"
 
 
-def test_what_another_process_left_is_gone_on_with(tmp_path: Path, zipped: bytes) -> None:
+def test_a_partial_download_of_another_process_is_resumed(tmp_path: Path, zipped: bytes) -> None:
     part = tmp_path / f"{sha256(zipped)}.zip.part"
     part.write_bytes(zipped[:1000])
     with Site({"/places.zip": giving(zipped)}) as site:
@@ -101,7 +101,7 @@ def test_what_another_process_left_is_gone_on_with(tmp_path: Path, zipped: bytes
         assert site.requests[0].headers["Range"] == "bytes=1000-"
 
 
-def test_a_part_that_was_whole_already_is_taken(tmp_path: Path, zipped: bytes) -> None:
+def test_a_complete_partial_file_is_used(tmp_path: Path, zipped: bytes) -> None:
     (tmp_path / f"{sha256(zipped)}.zip.part").write_bytes(zipped)
     with Site({"/places.zip": giving(zipped)}) as site:
         (artifact,) = downloaded(site.url("/places.zip"), sha256(zipped), tmp_path).artifacts()
@@ -118,7 +118,7 @@ def test_a_file_with_another_hash_is_refused_and_deleted(tmp_path: Path, zipped:
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
-def test_a_connection_that_breaks_each_time_is_given_up(tmp_path: Path, zipped: bytes) -> None:
+def test_a_connection_that_always_breaks_is_given_up(tmp_path: Path, zipped: bytes) -> None:
     many = giving(zipped, cuts=99, ranges=False)
     with (
         Site({"/places.zip": many}) as site,
@@ -129,7 +129,7 @@ def test_a_connection_that_breaks_each_time_is_given_up(tmp_path: Path, zipped: 
 
 
 @pytest.mark.parametrize(("status", "requests"), [(404, 1), (503, download.ATTEMPTS)])
-def test_a_refusal_is_final_and_trouble_is_tried_again(
+def test_a_refusal_is_final_and_a_server_error_is_retried(
     tmp_path: Path, status: int, requests: int
 ) -> None:
     async def refuse(_request: web.BaseRequest) -> web.StreamResponse:
@@ -162,7 +162,7 @@ def test_a_zip_whose_files_are_not_those_of_its_card_is_refused(
         downloaded(site.url("/places.zip"), sha256(wrong), tmp_path)
 
 
-def test_a_card_cannot_name_files_elsewhere(tmp_path: Path, zipped: bytes) -> None:
+def test_a_card_cannot_name_files_outside_its_folder(tmp_path: Path, zipped: bytes) -> None:
     with zipfile.ZipFile(io.BytesIO(zipped)) as archive:
         card = json.loads(archive.read("places-7/card.json"))
     card["files"]["litert"]["path"] = "../model.tflite"
@@ -174,7 +174,7 @@ def test_a_card_cannot_name_files_elsewhere(tmp_path: Path, zipped: bytes) -> No
         downloaded(site.url("/places.zip"), sha256(wrong), tmp_path)
 
 
-def test_what_is_no_zip_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_no_zip_is_refused(tmp_path: Path) -> None:
     page = b"<html>sign in</html>"
     with (
         Site({"/places.zip": giving(page)}) as site,
@@ -183,6 +183,6 @@ def test_what_is_no_zip_is_refused(tmp_path: Path) -> None:
         downloaded(site.url("/places.zip"), sha256(page), tmp_path)
 
 
-def test_a_url_without_its_hash_is_no_setting() -> None:
+def test_a_model_url_without_its_hash_is_refused() -> None:
     with pytest.raises(SettingsInvalid, match="PIQUEUE_MODEL_SHA256"):
         load_settings(model_url="https://example.com/places.zip")

@@ -1,4 +1,4 @@
-"""Versions that are added, promoted and rolled back, in a folder and on S3 alike."""
+"""Versions that are added, promoted and rolled back, in a folder and on S3."""
 
 import json
 from collections.abc import Callable
@@ -98,7 +98,7 @@ def test_a_version_with_a_damaged_file_is_not_added(open_registry: Open, made: P
         open_registry().resolve("places")
 
 
-def test_what_is_not_there_is_not_promoted(open_registry: Open, made: Path) -> None:
+def test_an_unknown_version_is_not_promoted(open_registry: Open, made: Path) -> None:
     add(open_registry(), made / "1")
     with pytest.raises(ModelNotFound, match="places@2"):
         promote(open_registry(), "places", "2")
@@ -106,14 +106,14 @@ def test_what_is_not_there_is_not_promoted(open_registry: Open, made: Path) -> N
         roll_back(open_registry(), "cows")
 
 
-def test_the_bundled_models_are_there_besides(open_registry: Open, made: Path) -> None:
+def test_the_bundled_models_are_in_the_catalog_too(open_registry: Open, made: Path) -> None:
     add(open_registry(), made / "1")
     catalog = open_registry()
     assert {card.name for card in catalog.all()} >= {"places", "scenes", "imagenet"}
     assert catalog.fetch(catalog.resolve("scenes").ref).name == "2"
 
 
-def test_a_promoted_version_that_was_removed_leaves_the_one_before(tmp_path: Path) -> None:
+def test_after_removal_of_a_promoted_version_the_previous_one_is_current(tmp_path: Path) -> None:
     for version in ("1", "2", "3"):
         add_version(tmp_path, version)
     catalog = ModelCatalog([ModelFolder(tmp_path)], "places")
@@ -121,7 +121,7 @@ def test_a_promoted_version_that_was_removed_leaves_the_one_before(tmp_path: Pat
     assert current(catalog) == "2"
 
 
-def test_a_broken_card_takes_nothing_else_down(tmp_path: Path) -> None:
+def test_a_broken_card_hides_no_other_model(tmp_path: Path) -> None:
     add_version(tmp_path, "1")
     for name, text in [("broken", "{"), ("other", (tmp_path / "places/1/card.json").read_text())]:
         folder = tmp_path / name / "1"
@@ -131,7 +131,7 @@ def test_a_broken_card_takes_nothing_else_down(tmp_path: Path) -> None:
     assert [(card.name, card.version) for card in catalog.all()] == [("places", "1")]
 
 
-def test_while_s3_is_away_what_was_seen_of_it_holds(
+def test_while_s3_is_unavailable_the_last_listing_is_used(
     s3_server: S3Server, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bucket, "LIST_EVERY_S", 0.0)

@@ -56,7 +56,7 @@ def test_each_payload_is_read_back_by_its_job_and_id(blobs: BlobStore) -> None:
             assert get(blobs, job_id, item_id) == f"{job_id} {item_id}".encode()
 
 
-def test_what_is_not_there_is_none(blobs: BlobStore) -> None:
+def test_a_missing_payload_is_none(blobs: BlobStore) -> None:
     assert get(blobs, new_job_id(), "a.jpg") is None
 
 
@@ -67,13 +67,13 @@ def test_a_payload_put_again_is_replaced(blobs: BlobStore) -> None:
     assert get(blobs, job_id, "a") == b""
 
 
-def test_a_large_payload_comes_back_whole(blobs: BlobStore) -> None:
+def test_a_large_payload_is_read_back_unchanged(blobs: BlobStore) -> None:
     job_id, payload = new_job_id(), bytes(range(256)) * 80_000
     blobs.put(job_id, {"large": payload}, 3600)
     assert get(blobs, job_id, "large") == payload
 
 
-def test_discarding_takes_the_named_payloads_alone(blobs: BlobStore) -> None:
+def test_discarding_deletes_only_the_named_payloads(blobs: BlobStore) -> None:
     job_id = new_job_id()
     for item_id in ("a", "b", "c"):
         blobs.put(job_id, {item_id: item_id.encode()}, 3600)
@@ -82,7 +82,7 @@ def test_discarding_takes_the_named_payloads_alone(blobs: BlobStore) -> None:
     assert [get(blobs, job_id, item_id) for item_id in "abc"] == [None, b"b", None]
 
 
-def test_erasing_a_job_leaves_the_others(blobs: BlobStore) -> None:
+def test_erasing_a_job_keeps_the_payloads_of_others(blobs: BlobStore) -> None:
     first, second = new_job_id(), new_job_id()
     for job_id in (first, second):
         blobs.put(job_id, {"a": b"a"}, 3600)
@@ -92,7 +92,7 @@ def test_erasing_a_job_leaves_the_others(blobs: BlobStore) -> None:
     assert get(blobs, second, "a") == b"a"
 
 
-def test_a_large_payload_is_sent_in_parts_and_keys_can_be_foretold(
+def test_a_large_payload_is_sent_in_parts_and_its_key_is_predictable(
     s3_server: S3Server, redis_client: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blobs = open_storage(s3_settings(s3_server, monkeypatch, "deep/down"), redis_client)[0]
@@ -104,7 +104,7 @@ def test_a_large_payload_is_sent_in_parts_and_keys_can_be_foretold(
     assert etag.strip('"').endswith("-3"), "three parts of 8 MiB"
 
 
-def test_payloads_on_s3_are_erased_when_their_time_is_over(
+def test_payloads_on_s3_are_erased_when_they_expire(
     s3_server: S3Server, redis_client: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = s3_settings(s3_server, monkeypatch)
@@ -123,7 +123,7 @@ def test_payloads_on_s3_are_erased_when_their_time_is_over(
     assert redis_client.zcard("piqueue:object-expiry") == 2
 
 
-def test_what_is_erased_while_s3_is_away_goes_once_it_is_back(
+def test_payloads_erased_while_s3_is_unavailable_are_deleted_later(
     s3_server: S3Server, redis_client: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = s3_settings(s3_server, monkeypatch)
@@ -156,7 +156,7 @@ def test_what_is_erased_while_s3_is_away_goes_once_it_is_back(
         ({"s3_encryption": "aws:kms", "s3_kms_key_id": "alias/mine"}, ["aws:kms", "alias/mine"]),
     ],
 )
-def test_encryption_is_asked_for_with_each_upload(
+def test_each_upload_requests_encryption(
     s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, asked: dict[str, str], headers: list[str]
 ) -> None:
     settings = s3_settings(s3_server, monkeypatch, **asked)
@@ -194,7 +194,7 @@ def test_many_payloads_are_written_at_once_and_read_in_order(
     assert list(blobs.get(job_id, payloads)) == list(payloads.values())
 
 
-def test_what_s3_answers_in_passing_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_transient_errors_of_s3_are_retried(monkeypatch: pytest.MonkeyPatch) -> None:
     statuses = [503, 500, 200]
 
     async def answer(_request: web.BaseRequest) -> web.StreamResponse:
@@ -235,7 +235,7 @@ def test_the_bucket_is_named_in_the_path_or_the_host(
     assert Folder.open(settings, settings.storage_url).presign("a", 60).startswith(f"{begins}up/a?")
 
 
-def test_all_objects_of_a_job_are_erased_some_at_a_time(
+def test_all_objects_of_a_job_are_erased_in_batches(
     s3_server: S3Server, redis_client: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = s3_settings(s3_server, monkeypatch)
@@ -260,7 +260,7 @@ def test_all_objects_of_a_job_are_erased_some_at_a_time(
     assert max(deleted) <= 7
 
 
-def test_an_error_tells_neither_keys_nor_addresses(
+def test_an_error_contains_neither_keys_nor_addresses(
     s3_server: S3Server, redis_client: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = s3_settings(s3_server, monkeypatch)
@@ -284,7 +284,7 @@ def test_an_error_tells_neither_keys_nor_addresses(
         ("s3_kms_key_id", "alias/mine"),
     ],
 )
-def test_settings_that_cannot_be_meant_stop_the_start(setting: str, value: str) -> None:
+def test_contradictory_settings_stop_the_start(setting: str, value: str) -> None:
     with pytest.raises(SettingsInvalid, match=f"PIQUEUE_{setting.upper()}") as refused:
         load_settings(**{setting: value})
     assert "secret" not in str(refused.value)
@@ -300,18 +300,18 @@ def test_s3_without_boto3_stops_the_start_with_what_to_install(
 
 
 def test_a_claimed_job_is_due_again_when_its_lease_ends(redis_client: Redis) -> None:
-    shelf = ExpiryIndex(redis_client)
-    shelf.put("a", 0)
-    shelf.put("later", 60)
-    assert shelf.due(10) == ["a"]
-    assert shelf.claim("a", 0.05)
-    assert not shelf.claim("a", 0.05), "it is another's"
-    assert not shelf.claim("later", 1)
-    assert not shelf.claim("never was", 1)
+    index = ExpiryIndex(redis_client)
+    index.put("a", 0)
+    index.put("later", 60)
+    assert index.due(10) == ["a"]
+    assert index.claim("a", 0.05)
+    assert not index.claim("a", 0.05), "another worker has claimed it"
+    assert not index.claim("later", 1)
+    assert not index.claim("never was", 1)
     deadline = time.monotonic() + 30
-    while not shelf.claim("a", 60):
+    while not index.claim("a", 60):
         assert time.monotonic() < deadline
-    shelf.remove("a")
-    assert not shelf.move("a", 0)
-    assert shelf.move("later", 0)
-    assert shelf.due(10) == ["later"]
+    index.remove("a")
+    assert not index.move("a", 0)
+    assert index.move("later", 0)
+    assert index.due(10) == ["later"]

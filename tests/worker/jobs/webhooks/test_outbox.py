@@ -1,4 +1,4 @@
-"""The webhook outbox on a real Redis: what is due, who may deliver it, and what came of it."""
+"""The webhook outbox on a real Redis: what is due, who may deliver it, and the log of attempts."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -69,7 +69,7 @@ def test_a_job_without_a_webhook_is_never_due(store: JobStore, outbox: Outbox) -
     assert outbox.due(10) == []
 
 
-def test_a_webhook_is_due_whichever_way_its_job_ends(store: JobStore, outbox: Outbox) -> None:
+def test_a_webhook_is_due_for_every_final_status(store: JobStore, outbox: Outbox) -> None:
     failed, cancelled, drafted = submit(store), submit(store), new_job_id()
     taken = claim(store, failed, 0)
     store.commit(taken, [REJECTED])
@@ -79,7 +79,7 @@ def test_a_webhook_is_due_whichever_way_its_job_ends(store: JobStore, outbox: Ou
     assert set(outbox.due(10)) == {failed, cancelled, drafted}
 
 
-def test_of_many_workers_one_may_deliver(
+def test_only_one_of_many_workers_may_deliver(
     redis_client: Redis, store: JobStore, outbox: Outbox
 ) -> None:
     job_id = finished(store)
@@ -145,7 +145,7 @@ def test_a_delivered_webhook_is_due_again_only_when_replayed(
     assert take(outbox, job_id).attempts == 0
 
 
-def test_what_was_due_longest_comes_first(store: JobStore, outbox: Outbox) -> None:
+def test_the_longest_due_delivery_comes_first(store: JobStore, outbox: Outbox) -> None:
     jobs = [finished(store) for _ in range(5)]
     for position, job_id in enumerate(jobs, start=1):
         overdue_s = 10 * position
@@ -182,7 +182,7 @@ def test_an_expired_job_leaves_the_outbox(
     assert redis_client.zcard("piqueue:hooks") == 0
 
 
-def test_all_that_is_kept_of_a_delivery_expires_with_its_job(
+def test_all_keys_of_a_delivery_expire_with_its_job(
     redis_client: Redis, store: JobStore, outbox: Outbox
 ) -> None:
     job_id = finished(store)
@@ -192,7 +192,7 @@ def test_all_that_is_kept_of_a_delivery_expires_with_its_job(
     assert all(0 < redis_client.ttl(key) <= 3600 for key in keys)
 
 
-def test_the_event_of_a_job_has_its_own_words_and_always_the_same_bytes(store: JobStore) -> None:
+def test_the_event_of_a_job_has_its_fields_and_always_the_same_bytes(store: JobStore) -> None:
     job = store.job(finished(store))
     event = job_finished(job)
     assert job_finished(store.job(job.id)) == event
@@ -205,7 +205,7 @@ def test_the_event_of_a_job_has_its_own_words_and_always_the_same_bytes(store: J
     assert "token" not in repr(job)
 
 
-def test_a_secret_is_made_at_its_first_use_and_once(redis_client: Redis) -> None:
+def test_a_secret_is_created_once_at_its_first_use(redis_client: Redis) -> None:
     with ThreadPoolExecutor(8) as callers:
         secrets = list(callers.map(lambda _: WebhookSecrets(redis_client).get("me"), range(32)))
     assert len({secret.current for secret in secrets}) == 1
@@ -215,7 +215,7 @@ def test_a_secret_is_made_at_its_first_use_and_once(redis_client: Redis) -> None
     assert secrets[0].current not in repr(secrets[0])
 
 
-def test_a_rotated_secret_stays_good_for_a_day(redis_client: Redis) -> None:
+def test_a_rotated_secret_stays_valid_for_a_day(redis_client: Redis) -> None:
     secrets = WebhookSecrets(redis_client)
     first = secrets.get("me").current
     second = secrets.rotate("me")
@@ -228,5 +228,5 @@ def test_a_rotated_secret_stays_good_for_a_day(redis_client: Redis) -> None:
     assert (third.previous, secrets.get("me").current) == (second.current, third.current)
 
 
-def test_a_secret_that_is_rotated_before_its_first_use_is_just_made(redis_client: Redis) -> None:
+def test_a_secret_rotated_before_its_first_use_is_just_created(redis_client: Redis) -> None:
     assert WebhookSecrets(redis_client).rotate("me").previous is None
