@@ -130,6 +130,16 @@ REJECTED: dict[str, tuple[set[str], Callable[[], bytes]]] = {
         {"decode_failed"},
         lambda: png_with(chunk(b"iCCP", b"a\0\0" + zlib.compress(b"\0" * 100_000_000, 9))),
     ),
+    "png with 2,000 profiles of 1 MB": (
+        {"decode_failed"},
+        lambda: png_with(chunk(b"iCCP", b"a\0\0" + zlib.compress(b"\0" * 1_000_000, 9)) * 2_000),
+    ),
+    "png with 2,000 texts that are not UTF-8": (
+        {"decode_failed"},
+        lambda: png_with(
+            chunk(b"iTXt", b"a\0\1\0\0\0" + zlib.compress(b"\xff" * 1_000_000, 9)) * 2_000
+        ),
+    ),
     "png with 60,000 chunks": (
         {"decode_failed"},
         lambda: png_with(chunk(b"prVt", b"") * 60_000),

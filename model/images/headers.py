@@ -15,6 +15,8 @@ from model.images.result import ImageFault, ImageRejected
 
 # Segments, chunks or blocks of one file. Each costs Pillow some microseconds and bytes.
 MAX_PARTS = 50_000
+# Text and profile chunks of a PNG: Pillow inflates up to 1 MB of each, even if it rejects it.
+MAX_TEXT_CHUNKS = 100
 # Pillow makes Python objects of the numbers in EXIF: forty bytes for each two.
 MAX_EXIF_BYTES = 2_000_000
 # Scans of a JPEG of the maximum number of pixels; smaller ones may have more. Each can cover all
@@ -77,9 +79,9 @@ def check_exif(size_bytes: int) -> None:
         )
 
 
-def _check_parts(count: int, parts: str) -> None:
-    if count > MAX_PARTS:
-        raise ImageRejected(ImageFault.DECODE_FAILED, f"more than {MAX_PARTS} {parts}")
+def _check_parts(count: int, parts: str, most: int = MAX_PARTS) -> None:
+    if count > most:
+        raise ImageRejected(ImageFault.DECODE_FAILED, f"more than {most} {parts}")
 
 
 # Width and height in pixels, and bytes that are needed at the peak beside the payload.
@@ -138,12 +140,14 @@ def _jpeg(payload: bytes, side: int, max_pixels: int) -> _Size:
 
 def _png(payload: bytes, _side: int, _max_pixels: int) -> _Size:
     width, height, bits, colour_type = struct.unpack_from(">IIBB", payload, 16)
-    at, parts, text_bytes = 8, 0, 0
+    at, parts, texts, text_bytes = 8, 0, 0, 0
     while at + 8 <= len(payload):
         length, name = struct.unpack_from(">I4s", payload, at)
         at += length + 12
         parts += 1
         _check_parts(parts, "chunks")
+        texts += name in (b"iCCP", b"zTXt", b"iTXt")
+        _check_parts(texts, "text and profile chunks", MAX_TEXT_CHUNKS)
         if name in (b"zTXt", b"iTXt", b"tEXt"):
             text_bytes = _PNG_TEXT_BYTES
     depth = {0: 2 if bits == 16 else 1, 3: 1}.get(colour_type, 4)
