@@ -3,9 +3,8 @@
 import argparse
 import json
 import re
-import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from model.artifact.subprocess_module import ROOT, ModuleFailed, run_module
 from model.predictor import verify_artifact
 from piqueue.commands.sources import find_pictures
 from piqueue.commands.terminal import CommandFailed, run
+from scripts.commands.parser import command_parser
 from worker.jobs.models.catalog import ModelCatalog
 from worker.jobs.models.configured import open_catalog
 from worker.jobs.models.download import download, unpack
@@ -23,8 +23,8 @@ from worker.jobs.settings import load_settings
 SAMPLES = ROOT / "scripts" / "samples"
 ADOPTION_DEADLINE_S = 1800
 EXAMPLES = """\
-These talk to the registry, PIQUEUE_REGISTRY_URL, and not to the API. Every API and worker with the
-same registry sees a change within seconds; jobs that began keep the version they have.
+These commands use the registry, PIQUEUE_REGISTRY_URL, and not the API. Every API and worker with
+the same registry sees a change within seconds. Existing jobs keep their version.
 
 examples:
   piqueue models add models/scenes/3
@@ -35,74 +35,67 @@ examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `piqueue models`; gives the exit code."""
+    """Run `piqueue models` and return its exit code."""
     options = _parser().parse_args(arguments)
     return run(options.program, lambda: int(options.command(options)))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="piqueue models",
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("models", __doc__, EXAMPLES)
     actions = parser.add_subparsers(metavar="ACTION", required=True)
-    one = actions.add_parser("list", help="list all versions")
-    one.set_defaults(command=_list, program=one.prog)
 
-    one = actions.add_parser("add", help="add an artifact, or any Keras classifier")
-    one.set_defaults(command=_add, program=one.prog)
-    one.add_argument("source", help="artifact folder, .zip of one, .keras file, or URL of these")
-    one.add_argument("--sha256", help="of what a URL gives")
-    keras = one.add_argument_group("a .keras file")
+    def action(name: str, about: str, command: Callable[..., int]) -> argparse.ArgumentParser:
+        one = actions.add_parser(name, help=about, description=about)
+        one.set_defaults(command=command, program=one.prog)
+        return one
+
+    action("list", "list all versions", _list)
+    add = action("add", "add an artifact, or a Keras classifier", _add)
+    add.add_argument("source", help="artifact folder, .zip of one, .keras file, or URL of a file")
+    add.add_argument("--sha256", help="hash of the file at the URL")
+    keras = add.add_argument_group("a .keras file")
     keras.add_argument("--name", type=_name, help="lower-case letters, digits, - and _")
-    keras.add_argument("--version", metavar="NUMBER", help="else the next")
-    keras.add_argument("--labels", type=Path, metavar="FILE", help="a label a line, as scored")
+    keras.add_argument("--version", metavar="NUMBER", help="default: the next number")
+    keras.add_argument(
+        "--labels", type=Path, metavar="FILE", help="one label per line, in the order of the scores"
+    )
     keras.add_argument(
         "--scaling",
         choices=["tf", "unit", "raw", "torch", "caffe"],
-        help="the pixel values it was trained on: tf -1..1, unit 0..1, raw 0..255, torch and caffe "
-        "less the mean of ImageNet",
-    )
-    keras.add_argument("--activation", choices=["sigmoid", "softmax"], help="if it ends in logits")
-    keras.add_argument(
-        "--input-size", type=_size, metavar="HEIGHTxWIDTH", help="if it takes pictures of any size"
+        help="pixel values of its training: tf -1..1, unit 0..1, raw 0..255, torch and caffe with "
+        "the mean of ImageNet subtracted",
     )
     keras.add_argument(
-        "--top-k", type=int, metavar="K", help="answer with the K best scores; else with all"
+        "--activation", choices=["sigmoid", "softmax"], help="if the model returns logits"
     )
     keras.add_argument(
-        "--threshold", type=float, default=0.5, help="score that makes a label (%(default)s)"
+        "--input-size", type=_size, metavar="HEIGHTxWIDTH", help="if the model accepts any size"
     )
-    keras.add_argument(
-        "--pictures", type=Path, metavar="FOLDER", help="to try it on; else the sample photos"
-    )
-    keras.add_argument("--source-name", metavar="TEXT", help="what it was made from, for its card")
-    keras.add_argument("--source-terms", metavar="TEXT", help="and the terms of that")
-
-    one = actions.add_parser("promote", help="have jobs get this version")
-    one.set_defaults(command=_promote, program=one.prog)
-    one.add_argument("name")
-    one.add_argument("version")
-
-    one = actions.add_parser("rollback", help="go back to the version promoted before")
-    one.set_defaults(command=_roll_back, program=one.prog)
-    one.add_argument("name")
+    keras.add_argument("--top-k", type=int, metavar="K", help="return only the K best scores")
+    about = "score from which a label is predicted (default: %(default)s)"
+    keras.add_argument("--threshold", type=float, default=0.5, help=about)
+    about = "pictures to test the model with (default: the sample photos)"
+    keras.add_argument("--pictures", type=Path, metavar="FOLDER", help=about)
+    keras.add_argument("--source-name", metavar="TEXT", help="origin of the model, for its card")
+    keras.add_argument("--source-terms", metavar="TEXT", help="license of the origin")
+    promote_version = action("promote", "use a version for new jobs", _promote)
+    promote_version.add_argument("name")
+    promote_version.add_argument("version")
+    action("rollback", "return to the version promoted before", _roll_back).add_argument("name")
     return parser
 
 
 def _size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"([0-9]+)x([0-9]+)", text)
     if not match:
-        raise argparse.ArgumentTypeError(f"{text!r} is not like 224x224")
+        raise argparse.ArgumentTypeError(f"{text!r} does not have the form 224x224")
     return int(match[1]), int(match[2])
 
 
 def _name(text: str) -> str:
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", text):
         raise argparse.ArgumentTypeError(
-            f"{text!r}: lower-case letters, digits, - and _, and a letter or digit first"
+            f"{text!r}: use lower-case letters, digits, - and _, and begin with a letter or digit"
         )
     return text
 
@@ -135,18 +128,18 @@ def _add(options: argparse.Namespace) -> int:
         except ArtifactInvalid as error:
             raise CommandFailed(str(error)) from error
         added = add(catalog, folder)
-    print(f"{added.name}@{added.version} is there, with {len(added.labels)} labels")
+    print(f"added {added.name}@{added.version} with {len(added.labels)} labels")
     if added != catalog.resolve(added.name):
-        print(f"to have jobs get it: piqueue models promote {added.name} {added.version}")
+        print(f"to use it for new jobs: piqueue models promote {added.name} {added.version}")
     return 0
 
 
 def _local(options: argparse.Namespace, scratch: Path) -> Path:
-    """Give the source on this machine, downloaded if it is a URL."""
+    """The path of the source, which is downloaded if it is a URL."""
     if not options.source.startswith(("http://", "https://")):
         return Path(options.source)
     if not options.sha256:
-        raise CommandFailed("say with --sha256 what the URL must give")
+        raise CommandFailed("a URL requires --sha256, the hash of the file")
     name = options.source.partition("?")[0].rpartition("/")[2]
     return download(options.source, options.sha256.lower(), scratch / (name or "model.zip"))
 
@@ -157,24 +150,24 @@ def _artifact_folder(
     if source.is_dir():
         return source
     if not source.is_file():
-        raise CommandFailed(f"there is no {source}")
+        raise CommandFailed(f"{source}: there is no such file or folder")
     if source.suffix == ".keras":
         return _adopt(source, options, catalog, scratch)
     if source.suffix == ".zip":
         card = unpack(source, scratch).card
         return scratch / card.name / card.version
-    raise CommandFailed(f"{source} is neither an artifact folder, nor a .zip or .keras file")
+    raise CommandFailed(f"{source} is neither an artifact folder nor a .zip or .keras file")
 
 
 def _adopt(source: Path, options: argparse.Namespace, catalog: ModelCatalog, scratch: Path) -> Path:
-    """Make an artifact of a Keras model, in a process of its own: TensorFlow is large."""
+    """Convert a Keras model to an artifact, in a subprocess as TensorFlow needs much memory."""
     for option in ("name", "labels", "scaling"):
         if getattr(options, option) is None:
-            raise CommandFailed(f"a .keras file does not say it: give --{option}")
+            raise CommandFailed(f"a .keras file requires --{option}")
     if find_spec("tensorflow") is None:
         raise CommandFailed(
             "converting a .keras file needs TensorFlow, which is not installed: pip install "
-            "'piqueue[train]', or add an artifact folder that was made elsewhere"
+            "'piqueue[train]', or add an artifact folder from another machine"
         )
     if not options.labels.is_file():
         raise CommandFailed(f"--labels {options.labels}: there is no such file")
@@ -209,7 +202,7 @@ def _adopt(source: Path, options: argparse.Namespace, catalog: ModelCatalog, scr
 def _pictures(folder: Path | None) -> list[Path]:
     pictures = find_pictures(folder or SAMPLES) if (folder or SAMPLES).is_dir() else []
     if not pictures:
-        raise CommandFailed("say with --pictures where some pictures are to try it on")
+        raise CommandFailed("give a folder of pictures to test the model with: --pictures FOLDER")
     return pictures
 
 
@@ -220,15 +213,11 @@ def _next_version(catalog: ModelCatalog, name: str) -> str:
 
 def _promote(options: argparse.Namespace) -> int:
     card = promote(open_catalog(load_settings()), options.name, options.version)
-    print(f"jobs that name {card.name} get {card.name}@{card.version} from now on")
+    print(f"new jobs with the model {card.name} now use {card.name}@{card.version}")
     return 0
 
 
 def _roll_back(options: argparse.Namespace) -> int:
     card = roll_back(open_catalog(load_settings()), options.name)
-    print(f"jobs that name {card.name} get {card.name}@{card.version} again")
+    print(f"new jobs with the model {card.name} use {card.name}@{card.version} again")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -6,27 +6,8 @@ from typing import Any
 
 from piqueue.commands.terminal import CommandFailed, run
 from scripts.commands.parser import command_parser
+from scripts.workshop.reports import page, scoring
 from scripts.workshop.reports.metrics import Metrics, Truth, evaluate_scores
-from scripts.workshop.reports.page import (
-    formatted,
-    gallery,
-    not_scored,
-    page,
-    picture_card,
-    section,
-    table,
-    tiles,
-    write_report,
-)
-from scripts.workshop.reports.pictures import (
-    MODEL_HELP,
-    Scored,
-    add_picture_options,
-    find_model,
-    find_pictures,
-    ranked,
-    score,
-)
 from worker.jobs.settings import load_settings
 
 CHANGES_SHOWN = 36
@@ -43,31 +24,33 @@ The report is written next to a file of the same metrics as JSON, with the suffi
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `piqueue compare` and return its exit code."""
     parser = command_parser("compare", __doc__, _EXAMPLES)
-    parser.add_argument("a", help=MODEL_HELP)
+    parser.add_argument("a", help=scoring.MODEL_HELP)
     parser.add_argument("b", help="the model to compare it with")
-    add_picture_options(parser, "comparison.html")
+    scoring.add_picture_options(parser, "comparison.html")
     options = parser.parse_args(arguments)
     return run(parser.prog, lambda: _compare(options))
 
 
 def _compare(options: argparse.Namespace) -> int:
     settings = load_settings()
-    predictors = [find_model(one, settings, options.engine)[0] for one in (options.a, options.b)]
+    predictors = [
+        scoring.find_model(one, settings, options.engine)[0] for one in (options.a, options.b)
+    ]
     known, other_known = (predictor.card.labels for predictor in predictors)
     labels = [label for label in known if label in other_known]
     if not labels:
         raise CommandFailed(f"{options.a} and {options.b} have no label in common")
-    pictures = find_pictures(options.pictures, labels, options.images, options.split)
+    pictures = scoring.find_pictures(options.pictures, labels, options.images, options.split)
     if pictures.truth is not None:
         labels = list(pictures.labels)
-    before = score(predictors[0], pictures, settings)
-    after = score(predictors[1], before.pictures, settings)
+    before = scoring.score(predictors[0], pictures, settings)
+    after = scoring.score(predictors[1], before.pictures, settings)
     # Only the pictures that both models have scored, in the same order.
     before = before.select(labels, after.rows)
     after = after.select(labels, range(len(after.rows)))
     truth = after.pictures.truth
     same = before.predicted == after.predicted
-    changes = ranked(~same, abs(before.scores - after.scores))
+    changes = scoring.ranked(~same, abs(before.scores - after.scores))
     metrics: Metrics = {
         "a": before.model,
         "b": after.model,
@@ -96,7 +79,7 @@ def _compare(options: argparse.Namespace) -> int:
             changes[:CHANGES_SHOWN], metrics["changed_predictions"], strict=False
         )
     ]
-    write_report(options.output, metrics, _page(metrics, f"{before}", f"{after}", cards))
+    page.write_report(options.output, metrics, _page(metrics, f"{before}", f"{after}", cards))
     print(
         f"{before} and {after} agree on {metrics['agreement']:.1%} of the predictions "
         f"for {len(same)} pictures; {len(changes)} differ"
@@ -104,7 +87,9 @@ def _compare(options: argparse.Namespace) -> int:
     return 0
 
 
-def _by_label(before: Scored, after: Scored, truth: Truth | None) -> dict[str, Metrics]:
+def _by_label(
+    before: scoring.Scored, after: scoring.Scored, truth: Truth | None
+) -> dict[str, Metrics]:
     by_label: dict[str, Metrics] = {}
     for at, label in enumerate(before.labels):
         old, new = before.predicted[:, at], after.predicted[:, at]
@@ -127,13 +112,15 @@ def _by_label(before: Scored, after: Scored, truth: Truth | None) -> dict[str, M
     return by_label
 
 
-def _change_card(before: Scored, after: Scored, row: int, change: dict[str, Any]) -> str:
+def _change_card(
+    before: scoring.Scored, after: scoring.Scored, row: int, change: dict[str, Any]
+) -> str:
     label, truth = change["label"], change["truth"]
     facts = [f"{label}: {change['a']:.2f} by {before}, {change['b']:.2f} by {after}"]
     if truth is not None:
         right = after if (change["predicted_by"] == "b") == truth else before
         facts.append(f"{'labelled' if truth else 'not labelled'} {label}: {right} is right")
-    return picture_card(after, row, facts)
+    return page.picture_card(after, row, facts)
 
 
 def _page(metrics: Metrics, a: str, b: str, cards: Sequence[str]) -> str:
@@ -161,14 +148,16 @@ def _page(metrics: Metrics, a: str, b: str, cards: Sequence[str]) -> str:
         for label, one in labels.items()
     )
     about = f"How the predictions change from {a} to {b}, each at its own thresholds."
-    parts = [tiles(summary), section("Changes by label", about, table(header, rows))]
+    parts = [page.tiles(summary), page.section("Changes by label", about, page.table(header, rows))]
     if has_truth:
         parts.append(_quality_section(labels))
     if cards:
         about = f"{len(cards)} of {change_count}, those with the largest change of the score first."
-        parts.append(section("Changed predictions", about, gallery(cards)))
-    parts += not_scored(metrics["rejected"])
-    return page(f"{a} and {b}", f"{metrics['pictures']} pictures of {metrics['source']}", parts)
+        parts.append(page.section("Changed predictions", about, page.gallery(cards)))
+    parts += page.not_scored(metrics["rejected"])
+    return page.document(
+        f"{a} and {b}", f"{metrics['pictures']} pictures of {metrics['source']}", parts
+    )
 
 
 def _quality_section(labels: dict[str, Metrics]) -> str:
@@ -178,12 +167,12 @@ def _quality_section(labels: dict[str, Metrics]) -> str:
         for measure in _MEASURES:
             before, after = one[f"{measure}_a"], one[f"{measure}_b"]
             change = None if before is None or after is None else after - before
-            row.append(f"{formatted(before)} → {formatted(after)}")
+            row.append(f"{page.formatted(before)} → {page.formatted(after)}")
             row.append("–" if change is None else f"{change:+.3f}")
         rows.append(row)
     names = ["average precision", "", "F1", "", "calibration error", ""]
-    return section(
+    return page.section(
         "Metrics by label",
         "The numbers of fixed and broken predictions, and the metrics before and after.",
-        table(["label", "fixed", "broken", *names], rows),
+        page.table(["label", "fixed", "broken", *names], rows),
     )

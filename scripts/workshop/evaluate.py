@@ -9,30 +9,9 @@ from typing import Any
 from model.training.training_log import CSV_NAME
 from piqueue.commands.terminal import CommandFailed, run
 from scripts.commands.parser import command_parser
+from scripts.workshop.reports import page, scoring
 from scripts.workshop.reports.charts import Axis, Line, legend, line_chart, reliability_chart
 from scripts.workshop.reports.metrics import Metrics, Truth, evaluate_scores
-from scripts.workshop.reports.page import (
-    figure,
-    formatted,
-    gallery,
-    heat_table,
-    not_scored,
-    page,
-    picture_card,
-    section,
-    table,
-    tiles,
-    write_report,
-)
-from scripts.workshop.reports.pictures import (
-    MODEL_HELP,
-    Scored,
-    add_picture_options,
-    find_model,
-    find_pictures,
-    ranked,
-    score,
-)
 from worker.jobs.settings import load_settings
 
 WRONG_SHOWN = 24
@@ -49,26 +28,26 @@ The report is written next to a file of the same metrics as JSON, with the suffi
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `piqueue evaluate` and return its exit code."""
     parser = command_parser("evaluate", __doc__, _EXAMPLES)
-    parser.add_argument("model", help=MODEL_HELP)
-    add_picture_options(parser, "evaluation.html")
+    parser.add_argument("model", help=scoring.MODEL_HELP)
+    scoring.add_picture_options(parser, "evaluation.html")
     options = parser.parse_args(arguments)
     return run(parser.prog, lambda: _evaluate(options))
 
 
 def _evaluate(options: argparse.Namespace) -> int:
     settings = load_settings()
-    predictor, folder = find_model(options.model, settings, options.engine)
+    predictor, folder = scoring.find_model(options.model, settings, options.engine)
     known = predictor.card.labels
-    pictures = find_pictures(options.pictures, known, options.images, options.split)
+    pictures = scoring.find_pictures(options.pictures, known, options.images, options.split)
     if pictures.truth is None:
         raise CommandFailed(
             f"{options.pictures} has none of the labels {', '.join(known[:10])}: "
             "give a table with columns of these names, or a folder of pictures for each"
         )
-    scored = score(predictor, pictures, settings)
+    scored = scoring.score(predictor, pictures, settings)
     scored = scored.select(pictures.labels, range(len(scored.rows)))
     truth = pictures.truth[list(scored.rows)]
-    wrong = ranked(scored.predicted != truth, abs(scored.scores - truth))
+    wrong = scoring.ranked(scored.predicted != truth, abs(scored.scores - truth))
     metrics: Metrics = {
         "model": scored.model,
         "source": pictures.source,
@@ -87,18 +66,18 @@ def _evaluate(options: argparse.Namespace) -> int:
         "training": _training_log(folder / CSV_NAME),
     }
     cards = [_wrong_card(scored, truth, *cell) for cell in wrong[:WRONG_SHOWN]]
-    write_report(options.output, metrics, _page(metrics, cards))
+    page.write_report(options.output, metrics, _page(metrics, cards))
     overall = metrics["overall"]
     print(
         f"{scored} on {len(truth)} pictures: "
-        f"macro average precision {formatted(overall['macro_average_precision'])}, "
-        f"accuracy {formatted(overall['accuracy'])}, "
-        f"calibration error {formatted(overall['expected_calibration_error'])}"
+        f"macro average precision {page.formatted(overall['macro_average_precision'])}, "
+        f"accuracy {page.formatted(overall['accuracy'])}, "
+        f"calibration error {page.formatted(overall['expected_calibration_error'])}"
     )
     return 0
 
 
-def _wrong_card(scored: Scored, truth: Truth, row: int, column: int) -> str:
+def _wrong_card(scored: scoring.Scored, truth: Truth, row: int, column: int) -> str:
     label = scored.labels[column]
     kind = "false negative" if truth[row, column] else "false positive"
     score, threshold = scored.scores[row, column], scored.thresholds[column]
@@ -107,7 +86,7 @@ def _wrong_card(scored: Scored, truth: Truth, row: int, column: int) -> str:
         f"{label}, {kind}: {score:.2f}, threshold {threshold:.2f}",
         f"labels: {', '.join(labels) or 'none'}",
     ]
-    return picture_card(scored, row, facts)
+    return page.picture_card(scored, row, facts)
 
 
 def _training_log(path: Path) -> list[dict[str, float | str | None]]:
@@ -126,60 +105,55 @@ def _training_log(path: Path) -> list[dict[str, float | str | None]]:
 
 def _page(metrics: Metrics, wrong_cards: Sequence[str]) -> str:
     model, overall, labels = metrics["model"], metrics["overall"], metrics["labels"]
-    by_chance = formatted(overall["expected_calibration_error_by_chance"])
+    by_chance = page.formatted(overall["expected_calibration_error_by_chance"])
     precision, f1, calibration_error = (
-        formatted(overall[name])
+        page.formatted(overall[name])
         for name in ("macro_average_precision", "macro_f1", "expected_calibration_error")
     )
     confusion = {
         name or "none of them": list(counts.values())
         for name, counts in metrics["confusion"].items()
     }
+    tiles = [
+        ("Average precision", precision, "mean of the labels; 1 is a perfect ranking"),
+        ("F1", f1, "mean of the labels at their thresholds"),
+        ("Accuracy", f"{overall['accuracy']:.1%}", "of all predictions at the thresholds"),
+        ("Exact match", f"{overall['exact_match']:.1%}", f"of {metrics['pictures']} pictures"),
+        ("Calibration error", calibration_error, f"perfect scores would have {by_chance}"),
+    ]
     parts = [
-        tiles(
-            [
-                ("Average precision", precision, "mean of the labels; 1 is a perfect ranking"),
-                ("F1", f1, "mean of the labels at their thresholds"),
-                ("Accuracy", f"{overall['accuracy']:.1%}", "of all predictions at the thresholds"),
-                (
-                    "Exact match",
-                    f"{overall['exact_match']:.1%}",
-                    f"of {metrics['pictures']} pictures",
-                ),
-                ("Calibration error", calibration_error, f"perfect scores would have {by_chance}"),
-            ]
-        ),
-        section(
+        page.tiles(tiles),
+        page.section(
             "Metrics by label",
             "Precision is the share of correct predictions of a label. Recall is the share of its "
             "pictures for which it is predicted. Both are at the label's threshold.",
             _label_table(labels),
         ),
-        section(
+        page.section(
             "Calibration",
             "Of all pictures with a score of 0.8, 80 % should have the label: points should lie on "
             "the dashed line. Small points stand for few pictures and vary by chance; the bars "
             "show how many.",
-            gallery(
-                figure(
+            page.gallery(
+                page.figure(
                     name,
                     reliability_chart(f"Reliability of {name}", one["reliability"]),
-                    f"error {formatted(one['expected_calibration_error'])}",
+                    f"error {page.formatted(one['expected_calibration_error'])}",
                 )
                 for name, one in [("all labels", overall), *labels.items()]
             ),
         ),
-        section(
+        page.section(
             "Thresholds",
             "The metrics at other thresholds. The dotted line is the threshold of the model.",
             legend(list(_CURVES)),
-            gallery(_threshold_chart(name, one) for name, one in labels.items()),
+            page.gallery(_threshold_chart(name, one) for name, one in labels.items()),
         ),
-        section(
+        page.section(
             "Confusion of labels",
             "How often the label of the column is wrongly predicted for pictures with the label of "
             "the row. On the diagonal: how often the label itself is missed.",
-            heat_table(["pictures with", *labels], confusion),
+            page.heat_table(["pictures with", *labels], confusion),
         ),
     ]
     if metrics["training"]:
@@ -189,9 +163,9 @@ def _page(metrics: Metrics, wrong_cards: Sequence[str]) -> str:
             f"{len(wrong_cards)} of {len(metrics['wrong_predictions'])} wrong predictions, those "
             "with the largest errors first."
         )
-        parts.append(section("Wrong predictions", about, gallery(wrong_cards)))
-    parts += not_scored(metrics["rejected"])
-    return page(
+        parts.append(page.section("Wrong predictions", about, page.gallery(wrong_cards)))
+    parts += page.not_scored(metrics["rejected"])
+    return page.document(
         f"{model['name']}@{model['version']}",
         f"{metrics['pictures']} pictures of {metrics['source']} · model {model['sha256'][:12]}",
         parts,
@@ -206,10 +180,9 @@ def _threshold_chart(name: str, one: Metrics) -> str:
         Line(curve, [(row[0], row[at]) for row in one["curve"] if row[at] is not None], style)
         for at, (curve, style) in enumerate(_CURVES, start=1)
     ]
-    chart = line_chart(
-        f"Precision, recall and F1 of {name}", lines, Axis("threshold"), Axis(""), one["threshold"]
-    )
-    return figure(name, chart, f"threshold {one['threshold']:.2f}")
+    title = f"Precision, recall and F1 of {name}"
+    chart = line_chart(title, lines, Axis("threshold"), Axis(""), one["threshold"])
+    return page.figure(name, chart, f"threshold {one['threshold']:.2f}")
 
 
 def _label_table(labels: dict[str, Metrics]) -> str:
@@ -221,11 +194,11 @@ def _label_table(labels: dict[str, Metrics]) -> str:
             name,
             str(one["positives"]),
             f"{one['threshold']:.2f}",
-            *(formatted(one[column]) for column in columns),
+            *(page.formatted(one[column]) for column in columns),
         ]
         for name, one in labels.items()
     )
-    return table([*header, "accuracy", "calibration error"], rows)
+    return page.table([*header, "accuracy", "calibration error"], rows)
 
 
 def _training_section(log: list[dict[str, Any]]) -> str:
@@ -254,11 +227,11 @@ def _training_section(log: list[dict[str, Any]]) -> str:
         margin = max((high - low) * 0.08, 0.01)
         top = high + margin if measure == "loss" else min(high + margin, 1)
         across, up = Axis("epoch", 0, last, int(min(last, 8))), Axis("", max(low - margin, 0), top)
-        charts.append(figure(measure, line_chart(f"{measure} by epoch", lines, across, up)))
-    return section(
+        charts.append(page.figure(measure, line_chart(f"{measure} by epoch", lines, across, up)))
+    return page.section(
         "Training",
         "Fine-tuning, one line for each fit, on the augmented pictures and on the held-out fold. "
         f"Each epoch waited for data for at most {waited:.1%} of its time.",
         legend([("trained on", "first"), ("held out", "second")]),
-        gallery(charts),
+        page.gallery(charts),
     )

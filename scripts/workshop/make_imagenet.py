@@ -1,4 +1,4 @@
-"""Makes the bundled model `imagenet`: `python -m scripts.workshop.make_imagenet --help`."""
+"""Builds the bundled model `imagenet`: `python -m scripts.workshop.make_imagenet --help`."""
 
 import argparse
 import os
@@ -18,7 +18,7 @@ CORAL_SOURCE = Source(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write the artifact, and return the exit code."""
+    """Write the artifact and return the exit code."""
     options = _parse(arguments)
     given = (options.backbone, options.top, options.labels)
     if any(given) and not all(given):
@@ -26,22 +26,18 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 
-    from model.training.imagenet import (
-        DownloadFailed,
-        class_lines,
-        class_names,
-        load_network,
-        make_artifact,
-    )
+    from model.training import imagenet
 
     try:
-        lines = options.labels.read_text().splitlines() if options.labels else class_lines()
-        network = load_network(options.backbone, options.top)
-    except DownloadFailed as error:
+        lines = (
+            options.labels.read_text().splitlines() if options.labels else imagenet.class_lines()
+        )
+        network = imagenet.load_network(options.backbone, options.top)
+    except imagenet.DownloadFailed as error:
         print(f"{error}\nWithout internet, give --backbone, --top and --labels", file=sys.stderr)
         return 2
     sources = (CORAL_SOURCE if options.labels else KERAS_SOURCE,)
-    card = make_artifact(network, class_names(lines), options.folder, sources)
+    card = imagenet.make_artifact(network, imagenet.class_names(lines), options.folder, sources)
     print(f"{options.folder}: {len(card.labels)} labels, sha256 {card.sha256}")
     return 0
 
@@ -53,13 +49,13 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--folder", type=Path, default=ROOT / "model" / "bundled" / "imagenet" / "1"
     )
-    files = parser.add_argument_group("files to use instead of the downloads of Keras")
+    files = parser.add_argument_group("files to use instead of downloads by Keras")
     files.add_argument(
-        "--backbone", type=Path, help=".weights.h5 of MobileNetV2 (alpha 1.0, no top)"
+        "--backbone", type=Path, help=".weights.h5 of MobileNetV2, alpha 1.0, no top"
     )
-    files.add_argument("--top", type=Path, help=".npz of kernel and bias of its top")
+    files.add_argument("--top", type=Path, help=".npz of the kernel and bias of its top")
     files.add_argument(
-        "--labels", type=Path, help="text file: one class per line, its names separated by commas"
+        "--labels", type=Path, help="text file, one class per line: its names, comma separated"
     )
     return parser.parse_args(arguments)
 

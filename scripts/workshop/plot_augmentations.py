@@ -1,7 +1,7 @@
 """Draws what augmentation does to pictures: `python -m scripts.workshop.plot_augmentations --help`.
 
-A row is a picture: as it is, then what each step makes of it by itself, then as it may be trained
-on, where each step is taken only now and then.
+Each row has the original picture, the picture after each single step, and examples for training,
+which apply each step at random.
 """
 
 import argparse
@@ -22,14 +22,14 @@ Pixels = NDArray[np.uint8]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Writes the grid; 0 if it was written, 2 if a picture cannot be read."""
+    """Write the grid and return the exit code, 2 if a picture cannot be read."""
     parser = argparse.ArgumentParser(
         prog="python -m scripts.workshop.plot_augmentations", description=__doc__
     )
     parser.add_argument("pictures", nargs="+", type=Path, help="one row for each")
     parser.add_argument("-o", "--output", type=Path, default=Path("augmentations.png"))
-    parser.add_argument("--side", type=int, default=128, help="of a cell, in pixels (%(default)s)")
-    parser.add_argument("--copies", type=int, default=4, help="columns trained on (%(default)s)")
+    parser.add_argument("--side", type=int, default=128, help="pixels of a cell (%(default)s)")
+    parser.add_argument("--copies", type=int, default=4, help="training examples (%(default)s)")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(arguments)
     size = (options.side, options.side)
@@ -44,22 +44,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def columns(images: Pixels, copies: int, seed: int) -> dict[str, Pixels]:
-    """What is shown in each column, by its title, for `images` (n, side, side, 3)."""
-    shown = {"as it is": images}
+    """The pictures of each column by its title, for `images` (n, side, side, 3)."""
+    grid = {"original": images}
     for name, make in {**AUGMENTERS, **RESAMPLERS, **EXTRAS}.items():
-        shown[name] = apply(make(), images, seed)
+        grid[name] = apply(make(), images, seed)
     for number in range(copies):
-        shown[f"trained on {number + 1}"] = augment(images, seed * 1000 + number)
-    return shown
+        grid[f"example {number + 1}"] = augment(images, seed * 1000 + number)
+    return grid
 
 
-def draw_grid(shown: dict[str, Pixels]) -> Image.Image:
-    """A column under its title for each entry, a row for each picture."""
-    row_count, side, _, _ = next(iter(shown.values())).shape
+def draw_grid(titled: dict[str, Pixels]) -> Image.Image:
+    """A column with a title for each entry, and a row for each picture."""
+    row_count, side, _, _ = next(iter(titled.values())).shape
     step = side + _GAP
-    grid = Image.new("RGB", (len(shown) * step + _GAP, row_count * step + _GAP + _TITLE), "white")
+    grid = Image.new("RGB", (len(titled) * step + _GAP, row_count * step + _GAP + _TITLE), "white")
     pen, font = ImageDraw.Draw(grid), ImageFont.load_default(size=12)
-    for column, (title, images) in enumerate(shown.items()):
+    for column, (title, images) in enumerate(titled.items()):
         left = _GAP + column * step
         pen.text((left, 2), title, fill="black", font=font)
         for row, image in enumerate(images):

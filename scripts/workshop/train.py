@@ -7,34 +7,25 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+_TRAINING_OVERRIDES = ("base_weights", "model_path", "runs_path", "seed")
+
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one training; exit code 0 if the artifact is written, 2 if a setting or file is wrong."""
+    """Run a training and return its exit code, 2 if the data or a configuration is invalid."""
     options = _parse(arguments)
     # TensorFlow reads this on import. oneDNN halves the time on CPUs; set here, every run is alike.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 
-    from model.training.config import (
-        PRESETS,
-        DataConfig,
-        TrainingConfig,
-        TrainingError,
-        read_config,
-    )
+    from model.training import config
 
+    images = {"images_base_path": options.images_base_path}
+    overrides = {name: getattr(options, name) for name in _TRAINING_OVERRIDES}
+    overrides = config.PRESETS.get(options.preset, {}) | overrides
     try:
-        data = read_config(
-            DataConfig, options.data_config_path, images_base_path=options.images_base_path
-        )
-        training = read_config(
-            TrainingConfig,
-            options.training_config_path,
-            **PRESETS.get(options.preset, {}),
-            base_weights=options.base_weights,
-            model_path=options.model_path,
-            runs_path=options.runs_path,
-            seed=options.seed,
+        data = config.read_config(config.DataConfig, options.data_config_path, **images)
+        training = config.read_config(
+            config.TrainingConfig, options.training_config_path, **overrides
         )
         if options.check_only:
             from model.training.data.dataset import read_data
@@ -49,34 +40,35 @@ def main(arguments: list[str] | None = None) -> int:
         from model.training.run import train
 
         card = train(options.csv_path, data, training)
-    except TrainingError as error:
+    except config.TrainingError as error:
         print(error, file=sys.stderr)
         return 2
     print(f"{training.model_path}: {card.name} {card.version}, sha256 {card.sha256}")
-    for split, figures in card.metrics.items():
+    for split, metrics in card.metrics.items():
         print(split)
-        for name, value in figures.items():
+        for name, value in metrics.items():
             print(f"  {name:32} {value:.4f}")
     return 0
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m scripts.workshop.train", description=__doc__)
-    parser.add_argument("--csv_path", type=Path, required=True, help="name,<label>,… of 0 and 1")
-    parser.add_argument("--data_config_path", type=Path, required=True)
-    parser.add_argument("--training_config_path", type=Path, required=True)
+    parser.add_argument("--csv_path", type=Path, required=True, help="table of labels")
+    for name in ("data", "training"):
+        about = f"YAML file of the {name} configuration"
+        parser.add_argument(f"--{name}_config_path", type=Path, required=True, help=about)
     parser.add_argument(
         "--preset",
         choices=["smoke", "laptop", "full"],
         help="smoke: a trial in a minute; laptop: a good model in minutes; full: the best model",
     )
-    parser.add_argument("--check_only", action="store_true", help="check the data, then stop")
-    overrides = parser.add_argument_group("settings that replace those of the files")
-    overrides.add_argument("--images_base_path", type=Path)
+    parser.add_argument("--check_only", action="store_true", help="check the data and stop")
+    overrides = parser.add_argument_group("override values of the files")
+    overrides.add_argument("--images_base_path", type=Path, help="folder of the pictures")
     overrides.add_argument("--base_weights", help="imagenet, none or a .weights.h5 file")
     overrides.add_argument("--model_path", type=Path, help="artifact folder, <name>/<version>")
-    overrides.add_argument("--runs_path", type=Path, help="folder of logs (runs)")
-    overrides.add_argument("--seed", type=int)
+    overrides.add_argument("--runs_path", type=Path, help="folder of the training logs (runs)")
+    overrides.add_argument("--seed", type=int, help="seed of all random choices")
     return parser.parse_args(arguments)
 
 

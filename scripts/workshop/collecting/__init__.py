@@ -1,0 +1,1 @@
+"""Finds photos and downloads the pictures of a table."""

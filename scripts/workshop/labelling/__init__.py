@@ -1,0 +1,1 @@
+"""The labelling page and the conversion of tables of labels."""

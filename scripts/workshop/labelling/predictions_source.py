@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from api.results.downloads import LABEL_SEPARATOR
 from piqueue.commands.terminal import CommandFailed
-from scripts.workshop.reports.pictures import Pictures, find_model, score
+from scripts.workshop.reports.scoring import Pictures, find_model, score
 from worker.jobs.settings import Settings
 
 _THRESHOLD = 0.5  # where that of the model is unknown

@@ -1,0 +1,1 @@
+"""Scores pictures, and calculates and draws what the reports of models contain."""

@@ -13,7 +13,7 @@ from PIL import Image
 from model.images.decode import decode
 from piqueue.commands.terminal import written_whole
 from scripts.workshop.reports.metrics import Metrics
-from scripts.workshop.reports.pictures import Scored
+from scripts.workshop.reports.scoring import Scored
 
 THUMBNAIL_PIXELS = 220
 
@@ -27,7 +27,7 @@ def write_report(output: Path, metrics: Metrics, html: str) -> None:
     print(f"{output} and {json_path.name}")
 
 
-def page(title: str, subtitle: str, parts: Iterable[str]) -> str:
+def document(title: str, subtitle: str, parts: Iterable[str]) -> str:
     """A document; `title` and `subtitle` are text, `parts` are HTML."""
     style = files("scripts.workshop.reports").joinpath("report.css").read_text(encoding="utf-8")
     return (

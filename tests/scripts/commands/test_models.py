@@ -1,4 +1,4 @@
-"""`piqueue models`: what is added is tried first, and what is wrong with it is said."""
+"""`piqueue models`: a model is tested before it is added, and problems are reported."""
 
 import hashlib
 import io
@@ -53,21 +53,21 @@ def colours(tmp_path: Path) -> Path:
     return path
 
 
-def refused(capture: Capture, *arguments: str) -> str:
+def rejected(capture: Capture, *arguments: str) -> str:
     assert main(["models", *arguments]) == 1
     return capture.readouterr().err
 
 
-def test_what_is_added_is_listed_and_promoted(
+def test_an_added_model_is_listed_and_promoted(
     registry: Path, tmp_path: Path, made: Path, capsys: Capture
 ) -> None:
     assert main(["models", "add", str(made)]) == 0
-    assert capsys.readouterr().out == "places@1 is there, with 4 labels\n"
+    assert capsys.readouterr().out == "added places@1 with 4 labels\n"
     assert main(["models", "add", str(add_version(tmp_path / "made", "2"))]) == 0
     assert "piqueue models promote places 2" in capsys.readouterr().out
     assert main(["models", "promote", "places", "2"]) == 0
     assert main(["models", "rollback", "places"]) == 0
-    assert "get places@1 again" in capsys.readouterr().out
+    assert "use places@1 again" in capsys.readouterr().out
     assert main(["models", "list"]) == 0
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
     assert lines["places@1"].endswith("  current")
@@ -90,8 +90,8 @@ def test_a_zip_from_a_url_is_added(registry: Path, made: Path, capsys: Capture) 
         return web.Response(body=payload)
 
     with Site({"/places-1.zip": give}) as site:
-        assert "--sha256" in refused(capsys, "add", site.url("/places-1.zip"))
-        wrong = refused(capsys, "add", site.url("/places-1.zip"), "--sha256", "0" * 64)
+        assert "--sha256" in rejected(capsys, "add", site.url("/places-1.zip"))
+        wrong = rejected(capsys, "add", site.url("/places-1.zip"), "--sha256", "0" * 64)
         assert "SHA-256" in wrong
         assert not registry.exists()
         digest = hashlib.sha256(payload).hexdigest()
@@ -104,39 +104,39 @@ def edit_card(folder: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def test_an_artifact_that_is_not_what_its_card_says_is_not_added(
+def test_an_artifact_that_contradicts_its_card_is_not_added(
     registry: Path, made: Path, capsys: Capture
 ) -> None:
     edit_card(made, labels=["a", "b"], thresholds=[0.5, 0.5], calibration=None)
-    assert "which is not what its card says" in refused(capsys, "add", str(made))
+    assert "which is not what its card says" in rejected(capsys, "add", str(made))
     edit_card(made, labels=list("abcd"), thresholds=[0.5] * 4, activation="softmax")
-    assert "add up to" in refused(capsys, "add", str(made))
+    assert "add up to" in rejected(capsys, "add", str(made))
     edit_card(made, activation="sigmoid", preprocessing="bgr-crop-0")
-    assert "requires the preprocessing 'bgr-crop-0'" in refused(capsys, "add", str(made))
+    assert "requires the preprocessing 'bgr-crop-0'" in rejected(capsys, "add", str(made))
     (made / "card.json").unlink()
-    assert "card.json is missing" in refused(capsys, "add", str(made))
+    assert "card.json is missing" in rejected(capsys, "add", str(made))
     assert not registry.exists()
 
 
-def test_a_keras_file_needs_what_it_does_not_say_itself(
+def test_a_keras_file_requires_the_options_that_describe_it(
     registry: Path, tmp_path: Path, colours: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     named = ["add", str(colours), "--name", "colours"]
-    assert "--labels" in refused(capsys, *named)
+    assert "--labels" in rejected(capsys, *named)
     named += ["--labels", str(tmp_path / "labels.txt")]
-    assert "labels.txt: there is no such file" in refused(capsys, *named, "--scaling", "unit")
+    assert "labels.txt: there is no such file" in rejected(capsys, *named, "--scaling", "unit")
     (tmp_path / "labels.txt").write_text("red\ngreen\n")
-    assert "--scaling" in refused(capsys, *named)
+    assert "--scaling" in rejected(capsys, *named)
     named += ["--scaling", "unit"]
-    assert "colours.keras: the network gives scores of shape (3,)" in refused(capsys, *named)
+    assert "colours.keras: the network gives scores of shape (3,)" in rejected(capsys, *named)
     monkeypatch.setattr(models, "find_spec", lambda _name: None)
-    assert "needs TensorFlow" in refused(capsys, *named)
-    assert "there is no" in refused(capsys, "add", str(tmp_path / "other.keras"))
-    assert "neither an artifact" in refused(capsys, "add", str(tmp_path / "labels.txt"))
+    assert "needs TensorFlow" in rejected(capsys, *named)
+    assert "there is no such file" in rejected(capsys, "add", str(tmp_path / "other.keras"))
+    assert "neither an artifact" in rejected(capsys, "add", str(tmp_path / "labels.txt"))
 
 
 @pytest.mark.parametrize("name", ["My Colours", "Colours", "-c", "a/b"])
-def test_a_name_that_no_model_can_have_is_refused_at_once(
+def test_an_invalid_model_name_is_rejected_at_once(
     colours: Path, name: str, capsys: Capture
 ) -> None:
     with pytest.raises(SystemExit):
@@ -146,7 +146,7 @@ def test_a_name_that_no_model_can_have_is_refused_at_once(
 
 @pytest.fixture
 def serving(registry: Path, tmp_path: Path) -> Iterator[httpx2.Client]:
-    """A Piqueue that was started before anything was added."""
+    """A running Piqueue without added models."""
     env = {**STACK_ENV, "PIQUEUE_REGISTRY_URL": str(registry)}
     with (
         Stack(tmp_path / "stack", env=env) as stack,
@@ -155,7 +155,7 @@ def serving(registry: Path, tmp_path: Path) -> Iterator[httpx2.Client]:
         yield client
 
 
-def test_a_keras_file_that_was_added_scores_the_next_job(
+def test_an_added_keras_file_scores_the_next_job(
     serving: httpx2.Client, tmp_path: Path, colours: Path
 ) -> None:
     (tmp_path / "labels.txt").write_text("red\ngreen\nblue\n")

@@ -15,8 +15,8 @@ def test_every_step_has_a_column_and_changes_the_picture() -> None:
     images = np.random.default_rng(1).integers(0, 256, (2, 48, 48, 3), dtype=np.uint8)
     shown = columns(images, copies=2, seed=3)
     steps = [*AUGMENTERS, *RESAMPLERS, *EXTRAS]
-    assert list(shown) == ["as it is", *steps, "trained on 1", "trained on 2"]
-    assert np.array_equal(shown["as it is"], images)
+    assert list(shown) == ["original", *steps, "example 1", "example 2"]
+    assert np.array_equal(shown["original"], images)
     for step in steps:
         assert shown[step].shape == images.shape
         assert not np.array_equal(shown[step], images), step
@@ -40,7 +40,7 @@ def test_the_grid_shows_each_picture_in_its_row(tmp_path: Path) -> None:
     assert second[2] > 200 > 50 > second[0]
 
 
-def test_a_picture_that_cannot_be_read_is_told(
+def test_a_picture_that_cannot_be_read_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "a.jpg").write_bytes(jpeg(1)[:50])
