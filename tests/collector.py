@@ -1,4 +1,4 @@
-"""A real OpenTelemetry collector for tests: it takes OTLP over HTTP and notes the spans."""
+"""An OpenTelemetry collector for tests: it receives OTLP over HTTP and records the spans."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -11,7 +11,7 @@ from tests.worker.fetching.site import Site
 
 
 @dataclass(frozen=True)
-class Seen:
+class Span:
     """One span; `parent_id` and `links` are ids of spans, times nanoseconds since 1970."""
 
     service: str
@@ -27,11 +27,11 @@ class Seen:
 
 
 class Collector:
-    """Listens until its block ends; `env` makes a process send it spans at once."""
+    """Listens until its block ends; `env` makes a process send it spans immediately."""
 
     def __init__(self) -> None:
-        self.spans: list[Seen] = []
-        self._site = Site({"/v1/traces": self._take})
+        self.spans: list[Span] = []
+        self._site = Site({"/v1/traces": self._receive})
 
     @property
     def env(self) -> dict[str, str]:
@@ -40,8 +40,8 @@ class Collector:
             "OTEL_BSP_SCHEDULE_DELAY": "50",
         }
 
-    def named(self, name: str) -> list[Seen]:
-        """Give the spans of a name, as they came."""
+    def named(self, name: str) -> list[Span]:
+        """Give the spans of a name in order of arrival."""
         return [span for span in list(self.spans) if span.name == name]
 
     def __enter__(self) -> Self:
@@ -51,13 +51,13 @@ class Collector:
     def __exit__(self, *_: object) -> None:
         self._site.__exit__()
 
-    async def _take(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _receive(self, request: web.BaseRequest) -> web.StreamResponse:
         export = ExportTraceServiceRequest.FromString(await request.read())
         for resource in export.resource_spans:
             service = _values(resource.resource.attributes)["service.name"]
             for scope in resource.scope_spans:
                 self.spans += [
-                    Seen(
+                    Span(
                         service=str(service),
                         name=span.name,
                         trace_id=span.trace_id.hex(),

@@ -1,4 +1,4 @@
-"""The scores of the sample photos that every engine and the service must give.
+"""The scores of the sample photos that every engine and the service must return.
 
 After training a new bundled model or changing the preprocessing, update them with
 

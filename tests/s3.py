@@ -22,7 +22,7 @@ START_DEADLINE_S = 60.0
 
 
 class S3Server:
-    """Starts at once, and again at the same address with the same data after it was stopped."""
+    """Starts at once; `start` restarts a stopped one at the same address with the same data."""
 
     def __init__(self, folder: Path) -> None:
         program = str(Path(sys.executable).with_name("juicefs"))
@@ -38,7 +38,7 @@ class S3Server:
         self.url = f"http://{address}"
         options = ["--multi-buckets", "--keep-etag", "--object-meta", "--no-usage-report"]
         places = ["--log", f"{folder}/juicefs.log", "--cache-dir", f"{folder}/cache"]
-        self._child = SupervisedProcess(
+        self._process = SupervisedProcess(
             [program, "gateway", *options, *places, "--cache-size", "0", meta, address],
             folder / "gateway.log",
             env={"MINIO_ROOT_USER": USER, "MINIO_ROOT_PASSWORD": PASSWORD},
@@ -49,7 +49,7 @@ class S3Server:
 
     @property
     def env(self) -> dict[str, str]:
-        """What a process needs in its environment to use this server."""
+        """The environment of a process that uses this server."""
         return {
             "AWS_ACCESS_KEY_ID": USER,
             "AWS_SECRET_ACCESS_KEY": PASSWORD,
@@ -60,19 +60,19 @@ class S3Server:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        self._child.start()
+        self._process.start()
         deadline = time.monotonic() + START_DEADLINE_S
         while True:
             try:
                 self.client.list_buckets()
                 return
             except (BotoCoreError, ClientError):
-                assert time.monotonic() < deadline, self._child.log_tail()
+                assert time.monotonic() < deadline, self._process.log_tail()
                 time.sleep(0.05)
 
     def stop(self) -> None:
-        """End it; its data stay."""
-        self._child.stop(grace_s=5)
+        """Stop it; its data remain."""
+        self._process.stop(grace_s=5)
 
     def keys(self, prefix: str) -> list[str]:
         """List the objects whose key begins with `prefix`; this server lists empty folders too."""

@@ -1,4 +1,4 @@
-"""Reading a scrape as Prometheus does."""
+"""Reads a scrape as Prometheus does."""
 
 from collections.abc import Callable
 

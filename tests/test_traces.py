@@ -18,7 +18,7 @@ from redis import Redis
 
 from scripts.local.stack import ROOT, Stack, listenable_port
 from tests.api.polling import wait_done
-from tests.collector import Collector, Seen
+from tests.collector import Collector, Span
 from tests.conftest import STACK_ENV
 from tests.pictures import jpeg
 from tests.worker.fetching.site import Site
@@ -87,15 +87,15 @@ def until(collector: Collector, ready: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
-def of_job(collector: Collector, name: str, job_id: str) -> list[Seen]:
+def of_job(collector: Collector, name: str, job_id: str) -> list[Span]:
     return [span for span in collector.named(name) if span.attributes.get("job_id") == job_id]
 
 
-def request_of(collector: Collector, job_id: str) -> Seen:
+def request_of(collector: Collector, job_id: str) -> Span:
     """Wait for the span of the request that made a job."""
     until(collector, lambda: of_job(collector, "take_in", job_id))
     parent_id = of_job(collector, "take_in", job_id)[0].parent_id
-    found: list[Seen] = []
+    found: list[Span] = []
 
     def look() -> bool:
         found.extend(span for span in list(collector.spans) if span.span_id == parent_id)

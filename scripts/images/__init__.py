@@ -1,0 +1,1 @@
+"""Builds the container images and tests them on a running stack."""

@@ -1,7 +1,7 @@
-"""Builds the images, runs jobs through the composed stack and through one container, tears down.
+"""Builds the images and runs jobs in the Compose stack and in a single container.
 
 Needs a Docker engine with Compose, or a stand-in: a program that does `build`, `up` and `down` for
-this project, named by --images or $IMAGES. Without either it says so and exits with 69.
+this project, named by --images or $IMAGES. Without either it exits with 69.
 """
 
 import argparse
@@ -18,13 +18,13 @@ import httpx2
 from api.schemas import JobOut
 from piqueue.client import Client, PiqueueApiError
 from piqueue.commands.sources import find_pictures
-from scripts.images.engines import OURS, Container, Engine, EngineFailed, find_engine
+from scripts.images.engines import APPLICATION, Container, Engine, EngineFailed, find_engine
 from scripts.local.serve import SAMPLES, stop_on_signals
 
 UNAVAILABLE = 69
 ALLOW_NO_KEYS = "PIQUEUE_ALLOW_NO_KEYS"
 LIMITS_MB = {"piqueue-api": 200, "piqueue-worker": 350}
-# Modules that an image must not carry: the API never sees pixels, TensorFlow is for GPUs.
+# Modules that an image must not contain: the API never sees pixels, TensorFlow is for GPUs.
 ABSENT = {
     "piqueue-api": ("tensorflow", "numpy", "PIL", "ai_edge_litert", "pip"),
     "piqueue-worker": ("tensorflow", "pip"),
@@ -38,11 +38,11 @@ GRACE_S = 60
 
 
 class SmokeFailed(Exception):
-    """Something is not as it must be; the text says what."""
+    """A result is not as expected; the text says what is wrong."""
 
 
 def main() -> int:
-    """Run all of it and give the exit code."""
+    """Run all steps and give the exit code."""
     parser = argparse.ArgumentParser(
         prog="scripts/smoke_images",
         description=__doc__,
@@ -53,11 +53,11 @@ def main() -> int:
         "--images",
         type=Path,
         default=Path(given) if given else None,
-        help="a stand-in for the engine",
+        help="a program that stands in for the engine",
     )
     steps = parser.add_mutually_exclusive_group()
     steps.add_argument("--only-build", action="store_true", help="build the images, run nothing")
-    steps.add_argument("--built", action="store_true", help="the images are built already")
+    steps.add_argument("--built", action="store_true", help="use the images that exist")
     chosen = parser.parse_args()
     stop_on_signals()
     engine = find_engine(chosen.images)
@@ -82,11 +82,11 @@ def main() -> int:
 
 
 def smoke(engine: Engine) -> None:
-    """Measure the images, compose them, scale, kill, serve in one container.
+    """Inspect the images, run the stack and kill a worker, then serve from one container.
 
     Raises:
-        SmokeFailed: a result is not as it must be.
-        EngineFailed: the engine did not do what it was told.
+        SmokeFailed: a result is not as expected.
+        EngineFailed: a command of the engine failed.
     """
     for image in LIMITS_MB:
         inspect(engine, image)
@@ -99,90 +99,94 @@ def smoke(engine: Engine) -> None:
         with timed("down"):
             engine.down()
     with timed("one container"):
-        serve_alone(engine)
+        serve_from_one_container(engine)
 
 
 def inspect(engine: Engine, image: str) -> None:
-    """Print what an image weighs, and look for what it must not carry."""
-    whole, ours = (
+    """Print the size of an image, and check that it contains nothing that it must not."""
+    total_mb, ours_mb = (
         int(engine.inside(image, "du", "-skx", path).split()[0]) * 1024 / 1e6
-        for path in ("/", OURS)
+        for path in ("/", APPLICATION)
     )
-    print(f"{image}: our layers {ours:.0f} MB of {whole:.0f} MB", flush=True)
-    check(ours < LIMITS_MB[image], f"{image} is over its {LIMITS_MB[image]} MB")
+    print(f"{image}: our layers {ours_mb:.0f} MB of {total_mb:.0f} MB", flush=True)
+    check(ours_mb < LIMITS_MB[image], f"{image} exceeds its {LIMITS_MB[image]} MB")
     find = "import importlib.util as u, sys; print(*filter(u.find_spec, sys.argv[1:]))"
-    carried = engine.inside(image, "python", "-c", find, *ABSENT[image]).split()
-    check(not carried, f"{image} carries {carried}")
+    modules = engine.inside(image, "python", "-c", find, *ABSENT[image]).split()
+    check(not modules, f"{image} contains {modules}")
     which = "for tool; do command -v $tool; done; true"
     tools = engine.inside(image, "sh", "-c", which, "sh", *TOOLS).split()
-    check(not tools, f"{image} carries {tools}")
+    check(not tools, f"{image} contains {tools}")
 
 
 def lose_a_worker(engine: Engine, client: Client) -> None:
-    """Kill one of two workers in the middle of a job; no item may be missing or another's."""
+    """Kill one of two workers in the middle of a job; every item must still get its own result."""
     expect(client.ready, "the API is not ready")
     second = engine.second_worker()
     try:
-        expect(lambda: workers(client) == 2, "the second worker is not heard of", second)
+        expect(lambda: workers(client) == 2, "the second worker sends no heartbeat", second)
         job = submit(client, COPIES)
         total = job.counts.total
-        expect(lambda: "chunk_committed" in second.log(), "the second worker does nothing", second)
+        expect(
+            lambda: "chunk_committed" in second.log(), "the second worker commits no chunk", second
+        )
         scored = client.job(job.id).counts.succeeded
         check(scored < total / 2, f"{scored} of {total} were scored before a worker was killed")
     finally:
         second.kill()
     print(f"killed a worker at {scored} of {total}", flush=True)
-    read_through(client, job, COPIES)
-    expect(lambda: workers(client) == 1, "the killed worker lives on")
+    check_results(client, job, COPIES)
+    expect(lambda: workers(client) == 1, "the killed worker still counts as alive")
 
 
-def serve_alone(engine: Engine) -> None:
-    """Run all of Piqueue in one container: it refuses strangers, scores, and ends in peace."""
+def serve_from_one_container(engine: Engine) -> None:
+    """Serve from one container: it requires API keys, scores, and exits cleanly on SIGTERM."""
     refusing = engine.serve({})
     try:
         code = refusing.wait(READY_DEADLINE_S)
-        told = ALLOW_NO_KEYS in refusing.log()
-        check(code == 1 and told, f"without keys it should refuse strangers\n{refusing.log()}")
+        explained = ALLOW_NO_KEYS in refusing.log()
+        check(code == 1 and explained, f"without keys it must not start\n{refusing.log()}")
     finally:
         refusing.kill()
     serving = engine.serve({ALLOW_NO_KEYS: "true"})
     try:
         with Client(serving.url) as client:
             expect(client.ready, "it does not become ready", serving)
-            read_through(client, submit(client, 1), 1)
+            check_results(client, submit(client, 1), 1)
         serving.terminate()
-        check(serving.wait(GRACE_S) == 0, f"it does not end in peace\n{serving.log()}")
+        check(serving.wait(GRACE_S) == 0, f"it does not exit cleanly\n{serving.log()}")
     finally:
         serving.kill()
 
 
 def submit(client: Client, copies: int) -> JobOut:
-    """Submit each sample photo so many times."""
+    """Submit `copies` of each sample photo."""
     photos = find_pictures(SAMPLES)
     return client.submit_files(
         {f"{copy}/{photo.name}": photo for copy in range(copies) for photo in photos}
     )
 
 
-def read_through(client: Client, job: JobOut, copies: int) -> None:
-    """Wait for the job and compare every score with what the photo shows."""
+def check_results(client: Client, job: JobOut, copies: int) -> None:
+    """Wait for the job and compare the labels of every result with those of its photo."""
     job = client.wait(job.id, JOB_DEADLINE_S)
     with (SAMPLES / "labels.csv").open() as file:
-        shown = {
+        expected = {
             row.pop("name"): sorted(label for label, mark in row.items() if mark == "1")
             for row in csv.DictReader(file)
         }
     results = list(client.results(job.id))
-    check(len(results) == copies * len(shown), f"{len(results)} results of {job.counts.total}")
+    check(len(results) == copies * len(expected), f"{len(results)} results of {job.counts.total}")
     for result in results:
         name = result.id.partition("/")[2]
         labels = None if result.labels is None else sorted(result.labels)
-        check(labels == shown[name], f"{result.id}: {labels or result.error}, not {shown[name]}")
+        check(
+            labels == expected[name], f"{result.id}: {labels or result.error}, not {expected[name]}"
+        )
     print(f"{job.id}: {job.status}, {len(results)} pictures, each with its labels", flush=True)
 
 
 def workers(client: Client) -> int:
-    """Workers that the API has heard of lately."""
+    """Count the workers that the API considers alive."""
     answer = httpx2.get(f"{client.url}/readyz", trust_env=False)
     return int(answer.json().get("workers", 0))
 
@@ -193,7 +197,7 @@ def expect(
     """Wait until a condition holds.
 
     Raises:
-        SmokeFailed: it does not in time.
+        SmokeFailed: it does not hold before the deadline.
     """
     deadline = time.monotonic() + READY_DEADLINE_S
     while not condition():
@@ -210,7 +214,7 @@ def check(condition: bool, otherwise: str) -> None:
 
 @contextmanager
 def timed(what: str) -> Iterator[None]:
-    """Print how long a step takes."""
+    """Print the duration of a step."""
     started = time.monotonic()
     yield
     print(f"{what}: {time.monotonic() - started:.0f} s", flush=True)

@@ -1,4 +1,4 @@
-"""Looking at processes from the outside, with a deadline."""
+"""Waits, with a deadline, for processes and conditions."""
 
 import os
 import time
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def is_running(pid: int) -> bool:
-    """Whether the process lives; one that died and waits for its parent does not."""
+    """Whether the process runs; a zombie does not."""
     try:
         os.kill(pid, 0)
         status = Path(f"/proc/{pid}/stat")

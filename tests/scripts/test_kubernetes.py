@@ -1,4 +1,4 @@
-"""The manifests of deploy/kubernetes, against published schemas, our settings and our images."""
+"""The manifests of deploy/kubernetes match published schemas, the settings and the images."""
 
 import re
 from pathlib import Path
@@ -21,7 +21,7 @@ from worker.jobs.settings import PREFIX, Settings, load_settings
 
 FOLDER = ROOT / "deploy" / "kubernetes"
 BASE, GPU = FOLDER / "base", FOLDER / "overlays" / "gpu"
-# The oldest version that all fields are tried against, and the newest that is published here.
+# The oldest version that the manifests support, and the newest with a published schema.
 OLDEST, NEWEST = "1.30", kubernetes_validate.latest_version()
 KNOWN = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
 
@@ -59,7 +59,7 @@ def gpu() -> list[Manifest]:
     for patch in kustomization(GPU)["patches"]:
         for one in documents(GPU / patch["path"]):
             place = (one["kind"], one["metadata"]["name"])
-            assert place in found, "a patch of something that is not there"
+            assert place in found, "a patch of a missing resource"
             assert one["metadata"].pop("namespace") == kustomization(BASE)["namespace"]
             found[place] = merged(found[place], one)
     return list(found.values())
@@ -72,7 +72,7 @@ FOUND = [
     for one in read()
 ]
 WORKLOADS = [pytest.param(one, id=name) for name, one in FOUND if "template" in one.get("spec", {})]
-# Kubernetes' own; no package brings the schemas of KEDA.
+# Only kinds of Kubernetes itself: no package contains the schemas of KEDA.
 PUBLISHED = [pytest.param(one, id=name) for name, one in FOUND if "keda" not in one["apiVersion"]]
 
 
@@ -89,11 +89,11 @@ def containers(workload: Manifest) -> list[Manifest]:
 
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
 @pytest.mark.parametrize("manifest", PUBLISHED)
-def test_it_fits_the_published_schema(manifest: Manifest, version: str) -> None:
+def test_a_manifest_is_valid_under_the_published_schema(manifest: Manifest, version: str) -> None:
     kubernetes_validate.validate(manifest, version, strict=True)
 
 
-def test_a_field_that_does_not_exist_would_be_found() -> None:
+def test_an_unknown_field_is_detected() -> None:
     manifest = one_of("Deployment", "api")
     manifest["spec"]["replica"] = 2
     with pytest.raises(kubernetes_validate.ValidationError):
@@ -101,7 +101,7 @@ def test_a_field_that_does_not_exist_would_be_found() -> None:
 
 
 @pytest.mark.parametrize("folder", [BASE, GPU], ids=lambda folder: folder.name)
-def test_every_file_is_listed(folder: Path) -> None:
+def test_every_file_is_listed_in_its_kustomization(folder: Path) -> None:
     listed = kustomization(folder)
     named = [*listed["resources"], *(patch["path"] for patch in listed.get("patches", []))]
     files = {path.name for path in folder.glob("*.yaml")} - {"kustomization.yaml"}
@@ -110,7 +110,7 @@ def test_every_file_is_listed(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.rglob("*.yaml")), ids=lambda path: path.name)
-def test_every_setting_that_is_named_exists(path: Path) -> None:
+def test_every_setting_in_a_manifest_exists(path: Path) -> None:
     named = set(re.findall(rf"\b{PREFIX}[A-Z0-9_]+", path.read_text()))
     assert named <= KNOWN
 
@@ -139,7 +139,7 @@ def test_redis_is_the_one_of_compose() -> None:
 
 
 @pytest.mark.parametrize("manifest", WORKLOADS)
-def test_a_pod_is_confined_and_takes_no_more_than_its_share(manifest: Manifest) -> None:
+def test_a_pod_is_unprivileged_and_has_resource_limits(manifest: Manifest) -> None:
     pod = manifest["spec"]["template"]["spec"]
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -156,7 +156,7 @@ def test_a_pod_is_confined_and_takes_no_more_than_its_share(manifest: Manifest) 
 
 
 @pytest.mark.parametrize("manifest", WORKLOADS)
-def test_no_service_can_look_like_a_misspelt_setting(
+def test_no_service_variable_looks_like_a_misspelt_setting(
     manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert manifest["spec"]["template"]["spec"]["enableServiceLinks"] is False
@@ -166,7 +166,7 @@ def test_no_service_can_look_like_a_misspelt_setting(
         load_settings()
 
 
-def test_labels_and_selectors_meet() -> None:
+def test_selectors_match_labels() -> None:
     manifests = base()
     pods = {
         one["metadata"]["name"]: one["spec"]["template"]["metadata"]["labels"]
@@ -186,7 +186,7 @@ def test_labels_and_selectors_meet() -> None:
 
 
 @pytest.mark.parametrize("name", ["api", "worker"])
-def test_ports_are_those_of_the_images_and_every_probe_reaches_one(name: str) -> None:
+def test_probes_use_the_ports_and_commands_of_the_images(name: str) -> None:
     [container] = containers(one_of("Deployment", name))
     ports = {port["name"] for port in container["ports"]}
     dockerfile = (ROOT / f"Dockerfile.{name}").read_text()
@@ -206,7 +206,7 @@ def test_the_user_is_that_of_the_image(name: str) -> None:
     assert user in (ROOT / f"Dockerfile.{name}").read_text().splitlines()
 
 
-def test_secrets_are_named_and_none_is_in_a_file() -> None:
+def test_secrets_are_documented_and_none_is_in_a_file() -> None:
     assert not [one for one in base() if one["kind"] == "Secret"]
     text = "".join(path.read_text() for path in BASE.glob("*.yaml"))
     document = (ROOT / "OPERATIONS.md").read_text()
@@ -216,7 +216,7 @@ def test_secrets_are_named_and_none_is_in_a_file() -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_scaler_counts_what_waits_and_what_runs(variant: str, client: httpx2.Client) -> None:
+def test_the_scaler_reads_the_backlog_of_the_api(variant: str, client: httpx2.Client) -> None:
     manifests = VARIANTS[variant]()
     scaler = one_of("ScaledObject", "worker", manifests)["spec"]
     worker = one_of("Deployment", scaler["scaleTargetRef"]["name"], manifests)
@@ -246,7 +246,7 @@ def test_the_scaler_counts_what_waits_and_what_runs(variant: str, client: httpx2
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_what_the_scaler_hands_to_kubernetes_fits_the_published_schema(variant: str) -> None:
+def test_the_autoscaler_of_keda_is_valid_under_the_published_schema(variant: str) -> None:
     scaler = one_of("ScaledObject", "worker", VARIANTS[variant]())["spec"]
     autoscaler = {
         "apiVersion": "autoscaling/v2",
@@ -262,28 +262,30 @@ def test_what_the_scaler_hands_to_kubernetes_fits_the_published_schema(variant: 
     kubernetes_validate.validate(autoscaler, NEWEST, strict=True)
 
 
-def test_redis_started_as_the_manifest_says_keeps_all_and_forgets_nothing(tmp_path: Path) -> None:
+def test_redis_started_with_the_arguments_of_the_manifest_persists_and_never_evicts(
+    tmp_path: Path,
+) -> None:
     [container] = containers(one_of("StatefulSet", "redis"))
     arguments = [
         argument.replace("$(REDISCLI_AUTH)", "0123abcd").replace("/data", str(tmp_path))
         for argument in container["args"]
     ]
     socket = ["--port", "0", "--unixsocket", str(tmp_path / "s")]
-    child = SupervisedProcess([str(find_server()), *arguments, *socket], tmp_path / "redis.log")
-    child.start()
+    process = SupervisedProcess([str(find_server()), *arguments, *socket], tmp_path / "redis.log")
+    process.start()
     try:
-        assert eventually((tmp_path / "s").exists, 60), child.log_tail()
+        assert eventually((tmp_path / "s").exists, 60), process.log_tail()
         with Redis(unix_socket_path=str(tmp_path / "s"), password="0123abcd") as redis:
             redis.set("kept", 1)
             found = redis.config_get("append*", "maxmemory*", "save", "dir")
     finally:
-        child.stop(grace_s=10)
+        process.stop(grace_s=10)
     assert (found["appendonly"], found["appendfsync"]) == ("yes", "everysec")
     assert (found["maxmemory"], found["maxmemory-policy"]) == (str(2**30), "noeviction")
     assert (found["save"], found["dir"]) == ("", str(tmp_path))
 
 
-def test_a_worker_has_time_to_finish_and_the_api_longer_than_it_gives_its_answers() -> None:
+def test_the_grace_periods_are_those_of_compose() -> None:
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
     for name in ("api", "worker"):
         pod = one_of("Deployment", name)["spec"]["template"]["spec"]

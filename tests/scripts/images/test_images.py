@@ -1,4 +1,4 @@
-"""The files that make images and stacks of this project, read as the engines read them."""
+"""The Dockerfiles, Compose files, dashboards and workflow of this project."""
 
 import json
 import re
@@ -33,7 +33,7 @@ KNOWN = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
 
 
 class ComposeLoader(yaml.SafeLoader):
-    """Reads compose's own tags as what they mark."""
+    """Reads the tags of Compose as plain values."""
 
 
 def overriding(loader: ComposeLoader, node: yaml.SequenceNode) -> list[Any]:
@@ -57,7 +57,7 @@ def instructions(dockerfile: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("path", DEPLOYED, ids=lambda path: path.name)
-def test_every_setting_that_is_named_exists(path: Path) -> None:
+def test_every_setting_in_a_deployment_file_exists(path: Path) -> None:
     named = set(re.findall(rf"\b{PREFIX}[A-Z0-9_]+", path.read_text()))
     assert named <= KNOWN
 
@@ -78,7 +78,7 @@ def test_every_variable_of_the_compose_files_is_in_the_example() -> None:
 
 
 @pytest.mark.parametrize("name", services())
-def test_a_service_is_pinned_checked_and_held_back(name: str) -> None:
+def test_a_service_is_pinned_health_checked_and_unprivileged(name: str) -> None:
     service = services()[name]
     image = service["image"]
     if "build" in service:
@@ -108,7 +108,7 @@ def test_without_a_profile_redis_api_and_worker_start() -> None:
     ]
 
 
-def test_workers_may_be_scaled_and_have_time_to_finish() -> None:
+def test_workers_can_be_scaled_and_have_time_to_finish() -> None:
     worker = services()["worker"]
     assert "container_name" not in worker
     assert "ports" not in worker
@@ -116,7 +116,7 @@ def test_workers_may_be_scaled_and_have_time_to_finish() -> None:
     assert int(worker["stop_grace_period"].removesuffix("s")) > most_s
 
 
-def test_redis_keeps_its_data_and_asks_for_a_password() -> None:
+def test_redis_persists_its_data_and_requires_a_password() -> None:
     redis = services()["redis"]
     command = " ".join(redis["command"])
     for option in ("--requirepass", "--appendonly yes", "--maxmemory-policy noeviction"):
@@ -137,7 +137,7 @@ def test_an_override_changes_services_that_exist(path: Path) -> None:
     assert set(read(path)["services"]) <= set(services())
 
 
-def test_an_override_makes_the_worker_one_for_gpus() -> None:
+def test_the_gpu_override_builds_a_worker_for_gpus() -> None:
     gpu = read(ROOT / "docker-compose.gpu.yml")["services"]["worker"]
     (argument,) = gpu["build"]["args"]
     assert f'ARG {argument}=""' in instructions(ROOT / "Dockerfile.worker")
@@ -164,7 +164,7 @@ def test_an_image_is_built_in_stages_pinned_and_not_run_as_root(path: Path) -> N
     assert f'image.version="{version}"' in " ".join(result)
 
 
-def test_all_in_one_container_is_started_as_app_engine_wants_it() -> None:
+def test_the_single_container_starts_as_app_engine_requires() -> None:
     assert f"CMD {json.dumps([*SERVE, '8080'])}" in instructions(ROOT / "Dockerfile.worker")
     app = read(ROOT / "app.yaml")
     assert (app["runtime"], app["env"]) == ("custom", "flex")
@@ -180,7 +180,7 @@ def test_the_workflow_runs_what_a_person_runs() -> None:
         assert any(script in step for step in steps)
 
 
-def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
+def test_the_dashboard_queries_metrics_that_exist() -> None:
     panels = json.loads(DASHBOARD.read_text())["panels"]
     asked = {
         name
@@ -188,14 +188,14 @@ def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
         for target in panel["targets"]
         for name in re.findall(r"\bpiqueue_\w+", target["expr"])
     }
-    # Of these tests/api/middleware/test_metrics.py sees that each is given.
+    # tests/api/middleware/test_metrics.py checks that each of these is exported.
     documented = set(re.findall(r"`(piqueue_\w+)`", (ROOT / "docs" / "metrics.md").read_text()))
     base = {re.sub(r"_(bucket|sum|count)$", "", name) for name in asked}
     assert base <= documented
     assert len({panel["id"] for panel in panels}) == len(panels)
 
 
-def test_prometheus_finds_every_api_and_worker() -> None:
+def test_prometheus_scrapes_every_api_and_worker() -> None:
     jobs = read(ROOT / "deploy" / "monitoring" / "prometheus.yml")["scrape_configs"]
     example = (ROOT / ".env.example").read_text()
     ports = {job["job_name"]: job["dns_sd_configs"][0]["port"] for job in jobs}
@@ -203,7 +203,7 @@ def test_prometheus_finds_every_api_and_worker() -> None:
     assert f"\nPIQUEUE_METRICS_PORT={ports['worker']}\n" in example
 
 
-def test_the_smoke_says_loudly_that_it_did_not_run_where_nothing_runs_images(
+def test_without_an_engine_the_smoke_test_reports_that_it_did_not_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
