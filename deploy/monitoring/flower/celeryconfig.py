@@ -1,4 +1,4 @@
-"""What Flower must know of our queues: the prefix of their keys in Redis, and their names."""
+"""The queues for Flower: the prefix of their keys in Redis, and their names."""
 
 from kombu import Queue
 
