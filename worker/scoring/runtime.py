@@ -196,4 +196,4 @@ def _open_s3_fetcher(settings: Settings) -> "S3Fetcher | None":
     require_boto3()
     from worker.fetching.s3 import S3Fetcher
 
-    return S3Fetcher.open(settings)
+    return S3Fetcher(settings)

@@ -165,7 +165,7 @@ def test_idle_hosts_are_forgotten_and_paused_ones_kept() -> None:
         paused.pushed_back(now(), 429, 30)
         for n in range(3 * KEPT_HOSTS):
             hosts.of(URL(f"http://{n}.example/"))
-        assert len(hosts) <= KEPT_HOSTS
+        assert len(hosts._hosts) <= KEPT_HOSTS
         return hosts.of(URL("http://PAUSED.example/b")) is paused
 
     assert run(kept)

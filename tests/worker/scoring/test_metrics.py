@@ -11,7 +11,6 @@ from aiohttp import web
 from numpy.typing import NDArray
 from redis import Redis
 
-from model.artifact.card import Card
 from model.engines.prediction import Prediction
 from scripts.local.stack import Stack, listenable_port
 from tests.api.polling import wait_done
@@ -20,6 +19,7 @@ from tests.pictures import jpeg
 from tests.scrape import Sample, read_scrape
 from tests.worker.fetching.site import Site
 from tests.worker.jobs.ledger.test_store import MODEL, claim, submit
+from tests.worker.scoring.test_classify import BrightnessPredictor
 from worker.jobs.errors import SettingsInvalid
 from worker.jobs.ledger.store import JobStore
 from worker.jobs.settings import load_settings
@@ -106,13 +106,8 @@ def test_attempts_from_the_third_on_are_one_series(redis_client: Redis) -> None:
     assert counted == {"1": 1, "2": 1, "3+": 3}
 
 
-class Broken:
+class Broken(BrightnessPredictor):
     """A predictor whose forward pass always fails."""
-
-    card: Card
-
-    def warm_up(self) -> None:
-        pass
 
     def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
         raise RuntimeError(f"out of memory for {len(images)}")
