@@ -15,12 +15,12 @@ from worker.jobs.logs import configure_logs
 from worker.jobs.settings import load_settings
 from worker.jobs.traces import start_traces, stop_traces
 
-# What is under way when the API is told to stop may take this long.
+# Requests in progress may take this long when the API is told to stop.
 GRACE_S = 10
 
 
 def main() -> int:
-    """Serve until told to stop, and give the exit code."""
+    """Serve until told to stop, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m api", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
@@ -30,7 +30,7 @@ def main() -> int:
         configure_logs(as_json=settings.log_json)
         start_traces("piqueue-api")
         app = create_app(settings)
-        _refuse_strangers(arguments.host, app.state.services)
+        _require_keys_beyond_loopback(arguments.host, app.state.services)
     except PiqueueError as error:
         print(f"piqueue api: {error}", file=sys.stderr)  # noqa: T201
         return 1
@@ -50,35 +50,35 @@ def main() -> int:
 
 
 class _Server(uvicorn.Server):
-    """Ends without waiting for clients that would wait for hours."""
+    """A server that answers waiting clients at once when it is told to stop."""
 
     def __init__(self, config: uvicorn.Config, services: Services) -> None:
         super().__init__(config)
         self._services = services
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._services.waiters.dismiss()
+        self._services.job_events.shut_down()
         super().handle_exit(sig, frame)
 
 
-def _refuse_strangers(host: str, services: Services) -> None:
-    """Serve beyond this machine only with API keys, also once the last one is gone, or when told
-    in words to do without."""
-    loopback = host == "localhost" or (_is_address(host) and ip_address(host).is_loopback)
-    services.keys.required = not loopback and not services.settings.allow_no_keys
+def _require_keys_beyond_loopback(host: str, services: Services) -> None:
+    """Require API keys on other addresses than loopback, unless the settings allow none.
+
+    They stay required when the last key is removed later.
+    """
+    services.keys.required = not _is_loopback(host) and not services.settings.allow_no_keys
     if services.keys.required and not services.keys.all():
         raise SettingsInvalid(
-            f"anyone who reaches {host} could use this API, for no API key is set up: make one "
+            f"no API key exists, so anyone who reaches {host} could use this API: make a key "
             "with `piqueue keys add NAME`, listen on 127.0.0.1, or set PIQUEUE_ALLOW_NO_KEYS=true"
         )
 
 
-def _is_address(host: str) -> bool:
+def _is_loopback(host: str) -> bool:
     try:
-        ip_address(host)
+        return ip_address(host).is_loopback
     except ValueError:
-        return False
-    return True
+        return host == "localhost"
 
 
 if __name__ == "__main__":

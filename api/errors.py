@@ -1,5 +1,6 @@
-"""Every error as RFC 9457 problem details: the one table from our errors to HTTP."""
+"""Errors as RFC 9457 problem details: the table from errors to HTTP status."""
 
+from dataclasses import asdict
 from http import HTTPStatus
 from typing import Any
 
@@ -54,14 +55,14 @@ log = structlog.get_logger()
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Say in the OpenAPI document that a route may answer with these errors."""
+    """Document that a route may return these errors."""
     return {
         status: {"model": Problem, "description": HTTPStatus(status).phrase} for status in statuses
     }
 
 
 def problem_body(status: int, code: str, detail: str, **extra: Any) -> Problem:
-    """Build the body of an error answer."""
+    """Build the body of an error response."""
     return Problem(
         type=f"urn:piqueue:problem:{code}",
         title=HTTPStatus(status).phrase,
@@ -76,21 +77,21 @@ def problem_body(status: int, code: str, detail: str, **extra: Any) -> Problem:
 def problem(
     status: int, code: str, detail: str, headers: dict[str, str] | None = None, **extra: Any
 ) -> JSONResponse:
-    """Build an error answer."""
+    """Build an error response."""
     body = problem_body(status, code, detail, **extra)
     content = body.model_dump(exclude_none=True)
     return JSONResponse(content, status, headers, media_type=MEDIA_TYPE)
 
 
 def install(app: FastAPI) -> None:
-    """Make `app` answer every error as a problem."""
-    app.add_exception_handler(PiqueueError, _ours)
-    app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(RequestValidationError, _validation)
+    """Make `app` return every error as a problem."""
+    app.add_exception_handler(PiqueueError, _piqueue_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(Exception, _bug)
 
 
-async def _ours(_request: Request, error: Exception) -> JSONResponse:
+async def _piqueue_error(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, PiqueueError)
     status, code = STATUS[type(error)]
     headers = {}
@@ -98,37 +99,33 @@ async def _ours(_request: Request, error: Exception) -> JSONResponse:
         headers["WWW-Authenticate"] = "Bearer"
     if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
         headers["Retry-After"] = str(getattr(error, "retry_after_s", RETRY_SOON_S))
+    extra: dict[str, Any] = {}
     if isinstance(error, errors.ItemsRefused):
-        return problem(
-            status,
-            code,
-            str(error),
-            headers,
-            problem_count=error.problem_count,
-            problems=[
-                {"index": item.index, "id": item.id, "detail": item.detail}
-                for item in error.problems
-            ],
-        )
-    return problem(status, code, str(error), headers)
+        extra["problem_count"] = error.problem_count
+        extra["problems"] = [asdict(item) for item in error.problems]
+    return problem(status, code, str(error), headers, **extra)
 
 
-async def _http(request: Request, error: Exception) -> JSONResponse:
+async def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     if error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         size = request.app.state.services.settings.max_request_bytes
-        detail = f"the request has more than {size} bytes: send it in parts"
-        return await _ours(request, errors.TooLarge(detail))
+        detail = f"the request is larger than {size} bytes: send it as several smaller ones"
+        return await _piqueue_error(request, errors.TooLarge(detail))
     code = HTTPStatus(error.status_code).name.lower()
     headers = dict(error.headers) if error.headers else None
     return problem(error.status_code, code, str(error.detail), headers)
 
 
-async def _validation(_request: Request, error: Exception) -> JSONResponse:
+async def _validation_error(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     return problem(422, "parameter_invalid", errors.describe(error.errors()))
 
 
 async def _bug(request: Request, error: Exception) -> JSONResponse:
     log.error("unhandled_error", method=request.method, path=request.url.path, exc_info=error)
-    return problem(500, "internal_error", "an error of ours; the log of the API has it")
+    return problem(
+        500,
+        "internal_error",
+        "an unexpected error: the log of the API has its cause under the request_id",
+    )

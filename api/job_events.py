@@ -1,57 +1,50 @@
-"""Waiting for a job to change or to be done without asking again and again."""
+"""Job events: clients wait for a job to change without polling Redis."""
 
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from starlette.concurrency import run_in_threadpool
 
+from api.schemas import JobOut
 from worker.jobs.ledger.store import EVENTS_CHANNEL
-from worker.jobs.record import JobStatus
+from worker.jobs.record import Job, JobStatus
 
-# An event can be lost with its connection; the job itself is looked at this often.
-LOOK_EVERY_S = 2.0
+# An event can be lost with its connection, so the job itself is read this often.
+REREAD_EVERY_S = 2.0
 RECONNECT_S = 0.5
 
 log = structlog.get_logger()
 
 
-class Seen(Protocol):
-    """A job as it was looked at."""
-
-    @property
-    def status(self) -> JobStatus:
-        """Where it stood then."""
+JobT = TypeVar("JobT", Job, JobOut)
 
 
-SeenT = TypeVar("SeenT", bound=Seen)
-
-
-class News:
-    """Tells one client of the changes of one job."""
+class Subscription:
+    """Notifies one client of the changes of one job."""
 
     def __init__(self) -> None:
         self._changed = asyncio.Event()
-        self._over = asyncio.Event()
+        self._final = asyncio.Event()
 
-    def tell(self, *, over: bool) -> None:
-        """Say that the job has changed, or that it is done or erased."""
+    def notify(self, *, final: bool) -> None:
+        """Report a change; `final` if the job is done or erased."""
         self._changed.set()
-        if over:
-            self._over.set()
+        if final:
+            self._final.set()
 
-    async def wait(self, least_s: float, most_s: float) -> None:
-        """Return once the job has changed, but only after `least_s` unless it is over; or after
-        `most_s`. What changed before the last wait ended does not count."""
-        if not await _is_set(self._over, least_s):
-            await _is_set(self._changed, most_s - least_s)
+    async def wait(self, min_s: float, max_s: float) -> None:
+        """Return after a final change at once, after any other change once `min_s` have passed,
+        and without a change after `max_s`. Changes before the last wait ended do not count."""
+        if not await _is_set(self._final, min_s):
+            await _is_set(self._changed, max_s - min_s)
         self._changed.clear()
-        self._over.clear()
+        self._final.clear()
 
 
 async def _is_set(event: asyncio.Event, timeout_s: float) -> bool:
@@ -61,25 +54,25 @@ async def _is_set(event: asyncio.Event, timeout_s: float) -> bool:
     return event.is_set()
 
 
-class Waiters:
-    """Hears of jobs over one Redis subscription and tells who waits for them."""
+class JobEvents:
+    """Receives the events of all jobs over one Redis subscription and notifies the subscribers."""
 
     def __init__(self, redis_url: str) -> None:
         self._redis_url = redis_url
-        self._news: defaultdict[str, set[News]] = defaultdict(set)
+        self._subscriptions: defaultdict[str, set[Subscription]] = defaultdict(set)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.dismissed = False
+        self.shutting_down = False
 
     @property
-    def watched_count(self) -> int:
-        """Jobs that clients wait for right now."""
-        return len(self._news)
+    def subscribed_job_count(self) -> int:
+        """Jobs that clients wait for at the moment."""
+        return len(self._subscriptions)
 
     @asynccontextmanager
-    async def listening(self) -> AsyncIterator[None]:
-        """Listen while the block runs."""
+    async def receiving(self) -> AsyncIterator[None]:
+        """Receive events while the block runs."""
         self._loop = asyncio.get_running_loop()
-        task = asyncio.create_task(self._listen())
+        task = asyncio.create_task(self._receive())
         try:
             yield
         finally:
@@ -87,57 +80,57 @@ class Waiters:
             with suppress(asyncio.CancelledError):
                 await task
 
-    def dismiss(self) -> None:
-        """Let all who wait go with what there is, from any thread: this process is to end."""
-        self.dismissed = True
+    def shut_down(self) -> None:
+        """End all waits, because this process is about to exit; may be called from any thread."""
+        self.shutting_down = True
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._dismiss)
+            self._loop.call_soon_threadsafe(self._notify_all)
 
-    def _dismiss(self) -> None:
-        for waiting in self._news.values():
-            for news in waiting:
-                news.tell(over=True)
+    def _notify_all(self) -> None:
+        for subscriptions in self._subscriptions.values():
+            for subscription in subscriptions:
+                subscription.notify(final=True)
 
     @contextmanager
-    def hearing(self, job_id: str) -> Iterator[News]:
-        """Hear of a job while the block runs; read the job after this, or a change is missed."""
-        news = News()
-        self._news[job_id].add(news)
+    def subscribe(self, job_id: str) -> Iterator[Subscription]:
+        """Subscribe to a job while the block runs; read the job after this, or miss a change."""
+        subscription = Subscription()
+        self._subscriptions[job_id].add(subscription)
         try:
-            yield news
+            yield subscription
         finally:
-            self._news[job_id].discard(news)
-            if not self._news[job_id]:
-                del self._news[job_id]
+            self._subscriptions[job_id].discard(subscription)
+            if not self._subscriptions[job_id]:
+                del self._subscriptions[job_id]
 
-    async def wait_done(self, job_id: str, look: Callable[[], SeenT], timeout_s: float) -> SeenT:
-        """Give what `look`, which is called from a thread, sees of the job once that is done, or
-        after `timeout_s`, or when dismissed."""
+    async def wait_done(self, job_id: str, read: Callable[[], JobT], timeout_s: float) -> JobT:
+        """Return the job, as `read` gives it in a thread, once it is done, after `timeout_s`, or
+        when this process shuts down."""
         deadline = asyncio.get_running_loop().time() + timeout_s
-        with self.hearing(job_id) as news:
+        with self.subscribe(job_id) as subscription:
             while True:
-                seen = await run_in_threadpool(look)
+                job = await run_in_threadpool(read)
                 left_s = deadline - asyncio.get_running_loop().time()
-                if seen.status.done or left_s <= 0 or self.dismissed:
-                    return seen
-                wait_s = min(left_s, LOOK_EVERY_S)
-                await news.wait(least_s=wait_s, most_s=wait_s)
+                if job.status.done or left_s <= 0 or self.shutting_down:
+                    return job
+                wait_s = min(left_s, REREAD_EVERY_S)
+                await subscription.wait(min_s=wait_s, max_s=wait_s)
 
-    async def _listen(self) -> None:
+    async def _receive(self) -> None:
         while True:
             try:
                 async with Redis.from_url(self._redis_url) as redis, redis.pubsub() as pubsub:
                     await pubsub.subscribe(EVENTS_CHANNEL)
                     async for message in pubsub.listen():
                         if message["type"] == "message":
-                            self._hear(message["data"].decode())
+                            self._dispatch(message["data"].decode())
             except (RedisError, OSError) as error:
-                log.warning("events_lost", reason=str(error))
+                log.warning("job_events_disconnected", reason=str(error))
                 await asyncio.sleep(RECONNECT_S)
 
-    def _hear(self, message: str) -> None:
+    def _dispatch(self, message: str) -> None:
         job_id, _, status = message.partition(" ")
-        if job_id in self._news:
-            over = status == "erased" or JobStatus(status).done
-            for news in self._news[job_id]:
-                news.tell(over=over)
+        if job_id in self._subscriptions:
+            final = status == "erased" or JobStatus(status).done
+            for subscription in self._subscriptions[job_id]:
+                subscription.notify(final=final)

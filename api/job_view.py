@@ -1,7 +1,9 @@
-"""A job as routes answer with it: with first results once done, else with when to ask again."""
+"""A job as the routes return it: with its first results once done, before that with Retry-After."""
+
+from functools import partial
 
 from api.results.cursors import PAGE_ITEMS
-from api.results.page import page_of
+from api.results.page import results_page
 from api.results.selection import Selection
 from api.schemas import JobOut
 from api.services import Services
@@ -9,19 +11,25 @@ from api.services import Services
 POLL_S = 1
 
 
-def show(services: Services, job_id: str) -> JobOut:
-    """Show a job as it stands, with the first page of its results once it is done.
+def job_view(services: Services, job_id: str) -> JobOut:
+    """Read a job, with the first page of its results once it is done.
 
     Raises:
-        JobNotFound: there is none of this id, or it has expired.
+        JobNotFound: there is no such job, or it has expired.
     """
     job, model = services.store.job_and_model(job_id)
     if not job.status.done:
         return JobOut.of(job)
-    page = page_of(services.store.results(job), Selection.of(model), PAGE_ITEMS)
+    page = results_page(services.store.results(job), Selection(model), PAGE_ITEMS)
     return JobOut.of(job, page.items)
 
 
+async def wait_for_job(services: Services, job_id: str, timeout_s: float) -> JobOut:
+    """Read a job as `job_view` does once it is done, or after `timeout_s`."""
+    read = partial(job_view, services, job_id)
+    return await services.job_events.wait_done(job_id, read, timeout_s)
+
+
 def retry_after(job: JobOut) -> dict[str, str]:
-    """Give the header that says when to ask again for a job that is not done."""
+    """Return the header that says when to poll again for a job that is not done."""
     return {} if job.done else {"Retry-After": str(POLL_S)}

@@ -16,14 +16,16 @@ from api.routes import events, jobs, page, parts, results, retry, scorefile, sta
 from api.services import Services
 from worker.jobs.settings import Settings
 
+_MODULES = (jobs, events, webhooks, results, parts, retry, scorefile, status, metrics, page)
+
 
 def create_app(settings: Settings) -> FastAPI:
     """Build the application."""
-    services = Services.connect(settings)
+    services = Services(settings)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        async with services.waiters.listening():
+        async with services.job_events.receiving():
             yield
 
     app = FastAPI(
@@ -37,19 +39,8 @@ def create_app(settings: Settings) -> FastAPI:
     errors.install(app)
     app.add_middleware(BodyLimit, max_bytes=services.settings.max_request_bytes)
     app.add_middleware(RequestId)
-    for router in (
-        jobs.router,
-        events.router,
-        webhooks.router,
-        results.router,
-        parts.router,
-        retry.router,
-        scorefile.router,
-        status.router,
-        metrics.router,
-        page.router,
-    ):
-        app.include_router(router)
+    for module in _MODULES:
+        app.include_router(module.router)
     metrics.install(app, services)
     document.install(app)
     return app

@@ -1,14 +1,14 @@
-"""The bodies of requests and answers, as pydantic models; the OpenAPI text is made of them."""
+"""The bodies of requests and responses as pydantic models, which also describe them in OpenAPI."""
 
 import math
 import re
 from datetime import UTC, date, datetime
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, JsonValue, field_validator
 
 from api.urls import url_problem
-from worker.jobs.host_statistics import HostTally, heaviest_hosts
+from worker.jobs.host_statistics import heaviest_hosts
 from worker.jobs.items import RejectionCode, Stage
 from worker.jobs.ledger.reader import StoredResult
 from worker.jobs.record import JOB_ERRORS, Job, JobStatus, Lane, utc
@@ -21,28 +21,40 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class _Out(BaseModel):
+    """Validated from a dictionary, or from an object with these attributes."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
 class JobOptions(_Body):
-    """What a client may say of a job besides its items."""
+    """The options of a job."""
 
     model: str | None = Field(None, description="`name` or `name@version`", examples=["scenes"])
     name: str | None = Field(None, max_length=200)
-    metadata: dict[str, JsonValue] = Field({}, description="Given back as it is")
-    priority: Lane | None = Field(None, description="By size if unset")
+    metadata: dict[str, JsonValue] = Field({}, description="Any JSON; returned unchanged")
+    priority: Lane | None = Field(None, description="Default: `interactive` for up to 64 items")
     max_failures: int | str | None = Field(
-        None, description="The job fails when more items than this do: a count, or a share as `5%`"
+        None,
+        description="If more items fail, the job fails: a count, or a share such as `5%`",
     )
     expires_in_s: int | None = Field(None, ge=60, le=90 * 86400)
-    use_cache: bool = Field(False, description="Take and keep scores of pictures seen before")
-    dry_run: bool = Field(False, description="Only check, try up to 50 URLs and estimate the time")
+    use_cache: bool = Field(
+        False,
+        description="Reuse scores of pictures that the model has scored before, and keep these",
+    )
+    dry_run: bool = Field(
+        False, description="Only check the items, try up to 50 URLs, and estimate the time"
+    )
     webhook_url: str | None = Field(
         None,
-        description="Told when the job is done, as Standard Webhooks has it",
+        description="Receives a signed request (Standard Webhooks) when the job is done",
         examples=["https://example.com/piqueue"],
     )
 
     @field_validator("webhook_url")
     @classmethod
-    def _fit_to_post_to(cls, value: str | None) -> str | None:
+    def _is_valid_url(cls, value: str | None) -> str | None:
         if value is not None and (problem := url_problem(value)):
             raise ValueError(problem)
         return value
@@ -56,30 +68,30 @@ class JobOptions(_Body):
             return value
         if isinstance(value, str) and _SHARE.fullmatch(value):
             return value
-        raise ValueError("give a count from 0 up, or a share from 0% to 100%")
+        raise ValueError("must be a count from 0, or a share from 0% to 100%")
 
     @property
     def given(self) -> dict[str, Any]:
-        """Give as JSON what differs from the defaults."""
+        """The options that differ from the defaults, as JSON values."""
         return self.model_dump(mode="json", exclude_defaults=True)
 
     def budget(self, total: int) -> int | None:
-        """Give the most items of `total` that may fail."""
+        """How many of `total` items may fail; None for any number."""
         if isinstance(self.max_failures, str):
             return math.floor(total * float(self.max_failures.rstrip("%")) / 100)
         return self.max_failures
 
 
 class ItemIn(_Body):
-    """One picture to be fetched."""
+    """A picture to fetch."""
 
     url: str
-    id: str | None = Field(None, min_length=1, max_length=1024, description="Its index if unset")
-    columns: dict[str, str] | None = Field(None, description="Given back with its result")
+    id: str | None = Field(None, min_length=1, max_length=1024, description="Default: its index")
+    columns: dict[str, str] | None = Field(None, description="Returned with its result")
 
 
 class JobIn(JobOptions):
-    """A job of URLs, as `urls` or `items`, or a draft of one, which takes its items later."""
+    """A job of URLs, as `urls` or `items`, or a draft, to which items are added later."""
 
     urls: list[str] | None = Field(None, examples=[["https://example.com/beach.jpg"]])
     items: list[ItemIn] | None = None
@@ -87,33 +99,35 @@ class JobIn(JobOptions):
 
     @property
     def options(self) -> JobOptions:
-        """The options alone."""
+        """The options without the items."""
         return JobOptions.model_validate(self.model_dump(include=set(JobOptions.model_fields)))
 
 
 class Problem(BaseModel):
-    """An error, as RFC 9457 has it; `code` is for programs."""
+    """An error, as RFC 9457 specifies; programs should use `code`."""
 
     type: str
     title: str
     status: int
     code: str
     detail: str
-    request_id: str | None = Field(None, description="As in the logs and in X-Request-ID")
-    problem_count: int | None = Field(None, description="Refused items, listed or not")
+    request_id: str | None = Field(
+        None, description="Also in the logs, and in the header X-Request-ID"
+    )
+    problem_count: int | None = Field(None, description="The number of refused items")
     problems: list[dict[str, Any]] | None = Field(None, description="The first 100 refused items")
 
 
-class ModelOut(BaseModel):
-    """The exact model of a job."""
+class ModelOut(_Out):
+    """The model version that scores a job."""
 
     name: str
     version: str
     sha256: str
 
 
-class CountsOut(BaseModel):
-    """Items by state; all but `cached` add up to `total`."""
+class CountsOut(_Out):
+    """Items by state; they add up to `total`, without `cached`."""
 
     total: int
     waiting: int
@@ -121,36 +135,36 @@ class CountsOut(BaseModel):
     succeeded: int
     failed: int
     cancelled: int
-    cached: int = Field(description="Of the succeeded ones, those scored before")
+    cached: int = Field(description="Succeeded items whose scores came from the cache")
 
 
-class ImageOut(BaseModel):
-    """What is known of a picture; the size as a person sees it, in pixels."""
+class ImageOut(_Out):
+    """A picture; `width` and `height` are in pixels, after any rotation that its EXIF asks for."""
 
     sha256: str
-    bytes: int
+    bytes: int = Field(validation_alias=AliasChoices("bytes", "byte_count"))
     format: str | None
     width: int | None
     height: int | None
 
 
 class SourceOut(BaseModel):
-    """Where a picture came from."""
+    """The source of a picture."""
 
     type: Literal["url", "upload"]
     url: str | None = None
     filename: str | None = None
 
 
-class TimingsOut(BaseModel):
-    """Milliseconds in each stage."""
+class TimingsOut(_Out):
+    """Milliseconds spent in each stage."""
 
-    fetch: int
-    decode: int
-    infer: int
+    fetch: int = Field(validation_alias=AliasChoices("fetch", "fetch_ms"))
+    decode: int = Field(validation_alias=AliasChoices("decode", "decode_ms"))
+    infer: int = Field(validation_alias=AliasChoices("infer", "infer_ms"))
 
 
-class ErrorOut(BaseModel):
+class ErrorOut(_Out):
     """Why an item has no scores."""
 
     code: RejectionCode
@@ -179,7 +193,7 @@ class ResultOut(BaseModel):
     def of(
         cls, stored: StoredResult, scores: dict[str, float] | None, labels: list[str] | None
     ) -> Self:
-        """Show a stored result with these of its scores and labels."""
+        """Convert a stored result, with these scores and labels."""
         result, spec = stored.result, stored.spec
         return cls(
             index=stored.index,
@@ -189,48 +203,31 @@ class ResultOut(BaseModel):
             if spec.url is None
             else SourceOut(type="url", url=spec.url),
             columns=spec.columns,
-            image=result.image
-            and ImageOut(
-                sha256=result.image.sha256,
-                bytes=result.image.byte_count,
-                format=result.image.format,
-                width=result.image.width,
-                height=result.image.height,
-            ),
+            image=result.image,
             scores=scores,
             labels=labels,
             cached=result.cached,
             attempts=stored.attempts,
-            ms=TimingsOut(
-                fetch=result.timings.fetch_ms,
-                decode=result.timings.decode_ms,
-                infer=result.timings.infer_ms,
-            ),
-            error=result.rejection
-            and ErrorOut(
-                code=result.rejection.code,
-                stage=result.rejection.stage,
-                retryable=result.rejection.retryable,
-                detail=result.rejection.detail,
-            ),
+            ms=result.timings,
+            error=result.rejection,
         )
 
 
 class RetryIn(_Body):
-    """Which items of a job are tried again: all that failed, or those that may go better now."""
+    """Which items to retry: all that failed, or only those that may succeed at another time."""
 
     only: Literal["failed", "retryable"] = "failed"
 
 
 class ResultsPage(BaseModel):
-    """Finished items in index order; while the job runs, those not yet done are left out."""
+    """Finished items in index order; unfinished items are not included."""
 
     items: list[ResultOut]
     next_cursor: str | None = Field(None, description="Absent on the last page")
 
 
 class LinksOut(BaseModel):
-    """Where to go from a job."""
+    """Related paths."""
 
     self: str
     results: str
@@ -238,33 +235,26 @@ class LinksOut(BaseModel):
     cancel: str
 
 
-class JobHostOut(BaseModel):
-    """How the URLs of one host fared so far; redirects are counted where they began."""
+class JobHostOut(_Out):
+    """The fetches from one host so far; a redirect counts for the host where it began."""
 
-    host: str | None = Field(description="Null for all hosts that are not listed, together")
-    ok: int = Field(description="Fetched, whether or not there was a picture in it")
-    http_status: dict[str, int] = Field(description="Answers that gave nothing, by status")
-    timeouts: int
-    other: int = Field(description="Failed otherwise: name, connection, address, size, redirects")
-    p95_ms: int | None = Field(
-        description="95 of 100 answers took at most about this long; null if none came"
+    host: str | None = Field(
+        validation_alias=AliasChoices("host", "name"),
+        description="Null for the sum of all hosts that are not listed",
     )
-
-    @classmethod
-    def of(cls, tally: HostTally) -> Self:
-        """Show a host's counts."""
-        return cls(
-            host=tally.name,
-            ok=tally.ok,
-            http_status=tally.http_status,
-            timeouts=tally.timeouts,
-            other=tally.other,
-            p95_ms=tally.p95_ms,
-        )
+    ok: int = Field(description="Successful fetches, whether or not the body was a picture")
+    http_status: dict[str, int] = Field(description="Error responses by status")
+    timeouts: int
+    other: int = Field(
+        description="Other failures: DNS, connection, blocked address, size, redirects"
+    )
+    p95_ms: int | None = Field(
+        description="The approximate 95th percentile of the response time; null without a response"
+    )
 
 
 class JobOut(BaseModel):
-    """A job as it stands."""
+    """A job: its state, counts and progress."""
 
     id: str
     status: JobStatus
@@ -273,12 +263,12 @@ class JobOut(BaseModel):
     model: ModelOut
     priority: Lane
     counts: CountsOut
-    rate_per_s: float | None = Field(description="Finished items a second since it started")
+    rate_per_s: float | None = Field(description="Finished items a second since the start")
     eta_s: int | None
     failures: dict[str, int] = Field(description="Failed items by error code")
     hosts: list[JobHostOut] = Field(
-        description="Where its URLs lead: the 20 busiest hosts, a failure counting as ten answers, "
-        "those with most failures first"
+        description="The 20 busiest hosts, where a failure counts as ten fetches; those with "
+        "most failures first"
     )
     created_at: datetime
     started_at: datetime | None
@@ -286,7 +276,7 @@ class JobOut(BaseModel):
     expires_at: datetime
     metadata: dict[str, JsonValue]
     parent_job: str | None
-    error: str | None = Field(description="Why the job as a whole failed")
+    error: str | None = Field(description="Why the whole job failed")
     links: LinksOut
     results: list[ResultOut] | None = Field(
         None, description="The first 100 results, once the job is done"
@@ -294,7 +284,7 @@ class JobOut(BaseModel):
 
     @classmethod
     def of(cls, job: Job, results: list[ResultOut] | None = None) -> Self:
-        """Show a job, with the rate it runs at and when it will be done at that rate."""
+        """Convert a job, with its rate and the time that the rest takes at that rate."""
         counts = job.counts
         rate = eta = None
         if job.started_ms is not None:
@@ -309,21 +299,13 @@ class JobOut(BaseModel):
             status=job.status,
             done=job.status.done,
             name=job.name,
-            model=ModelOut(name=job.model.name, version=job.model.version, sha256=job.model.sha256),
+            model=job.model,
             priority=job.lane,
-            counts=CountsOut(
-                total=counts.total,
-                waiting=counts.waiting,
-                running=counts.running,
-                succeeded=counts.succeeded,
-                failed=counts.failed,
-                cancelled=counts.cancelled,
-                cached=counts.cached,
-            ),
+            counts=counts,
             rate_per_s=rate,
             eta_s=eta,
             failures=job.failures,
-            hosts=[JobHostOut.of(tally) for tally in heaviest_hosts(job.hosts, LISTED_HOSTS)],
+            hosts=heaviest_hosts(job.hosts, LISTED_HOSTS),
             created_at=utc(job.created_ms),
             started_at=job.started_ms and utc(job.started_ms),
             finished_at=job.finished_ms and utc(job.finished_ms),
@@ -342,7 +324,7 @@ class JobOut(BaseModel):
 
 
 class HostOut(BaseModel):
-    """How the sampled URLs of one host fared."""
+    """The sampled URLs of one host."""
 
     host: str
     sampled: int
@@ -350,14 +332,14 @@ class HostOut(BaseModel):
 
 
 class DryRunOut(BaseModel):
-    """What a submission would come to; nothing of it is kept."""
+    """What a submission would do; nothing of it is stored."""
 
     dry_run: Literal[True] = True
     items: int
     model: ModelOut
-    sampled: int = Field(description="URLs that were fetched and scored to see how they fare")
+    sampled: int = Field(description="URLs that were fetched and scored as a sample")
     hosts: list[HostOut] = Field(description="Those with failures first")
-    eta_s: int | None = Field(description="At the rate of late; null while nothing was scored yet")
+    eta_s: int | None = Field(description="At the recent rate; null if nothing was scored recently")
 
 
 class JobsPage(BaseModel):
@@ -368,20 +350,20 @@ class JobsPage(BaseModel):
 
 
 class DraftItemOut(BaseModel):
-    """An item that a draft has."""
+    """An item of a draft."""
 
     id: str
 
 
 class DraftItemsPage(BaseModel):
-    """The items of a draft, in the order they came."""
+    """The items of a draft, in the order they were added."""
 
     items: list[DraftItemOut]
     next_cursor: str | None = Field(description="Null on the last page")
 
 
 class ModelCardOut(BaseModel):
-    """A model that jobs may name, as `name` or `name@version`."""
+    """A model that jobs can use, as `name` or `name@version`."""
 
     name: str
     version: str
@@ -389,17 +371,17 @@ class ModelCardOut(BaseModel):
     labels: list[str]
     thresholds: dict[str, float]
     top_k: int | None = Field(
-        description="How many scores answer for a picture, best first; null: all of them"
+        description="How many scores a result has by default, highest first; null for all"
     )
     created: date
-    default: bool = Field(description="Whether jobs that name no model get it")
-    current: bool = Field(description="Whether `name` without a version stands for it")
+    default: bool = Field(description="Whether jobs that name no model use it")
+    current: bool = Field(description="Whether `name` without a version means this version")
     warm_workers: int = Field(description="Live workers that have it loaded")
     unable_workers: int = Field(description="Live workers that could not load it")
 
 
 class LimitsOut(BaseModel):
-    """What one request, one job and one caller may amount to."""
+    """The limits of a request, of a job and of a caller."""
 
     max_items: int
     max_files: int
@@ -408,14 +390,16 @@ class LimitsOut(BaseModel):
     max_json_bytes: int
     max_pixels: int
     job_ttl_s: int
-    s3_fetch_buckets: list[str] = Field(description="Where s3:// items may come from")
-    quota_items: int | None = Field(description="Items you may have waiting; null without keys")
+    s3_fetch_buckets: list[str] = Field(description="Buckets that s3:// items may name")
+    quota_items: int | None = Field(
+        description="How many items you may have waiting; null without API keys"
+    )
     waiting_items: int = Field(description="Items you have waiting")
-    rate_per_s: float = Field(description="Items finished a second of late, everyone's together")
+    rate_per_s: float = Field(description="Recently finished items a second, of all callers")
 
 
 class Health(BaseModel):
-    """That the process runs, or that it could score a picture now."""
+    """`ok` if this process runs, `ready` if a picture could be scored now."""
 
     status: Literal["ok", "ready"]
     workers: int | None = None

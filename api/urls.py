@@ -1,4 +1,4 @@
-"""What a URL must be like; kept apart from the service, for clients read the schemas too."""
+"""Checks of URLs, for the schemas and for the admission of items."""
 
 import re
 from collections.abc import Collection
@@ -9,7 +9,7 @@ _UNSAFE = re.compile(r"[\x00-\x20\x7f]")
 
 
 def url_problem(url: str) -> str | None:
-    """Say what is wrong with a URL, or None; nothing is looked up or dialled."""
+    """Return what is wrong with an http(s) URL, or None. Nothing is resolved or connected to."""
     if not url:
         return "the URL is empty"
     if len(url) > MAX_URL_CHARS:
@@ -24,29 +24,29 @@ def url_problem(url: str) -> str | None:
     if parts.scheme not in ("http", "https"):
         return "the URL must begin with http:// or https://"
     if not parts.hostname:
-        return "the URL names no host"
+        return "the URL has no host"
     if parts.username is not None or parts.password is not None:
-        return "the URL holds a user name or password: leave them out"
+        return "the URL has a user name or password: remove them"
     if port == 0:
-        return "port 0 cannot be connected to"
+        return "the URL has port 0, which cannot be connected to"
     return None
 
 
 def source_problem(url: str, s3_buckets: Collection[str]) -> str | None:
-    """Say what is wrong with where a picture is to come from, or None: a URL, or s3://bucket/key.
+    """Return what is wrong with the URL of a picture, http(s) or s3://bucket/key, or None.
 
-    The key is taken as it stands: `%`, `?` and spaces in it mean themselves.
+    An S3 key is taken literally: `%`, `?` and spaces are part of it.
     """
     if not url.startswith("s3://"):
         return url_problem(url)
     bucket, _, key = url.removeprefix("s3://").partition("/")
     if not bucket or not key:
-        return "an S3 URL is like s3://bucket/key"
+        return "an S3 URL must have the form s3://bucket/key"
     if len(url) > MAX_URL_CHARS or not key.isprintable():
         return f"the S3 URL is longer than {MAX_URL_CHARS} characters or not printable"
     if bucket not in s3_buckets:
         return (
-            f"pictures may not come from the bucket {bucket}: "
-            "whoever runs this service can add it to PIQUEUE_S3_FETCH_BUCKETS"
+            f"the bucket {bucket} is not allowed: "
+            "the operator of this service can add it to PIQUEUE_S3_FETCH_BUCKETS"
         )
     return None

@@ -25,17 +25,24 @@ STACK_ENV = {
 
 
 @pytest.fixture(scope="session")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
     """Run one Redis for all tests of the session."""
     with EmbeddedRedis(tmp_path_factory.mktemp("redis")) as server:
-        yield server.url
+        yield server
+
+
+@pytest.fixture
+def redis_url(redis_server: EmbeddedRedis) -> str:
+    """Return the URL of an empty Redis: an API key of another test would lock this one out."""
+    with Redis.from_url(redis_server.url) as client:
+        client.flushdb()
+    return redis_server.url
 
 
 @pytest.fixture
 def redis_client(redis_url: str) -> Iterator[Redis]:
-    """Give a client of an empty Redis."""
+    """Give a client of that Redis."""
     with Redis.from_url(redis_url) as client:
-        client.flushdb()
         yield client
 
 

@@ -93,15 +93,15 @@ def of_job(collector: Collector, name: str, job_id: str) -> list[Span]:
 
 def request_of(collector: Collector, job_id: str) -> Span:
     """Wait for the span of the request that made a job."""
-    until(collector, lambda: of_job(collector, "take_in", job_id))
-    parent_id = of_job(collector, "take_in", job_id)[0].parent_id
+    until(collector, lambda: of_job(collector, "submit", job_id))
+    parent_id = of_job(collector, "submit", job_id)[0].parent_id
     found: list[Span] = []
 
-    def look() -> bool:
+    def arrived() -> bool:
         found.extend(span for span in list(collector.spans) if span.span_id == parent_id)
         return bool(found)
 
-    until(collector, look)
+    until(collector, arrived)
     return found[0]
 
 
@@ -127,8 +127,8 @@ def test_a_job_is_one_trace_from_the_request_to_each_stage(
     request = request_of(collector, job["id"])
     assert (request.name, request.service) == ("POST /jobs", "piqueue-api")
     assert (request.trace_id, request.parent_id) == (CALLER_TRACE, CALLER_SPAN)
-    (take_in,) = of_job(collector, "take_in", job["id"])
-    assert take_in.attributes["items"] == 3
+    (submitting,) = of_job(collector, "submit", job["id"])
+    assert submitting.attributes["items"] == 3
     chunks = of_job(collector, "chunk", job["id"])
     queued = of_job(collector, "queue", job["id"])
     assert sorted(span.attributes["chunk_index"] for span in chunks) == [0, 1, 2]
@@ -136,7 +136,7 @@ def test_a_job_is_one_trace_from_the_request_to_each_stage(
     spans = [span for span in list(collector.spans) if span.trace_id == CALLER_TRACE]
     for chunk in chunks:
         assert chunk.service == "piqueue-worker"
-        assert chunk.parent_id == take_in.span_id
+        assert chunk.parent_id == submitting.span_id
         assert chunk.attributes["model"] == "scenes@2"
         assert (chunk.attributes["outcome"], chunk.attributes["items"]) == ("committed", 1)
         stages = Counter(span.name for span in spans if span.parent_id == chunk.span_id)
@@ -147,7 +147,7 @@ def test_a_job_is_one_trace_from_the_request_to_each_stage(
             "commit": 1,
             **({"inference": 1} if scored else {}),
         }
-    assert {span.parent_id for span in queued} == {take_in.span_id}
+    assert {span.parent_id for span in queued} == {submitting.span_id}
     for wait in queued:
         (chunk,) = (
             span
@@ -183,7 +183,7 @@ def test_without_a_valid_traceparent_a_request_begins_a_trace_of_its_own(
     assert {span.trace_id for span in of_job(collector, "chunk", job["id"])} == {request.trace_id}
 
 
-def test_what_the_caller_does_not_sample_is_not_sent(
+def test_a_trace_that_the_caller_does_not_sample_is_not_sent(
     traced: httpx2.Client, collector: Collector
 ) -> None:
     count = 2 * (CHUNKS_IN_TRACE + 1)
@@ -191,24 +191,24 @@ def test_what_the_caller_does_not_sample_is_not_sent(
     after = submit(traced, 1)
     request_of(collector, after["id"])
     until(collector, lambda: of_job(collector, "chunk", after["id"]))
-    for name in ("take_in", "queue", "chunk"):
+    for name in ("submit", "queue", "chunk"):
         assert not of_job(collector, name, unsampled["id"])
     assert "e" * 16 not in {span.parent_id for span in collector.named("POST /jobs")}
 
 
-def test_the_later_chunks_of_a_big_job_are_traces_of_their_own_linked_to_its_request(
+def test_the_later_chunks_of_a_big_job_have_their_own_traces_linked_to_its_request(
     traced: httpx2.Client, collector: Collector
 ) -> None:
     chunks = CHUNKS_IN_TRACE + 13
     job = submit(traced, 2 * chunks)
     until(collector, lambda: len(of_job(collector, "chunk", job["id"])) == chunks)
-    (take_in,) = of_job(collector, "take_in", job["id"])
+    (submitting,) = of_job(collector, "submit", job["id"])
     seen = of_job(collector, "chunk", job["id"])
-    inside = [span for span in seen if span.trace_id == take_in.trace_id]
-    apart = [span for span in seen if span.links == [take_in.span_id]]
-    assert sorted(span.attributes["chunk_index"] for span in inside) == list(range(CHUNKS_IN_TRACE))
-    assert len(apart) == len({span.trace_id for span in apart}) == chunks - CHUNKS_IN_TRACE
-    assert {span.parent_id for span in apart} == {""}
+    joined = [span for span in seen if span.trace_id == submitting.trace_id]
+    linked = [span for span in seen if span.links == [submitting.span_id]]
+    assert sorted(span.attributes["chunk_index"] for span in joined) == list(range(CHUNKS_IN_TRACE))
+    assert len(linked) == len({span.trace_id for span in linked}) == chunks - CHUNKS_IN_TRACE
+    assert {span.parent_id for span in linked} == {""}
 
 
 def lines(log: Path) -> list[dict[str, Any]]:
@@ -217,7 +217,7 @@ def lines(log: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in whole if line.startswith("{")]
 
 
-def test_log_lines_of_both_sides_name_the_job_and_the_trace_and_the_apis_the_request(
+def test_log_lines_have_the_job_id_and_trace_id_and_those_of_the_api_the_request_id(
     traced: httpx2.Client, collector: Collector, folder: Path
 ) -> None:
     trace_id = "1" * 32
@@ -260,13 +260,13 @@ def test_a_chunk_that_is_tried_again_has_the_trace_of_its_job(redis_client: Redi
     assert claim(store, untraced, 0).traceparent is None
 
 
-def test_what_comes_from_s3_is_in_the_trace_of_its_chunk(
+def test_a_fetch_from_s3_is_in_the_trace_of_its_chunk(
     collector: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in collector.env.items():
         monkeypatch.setenv(name, value)
     settings = load_settings(s3_fetch_buckets=("ours",), s3_endpoint_url=NOWHERE)
-    fetcher = S3Fetcher(settings)
+    fetcher = S3Fetcher.open(settings)
     start_traces("piqueue-test")
     try:
         with span("s3"), fetcher.fetching(["s3://theirs/1", "s3://theirs/2"]) as outcomes:
@@ -280,7 +280,7 @@ def test_what_comes_from_s3_is_in_the_trace_of_its_chunk(
     assert fetched == [("fetch", "fetch_blocked_address")] * 2
 
 
-def test_what_celery_logs_of_a_chunk_that_broke_names_the_job(
+def test_celerys_log_line_of_a_failed_chunk_has_the_job_id(
     traced_stack: Stack, folder: Path
 ) -> None:
     with Redis.from_url(traced_stack.redis_url) as redis:
@@ -292,18 +292,18 @@ def test_what_celery_logs_of_a_chunk_that_broke_names_the_job(
         notifier.notify(job.id, chunks, Lane.BULK)
         deadline = time.monotonic() + DEADLINE_S
         while not (
-            broke := [
+            failed := [
                 line for line in lines(folder / "worker-1.log") if line.get("job_id") == job.id
             ]
         ):
-            assert time.monotonic() < deadline, "nothing was logged"
+            assert time.monotonic() < deadline, "no log line"
             time.sleep(0.02)
         store.erase(job.id)
-    assert (broke[0]["level"], broke[0]["chunk_index"]) == ("error", 0)
-    assert "zlib.error" in broke[0]["exception"]
+    assert (failed[0]["level"], failed[0]["chunk_index"]) == ("error", 0)
+    assert "zlib.error" in failed[0]["exception"]
 
 
-def test_a_collector_that_is_away_costs_neither_a_job_nor_a_stop(tmp_path: Path) -> None:
+def test_an_unavailable_collector_fails_no_job_and_stops_no_process(tmp_path: Path) -> None:
     port = listenable_port("127.0.0.1", 0)
     env = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}",
@@ -315,7 +315,7 @@ def test_a_collector_that_is_away_costs_neither_a_job_nor_a_stop(tmp_path: Path)
         assert submit(client, 12)["counts"]["succeeded"] == 12
         assert submit(client, 12)["counts"]["succeeded"] == 12
         pids = [stack.api_pid, *stack.workers]
-        # It says so, and goes on.
+        # The worker logs it and continues.
         deadline = time.monotonic() + DEADLINE_S
         while "exporting spans" not in (tmp_path / "worker-1.log").read_text():
             assert time.monotonic() < deadline
@@ -360,11 +360,11 @@ def run(program: str, **env: str) -> str:
         {"OTEL_EXPORTER_OTLP_ENDPOINT": NOWHERE, "OTEL_TRACES_EXPORTER": "none"},
     ],
 )
-def test_without_configuration_nothing_of_traces_is_loaded(env: dict[str, str]) -> None:
+def test_without_configuration_no_tracing_module_is_loaded(env: dict[str, str]) -> None:
     assert run(ASK.replace("PARTS", repr(PARTS)), **env) == "[]"
 
 
-def test_where_opentelemetry_is_not_installed_a_process_says_what_to_install() -> None:
+def test_without_opentelemetry_a_process_logs_what_to_install() -> None:
     missing = "import sys; sys.modules['opentelemetry.exporter.otlp.proto.http'] = None\n"
     program = missing + ASK.replace("PARTS", repr(("opentelemetry.exporter.otlp.proto.http.",)))
     said = run(program, OTEL_EXPORTER_OTLP_ENDPOINT=NOWHERE)
@@ -372,7 +372,7 @@ def test_where_opentelemetry_is_not_installed_a_process_says_what_to_install() -
     assert said.endswith("[]")
 
 
-def test_a_process_ends_although_the_collector_never_answers() -> None:
+def test_a_process_ends_even_if_the_collector_never_responds() -> None:
     program = """
 import worker.jobs.traces as traces
 traces.FLUSH_S = 0.2
@@ -395,7 +395,7 @@ print("ended")
     assert asked.is_set()
 
 
-def test_what_a_process_has_not_sent_yet_is_sent_as_it_ends(collector: Collector) -> None:
+def test_a_process_sends_its_last_spans_before_it_ends(collector: Collector) -> None:
     program = """
 import worker.jobs.traces as traces
 traces.start_traces("piqueue-test")
@@ -412,7 +412,7 @@ traces.stop_traces()
     assert "secret" not in last.text
 
 
-def test_the_operator_names_the_service(collector: Collector) -> None:
+def test_the_operator_can_set_the_service_name(collector: Collector) -> None:
     program = """
 import worker.jobs.traces as traces
 traces.start_traces("piqueue-test")

@@ -1,0 +1,1 @@
+"""Turns a request body into a job or a draft."""

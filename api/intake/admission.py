@@ -1,4 +1,4 @@
-"""What is refused at the door: unfit URLs, files that are no pictures, work beyond what fits."""
+"""What is refused before anything is stored: invalid URLs and files, and more work than fits."""
 
 from api.services import Services
 from api.urls import source_problem
@@ -36,62 +36,58 @@ def looks_like_image(head: bytes) -> bool:
 
 
 def item_problem(spec: ItemSpec, payload: bytes | None, settings: Settings) -> str | None:
-    """Say what is wrong with an item, or None; an upload taken in before comes without payload."""
-    if payload is not None:
-        return _upload_problem(payload, settings.max_item_bytes)
-    return None if spec.url is None else source_problem(spec.url, settings.s3_fetch_buckets)
+    """Return what is wrong with an item, or None.
 
-
-def in_line(problem: str, line: int | None) -> str:
-    """Say where in the body a problem is, if it has lines, counted from 1."""
-    return problem if line is None else f"line {line}: {problem}"
-
-
-def _upload_problem(payload: bytes, max_bytes: int) -> str | None:
-    """Say what is wrong with an uploaded file, or None, by its size and first bytes."""
+    An upload is checked by its size and first bytes; one that a draft has already stored comes
+    without payload and is not checked again.
+    """
+    if payload is None:
+        return None if spec.url is None else source_problem(spec.url, settings.s3_fetch_buckets)
     if not payload:
         return "the file is empty"
-    if len(payload) > max_bytes:
-        return f"the file has more than {max_bytes} bytes, which is the most a picture may have"
+    if len(payload) > settings.max_item_bytes:
+        return f"the file is larger than {settings.max_item_bytes} bytes, the limit for a picture"
     if not looks_like_image(payload[:SNIFF_BYTES]):
         return "not a JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF picture by its first bytes"
     return None
 
 
-def check_room(services: Services, owner: str, count: int) -> None:
-    """Push back while too much work waits already.
+def check_capacity(services: Services, owner: str, count: int) -> None:
+    """Refuse `count` more items while too much work is waiting.
 
     Raises:
-        OverQuota: `count` more items would be over the caller's quota.
-        QueueFull: they would be over what all callers together may have waiting, or what Redis
-            has room for.
+        OverQuota: the caller would exceed its quota.
+        QueueFull: all callers together would exceed the backlog limit, or Redis is nearly full.
     """
     load, settings = services.load, services.settings
     check_memory(load)
     waiting, backlog = load.backlogs(owner, "*")
     if owner != ANYONE and waiting + count > settings.quota_items:
-        advice = "wait for some to be scored"
+        advice = "wait until some are scored"
         if count > settings.quota_items:
             advice = f"send these {count} as several smaller jobs, one after the other"
         raise OverQuota(
-            f"you have {waiting} items waiting and may have {settings.quota_items}: {advice}",
+            f"you have {waiting} items waiting, and your quota is {settings.quota_items}: {advice}",
             _retry_after_s(load, waiting),
         )
     if backlog + count > settings.max_backlog_items:
         raise QueueFull(
-            f"{backlog} items are waiting and at most {settings.max_backlog_items} may: try later",
+            f"{backlog} items of all callers are waiting, and the limit is "
+            f"{settings.max_backlog_items}: try again later",
             _retry_after_s(load, backlog),
         )
 
 
 def check_memory(load: Load) -> None:
-    """Push back while Redis has little memory left: what it has taken in will need some of it.
+    """Refuse new work while Redis is nearly full: the work it has will need memory for results.
 
     Raises:
-        QueueFull: more than four fifths of it are in use.
+        QueueFull: more than four fifths of the memory are in use.
     """
     if (share := load.memory_share()) > FULL_SHARE:
-        raise QueueFull(f"the memory of Redis is {share:.0%} full: try later", RETRY_UNKNOWN_S)
+        raise QueueFull(
+            f"the memory of Redis is {share:.0%} full: try again later", RETRY_UNKNOWN_S
+        )
 
 
 def _retry_after_s(load: Load, waiting: int) -> int:

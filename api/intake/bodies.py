@@ -1,11 +1,11 @@
-"""Request bodies as items: JSON, multipart, CSV and NDJSON, read in a thread as they stream in."""
+"""Reads request bodies as items: JSON, multipart, CSV and NDJSON, in a thread as they arrive."""
 
 import csv
 import io
 import json
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 from urllib.parse import unquote
 
 from anyio import from_thread
@@ -13,15 +13,9 @@ from fastapi import Request
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 
+from api.intake.items import ItemReceiver, ProblemList
 from api.schemas import ItemIn, JobIn, JobOptions
-from worker.jobs.errors import (
-    LISTED_PROBLEMS,
-    BodyUnreadable,
-    ItemProblem,
-    ItemsRefused,
-    JobRefused,
-    describe,
-)
+from worker.jobs.errors import BodyUnreadable, JobRefused, describe
 from worker.jobs.items import ItemSpec
 from worker.jobs.record import CsvShape
 
@@ -33,21 +27,6 @@ MAX_LINE_CHARS = 100_000
 _ENCODED = re.compile("%(22|0A|0D)")
 
 
-class Sink(Protocol):
-    """Where items go as they are read; `count` is how many came."""
-
-    count: int
-
-    def add(self, spec: ItemSpec, payload: bytes | None = None, line: int | None = None) -> None:
-        """Take the next item, which came in this line of the body if it has lines."""
-
-    def refuse(self, detail: str, item_id: str | None = None) -> None:
-        """Count the next item as unfit."""
-
-    def shaped(self, csv: CsvShape) -> None:
-        """Note how the table is laid out that the items come from."""
-
-
 class BodyStream(io.RawIOBase):
     """A request's body as a file, for a thread started by the event loop that receives it."""
 
@@ -56,11 +35,11 @@ class BodyStream(io.RawIOBase):
         self._rest = b""
 
     def readable(self) -> bool:
-        """Say yes."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Fill `buffer` with what has come, waiting for at least a byte of it."""
+        """Read what has arrived into `buffer`, at least a byte; 0 at the end of the body."""
         if not self._rest:
             self._rest = from_thread.run(self._receive)
         size = min(len(buffer), len(self._rest))
@@ -69,7 +48,6 @@ class BodyStream(io.RawIOBase):
         return size
 
     async def _receive(self) -> bytes:
-        """Give the next bytes, none at the end."""
         async for chunk in self._chunks:
             if chunk:
                 return chunk
@@ -77,64 +55,63 @@ class BodyStream(io.RawIOBase):
 
 
 def content_type(request: Request) -> str:
-    """Give the media type of a request's body, without its parameters."""
+    """Return the media type of a request's body, without its parameters."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def read_json(body: bytes) -> JobIn:
-    """Read a JSON submission; its items are handed on by `add_json_items`.
+    """Read a JSON submission; `add_json` reads its items.
 
     Raises:
-        JobRefused: it is not one; items of the wrong form are named by their row.
+        JobRefused: it does not fit the schema; invalid items are listed by their index.
     """
     try:
         return JobIn.model_validate_json(body)
     except ValidationError as error:
         found = error.errors()
-    problems = []
+    problems = ProblemList()
     for problem in found:
         match problem["loc"]:
             case ("items" | "urls", int(index), *rest):
                 where = "".join(f"{part}: " for part in rest)
-                problems.append(ItemProblem(index, None, f"{where}{problem['msg']}"))
-    if problems:
-        raise ItemsRefused(problems[:LISTED_PROBLEMS], len(problems))
+                problems.add(index, None, f"{where}{problem['msg']}")
+    problems.check()
     if found[0]["type"] == "json_invalid":
         raise BodyUnreadable(f"the body is not JSON: {found[0]['msg']}")
     raise JobRefused(describe(found))
 
 
-def add_json_items(job: JobIn, sink: Sink) -> None:
-    """Hand on the items of a JSON submission.
+def add_json(job: JobIn, items: ItemReceiver) -> None:
+    """Add the items of a JSON submission.
 
     Raises:
         JobRefused: it has both urls and items, or neither.
     """
     if (job.urls is None) == (job.items is None):
-        raise JobRefused("give either urls or items")
+        raise JobRefused("give either urls or items, and not both")
     for url in job.urls or ():
-        sink.add(ItemSpec(str(sink.count), url))
+        items.add(ItemSpec(str(items.count), url))
     for item in job.items or ():
-        _add(item, sink)
+        _add(item, items)
 
 
 def file_name(file: UploadFile) -> str:
-    """Give the name of an uploaded file as its sender has it, empty if it has none.
+    """Return the name of an uploaded file as its sender has it, empty if it has none.
 
-    Browsers, curl and Python's clients write quotes and line breaks in it percent-encoded, as the
-    HTML standard has it, and no other character.
+    Browsers, curl and Python's clients percent-encode quotes and line breaks in it, as the HTML
+    standard says, and no other character.
     """
     return _ENCODED.sub(lambda found: unquote(found[0]), file.filename or "")
 
 
-def add_files(files: Sequence[tuple[str, BinaryIO]], max_bytes: int, sink: Sink) -> None:
-    """Hand on uploaded files, given by name; the name is the item's id."""
+def add_files(files: Sequence[tuple[str, BinaryIO]], max_bytes: int, items: ItemReceiver) -> None:
+    """Add uploaded files; the id of an item is its name."""
     for name, file in files:
-        sink.add(ItemSpec(name, filename=name), file.read(max_bytes + 1))
+        items.add(ItemSpec(name, filename=name), file.read(max_bytes + 1))
 
 
-def add_csv_items(stream: io.RawIOBase, params: Mapping[str, str], sink: Sink) -> None:
-    """Hand on the rows of a CSV with a header; `params` name its `url_column` and `id_column`.
+def add_csv(stream: io.RawIOBase, params: Mapping[str, str], items: ItemReceiver) -> None:
+    """Add the rows of a CSV with a header; `params` name its `url_column` and `id_column`.
 
     Raises:
         JobRefused: a column is missing, or the text cannot be read as CSV.
@@ -147,7 +124,7 @@ def add_csv_items(stream: io.RawIOBase, params: Mapping[str, str], sink: Sink) -
         header = next(rows, [])
         read_to = rows.line_num
         _check_header(header, url_column, id_column)
-        sink.shaped(CsvShape(tuple(header), url_column, id_column))
+        items.csv = CsvShape(tuple(header), url_column, id_column)
         url_at, id_at = header.index(url_column), header.index(id_column) if id_column else None
         others = [at for at, name in enumerate(header) if name not in (url_column, id_column)]
         for row in rows:
@@ -155,19 +132,19 @@ def add_csv_items(stream: io.RawIOBase, params: Mapping[str, str], sink: Sink) -
             if not row:
                 continue
             if len(row) != len(header):
-                sink.refuse(
-                    f"line {rows.line_num} has {len(row)} cells and the header {len(header)}"
+                items.add_problem(
+                    f"line {rows.line_num} has {len(row)} cells, but the header has {len(header)}"
                 )
                 continue
-            item_id = str(sink.count) if id_at is None else row[id_at]
+            item_id = str(items.count) if id_at is None else row[id_at]
             if not item_id:
-                sink.refuse(f"line {rows.line_num} has no {id_column}")
+                items.add_problem(f"line {rows.line_num} has no {id_column}")
                 continue
             columns = {header[at]: row[at] for at in others} or None
-            sink.add(ItemSpec(item_id, row[url_at], columns=columns), line=rows.line_num)
+            items.add(ItemSpec(item_id, row[url_at], columns=columns), line=rows.line_num)
     except UnicodeDecodeError as error:
         raise BodyUnreadable(
-            f"not UTF-8 after line {rows.line_num} ({error.reason}): save it as UTF-8"
+            f"the body is not UTF-8 after line {rows.line_num} ({error.reason}): save it as UTF-8"
         ) from None
     except csv.Error as error:
         raise BodyUnreadable(
@@ -178,17 +155,17 @@ def add_csv_items(stream: io.RawIOBase, params: Mapping[str, str], sink: Sink) -
 
 def _check_header(header: Sequence[str], url_column: str, id_column: str | None) -> None:
     if len(set(header)) != len(header):
-        raise JobRefused("the header names a column twice: column names must differ")
+        raise JobRefused("the header has a column name twice: rename one of the two")
     for parameter, column in (("url_column", url_column), ("id_column", id_column)):
         if column is not None and column not in header:
             raise JobRefused(
                 f"there is no column {column!r}: the header has {', '.join(header) or 'nothing'}; "
-                f"name the right one with ?{parameter}="
+                f"give the name of the right one as ?{parameter}="
             )
 
 
-def add_ndjson_items(stream: io.RawIOBase, sink: Sink) -> None:
-    """Hand on the items of NDJSON, one a line.
+def add_ndjson(stream: io.RawIOBase, items: ItemReceiver) -> None:
+    """Add the items of NDJSON, one a line.
 
     Raises:
         BodyUnreadable: a line is too long to be an item.
@@ -196,22 +173,24 @@ def add_ndjson_items(stream: io.RawIOBase, sink: Sink) -> None:
     lines = io.BufferedReader(stream, READ_BYTES)
     for number, line in enumerate(iter(lambda: lines.readline(MAX_LINE_CHARS), b""), start=1):
         if len(line) == MAX_LINE_CHARS:
-            raise BodyUnreadable(f"line {number} is longer than {MAX_LINE_CHARS} bytes")
+            raise BodyUnreadable(
+                f"line {number} is longer than {MAX_LINE_CHARS} bytes: send one item a line"
+            )
         if not line.strip():
             continue
         try:
             item = ItemIn.model_validate_json(line)
         except ValidationError as error:
-            sink.refuse(f"line {number}: {describe(error.errors())}")
+            items.add_problem(f"line {number}: {describe(error.errors())}")
         else:
-            _add(item, sink, number)
+            _add(item, items, number)
 
 
 def options_from_query(params: Mapping[str, str]) -> JobOptions:
     """Read the options of a CSV or NDJSON submission, which are query parameters.
 
     Raises:
-        JobRefused: an option is unknown or does not fit.
+        JobRefused: an option is unknown or its value does not fit.
     """
     fields: dict[str, object] = {
         name: value for name, value in params.items() if name not in ("url_column", "id_column")
@@ -221,21 +200,21 @@ def options_from_query(params: Mapping[str, str]) -> JobOptions:
             fields["metadata"] = json.loads(params["metadata"])
         return JobOptions.model_validate(fields)
     except json.JSONDecodeError as error:
-        raise JobRefused(f"metadata: not JSON: {error}") from None
+        raise JobRefused(f"the parameter metadata is not JSON: {error}") from None
     except ValidationError as error:
         raise JobRefused(describe(error.errors())) from None
 
 
 def form_parts(
-    items: Sequence[tuple[str, UploadFile | str]],
+    parts: Sequence[tuple[str, UploadFile | str]],
 ) -> tuple[JobOptions, list[UploadFile]]:
-    """Sort the parts of a form into options and files.
+    """Separate the options of a form from its files.
 
     Raises:
-        JobRefused: a part is neither, or the options do not fit.
+        JobRefused: a part is neither, or the options do not fit their schema.
     """
     options, files = JobOptions(), []
-    for name, value in items:
+    for name, value in parts:
         if name == "files" and isinstance(value, UploadFile):
             files.append(value)
         elif name == "options" and isinstance(value, str):
@@ -251,6 +230,6 @@ def form_parts(
     return options, files
 
 
-def _add(item: ItemIn, sink: Sink, line: int | None = None) -> None:
-    item_id = str(sink.count) if item.id is None else item.id
-    sink.add(ItemSpec(item_id, item.url, columns=item.columns), line=line)
+def _add(item: ItemIn, items: ItemReceiver, line: int | None = None) -> None:
+    item_id = str(items.count) if item.id is None else item.id
+    items.add(ItemSpec(item_id, item.url, columns=item.columns), line=line)

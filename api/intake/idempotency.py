@@ -1,4 +1,4 @@
-"""Submissions that may be sent again: under an Idempotency-Key each makes one job."""
+"""Idempotency-Key: a request that is sent again returns the job that the first one created."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,39 +10,44 @@ from worker.jobs.record import Job
 
 MAX_KEY_CHARS = 255
 
-# Gives the note of a fingerprint and a job's id.
-Noting = Callable[[str, str], ExpiringKey]
+# Makes the entry that stores a key's fingerprint and job id; None for a request without a key.
+MakeEntry = Callable[[str, str], ExpiringKey | None]
 
 
-def once(
+def create_once(
     services: Services,
     owner: str,
-    key: str,
+    key: str | None,
     fingerprint: Callable[[], str],
-    make: Callable[[Noting], Job],
+    create: Callable[[MakeEntry], Job],
 ) -> tuple[Job, bool]:
-    """Make a job; gives it, and whether it is the one that `key` made before.
+    """Create a job; return it, and whether an earlier request with the same key had created it.
 
-    `fingerprint` gives that of the submission. `make` makes the job, and writes the note of its
-    fingerprint and id in the same step: an API that dies right then has made both or none.
+    `fingerprint` computes that of the request. `create` writes the job and the entry of its key
+    in one step, so that an API process that dies leaves both or none. Without a key the job is
+    always created.
 
     Raises:
-        IdempotencyInFlight: a submission with this key is being taken in right now.
-        IdempotencyMismatch: the key made a job of another submission.
+        IdempotencyInFlight: a request with this key is in progress.
+        IdempotencyMismatch: the key was used for a different request.
         PiqueueError: the job was refused; the key is free again.
     """
+    if key is None:
+        return create(lambda _fingerprint, _job_id: None), False
     if not 0 < len(key) <= MAX_KEY_CHARS:
-        raise JobRefused(f"an Idempotency-Key has 1 to {MAX_KEY_CHARS} characters")
+        raise JobRefused(
+            f"the Idempotency-Key has {len(key)} characters: send one of 1 to {MAX_KEY_CHARS}"
+        )
     before = services.idempotency.begin(owner, key)
     if before is not None:
         if fingerprint() != before.fingerprint:
             raise IdempotencyMismatch(
-                "this Idempotency-Key was used for another submission: use a new key"
+                "this Idempotency-Key was used for a different request: use a new key"
             )
         return services.store.job(before.job_id), True
     try:
         with services.idempotency.renewed(owner, key):
-            return make(partial(services.idempotency.entry, owner, key)), False
+            return create(partial(services.idempotency.entry, owner, key)), False
     except BaseException:
         services.idempotency.release(owner, key)
         raise

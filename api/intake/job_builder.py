@@ -1,53 +1,47 @@
-"""Taking in a submission: each item is checked and stored as it comes, the job is made last."""
+"""Builds a job: each item is checked and stored as it arrives, the job's record is written last."""
 
 import hashlib
 import json
 from array import array
 from itertools import pairwise
 from random import randrange
-from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import structlog
 
-from api.intake.admission import check_memory, check_room, in_line, item_problem
+from api.intake.admission import check_capacity, check_memory
+from api.intake.items import ItemReceiver
 from api.intake.uploads import Uploads
 from api.results.table import Layout
 from api.schemas import JobOptions
 from api.services import Services
-from worker.jobs.errors import (
-    LISTED_PROBLEMS,
-    ItemProblem,
-    ItemsRefused,
-    JobRefused,
-    StorageUnavailable,
-    TooLarge,
-)
+from worker.jobs.errors import JobRefused, StorageUnavailable, TooLarge
 from worker.jobs.items import ItemSpec
 from worker.jobs.ledger.new_job import ExpiringKey, NewJob, Shape
-from worker.jobs.record import CsvShape, Job, Lane, new_job_id
+from worker.jobs.record import Job, Lane, new_job_id
 from worker.jobs.traces import span, traceparent
 
 # Jobs up to this size go ahead of bulk work,
 INTERACTIVE_ITEMS = 64
-# and are cut into this many chunks, so that several threads score one at once.
+# and are divided into this many chunks, so that several threads score one at once.
 SMALL_JOB_CHUNKS = 4
 SAMPLE_ITEMS = 50
-# Chunks written at once; a large job is not held in memory, nor is each chunk a round trip.
+# Chunks written at once: a large job is not kept in memory, nor is each chunk a round trip.
 WRITE_CHUNKS = 16
-# By then S3 has what was being written as it failed.
+# After a failed write S3 may still complete it, at the latest after this time.
 ABANDONED_S = 60
-# A million ids are compared in as many parts, so that no sort keeps other requests waiting.
+# A million ids are compared in as many parts, so that no sort blocks other requests.
 ID_PARTS = 16
 
 log = structlog.get_logger()
 
 
-class JobBuilder:
-    """One submission; leaving its block before `finish` forgets all that was stored of it.
+class JobBuilder(ItemReceiver):
+    """One submission as a context manager; leaving it before `finish` erases what was stored.
 
-    With `keep` false it is only checked. The results of a `fleeting` one are not written to S3.
-    With `compared` it has a `fingerprint`. With `draft_id` it submits that draft, which stays.
+    With `check_only`, nothing is stored. The results of an `ephemeral` job are not written to S3.
+    With `with_fingerprint`, items count in `fingerprint`. With `draft_id`, that draft is
+    submitted, and is kept if its submission is refused.
     """
 
     def __init__(
@@ -56,106 +50,90 @@ class JobBuilder:
         owner: str,
         options: JobOptions,
         *,
-        keep: bool = True,
-        fleeting: bool = False,
-        compared: bool = False,
+        check_only: bool = False,
+        ephemeral: bool = False,
+        with_fingerprint: bool = False,
         parent_job: str | None = None,
         draft_id: str | None = None,
     ) -> None:
-        self.count = 0
+        super().__init__(services.settings)
         self.job_id = draft_id or new_job_id()
         self._services = services
         self._owner = owner
         self._options = options
-        self._keep = keep
-        self._parts = None if fleeting else services.parts
+        self._check_only = check_only
+        self._parts = None if ephemeral else services.parts
         self._parent_job = parent_job
-        self._csv: CsvShape | None = None
         self._layout = Layout()
         self._model = services.catalog.resolve(options.model)
-        self._forget = keep and draft_id is None
+        self._erase_on_exit = not check_only and draft_id is None
         self._ttl_s = options.expires_in_s or services.settings.job_ttl_s
         self._uploads = Uploads(services.blobs, self.job_id, self._ttl_s)
-        self._problems: list[ItemProblem] = []
-        self._problem_count = 0
         self._chunk_items = services.settings.chunk_items
-        self._chunks_put = 0
+        self._stored_chunks = 0
         self._pending: list[ItemSpec] = []
         # Eight bytes an item, so that a million ids are compared in little memory.
         self._id_hashes = array("q")
-        # Up to SAMPLE_ITEMS of the URL items, each as likely as any other to be among them.
+        # A uniform sample of the URL items, of up to SAMPLE_ITEMS.
         self.sample: list[ItemSpec] = []
-        self._compared = compared
-        self._span = span("take_in" if keep else "check", job_id=self.job_id)
+        self._with_fingerprint = with_fingerprint
+        self._span = span("validate" if check_only else "submit", job_id=self.job_id)
         self._digest = hashlib.sha256(options.model_dump_json().encode())
 
     def __enter__(self) -> Self:
-        self._shown = self._span.__enter__()
+        self._span_attributes = self._span.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._shown["items"] = self.count
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        self._span_attributes["items"] = self.count
         self._span.__exit__(kind, error, trace)
-        if not self._forget or not self._services.store.abandon(self.job_id):
+        if not self._erase_on_exit or not self._services.store.abandon(self.job_id):
             return
         if isinstance(error, StorageUnavailable):
-            # Left to the workers: the caller has waited for S3 once already.
+            # The workers erase it later: the caller has waited for S3 once already.
             self._services.blobs.keep(self.job_id, ABANDONED_S)
         else:
             self._services.blobs.erase(self.job_id)
 
     @property
     def fingerprint(self) -> str:
-        """Give a hash of the options and all items so far."""
+        """A hash of the options and all items so far."""
         return self._digest.hexdigest()
 
-    def shaped(self, csv: CsvShape) -> None:
-        """ExpiringKey how the table that the items come from is laid out."""
-        self._csv = csv
-
-    def refuse(self, detail: str, item_id: str | None = None) -> None:
-        """Count the next item as unfit; the submission will be refused, naming it."""
-        self._refuse(ItemProblem(self.count, item_id, detail))
-        self.count += 1
+    def _problem(self, spec: ItemSpec) -> str | None:
+        return self._layout.add(spec) if self.csv is None else None
 
     def add(self, spec: ItemSpec, payload: bytes | None = None, line: int | None = None) -> None:
-        """Take the next item: of a URL, or with its payload; `line` is where the body has it.
+        """Add the next item.
 
         Raises:
             TooLarge: the job would hold too many items.
         """
-        settings = self._services.settings
-        if self.count >= settings.max_items:
-            raise TooLarge(f"a job may hold {settings.max_items} items: send the rest as another")
-        problem = item_problem(spec, payload, settings)
-        if problem is None and self._csv is None:
-            problem = self._layout.add(spec)
-        if problem is not None:
-            self.refuse(in_line(problem, line), spec.id)
-            return
-        self.count += 1
+        most = self._settings.max_items
+        if self.count >= most:
+            raise TooLarge(f"the job has more than {most} items: send the rest as another job")
+        super().add(spec, payload, line)
+
+    def _accept(self, spec: ItemSpec, payload: bytes | None) -> None:
         self._id_hashes.append(hash(spec.id))
-        if self._compared:
+        if self._with_fingerprint:
             self._digest.update(json.dumps(spec.to_row()).encode())
             self._digest.update(hashlib.sha256(payload or b"").digest())
-        if self._problem_count:
+        if self.problems.count:
             return
-        if not self._keep and spec.url is not None:
-            self._consider(spec)
-        if payload is not None and self._keep:
+        if self._check_only:
+            if spec.url is not None:
+                self._add_to_sample(spec)
+            return
+        if payload is not None:
             check_memory(self._services.load)
             self._uploads.add(spec.id, payload)
         self._pending.append(spec)
         if len(self._pending) >= WRITE_CHUNKS * self._chunk_items:
-            self._put_chunks()
+            self._store_chunks()
 
-    def finish(self, note: ExpiringKey | None = None) -> Job:
-        """Make the job: its record with the note, then the doorbell.
+    def finish(self, entry: ExpiringKey | None = None) -> Job:
+        """Write the job's record, with the entry of its idempotency key, and notify the workers.
 
         Raises:
             PiqueueError: the submission is refused.
@@ -165,38 +143,36 @@ class JobBuilder:
         small = self.count <= INTERACTIVE_ITEMS
         if small:
             self._chunk_items = min(self._chunk_items, -(-self.count // SMALL_JOB_CHUNKS))
-        self._put_chunks()
+        self._store_chunks()
         self._uploads.write()
         lane = self._options.priority or (Lane.INTERACTIVE if small else Lane.BULK)
         shape = Shape(lane, self.count, self._chunk_items, self._options.budget(self.count))
-        job = self.new_job()
-        if not self._forget:
-            # What a draft took in lives as long as the job from now on.
+        job = self._new_job()
+        if not self._erase_on_exit:
+            # The uploads of a draft live as long as the job from now on.
             services.blobs.keep(self.job_id, self._ttl_s)
         if self._parts is not None:
             self._parts.expect(self.job_id, job.ttl_s)
-        ring = store.submit(job, shape, note)
-        self._forget = False
-        services.bell.notify(self.job_id, ring, lane)
+        ready_chunks = store.submit(job, shape, entry)
+        self._erase_on_exit = False
+        services.notifier.notify(self.job_id, ready_chunks, lane)
         log.info("job_submitted", job_id=self.job_id, items=self.count, lane=lane)
         return store.job(self.job_id)
 
     def check(self) -> None:
-        """Refuse the submission if anything is wrong with it as a whole.
+        """Check the submission as a whole.
 
         Raises:
-            PiqueueError: it is empty, has unfit items or ids that are the same, or is too much.
+            PiqueueError: it is empty, has invalid items or duplicate ids, or exceeds a limit.
         """
         if not self.count:
-            raise JobRefused("the job has no items")
-        if not self._problem_count:
-            self._find_same_ids()
-        if self._problem_count:
-            raise ItemsRefused(self._problems, self._problem_count)
-        check_room(self._services, self._owner, self.count)
+            raise JobRefused("the job has no items: send at least one")
+        if not self.problems.count:
+            self._find_duplicate_ids()
+        self.problems.check()
+        check_capacity(self._services, self._owner, self.count)
 
-    def new_job(self) -> NewJob:
-        """Give what the store needs to know of the job besides its items."""
+    def _new_job(self) -> NewJob:
         return NewJob(
             id=self.job_id,
             owner=self._owner,
@@ -205,7 +181,7 @@ class JobBuilder:
             name=self._options.name,
             metadata=self._options.metadata,
             parent_job=self._parent_job,
-            csv=self._csv or self._layout.shape(),
+            csv=self.csv or self._layout.shape(),
             webhook_url=self._options.webhook_url,
             use_cache=self._options.use_cache,
             parts=self._parts is not None,
@@ -213,36 +189,31 @@ class JobBuilder:
             traceparent=traceparent(),
         )
 
-    def _consider(self, spec: ItemSpec) -> None:
+    def _add_to_sample(self, spec: ItemSpec) -> None:
+        """Sample with a reservoir: every URL item is as likely as any other to stay."""
         if len(self.sample) < SAMPLE_ITEMS:
             self.sample.append(spec)
         elif (place := randrange(self.count)) < SAMPLE_ITEMS:  # noqa: S311
             self.sample[place] = spec
 
-    def _refuse(self, problem: ItemProblem) -> None:
-        self._problem_count += 1
-        if len(self._problems) < LISTED_PROBLEMS:
-            self._problems.append(problem)
-
-    def _find_same_ids(self) -> None:
-        if not any(self._same_ids_in(part) for part in range(ID_PARTS)):
+    def _find_duplicate_ids(self) -> None:
+        if not any(self._has_duplicates(part) for part in range(ID_PARTS)):
             return
         first_index: dict[int, int] = {}
         for index, hashed in enumerate(self._id_hashes):
             first = first_index.setdefault(hashed, index)
             if first != index:
-                detail = f"item {first} has the same id: ids must differ"
-                self._refuse(ItemProblem(index, None, detail))
+                self.problems.add(index, None, f"item {first} has the same id: ids must differ")
 
-    def _same_ids_in(self, part: int) -> bool:
+    def _has_duplicates(self, part: int) -> bool:
         hashes = sorted(hashed for hashed in self._id_hashes if hashed % ID_PARTS == part)
         return any(one == next_one for one, next_one in pairwise(hashes))
 
-    def _put_chunks(self) -> None:
+    def _store_chunks(self) -> None:
         size, pending = self._chunk_items, self._pending
         chunks = [pending[start : start + size] for start in range(0, len(pending), size)]
-        if self._keep and chunks:
+        if chunks:
             check_memory(self._services.load)
-            self._services.store.put_chunk(self.job_id, self._chunks_put, *chunks)
-        self._chunks_put += len(chunks)
+            self._services.store.put_chunk(self.job_id, self._stored_chunks, *chunks)
+        self._stored_chunks += len(chunks)
         self._pending = []

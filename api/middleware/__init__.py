@@ -1,0 +1,1 @@
+"""What every request passes through: its id, the body limit, metrics and traces."""

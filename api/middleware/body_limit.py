@@ -1,4 +1,4 @@
-"""The most bytes a request may have, refused as any other error of ours."""
+"""Refuses request bodies over the limit, with a problem like any other error."""
 
 from http import HTTPStatus
 
@@ -8,9 +8,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class BodyLimit:
-    """ASGI middleware that ends the reading of a body over `max_bytes`, said to be or seen to be.
+    """ASGI middleware that stops reading a body that, or whose Content-Length, is over `max_bytes`.
 
-    FastAPI's `max_body_size` answers one whose Content-Length says so in plain text.
+    FastAPI's `max_body_size` answers a large Content-Length with plain text.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
@@ -22,9 +22,9 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        said = Headers(scope=scope).get("content-length", "")
+        declared = Headers(scope=scope).get("content-length", "")
         left_bytes = self._max_bytes
-        too_large = said.isdecimal() and int(said) > left_bytes
+        too_large = declared.isdecimal() and int(declared) > left_bytes
 
         async def limited() -> Message:
             nonlocal left_bytes

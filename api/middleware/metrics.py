@@ -1,4 +1,4 @@
-"""GET /metrics: HTTP requests as this process answered them, and the ledger as it stands."""
+"""GET /metrics: the HTTP requests of this process, and the current state of the ledger."""
 
 import time
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.auth import OwnerDep
 from api.services import Services
 
-# What a caller makes up, a path or a method, never becomes a series of its own.
+# A path or method that a caller invents must not become a series of its own.
 NO_ROUTE = "none"
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 OTHER_METHOD = "other"
@@ -24,34 +24,38 @@ router = APIRouter(tags=["service"])
 
 
 class LedgerCollector(Collector):
-    """The gauges of the ledger, read anew for each scrape; any API process gives the same."""
+    """The gauges of the ledger, read for each scrape; all API processes return the same values."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Read them; raises LedgerUnavailable."""
+        """Read the gauges. Raises LedgerUnavailable."""
         services = self._services
         items, workers = services.load.open_items(), services.workers.live()
         for name, text, value in (
-            ("piqueue_items_waiting", "Items that no worker holds yet", items.waiting),
-            ("piqueue_items_running", "Items that a worker holds", items.running),
+            ("piqueue_items_waiting", "Items that no worker has claimed yet", items.waiting),
+            ("piqueue_items_running", "Items that a worker has claimed", items.running),
             ("piqueue_backlog_items", "Items without a result", items.waiting + items.running),
             (
                 "piqueue_oldest_waiting_item_age_seconds",
-                "Since the submission of the first item that still waits",
+                "Time since the submission of the oldest waiting item",
                 items.oldest_waiting_s,
             ),
             ("piqueue_jobs_open", "Jobs that have unfinished items", items.job_count),
             ("piqueue_queue_messages", "Messages on the queues", services.store.messages()),
-            ("piqueue_workers", "Worker processes heard of lately", len(workers)),
-            ("piqueue_worker_slots", "Chunks they run at a time", sum(workers.values())),
+            ("piqueue_workers", "Worker processes with a recent heartbeat", len(workers)),
+            (
+                "piqueue_worker_slots",
+                "Chunks that all workers can score at the same time",
+                sum(workers.values()),
+            ),
         ):
             yield GaugeMetricFamily(name, text, value)
 
 
 class HttpMetrics:
-    """ASGI middleware that counts requests and times them until their answer begins."""
+    """ASGI middleware that counts requests and measures the time until the response begins."""
 
     def __init__(self, app: ASGIApp, registry: CollectorRegistry) -> None:
         self._app = app
@@ -63,43 +67,43 @@ class HttpMetrics:
         )
         self._seconds = Histogram(
             "piqueue_http_request_seconds",
-            "From a request to the beginning of its answer",
+            "Time from a request to the beginning of its response",
             ("route", "method"),
             buckets=BUCKETS_S,
             registry=registry,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on and count it; one that raises is answered 500 further out."""
+        """Handle the request and count it; one that raises counts as 500, its later response."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started, answered = time.monotonic(), False
+        started, counted = time.monotonic(), False
 
         def count(status: int) -> None:
-            nonlocal answered
-            answered = True
-            # The router leaves the route it chose in the scope.
+            nonlocal counted
+            counted = True
+            # The router stores the matching route in the scope.
             route = getattr(scope.get("route"), "path", NO_ROUTE)
             method = scope["method"] if scope["method"] in METHODS else OTHER_METHOD
             self._requests.labels(route, method, status).inc()
             self._seconds.labels(route, method).observe(time.monotonic() - started)
 
-        async def counted(message: Message) -> None:
+        async def send_counted(message: Message) -> None:
             if message["type"] == "http.response.start":
                 count(message["status"])
             await send(message)
 
         try:
-            await self._app(scope, receive, counted)
+            await self._app(scope, receive, send_counted)
         except Exception:
-            if not answered:
+            if not counted:
                 count(500)
             raise
 
 
 def install(app: FastAPI, services: Services) -> None:
-    """Make `app` count its requests and answer scrapes."""
+    """Make `app` count its requests and serve its metrics."""
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
@@ -110,6 +114,6 @@ def install(app: FastAPI, services: Services) -> None:
 
 @router.get("/metrics", include_in_schema=False)
 def read_metrics(request: Request, _owner: OwnerDep) -> Response:
-    """Answer a scrape; it needs a key like any other request."""
+    """Return the metrics; needs an API key like other requests."""
     body = prometheus_client.generate_latest(request.app.state.metrics)
     return Response(body, media_type=CONTENT_TYPE_PLAIN_0_0_4)

@@ -1,4 +1,4 @@
-"""A request id for every request: in its answer, in its errors and in every log line of it."""
+"""An id for every request: in its response, its errors and its log lines."""
 
 import re
 import time
@@ -9,32 +9,32 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HEADER = "X-Request-ID"
-_FIT = re.compile(r"[A-Za-z0-9._-]{1,64}")
-# Asked every few seconds by whatever watches the process.
+_VALID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+# Health checks and scrapes request these every few seconds.
 QUIET = ("/healthz", "/readyz", "/metrics")
 
 log = structlog.get_logger()
 
 
 class RequestId:
-    """ASGI middleware that names each request, by the caller's id if it gives a fit one."""
+    """ASGI middleware that gives each request an id: the caller's, if valid, or a new one."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on and log how it went; query strings are left out."""
+        """Handle the request and log its outcome, without its query string."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         given = Headers(scope=scope).get(HEADER, "")
-        request_id = given if _FIT.fullmatch(given) else uuid4().hex
+        request_id = given if _VALID.fullmatch(given) else uuid4().hex
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
-        # An error that nothing caught is answered further out.
+        # If an exception passes through here, the response outside of this middleware is 500.
         started, status = time.monotonic(), 500
 
-        async def named(message: Message) -> None:
+        async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -42,7 +42,7 @@ class RequestId:
             await send(message)
 
         try:
-            await self._app(scope, receive, named)
+            await self._app(scope, receive, send_with_id)
         finally:
             if scope["path"] not in QUIET:
                 log.info(
@@ -55,6 +55,6 @@ class RequestId:
 
 
 def current_request_id() -> str | None:
-    """Give the id of the request being answered."""
+    """Return the id of the current request."""
     request_id: str | None = structlog.contextvars.get_contextvars().get("request_id")
     return request_id

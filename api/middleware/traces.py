@@ -1,7 +1,6 @@
-"""A span for each request, by FastAPI itself, where traces are on."""
+"""A span for each request, made by FastAPI, if traces are on."""
 
-from collections.abc import MutableMapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fastapi.telemetry import TelemetryConfig
 
@@ -15,10 +14,10 @@ QUERY = "url.query"
 
 
 def request_traces() -> TelemetryConfig:
-    """Give what FastAPI is to tell: its spans of requests, where traces are on, and no more."""
+    """Configure FastAPI's telemetry: spans of requests if traces are on, and nothing else."""
     provider = tracer_provider()
     if provider is not None:
-        provider.add_span_processor(_query_hider())
+        provider.add_span_processor(_query_redactor())
     return {
         "tracer_provider": provider,
         "tracing": provider is not None,
@@ -26,21 +25,17 @@ def request_traces() -> TelemetryConfig:
         "logs": False,
         "operation_spans": False,
         "auto_configure": False,
-        "exclude": _quiet,
+        "exclude": lambda scope: scope["path"] in QUIET,
     }
 
 
-def _quiet(scope: MutableMapping[str, Any]) -> bool:
-    return scope["path"] in QUIET
-
-
-def _query_hider() -> "SpanProcessor":
-    """Make what hides query strings, for those of a submission may hold secrets."""
+def _query_redactor() -> "SpanProcessor":
+    """Make a processor that redacts query strings: those of submissions may contain secrets."""
     from opentelemetry.sdk.trace import Span, SpanProcessor
 
-    class QueryHider(SpanProcessor):
+    class QueryRedactor(SpanProcessor):
         def on_start(self, span: Span, parent_context: object = None) -> None:  # noqa: ARG002
             if span.attributes and QUERY in span.attributes:
                 span.set_attribute(QUERY, "REDACTED")
 
-    return QueryHider()
+    return QueryRedactor()

@@ -1,0 +1,1 @@
+"""Turns stored results into responses: pages, filters and downloads."""

@@ -1,4 +1,4 @@
-"""All results of a job as one stream of JSONL, CSV or Parquet, in memory that does not grow."""
+"""All results of a job as one stream of JSONL, CSV or Parquet, in constant memory."""
 
 import csv
 import io
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
-from api.results.selection import Shown
+from api.results.selection import ResultView
 from api.results.table import Table
 from api.schemas import ResultOut
 from worker.jobs.errors import FormatUnavailable
@@ -15,38 +15,38 @@ from worker.jobs.errors import FormatUnavailable
 BLOCK_ROWS = 500
 ROW_GROUP_ROWS = 5000
 LABEL_SEPARATOR = ";"
-# A spreadsheet runs a cell that begins so as a formula, unless it is a plain number.
+# A spreadsheet evaluates a cell that begins with one of these, unless it is a plain number.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 _NUMBER = re.compile(r"[+-]([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?%?")
 
 
-def jsonl(results: Iterator[Shown]) -> Iterator[bytes]:
-    """Write each result as a line of JSON, the same as on a page."""
+def jsonl(results: Iterator[ResultView]) -> Iterator[bytes]:
+    """Write each result as a line of JSON, as on a page."""
     while block := list(islice(results, BLOCK_ROWS)):
-        lines = (ResultOut.of(*shown).model_dump_json(exclude_unset=True) for shown in block)
+        lines = (ResultOut.of(*view).model_dump_json(exclude_unset=True) for view in block)
         yield "".join(f"{line}\n" for line in lines).encode()
 
 
-def csv_table(table: Table, results: Iterator[Shown]) -> Iterator[bytes]:
-    """Write a table as CSV (RFC 4180, UTF-8), its first line at once."""
+def csv_table(table: Table, results: Iterator[ResultView]) -> Iterator[bytes]:
+    """Write a table as CSV (RFC 4180, UTF-8); the header is sent before any result is read."""
     text = io.StringIO()
     rows = csv.writer(text)
-    rows.writerow(_harmless(table.header))
+    rows.writerow(_escape(table.header))
     labels_at = len(table.header) - 3
     while text.tell():
         yield text.getvalue().encode()
         text.seek(0)
         text.truncate()
-        for shown in islice(results, BLOCK_ROWS):
-            row = table.cells(shown)
-            row[: table.input_count] = _harmless(row[: table.input_count])
+        for view in islice(results, BLOCK_ROWS):
+            row = table.cells(view)
+            row[: table.input_count] = _escape(row[: table.input_count])
             row[labels_at] = LABEL_SEPARATOR.join(row[labels_at] or ())
-            row[-1:] = _harmless(row[-1:])
+            row[-1:] = _escape(row[-1:])
             rows.writerow(row)
 
 
-def _harmless(cells: Iterable[str | None]) -> list[str | None]:
-    """Put a quotation mark before what a spreadsheet would run."""
+def _escape(cells: Iterable[str | None]) -> list[str | None]:
+    """Prefix each cell that a spreadsheet would evaluate with an apostrophe."""
     return [
         f"'{cell}"
         if cell and cell.startswith(_FORMULA_STARTS) and not _NUMBER.fullmatch(cell)
@@ -55,19 +55,19 @@ def _harmless(cells: Iterable[str | None]) -> list[str | None]:
     ]
 
 
-def parquet(table: Table, results: Iterator[Shown]) -> Iterator[bytes]:
+def parquet(table: Table, results: Iterator[ResultView]) -> Iterator[bytes]:
     """Write a table as Parquet, a row group at a time.
 
     Raises:
-        FormatUnavailable: pyarrow is not installed; it is loaded at the first use.
+        FormatUnavailable: pyarrow is not installed; it is imported at the first use.
     """
     try:
         import pyarrow
         from pyarrow.parquet import ParquetWriter
     except ImportError:
         raise FormatUnavailable(
-            "Parquet needs pyarrow, which this API runs without: install piqueue[parquet] there, "
-            "or ask for csv or jsonl"
+            "Parquet needs pyarrow, which is not installed on the server: ask its operator to "
+            "install piqueue[parquet], or request csv or jsonl"
         ) from None
     text, number, labels = pyarrow.string(), pyarrow.float64(), pyarrow.list_(pyarrow.string())
     scores = [number if is_number else text for _, is_number in table.scores]
@@ -75,35 +75,23 @@ def parquet(table: Table, results: Iterator[Shown]) -> Iterator[bytes]:
     schema = pyarrow.schema(list(zip(table.header, kinds, strict=True)))
 
     def blocks() -> Iterator[bytes]:
-        sink = _Sink()
-        with ParquetWriter(sink, schema) as writer:
-            while group := [table.cells(shown) for shown in islice(results, ROW_GROUP_ROWS)]:
+        buffer = io.BytesIO()
+        with ParquetWriter(buffer, schema) as writer:
+            while group := [table.cells(view) for view in islice(results, ROW_GROUP_ROWS)]:
                 columns: list[Any] = list(zip(*group, strict=True))
                 arrays = [
                     pyarrow.array(column, kind) for column, kind in zip(columns, kinds, strict=True)
                 ]
                 writer.write_batch(pyarrow.record_batch(arrays, schema=schema))
-                yield sink.take()
-        yield sink.take()
+                yield _drain(buffer)
+        yield _drain(buffer)
 
     return blocks()
 
 
-class _Sink(io.RawIOBase):
-    """A file that is read away while it is written."""
-
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, part: Any) -> int:
-        self._parts.append(bytes(part))
-        return len(part)
-
-    def take(self) -> bytes:
-        """Give what was written since the last time."""
-        taken = b"".join(self._parts)
-        self._parts = []
-        return taken
+def _drain(buffer: io.BytesIO) -> bytes:
+    """Return what was written since the last call."""
+    written = buffer.getvalue()
+    buffer.seek(0)
+    buffer.truncate()
+    return written

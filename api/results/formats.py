@@ -1,4 +1,4 @@
-"""The formats results come in, and which of them a request asks for."""
+"""The formats of results, and which of them a request asks for."""
 
 import re
 from enum import StrEnum
@@ -15,7 +15,7 @@ class Format(StrEnum):
     PARQUET = "parquet"
 
 
-# The first type of a format is the one it is sent as unless `Accept` names another.
+# A format is sent as its first type here, unless `Accept` names another.
 MEDIA_TYPES = {
     "application/json": Format.JSON,
     "application/x-ndjson": Format.JSONL,
@@ -27,10 +27,10 @@ _QUALITY = re.compile(r"\s*q\s*=\s*([01](\.[0-9]*)?)\s*")
 
 
 def choose(named: Format | None, accept: str) -> tuple[Format, str]:
-    """Give the format that a request names, or else accepts most, and its media type.
+    """Return the format that a request names, or else prefers, and its media type.
 
     Raises:
-        NotAcceptable: it accepts none of ours.
+        NotAcceptable: it accepts none of these formats.
     """
     if named is not None:
         return named, next(kind for kind, form in MEDIA_TYPES.items() if form is named)
@@ -38,7 +38,7 @@ def choose(named: Format | None, accept: str) -> tuple[Format, str]:
     quality = {kind: _quality(kind, wanted) for kind in MEDIA_TYPES}
     best = max(MEDIA_TYPES, key=lambda kind: quality[kind])
     if not quality[best]:
-        raise NotAcceptable(f"results come as {', '.join(MEDIA_TYPES)}: accept one of these")
+        raise NotAcceptable(f"Accept names no format of results: use {', '.join(MEDIA_TYPES)}")
     return MEDIA_TYPES[best], best
 
 

@@ -1,4 +1,4 @@
-"""A retry and the jobs it descends from, read as one."""
+"""Reads a retry together with the jobs it descends from."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -9,7 +9,7 @@ from worker.jobs.record import Job
 
 
 def ancestry(store: JobReader, job: Job) -> list[Job]:
-    """Give the job that was submitted first, its retry, the retry of that, down to `job`.
+    """Return the first job, its retry, the retry of that, and so on down to `job`.
 
     Raises:
         ParentGone: one of them was deleted or has expired.
@@ -20,8 +20,8 @@ def ancestry(store: JobReader, job: Job) -> list[Job]:
             line.append(store.job(parent_id))
         except JobNotFound:
             raise ParentGone(
-                f"{line[-1].id} retries {parent_id}, which was deleted or has expired: "
-                "read it alone, without merge"
+                f"{line[-1].id} is a retry of {parent_id}, which was deleted or has expired: "
+                "read it without merge=parents"
             ) from None
     return line[::-1]
 
@@ -29,20 +29,22 @@ def ancestry(store: JobReader, job: Job) -> list[Job]:
 def newest_results(
     store: JobReader, line: Sequence[Job], start_index: int = 0
 ) -> Iterator[StoredResult]:
-    """Read the items of the first job of a line from `start_index` on, each with the newest of
-    its results; a few chunks of each job are held at a time."""
+    """Read the items of the first job from `start_index` on, each with its newest result.
+
+    `line` comes from `ancestry`. A few chunks of each job are in memory at a time.
+    """
     first, *retries = line
     results = store.results(first, start_index)
     if not retries:
         return results
     retry_start = store.retry_index(retries[0], start_index) if start_index else 0
-    return _renewed(results, newest_results(store, retries, retry_start))
+    return _merge(results, newest_results(store, retries, retry_start))
 
 
-def _renewed(
+def _merge(
     results: Iterator[StoredResult], retried: Iterator[StoredResult]
 ) -> Iterator[StoredResult]:
-    """Put each retried result in the place of the one before; both come in index order."""
+    """Replace results by those of their retry; both are in index order."""
     newer = next(retried, None)
     for older in results:
         while newer is not None and _parent_index(newer) < older.index:

@@ -1,8 +1,8 @@
-"""What a caller wants to see of results: which items, which labels, at which thresholds."""
+"""Which results a caller wants: which items, how many labels, at which thresholds."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, Self
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -22,35 +22,40 @@ class ResultsQuery(BaseModel):
 
     format: Format | None = Field(
         None,
-        description="`json` for pages, `jsonl`, `csv` or `parquet` for everything as one download; "
-        "if unset, what `Accept` names",
+        description="`json` returns pages; `jsonl`, `csv` and `parquet` return all results as one "
+        "download. Default: the format that `Accept` names",
     )
-    cursor: str | None = Field(None, description="Pages: `next_cursor` of the page before")
+    cursor: str | None = Field(None, description="Pages: `next_cursor` of the previous page")
     limit: int | None = Field(
-        None, ge=1, le=MAX_PAGE_ITEMS, description="Pages: items on one, 100 if unset"
+        None, ge=1, le=MAX_PAGE_ITEMS, description="Pages: the most items on a page. Default: 100"
     )
     status: Literal["succeeded", "failed"] | None = Field(
-        None, description="Only items that ended so"
+        None, description="Only items with this status"
     )
     label: str | None = Field(
-        None, description="Only items that show this label in `labels`", examples=["beach"]
+        None, description="Only items that have this label in `labels`", examples=["beach"]
     )
     top_k: int | None = Field(
         None,
         ge=1,
-        description="Only this many labels of an item, the best, sorted by score; if unset, as "
-        "many as the model answers with: all, or its own `top_k`",
+        description="Only the best scores of each item, this many, highest first. Default: the "
+        "model's own `top_k`, or all scores",
     )
     threshold: float | None = Field(
-        None, ge=0, le=1, description="The score that makes a label, instead of the model's own"
+        None,
+        ge=0,
+        le=1,
+        description="The lowest score of a label, instead of the model's thresholds",
     )
     merge: Literal["parents"] | None = Field(
-        None, description="Of a retry: the items of the first job, each with its newest result"
+        None,
+        description="`parents`: return the items of the first job, each with its newest result. "
+        "For retries",
     )
 
 
-class Shown(NamedTuple):
-    """One result as a caller sees it; a rejected item has neither scores nor labels."""
+class ResultView(NamedTuple):
+    """One result as a caller sees it; a failed item has neither scores nor labels."""
 
     stored: StoredResult
     scores: dict[str, float] | None
@@ -59,54 +64,45 @@ class Shown(NamedTuple):
 
 @dataclass(frozen=True)
 class Selection:
-    """Which results are shown, and how much of each.
+    """Which results a caller sees, and how much of each.
 
-    The filter by `label` looks at the labels that are shown, so with a `top_k` of 1 it keeps the
-    items of which it is the best.
+    The filter by `label` applies to the labels that are left, so with a `top_k` of 1 it selects
+    the items whose best label it is.
+
+    Raises:
+        ParameterInvalid: the model has no such label.
     """
 
     model: ModelCard
-    status: Literal["succeeded", "failed"] | None = None
-    label: str | None = None
-    top_k: int | None = None
-    threshold: float | None = None
+    query: ResultsQuery = field(default_factory=ResultsQuery)
 
-    @classmethod
-    def of(cls, model: ModelCard, query: ResultsQuery | None = None) -> Self:
-        """Select what `query` asks for, everything if there is none.
-
-        Raises:
-            ParameterInvalid: the model knows no such label.
-        """
-        query = query or ResultsQuery()
-        if query.label is not None and query.label not in model.labels:
-            some = ", ".join(model.labels[:LISTED_LABELS])
-            more = ", …" if len(model.labels) > LISTED_LABELS else ""
-            raise ParameterInvalid(f"there is no label {query.label!r}: the model has {some}{more}")
-        return cls(model, query.status, query.label, query.top_k, query.threshold)
+    def __post_init__(self) -> None:
+        label, labels = self.query.label, self.model.labels
+        if label is not None and label not in labels:
+            some = ", ".join(labels[:LISTED_LABELS])
+            more = ", …" if len(labels) > LISTED_LABELS else ""
+            raise ParameterInvalid(f"label: no {label!r} in this model, which has {some}{more}")
 
     @property
     def ranks(self) -> int | None:
-        """How many best labels a table has, where it has not a column for each label."""
+        """How many ranks a table has, for a model with `top_k`; None if it has a column a label."""
         if self.model.top_k is None:
             return None
-        return min(self.top_k or self.model.top_k, len(self.model.labels))
+        return min(self.query.top_k or self.model.top_k, len(self.model.labels))
 
-    def show(self, stored: StoredResult) -> Shown | None:
-        """Give what is shown of a result, None where it is left out."""
-        scores = stored.result.scores
+    def view(self, stored: StoredResult) -> ResultView | None:
+        """Return the view of a result, or None if it is not selected."""
+        scores, query = stored.result.scores, self.query
         if scores is None:
-            left_out = self.status == "succeeded" or self.label is not None
-            return None if left_out else Shown(stored, None, None)
-        if self.status == "failed":
+            filtered = query.status == "succeeded" or query.label is not None
+            return None if filtered else ResultView(stored, None, None)
+        if query.status == "failed":
             return None
-        answer, labels = self.model.answer(scores, self.top_k, self.threshold)
-        if self.label is not None and self.label not in labels:
+        answer, labels = self.model.answer(scores, query.top_k, query.threshold)
+        if query.label is not None and query.label not in labels:
             return None
-        return Shown(stored, answer, labels)
+        return ResultView(stored, answer, labels)
 
-    def of_all(self, results: Iterable[StoredResult]) -> Iterator[Shown]:
-        """Give what is shown of these results."""
-        for stored in results:
-            if (shown := self.show(stored)) is not None:
-                yield shown
+    def views(self, results: Iterable[StoredResult]) -> Iterator[ResultView]:
+        """Return the views of the selected results."""
+        return (view for stored in results if (view := self.view(stored)) is not None)

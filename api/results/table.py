@@ -1,9 +1,9 @@
-"""Items and their results as a table: the columns of the input first, then those of the result."""
+"""Results as a table: the columns of the input, then those of the result."""
 
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from api.results.selection import Shown
+from api.results.selection import ResultView
 from worker.jobs.items import ItemSpec
 from worker.jobs.record import CsvShape
 
@@ -11,25 +11,25 @@ MAX_COLUMNS = 1000
 
 
 class Layout:
-    """Lays out items that came as no table: id, URL or file name, columns as they first came."""
+    """The table of items that did not come as CSV: id, URL or file name, then their columns."""
 
     def __init__(self) -> None:
         self._columns: dict[str, None] = {}
         self._has_urls = self._has_files = False
 
     def add(self, spec: ItemSpec) -> str | None:
-        """Take note of an item, or say what is wrong with it."""
+        """Add an item's columns; return what is wrong with it, or None."""
         self._has_urls |= spec.url is not None
         self._has_files |= spec.url is None
         new = spec.columns.keys() - self._columns.keys() if spec.columns else ()
         if len(self._columns) + len(new) > MAX_COLUMNS:
-            return f"the items have more than {MAX_COLUMNS} columns of different names"
+            return f"with this item, the job has more than {MAX_COLUMNS} columns of different names"
         if new:
             self._columns.update(dict.fromkeys(spec.columns or ()))
         return None
 
     def shape(self) -> CsvShape:
-        """Give the layout of all items so far."""
+        """Return the table of all items so far."""
         uploads = "source" if self._has_urls else "filename"
         source = uploads if self._has_files else "url"
         id_column, source = free_names(("id", source), self._columns)
@@ -37,15 +37,16 @@ class Layout:
 
 
 class Table:
-    """The rows of results: `header` names the columns, the first `input_count` the input's.
+    """The rows of results; the first `input_count` columns of `header` are those of the input.
 
-    Where the input has a column named as one of ours, ours ends in `_`. The scores have a column
-    a label; with `ranks`, that many pairs of columns instead, the best label and its score first.
+    A result column whose name the input has already gets `_` at its end. Scores have one column a
+    label; with `ranks`, they have that many pairs of columns instead, the best label and its score
+    first.
     """
 
     def __init__(self, shape: CsvShape, labels: Collection[str], ranks: int | None = None) -> None:
         self._labels, self._ranks = tuple(labels), ranks
-        # Of each column of scores: its name, and whether it holds numbers.
+        # The name of each score column, and whether it is numeric.
         self.scores = [(label, True) for label in labels]
         if ranks:
             pairs = [(("top", False), ("score", True))] * ranks
@@ -54,18 +55,18 @@ class Table:
                 for rank, pair in enumerate(pairs, start=1)
                 for name, number in pair
             ]
-        ours = ("status", *(name for name, _ in self.scores))
-        ours += ("labels", "error_code", "error_detail")
+        added = ("status", *(name for name, _ in self.scores))
+        added += ("labels", "error_code", "error_detail")
         self.input_count = len(shape.header)
-        self.header = (*shape.header, *free_names(ours, shape.header))
+        self.header = (*shape.header, *free_names(added, shape.header))
         self._input = shape.header
         self._source_at = shape.header.index(shape.url_column)
         self._id_at = None if shape.id_column is None else shape.header.index(shape.id_column)
 
-    def cells(self, shown: Shown) -> list[Any]:
-        """Give one row: text or None, but numbers for scores and a list for `labels`."""
-        spec, rejection = shown.stored.spec, shown.stored.result.rejection
-        columns, scores = spec.columns or {}, shown.scores or {}
+    def cells(self, view: ResultView) -> list[Any]:
+        """Return one row: text or None, but numbers for scores and a list for `labels`."""
+        spec, rejection = view.stored.spec, view.stored.result.rejection
+        columns, scores = spec.columns or {}, view.scores or {}
         row: list[Any] = [columns.get(name) for name in self._input]
         row[self._source_at] = spec.filename if spec.url is None else spec.url
         if self._id_at is not None:
@@ -76,13 +77,13 @@ class Table:
             row += best + [None] * (2 * self._ranks - len(best))
         else:
             row += [scores.get(label) for label in self._labels]
-        row.append(shown.labels)
+        row.append(view.labels)
         row += [rejection.code.value, rejection.detail] if rejection else [None, None]
         return row
 
 
 def free_names(names: Iterable[str], taken: Collection[str]) -> list[str]:
-    """Give each name, with as many `_` at its end as make it differ from all others."""
+    """Return the names, each with as many `_` at its end as it needs to be unique."""
     used, free = set(taken), []
     for name in names:
         while name in used:

@@ -1,4 +1,4 @@
-"""GET /jobs/{id}/events: what becomes of a job, as server-sent events."""
+"""GET /jobs/{id}/events: the progress of a job as server-sent events."""
 
 from collections.abc import AsyncIterator
 from typing import Annotated
@@ -7,9 +7,10 @@ from fastapi import APIRouter, Depends
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
+from api.auth import OwnJobDep
 from api.errors import problems
-from api.job_events import LOOK_EVERY_S, News
-from api.ownership import OwnJobDep
+from api.job_events import REREAD_EVERY_S, Subscription
+from api.openapi.literals import EVENTS
 from api.schemas import JobOut
 from api.services import ServicesDep
 from worker.jobs.errors import JobNotFound, LedgerUnavailable
@@ -18,23 +19,11 @@ PROGRESS_EVERY_S = 0.5
 
 router = APIRouter(tags=["jobs"])
 
-_EXAMPLE = """\
-event: progress
-data: {"id": "job_01JDAZ5T3V8RC0T8V1CGB6NMEX", "status": "running", "done": false, …}
-id: running-251
 
-: ping
-
-event: done
-data: {"id": "job_01JDAZ5T3V8RC0T8V1CGB6NMEX", "status": "succeeded", "done": true, …}
-id: succeeded-1000
-"""
-
-
-# A dependency ends with its request, however that ends; a generator may be left hanging.
-async def _news(job: OwnJobDep, services: ServicesDep) -> AsyncIterator[News]:
-    with services.waiters.hearing(job.id) as news:
-        yield news
+# A dependency ends with its request, however that ends; a generator may never be closed.
+async def _subscribe(job: OwnJobDep, services: ServicesDep) -> AsyncIterator[Subscription]:
+    with services.job_events.subscribe(job.id) as subscription:
+        yield subscription
 
 
 @router.get(
@@ -42,22 +31,24 @@ async def _news(job: OwnJobDep, services: ServicesDep) -> AsyncIterator[News]:
     response_class=EventSourceResponse,
     responses={
         200: {
-            "description": "The job as it stands, then again after each change",
-            "content": {"text/event-stream": {"example": _EXAMPLE}},
+            "description": "The job as it is now, then again after each change",
+            "content": {"text/event-stream": {"example": EVENTS}},
         },
         **problems(401, 404, 503),
     },
 )
-async def watch_job(
-    job: OwnJobDep, services: ServicesDep, news: Annotated[News, Depends(_news)]
+async def stream_events(
+    job: OwnJobDep,
+    services: ServicesDep,
+    subscription: Annotated[Subscription, Depends(_subscribe)],
 ) -> AsyncIterator[ServerSentEvent]:
-    """Observer a job: `progress` at once and then at most twice a second, `done` at its end.
+    """Follow a job: `progress` at once and then at most twice a second, `done` at its end.
 
-    The data is the job without results. The stream ends after `done`, or after `erased` where the
-    job is deleted or expires meanwhile. Every connection begins with the job as it stands, so a
-    client that was cut off connects again and misses nothing.
+    The data is the job without results. The stream ends after `done`, or after `erased` if the
+    job is deleted or expires. Every connection begins with the job as it is now, so a client that
+    loses its connection reconnects and misses nothing.
     """
-    shown = None
+    sent = None
     while True:
         try:
             job = await run_in_threadpool(services.store.job, job.id)
@@ -65,9 +56,9 @@ async def watch_job(
             yield ServerSentEvent(event="erased", id="erased", data={"id": job.id})
             return
         except LedgerUnavailable:
-            pass  # The stream lives on: a browser does not come back after a 503.
+            pass  # Keep the stream open: browsers do not reconnect after a 503.
         else:
-            if job != shown:
+            if job != sent:
                 yield ServerSentEvent(
                     event="done" if job.status.done else "progress",
                     id=f"{job.status}-{job.counts.finished}",
@@ -75,7 +66,7 @@ async def watch_job(
                 )
             if job.status.done:
                 return
-            shown = job
-        if services.waiters.dismissed:
+            sent = job
+        if services.job_events.shutting_down:
             return
-        await news.wait(PROGRESS_EVERY_S, LOOK_EVERY_S)
+        await subscription.wait(PROGRESS_EVERY_S, REREAD_EVERY_S)

@@ -1,4 +1,4 @@
-"""GET /: the web page, one file that loads nothing else."""
+"""GET /: the web page, a single file that loads no others."""
 
 import base64
 import hashlib
@@ -16,7 +16,7 @@ router = APIRouter()
 
 @router.get("/", include_in_schema=False)
 def page() -> HTMLResponse:
-    """Give the page; its browser runs the page's own script and talks to this API, nothing else."""
+    """Return the page, with a policy that allows its own script and requests to this API only."""
     html, policy = _page()
     headers = {
         "Content-Security-Policy": policy,
@@ -29,13 +29,13 @@ def page() -> HTMLResponse:
 
 @cache
 def _page() -> tuple[str, str]:
-    """Read the page and make the policy that fits it."""
+    """Read the page and make its policy."""
     html = PATH.read_text()
     return html, policy_of(html, images="blob: data:")
 
 
 def policy_of(html: str, images: str) -> str:
-    """Make the policy of a page: its one script and one style, `images`, and its own server."""
+    """Make a policy that allows a page's one script and style, `images`, and its own server."""
     rules = {
         "default-src": "'none'",
         "script-src": _hash(html, "script"),
@@ -50,7 +50,7 @@ def policy_of(html: str, images: str) -> str:
 
 
 def _hash(html: str, tag: str) -> str:
-    """Give the source expression of the one inline element of this kind."""
+    """Return the source expression of the only inline element of this kind."""
     (text,) = re.findall(f"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
     return f"'sha256-{digest}'"

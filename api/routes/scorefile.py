@@ -1,6 +1,4 @@
-"""POST /scorefile/: one picture, its scores at once, through the same queue and workers."""
-
-from functools import partial
+"""POST /scorefile/: scores one picture while the caller waits, through the queue of all jobs."""
 
 from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
@@ -9,8 +7,9 @@ from starlette.datastructures import UploadFile
 from api.auth import OwnerDep
 from api.errors import problems
 from api.intake.bodies import add_files, file_name
-from api.intake.submission import Submission, take_in
-from api.job_view import show
+from api.intake.submission import Submission, submit
+from api.job_view import wait_for_job
+from api.openapi.literals import SCOREFILE_BODY, SCORES
 from api.schemas import JobOptions
 from api.services import ServicesDep
 from worker.jobs.errors import JobRefused, NoAnswer, UploadRejected
@@ -18,54 +17,37 @@ from worker.jobs.record import Lane
 
 router = APIRouter(tags=["one picture"])
 
-_SCORES = {"beach": 0.0, "city": 0.999, "sunset": 0.005, "trees": 0.0}
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "properties": {"file": {"type": "string", "format": "binary"}},
-                }
-            }
-        },
-    }
-}
-
 
 @router.post(
     "/scorefile/",
-    openapi_extra=_BODY,
+    openapi_extra=SCOREFILE_BODY,
     responses={
-        200: {"content": {"application/json": {"example": _SCORES}}},
+        200: {"content": {"application/json": {"example": SCORES}}},
         **problems(400, 401, 413, 422, 429, 503),
     },
 )
 async def score_file(request: Request, services: ServicesDep, owner: OwnerDep) -> dict[str, float]:
-    """Score one picture while the caller waits; gives each label's score."""
-    store, wait_s = services.store, services.settings.sync_timeout_s
-    # Read by hand: FastAPI would take in the whole body before it looks at the API key.
+    """Score one picture while the caller waits; returns the score of each label."""
+    wait_s = services.settings.sync_timeout_s
+    # FastAPI would read the whole body before it checks the API key, so the form is read here.
     async with request.form(max_files=1) as form:
         file = form.get("file")
         if not isinstance(file, UploadFile):
-            raise JobRefused("send one picture as a file named `file`, in a multipart form")
+            raise JobRefused("the form has no file named `file`: send one picture under that name")
         files, size = [(file_name(file) or "file", file.file)], services.settings.max_item_bytes
         submission = Submission(
             JobOptions(priority=Lane.INTERACTIVE),
-            lambda sink: add_files(files, size, sink),
-            fleeting=True,
+            lambda items: add_files(files, size, items),
+            ephemeral=True,
         )
-        job, _ = await run_in_threadpool(take_in, services, owner, submission)
+        job, _ = await run_in_threadpool(submit, services, owner, submission)
     try:
-        look = partial(show, services, job.id)
-        results = (await services.waiters.wait_done(job.id, look, wait_s)).results
+        results = (await wait_for_job(services, job.id, wait_s)).results
     finally:
-        await run_in_threadpool(store.erase, job.id)
+        await run_in_threadpool(services.store.erase, job.id)
         await run_in_threadpool(services.blobs.erase, job.id)
     if not results:
-        raise NoAnswer(f"no worker scored the picture in {wait_s:g} s: try later")
+        raise NoAnswer(f"no worker scored the picture within {wait_s:g} s: try again later")
     (result,) = results
     if result.scores is None:
         assert result.error is not None

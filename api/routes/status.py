@@ -1,4 +1,4 @@
-"""Whether the service is up and what it offers: /healthz, /readyz, /models, /limits."""
+"""GET /healthz, /readyz, /models and /limits: the state of the service and what it offers."""
 
 from fastapi import APIRouter
 
@@ -14,22 +14,22 @@ router = APIRouter(tags=["service"])
 
 @router.get("/healthz", response_model_exclude_none=True)
 async def healthz() -> Health:
-    """Say that this process runs."""
+    """Check that this API process runs."""
     return Health(status="ok")
 
 
 @router.get("/readyz", response_model_exclude_none=True, responses=problems(503))
 def readyz(services: ServicesDep) -> Health:
-    """Say that Redis answers and a worker is alive that has, or can load, the default model."""
+    """Check that Redis responds and that a live worker has, or can load, the default model."""
     workers = services.workers.live()
     if not workers:
-        raise NotReady("no worker with a warm model is alive: start one, or look at its log")
+        raise NotReady("no worker is alive: start one, or read the log of a worker")
     default = services.catalog.resolve(None)
     present = services.presence.of(workers)
     if all(default.ref.key in worker.unable for worker in present):
         raise NotReady(
-            f"no worker can load {default.name}@{default.version}: look at a worker's log, or go "
-            f"back with `piqueue models rollback {default.name}`"
+            f"no worker can load {default.name}@{default.version}: read the log of a worker, or "
+            f"restore the previous version with `piqueue models rollback {default.name}`"
         )
     warm = sum(default.ref.key in worker.warm for worker in present)
     return Health(status="ready", workers=len(workers), warm=warm)
@@ -37,20 +37,15 @@ def readyz(services: ServicesDep) -> Health:
 
 @router.get("/models", responses=problems(503))
 def models(services: ServicesDep) -> list[ModelCardOut]:
-    """List the models that jobs may name, the newest version of each first."""
+    """List the models that jobs can use, the newest version of each first."""
     cards = services.catalog.all()
     default = services.catalog.resolve(None)
     current = {services.catalog.resolve(name) for name in {card.name for card in cards}}
     present = services.presence.of(services.workers.live())
     return [
         ModelCardOut(
-            name=card.name,
-            version=card.version,
-            sha256=card.sha256,
-            labels=list(card.labels),
+            **card.model_dump(include={"name", "version", "sha256", "labels", "top_k", "created"}),
             thresholds=dict(zip(card.labels, card.thresholds, strict=True)),
-            top_k=card.top_k,
-            created=card.created,
             default=card == default,
             current=card in current,
             warm_workers=sum(card.ref.key in worker.warm for worker in present),
@@ -62,17 +57,10 @@ def models(services: ServicesDep) -> list[ModelCardOut]:
 
 @router.get("/limits", responses=problems(401, 503))
 def limits(services: ServicesDep, owner: OwnerDep) -> LimitsOut:
-    """Say how much one may send, and how much of one's quota is used."""
+    """Read the limits of requests and jobs, and how much of your quota is used."""
     settings, load = services.settings, services.load
     return LimitsOut(
-        max_items=settings.max_items,
-        max_files=settings.max_files,
-        max_item_bytes=settings.max_item_bytes,
-        max_request_bytes=settings.max_request_bytes,
-        max_json_bytes=settings.max_json_bytes,
-        max_pixels=settings.max_pixels,
-        job_ttl_s=settings.job_ttl_s,
-        s3_fetch_buckets=list(settings.s3_fetch_buckets),
+        **settings.model_dump(include=set(LimitsOut.model_fields) - {"quota_items"}),
         quota_items=None if owner == ANYONE else settings.quota_items,
         waiting_items=load.backlog(owner),
         rate_per_s=round(load.rate_per_s(), 1),

@@ -54,7 +54,7 @@ def test_the_answer_is_the_best_five_in_order(
         assert items[2]["scores"] is None
 
 
-def test_any_number_of_them_can_be_had_without_scoring_again(
+def test_any_number_of_scores_can_be_read_without_scoring_again(
     client: httpx2.Client, scored: dict[str, Any]
 ) -> None:
     assert list(results(client, scored, top_k=1)[0]["scores"]) == ["alp"]
@@ -99,7 +99,7 @@ def test_parquet_has_the_same_columns(client: httpx2.Client, scored: dict[str, A
     assert str(table.schema.field("score_5").type) == "double"
 
 
-def test_the_cache_gives_all_scores_again(client: httpx2.Client) -> None:
+def test_the_cache_returns_all_scores(client: httpx2.Client) -> None:
     photo = (SAMPLES / "mountains.jpg").read_bytes()
     seen = []
     for _ in range(2):

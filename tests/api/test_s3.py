@@ -111,7 +111,9 @@ def test_s3_items_are_fetched_with_the_workers_own_credentials(
         (f"s3://{BUCKET}/a\nb", "not printable"),
     ],
 )
-def test_an_unfit_s3_item_is_refused_at_the_door(on_s3: httpx2.Client, url: str, says: str) -> None:
+def test_an_invalid_s3_item_is_refused_at_submission(
+    on_s3: httpx2.Client, url: str, says: str
+) -> None:
     answer = on_s3.post("/jobs", json={"urls": [url]})
     assert (answer.status_code, answer.json()["code"]) == (422, "items_refused")
     assert says in answer.json()["problems"][0]["detail"]
@@ -129,10 +131,10 @@ def test_without_the_setting_no_bucket_is_allowed_and_no_webhook_goes_to_s3(
 def test_results_on_s3_are_those_of_the_api_and_the_manifest_says_which(
     on_s3: httpx2.Client, s3_server: S3Server
 ) -> None:
-    unfit = ("files", ("broken.jpg", jpeg(1)[:2000]))
+    invalid = ("files", ("broken.jpg", jpeg(1)[:2000]))
     options = {"metadata": {"order": 7}, "priority": "bulk"}
     form = {"options": json.dumps(options)}
-    job = on_s3.post("/jobs", files=[*files(98), unfit], data=form).json()
+    job = on_s3.post("/jobs", files=[*files(98), invalid], data=form).json()
     job = wait_done(on_s3, job)
     assert job["status"] == "partially_succeeded"
     lines = on_s3.get(job["links"]["results"], params={"format": "jsonl"}).text.splitlines()
@@ -176,7 +178,7 @@ def one_of(keys: list[str]) -> list[str] | None:
     return keys if len(keys) == 1 else None
 
 
-def test_one_picture_at_once_leaves_nothing_on_s3(
+def test_a_picture_scored_through_scorefile_leaves_nothing_on_s3(
     on_s3: httpx2.Client, s3_server: S3Server
 ) -> None:
     before = set(s3_server.keys(""))
@@ -187,7 +189,7 @@ def test_one_picture_at_once_leaves_nothing_on_s3(
     assert {key.split("/")[1] for key in added} <= known, "of jobs before it, if anything"
 
 
-def test_a_job_that_runs_has_no_parts_yet_and_one_off_s3_never(
+def test_a_running_job_has_no_parts_yet_and_a_job_without_s3_has_none(
     on_s3: httpx2.Client, client: httpx2.Client
 ) -> None:
     for asked in (on_s3, client):
@@ -206,7 +208,7 @@ def test_a_job_that_runs_has_no_parts_yet_and_one_off_s3_never(
     assert (answer.status_code, answer.json()["code"]) == (409, "job_not_done")
 
 
-def test_no_log_and_no_answer_tells_a_secret(on_s3: httpx2.Client, folder: Path) -> None:
+def test_no_log_and_no_response_contains_a_secret(on_s3: httpx2.Client, folder: Path) -> None:
     job = wait_done(on_s3, on_s3.post("/jobs", files=files(1)).json())
     parts_of(on_s3, job)
     logs = "".join(path.read_text() for path in folder.glob("*.log"))

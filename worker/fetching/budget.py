@@ -10,7 +10,7 @@ from dataclasses import dataclass
 class Share:
     """The bytes that one download holds of a budget."""
 
-    size: int = 0
+    held: int = 0
 
 
 class ByteBudget:
@@ -38,8 +38,8 @@ class ByteBudget:
 
     def release(self, share: Share) -> None:
         """Take back all bytes of a share."""
-        self._free += share.size
-        share.size = 0
+        self._free += share.held
+        share.held = 0
         if self._unlimited is share:
             self._unlimited = None
         self._released.set()
@@ -64,5 +64,5 @@ class ByteBudget:
             if share is not self._unlimited:
                 return False
         self._free -= count
-        share.size += count
+        share.held += count
         return True

@@ -107,13 +107,13 @@ class Downloads:
             try:
                 # The host's slot comes first, so that waiting for a slow host blocks no other.
                 async with host.slot(retry=retry > 0):
-                    with ExitStack() as stack:
+                    with ExitStack() as held:
                         with deadline.paused():
                             await self._slots.acquire()
-                            stack.callback(self._slots.release)
-                        share = stack.enter_context(self._budget.share())
+                            held.callback(self._slots.release)
+                        share = held.enter_context(self._budget.share())
                         payload = await self._get(url, deadline, share)
-                        resources.enter_context(stack.pop_all())
+                        resources.enter_context(held.pop_all())
                         return payload
             except DownloadError as error:
                 if not error.rejection.retryable or retry == RETRIES:

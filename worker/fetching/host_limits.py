@@ -153,6 +153,9 @@ class HostLimits:
         self._silence_s = silence_s
         self._hosts: dict[tuple[str, int | None], Host] = {}
 
+    def __len__(self) -> int:
+        return len(self._hosts)
+
     def of(self, url: URL) -> Host:
         """Give the host of a URL."""
         key = (url.raw_host or "").lower(), url.port

@@ -68,7 +68,7 @@ def _run_claimed(runtime: Runtime, claim: Claim) -> dict[str, str | int]:
         log.info("commit_superseded", attempt=claim.attempt)
         return {"outcome": "superseded"}
     runtime.notifier.notify(claim.job_id, chunks, claim.lane)
-    runtime.metrics.committed(claim, results, time.monotonic() - started)
+    runtime.metrics.committed(claim, claim.model, results, time.monotonic() - started)
     try:
         _discard_scored(runtime, claim, results)
         _cache_scores(runtime, claim, results)

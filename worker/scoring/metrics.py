@@ -10,6 +10,7 @@ import prometheus_client
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 
+from model.artifact.card import Card
 from model.engines.prediction import Prediction
 from model.predictor import Predictor
 from worker.jobs.errors import SettingsInvalid
@@ -57,8 +58,10 @@ class WorkerMetrics:
         self._fetch_s = histogram("piqueue_fetch_seconds", text, FETCH_BUCKETS_S)
         text = "Decoding of a picture"
         self._decode_s = histogram("piqueue_decode_seconds", text, DECODE_BUCKETS_S)
-        text, buckets = "Scoring of a batch", INFERENCE_BUCKETS_S
-        self.inference_s = histogram("piqueue_inference_seconds", text, buckets, "model")
+        text = "Scoring of a batch"
+        self.inference_s = histogram(
+            "piqueue_inference_seconds", text, INFERENCE_BUCKETS_S, "model"
+        )
         text = "Pictures in a batch"
         self.batch_items = histogram("piqueue_batch_items", text, BATCH_BUCKETS, "model")
 
@@ -69,14 +72,16 @@ class WorkerMetrics:
         if claim.waited_s is not None:
             self._queue_s.labels(claim.lane).observe(claim.waited_s)
 
-    def committed(self, claim: Claim, results: Sequence[ItemResult], took_s: float) -> None:
+    def committed(
+        self, claim: Claim, model: ModelRef, results: Sequence[ItemResult], took_s: float
+    ) -> None:
         """Count the results of a chunk, and observe the time of their stages."""
         self._chunk_s.observe(took_s)
         outcomes = collections.Counter(
             result.rejection.code if result.rejection else SUCCEEDED for result in results
         )
         for outcome, count in outcomes.items():
-            self._items.labels(model_name(claim.model), outcome).inc(count)
+            self._items.labels(model_name(model), outcome).inc(count)
         for spec, result in zip(claim.specs, results, strict=True):
             failed = result.rejection is not None and result.rejection.stage is Stage.FETCH
             if spec.url is not None and (failed or result.image):
@@ -90,13 +95,21 @@ class WorkerMetrics:
 
 
 class TimedPredictor:
-    """A predictor that counts and times its batches, but not its warm-up."""
+    """A predictor that counts and times its batches."""
 
     def __init__(self, predictor: Predictor, model: ModelRef, metrics: WorkerMetrics) -> None:
-        self.card, self.warm_up = predictor.card, predictor.warm_up
         self._predictor, self._model = predictor, model_name(model)
         self._inference_s = metrics.inference_s.labels(self._model)
         self._batch_items = metrics.batch_items.labels(self._model)
+
+    @property
+    def card(self) -> Card:
+        """The card of the model."""
+        return self._predictor.card
+
+    def warm_up(self) -> None:
+        """Warm up, without counting it."""
+        self._predictor.warm_up()
 
     def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
         """Score a batch; a failed one is timed too."""

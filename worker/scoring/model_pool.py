@@ -72,8 +72,7 @@ class ModelPool:
         """The models that can be used at once."""
         with self._changed:
             entries = list(self._entries.values())
-        done = [entry for entry in entries if entry.predictor.done()]
-        return [entry.model for entry in done if entry.predictor.exception() is None]
+        return [entry.model for entry in entries if _is_warm(entry)]
 
     @property
     def unable(self) -> list[str]:
@@ -178,6 +177,10 @@ class ModelPool:
         if before is None or before.reason != reason:
             log.error("model_unusable", model=model.name, version=model.version, reason=reason)
         self._failures[model.key] = _LoadFailure(reason, time.monotonic())
+
+
+def _is_warm(entry: _Entry) -> bool:
+    return entry.predictor.done() and entry.predictor.exception() is None
 
 
 def _sum_bytes(entries: Iterable[_Entry]) -> int:

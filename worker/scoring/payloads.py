@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 
-from worker.fetching.session import Outcome, fetch_rejection
+from worker.fetching.session import Outcome
 from worker.jobs.items import Rejection, RejectionCode, Stage
 from worker.jobs.ledger.claims import Claim
 from worker.scoring.classify import LoadedPayload
@@ -14,14 +14,15 @@ from worker.scoring.runtime import Runtime
 WORKER_LOST = Rejection(
     RejectionCode.WORKER_LOST, Stage.INFER, True, "a worker process died at this picture"
 )
-UPLOAD_GONE = fetch_rejection(
-    RejectionCode.INTERNAL, "the uploaded bytes are gone: submit it again"
+UPLOAD_GONE = Rejection(
+    RejectionCode.INTERNAL, Stage.FETCH, False, "the uploaded bytes are gone: submit it again"
 )
 S3_SCHEME = "s3://"
-S3_NOT_CONFIGURED = fetch_rejection(
+S3_NOT_CONFIGURED = Rejection(
     RejectionCode.FETCH_BLOCKED_ADDRESS,
+    Stage.FETCH,
+    True,
     "this worker is not configured to fetch from S3",
-    retryable=True,
 )
 
 

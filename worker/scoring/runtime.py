@@ -100,12 +100,7 @@ class Runtime:
         self.notifier = Notifier(make_celery(settings))
         # The result files and the fetcher are None if the settings name no bucket for them.
         self.blobs, self.parts = open_storage(settings, redis)
-        self.s3_fetcher: S3Fetcher | None = None
-        if settings.s3_fetch_buckets:
-            require_boto3()
-            from worker.fetching import s3
-
-            self.s3_fetcher = s3.S3Fetcher(settings)
+        self.s3_fetcher = _open_s3_fetcher(settings)
         self.fetcher = Fetcher(
             FetchLimits(
                 timeout_s=settings.fetch_timeout_s,
@@ -193,3 +188,12 @@ class Runtime:
             return self.catalog.card(model).memory_bytes * self.settings.threads
         except ModelNotFound as error:
             raise CannotLoad(str(error)) from error
+
+
+def _open_s3_fetcher(settings: Settings) -> "S3Fetcher | None":
+    if not settings.s3_fetch_buckets:
+        return None
+    require_boto3()
+    from worker.fetching.s3 import S3Fetcher
+
+    return S3Fetcher.open(settings)

@@ -1,11 +1,11 @@
-"""A thread that repeats its work beside the scoring."""
+"""A thread that does something again and again beside the scoring."""
 
 import threading
 from collections.abc import Callable
 
 
 class PeriodicThread:
-    """Calls `work` in a daemon thread, `period_s` after each call, until `stopping` is set."""
+    """Calls `work` in a daemon thread, each time `period_s` after the last call ended."""
 
     def __init__(self, name: str, period_s: float, work: Callable[[], None], stop_s: float) -> None:
         self.stopping = threading.Event()

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +31,6 @@ from worker.jobs.webhooks.outbox import Attempt, Delivery, HookState, Outbox
 from worker.jobs.webhooks.payload import job_finished, webhook_id
 from worker.jobs.webhooks.secrets import WebhookSecret, WebhookSecrets
 from worker.scoring.metrics import WorkerMetrics
-from worker.upkeep.periodic import PeriodicThread
 
 POLL_S = 0.5
 # The interval while deliveries are due.
@@ -53,16 +53,10 @@ HEADERS = {
 log = structlog.get_logger()
 
 
-class WebhookSender(PeriodicThread):
+class WebhookSender:
     """Posts the webhooks that are due, until stopped; the outbox keeps the others."""
 
     def __init__(self, settings: Settings, metrics: WorkerMetrics) -> None:
-        super().__init__(
-            "webhooks",
-            period_s=0,
-            work=lambda: asyncio.run(self._deliver_until_stopped()),
-            stop_s=POLL_S + GRACE_S + 1,
-        )
         redis = connect(settings.redis_url, retry_silence=True)
         self._settings = settings
         self._metrics = metrics
@@ -71,8 +65,21 @@ class WebhookSender(PeriodicThread):
         self._secrets = WebhookSecrets(redis)
         self._slots = HostSlots(PER_HOST)
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self._deliver_forever()), name="webhooks", daemon=True
+        )
 
-    async def _deliver_until_stopped(self) -> None:
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Start no further request, and give those under way a few seconds."""
+        self._stopping.set()
+        self._thread.join(POLL_S + GRACE_S + 1)
+
+    async def _deliver_forever(self) -> None:
         # Calls of Redis and name lookups run in threads: at most one of each per delivery.
         executor = ThreadPoolExecutor(2 * CONCURRENCY, "webhook")
         asyncio.get_running_loop().set_default_executor(executor)
@@ -84,7 +91,7 @@ class WebhookSender(PeriodicThread):
             allow_networks=self._settings.fetch_allow_networks,
         )
         async with open_session(limits) as session:
-            while not self.stopping.is_set():
+            while not self._stopping.is_set():
                 due = await self._due(CONCURRENCY - len(self._tasks))
                 for job_id in due:
                     if job_id not in self._tasks:

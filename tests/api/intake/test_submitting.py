@@ -1,4 +1,4 @@
-"""All the ways in: CSV, NDJSON, drafts, idempotency keys, waiting, keys and quotas, over HTTP."""
+"""Submitting over HTTP: CSV, NDJSON, drafts, idempotency keys, waiting, API keys and quotas."""
 
 import csv
 import hashlib
@@ -81,7 +81,7 @@ def test_a_csv_gives_its_other_columns_back(client: httpx2.Client, site: Site) -
         (b'url,size\nhttp://h/,"10" inch\n', {}, 400, "line 2"),
     ],
 )
-def test_an_unfit_csv_is_refused_with_a_reason(
+def test_an_invalid_csv_is_refused_with_a_reason(
     client: httpx2.Client, body: bytes, params: dict[str, str], status: int, says: str
 ) -> None:
     answer = post_csv(client, body, **params)
@@ -89,7 +89,7 @@ def test_an_unfit_csv_is_refused_with_a_reason(
     assert says in answer.json()["detail"]
 
 
-def test_unfit_rows_of_a_csv_are_refused_by_number_and_line(client: httpx2.Client) -> None:
+def test_invalid_rows_of_a_csv_are_refused_by_number_and_line(client: httpx2.Client) -> None:
     body = b"id,url\na,http://h/1\nb\n\nc,nonsense\n,http://h/2\nd,http://h/3\n"
     problem = post_csv(client, body, id_column="id").json()
     found = {row["index"]: row["detail"] for row in problem["problems"]}
@@ -99,7 +99,7 @@ def test_unfit_rows_of_a_csv_are_refused_by_number_and_line(client: httpx2.Clien
     assert "line 6 has no id" in found[3]
 
 
-def test_ids_that_are_the_same_are_found_in_a_long_table(client: httpx2.Client) -> None:
+def test_duplicate_ids_are_found_in_a_long_table(client: httpx2.Client) -> None:
     rows = [["id", "url"], *([str(at % 500), "http://h/"] for at in range(501))]
     problem = post_csv(client, as_csv(rows), id_column="id").json()
     assert [(row["index"], row["detail"][:10]) for row in problem["problems"]] == [
@@ -119,7 +119,7 @@ def test_ndjson_is_one_item_a_line(client: httpx2.Client, site: Site) -> None:
     ]
 
 
-def test_unfit_lines_of_ndjson_are_refused_by_number(client: httpx2.Client) -> None:
+def test_invalid_lines_of_ndjson_are_refused_by_number(client: httpx2.Client) -> None:
     lines = ['{"url": "http://h/"}', "{", '{"id": "x"}', '{"url": "http://h/", "uri": 1}']
     problem = post_ndjson(client, lines).json()
     assert [row["index"] for row in problem["problems"]] == [1, 2, 3]
@@ -172,12 +172,12 @@ def test_a_draft_takes_items_from_many_requests_at_once(client: httpx2.Client) -
     assert len({result["id"] for result in all_results(client, job, limit=500)}) == 800
 
 
-def test_an_unfit_or_empty_draft_is_refused(client: httpx2.Client) -> None:
+def test_an_invalid_or_empty_draft_is_refused(client: httpx2.Client) -> None:
     draft = client.post("/jobs", json={"draft": True}).json()
     empty = client.post(f"/jobs/{draft['id']}/submit")
     assert (empty.status_code, empty.json()["code"]) == (422, "job_refused")
-    unfit = client.post(f"/jobs/{draft['id']}/items", json={"urls": ["http://h/", "x"]})
-    assert [row["index"] for row in unfit.json()["problems"]] == [1]
+    invalid = client.post(f"/jobs/{draft['id']}/items", json={"urls": ["http://h/", "x"]})
+    assert [row["index"] for row in invalid.json()["problems"]] == [1]
 
 
 def test_a_file_keeps_the_name_its_sender_gave_it(client: httpx2.Client) -> None:
@@ -201,7 +201,7 @@ def test_an_idempotency_key_gives_the_same_job_again(client: httpx2.Client, site
     assert (other.status_code, other.json()["code"]) == (422, "idempotency_mismatch")
 
 
-def test_an_idempotency_key_knows_a_form_by_its_files(client: httpx2.Client) -> None:
+def test_an_idempotency_key_compares_a_form_by_its_files(client: httpx2.Client) -> None:
     headers = {"Idempotency-Key": uuid.uuid4().hex}
     first, again, other = (
         client.post("/jobs", files=[("files", ("a.jpg", jpeg(seed)))], headers=headers)
@@ -220,18 +220,18 @@ def test_a_key_whose_submission_was_refused_can_be_used_again(
     assert good.status_code == 202
 
 
-def test_a_submission_in_flight_is_not_taken_twice(
+def test_a_submission_in_flight_is_not_submitted_twice(
     stack: Stack, client: httpx2.Client, site: Site
 ) -> None:
     key = uuid.uuid4().hex
     headers = {"Idempotency-Key": key, "content-type": "text/csv"}
-    held = f"piqueue:idempotency:anyone:{hashlib.sha256(key.encode()).hexdigest()}"
+    entry = f"piqueue:idempotency:anyone:{hashlib.sha256(key.encode()).hexdigest()}"
     statuses = []
 
     def slow_body() -> Iterator[bytes]:
         yield b"url\n"
         with Redis.from_url(stack.redis_url) as redis:
-            while not redis.exists(held):
+            while not redis.exists(entry):
                 pass
         body = f"url\n{site.url('/1.jpg')}\n".encode()
         statuses.append(client.post("/jobs", content=body, headers=headers).status_code)
@@ -299,7 +299,7 @@ def test_too_many_failures_end_a_job(client: httpx2.Client) -> None:
 
 
 @pytest.mark.parametrize("max_failures", [-1, "101%", "many", "5.12345%"])
-def test_a_strange_failure_budget_is_refused(
+def test_an_invalid_failure_budget_is_refused(
     client: httpx2.Client, max_failures: int | str
 ) -> None:
     answer = client.post("/jobs", json={"urls": ["http://h/"], "max_failures": max_failures})
@@ -319,7 +319,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, s
         yield stack, keys.add("alice"), keys.add("bob")
 
 
-def test_jobs_are_seen_by_their_owner_only(guarded: tuple[Stack, str, str], site: Site) -> None:
+def test_only_the_owner_sees_a_job(guarded: tuple[Stack, str, str], site: Site) -> None:
     stack, alice_key, bob_key = guarded
     with httpx2.Client(base_url=stack.url) as client:
         alice, bob = ({"Authorization": f"Bearer {key}"} for key in (alice_key, bob_key))
@@ -367,7 +367,7 @@ def test_keys_are_stored_as_hashes_only(redis_client: Redis) -> None:
     assert keys.find(key) is None
 
 
-def test_that_there_is_no_key_is_believed_only_until_one_is_seen(redis_client: Redis) -> None:
+def test_the_absence_of_keys_is_cached_only_until_a_key_is_read(redis_client: Redis) -> None:
     keys = KeyStore(redis_client)
     assert not keys.none_lately
     assert keys.all() == []
@@ -377,7 +377,6 @@ def test_that_there_is_no_key_is_believed_only_until_one_is_seen(redis_client: R
     assert not keys.none_lately
 
 
-@pytest.mark.usefixtures("redis_client")  # other tests leave keys
 def test_without_keys_the_api_does_not_listen_beyond_this_machine(redis_url: str) -> None:
     command = [sys.executable, "-m", "api", "--host", "0.0.0.0", "--port", "0"]
     env = {"PIQUEUE_REDIS_URL": redis_url, "PATH": ""}
@@ -386,7 +385,7 @@ def test_without_keys_the_api_does_not_listen_beyond_this_machine(redis_url: str
     assert "PIQUEUE_ALLOW_NO_KEYS" in answer.stderr
 
 
-def test_beyond_this_machine_nobody_is_let_in_once_the_last_key_is_gone(
+def test_beyond_this_machine_keys_stay_required_after_the_last_one_is_removed(
     redis_client: Redis, redis_url: str, tmp_path: Path
 ) -> None:
     keys = KeyStore(redis_client)
@@ -434,11 +433,11 @@ def test_a_dry_run_checks_all_rows_tries_some_and_keeps_nothing(
     assert refusing["failures"] == {"fetch_blocked_address": refusing["sampled"]}
     assert fine == {"host": "127.0.0.1", "sampled": 50 - refusing["sampled"], "failures": {}}
     assert client.get("/jobs").json()["jobs"][:1] == before
-    unfit = client.post("/jobs", json={"urls": [*urls, "x"], "dry_run": True})
-    assert [row["index"] for row in unfit.json()["problems"]] == [300]
+    invalid = client.post("/jobs", json={"urls": [*urls, "x"], "dry_run": True})
+    assert [row["index"] for row in invalid.json()["problems"]] == [300]
 
 
-def test_pictures_seen_before_are_not_scored_again_where_the_cache_is_used(
+def test_with_the_cache_pictures_are_scored_once(
     client: httpx2.Client,
 ) -> None:
     files = [("files", (f"{at}.jpg", jpeg(1000 + at))) for at in range(6)]

@@ -73,7 +73,7 @@ def test_the_gauges_are_those_of_the_ledger(redis_client: Redis, redis_url: str)
     assert value("piqueue_queue_messages") == 2
 
 
-def test_what_runs_does_not_wait(redis_client: Redis, redis_url: str) -> None:
+def test_running_items_do_not_count_as_waiting(redis_client: Redis, redis_url: str) -> None:
     store = JobStore(redis_client)
     job_id, ring = submit(store, total=5)
     redis_client.hincrby(f"piqueue:{{{job_id}}}:meta", "submitted_ms", -90_000)
@@ -88,7 +88,7 @@ def test_what_runs_does_not_wait(redis_client: Redis, redis_url: str) -> None:
     assert "piqueue_oldest_waiting_item_age_seconds 0.0" in text
 
 
-def test_more_open_jobs_than_are_looked_at_are_all_counted(
+def test_open_jobs_beyond_the_scan_limit_are_counted(
     redis_client: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.jobs.ledger.load.OPEN_JOBS_READ", 3)

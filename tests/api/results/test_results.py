@@ -14,7 +14,7 @@ import httpx2
 import pyarrow.parquet
 import pytest
 
-from api.openapi.result_examples import RESULTS, RETRIED
+from api.openapi.literals import RESULTS, RETRIED
 from api.results.downloads import csv_table, jsonl
 from api.results.selection import Selection
 from api.results.table import Table
@@ -206,7 +206,7 @@ def test_a_download_has_a_file_name(client: httpx2.Client, job: Job, form: str) 
         ({"format": "jsonl", "cursor": "aW5kZXg6MTk="}, "for pages"),
     ],
 )
-def test_unfit_parameters_are_refused_with_a_reason(
+def test_invalid_parameters_are_refused_with_a_reason(
     client: httpx2.Client, job: Job, params: dict[str, str], says: str
 ) -> None:
     answer = client.get(f"/jobs/{job.id}/results", params=params)
@@ -214,7 +214,7 @@ def test_unfit_parameters_are_refused_with_a_reason(
     assert says in answer.json()["detail"]
 
 
-def test_a_format_that_is_not_ours_is_not_acceptable(client: httpx2.Client, job: Job) -> None:
+def test_an_unknown_format_is_not_acceptable(client: httpx2.Client, job: Job) -> None:
     answer = client.get(f"/jobs/{job.id}/results", headers={"accept": "application/pdf"})
     assert (answer.status_code, answer.json()["code"]) == (406, "not_acceptable")
     assert "text/csv" in answer.json()["detail"]
@@ -229,7 +229,7 @@ def expected(
     top_k: int | None = None,
     threshold: float | None = None,
 ) -> list[tuple[int, dict[str, float] | None, list[str] | None]]:
-    """Work out what a selection shows, another way than the code does."""
+    """Compute the selected results independently of the code."""
     found: list[tuple[int, dict[str, float] | None, list[str] | None]] = []
     for index in range(COUNT):
         scores = result(index).scores
@@ -264,7 +264,7 @@ SELECTIONS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("params", SELECTIONS, ids=str)
-def test_filters_hold_over_all_pages_and_in_all_formats(
+def test_filters_apply_to_all_pages_and_formats(
     client: httpx2.Client, job: Job, params: dict[str, Any]
 ) -> None:
     wanted = expected(**params)
@@ -289,7 +289,7 @@ def test_filters_hold_over_all_pages_and_in_all_formats(
     assert parquet(client, job, **params).column("sku").to_pylist() == [row[0] for row in rows]
 
 
-def test_other_thresholds_ask_for_no_inference(client: httpx2.Client) -> None:
+def test_other_thresholds_need_no_inference(client: httpx2.Client) -> None:
     files = [("files", (f"{seed}.jpg", jpeg(seed))) for seed in range(5)]
     job = wait_done(client, client.post("/jobs", files=files).json())
     for threshold in (0, 0.001, 0.5, 1):
@@ -301,9 +301,7 @@ def test_other_thresholds_ask_for_no_inference(client: httpx2.Client) -> None:
     assert (after["counts"], after["finished_at"]) == (job["counts"], job["finished_at"])
 
 
-def test_a_page_looks_through_a_bounded_number_of_items(
-    client: httpx2.Client, store: JobStore
-) -> None:
+def test_a_page_reads_a_bounded_number_of_items(client: httpx2.Client, store: JobStore) -> None:
     failed = {0, 30_000, 49_999}
     good, bad = scored(0.1, 0.2, 0.3, 0.4), rejected()
     long = store_job(
@@ -329,7 +327,7 @@ def submit(client: httpx2.Client, text: str, **params: str) -> dict[str, Any]:
     return wait_done(client, answer.json())
 
 
-def test_a_submitted_csv_comes_back_untouched_at_the_left(client: httpx2.Client) -> None:
+def test_a_table_begins_with_the_submitted_csv_unchanged(client: httpx2.Client) -> None:
     rows = [
         ["größe", "link", "sku", "", "note"],
         ["-1.5", "http://127.0.0.2/1.jpg", "ä-1", "x", 'two\nlines, "quoted"'],
@@ -350,7 +348,7 @@ def test_a_submitted_csv_comes_back_untouched_at_the_left(client: httpx2.Client)
     )
 
 
-def test_what_a_spreadsheet_would_run_is_escaped_in_csv_only(
+def test_spreadsheet_formulas_are_escaped_in_csv_only(
     client: httpx2.Client, store: JobStore
 ) -> None:
     hot = ["=1+1", "+1+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "-", '=HYPERLINK("http://x")']
@@ -380,7 +378,7 @@ def test_an_error_detail_is_escaped_too(client: httpx2.Client, store: JobStore) 
     assert table(client, job)[1][-1] == "'=cmd|' /C calc'!A0"
 
 
-def test_columns_named_as_ours_keep_their_name(client: httpx2.Client) -> None:
+def test_input_columns_named_like_result_columns_keep_their_name(client: httpx2.Client) -> None:
     job = submit(client, "url,status,beach,beach_\nhttp://127.0.0.2/,sold,yes,no\n")
     header, row = table(client, job)
     assert header[:6] == ["url", "status", "beach", "beach_", "status_", "beach__"]
@@ -388,7 +386,7 @@ def test_columns_named_as_ours_keep_their_name(client: httpx2.Client) -> None:
     assert parquet(client, job).column("status").to_pylist() == ["sold"]
 
 
-def test_items_that_were_no_table_have_their_columns_as_they_first_came(
+def test_columns_of_items_without_a_table_are_in_order_of_first_use(
     client: httpx2.Client,
 ) -> None:
     items = [
@@ -448,7 +446,7 @@ def test_too_many_different_columns_are_refused_by_row(client: httpx2.Client) ->
 def begin(
     store: JobStore, *, held: int = 20, max_failures: int | None = None
 ) -> tuple[Job, list[Claim]]:
-    """Begin a job of 20 chunks of two items, the first ones held by us, not by the worker."""
+    """Begin a job of 20 chunks of two items, the first ones claimed by the test."""
     job_id = new_job_id()
     for chunk in range(20):
         specs = [ItemSpec(str(2 * chunk + at), "http://127.0.0.2/") for at in range(2)]
@@ -474,7 +472,7 @@ def test_a_finished_part_is_read_while_the_rest_runs(
 
 
 @pytest.mark.parametrize("ends", ["cancelled", "failed", "succeeded", "partially_succeeded"])
-def test_results_are_read_in_every_last_status(
+def test_results_are_read_in_every_final_status(
     client: httpx2.Client, store: JobStore, ends: str
 ) -> None:
     job, claims = begin(
@@ -508,14 +506,12 @@ def test_a_job_without_results_gives_an_empty_table(client: httpx2.Client) -> No
 
 
 @pytest.mark.parametrize("form", ["json", "jsonl", "csv", "parquet"])
-def test_results_of_an_unknown_job_are_not_there(client: httpx2.Client, form: str) -> None:
+def test_results_of_an_unknown_job_are_a_404(client: httpx2.Client, form: str) -> None:
     answer = client.get("/jobs/job_x/results", params={"format": form})
     assert (answer.status_code, answer.json()["code"]) == (404, "job_not_found")
 
 
-def test_a_download_of_a_job_that_is_erased_meanwhile_breaks_off(
-    client: httpx2.Client, store: JobStore
-) -> None:
+def test_a_download_stops_when_its_job_is_erased(client: httpx2.Client, store: JobStore) -> None:
     wide = "x" * 1000
     job = store_job(
         store,
@@ -569,7 +565,7 @@ def hundred_thousand(store: JobStore) -> Job:
     )
 
 
-def test_the_first_bytes_leave_before_most_is_read() -> None:
+def test_the_first_bytes_are_sent_before_most_results_are_read() -> None:
     count = 0
 
     def results() -> Iterator[StoredResult]:
@@ -578,14 +574,14 @@ def test_the_first_bytes_leave_before_most_is_read() -> None:
             yield StoredResult(count, spec(count), scored(0, 0, 0, 1), 1)
             count += 1
 
-    selection = Selection.of(MODEL)
-    next(csv_table(Table(SHAPE, MODEL.labels), selection.of_all(results())))
+    selection = Selection(MODEL)
+    next(csv_table(Table(SHAPE, MODEL.labels), selection.views(results())))
     assert count == 0
-    next(jsonl(selection.of_all(results())))
+    next(jsonl(selection.views(results())))
     assert count < 1000
 
 
-def test_the_api_starts_without_pyarrow_and_says_when_it_is_missing() -> None:
+def test_the_api_starts_without_pyarrow_and_reports_when_it_is_missing() -> None:
     script = """
 import sys
 import api.main
@@ -621,7 +617,7 @@ def test_the_document_shows_every_format(client: httpx2.Client) -> None:
     assert {"404", "406", "409", "422", "501"} <= set(operation["responses"])
 
 
-def test_the_examples_of_the_document_are_what_the_api_gives() -> None:
+def test_the_examples_of_the_document_match_the_schemas() -> None:
     page = RESULTS["application/json"]["examples"]["page"]["value"]
     parsed = ResultsPage.model_validate(page)
     assert json.loads(parsed.model_dump_json(exclude_unset=True)) == page

@@ -1,4 +1,4 @@
-"""Server-sent events over HTTP: a job is watched to its end, cut off, erased, and let go."""
+"""Server-sent events over HTTP: progress, reconnection, erasure, shutdown."""
 
 import asyncio
 import os
@@ -17,7 +17,7 @@ import uvicorn
 from aiohttp import web
 from redis import Redis
 
-from api.job_events import Waiters
+from api.job_events import JobEvents
 from api.main import create_app
 from scripts.local.embedded_redis import EmbeddedRedis
 from scripts.local.stack import listenable_port
@@ -31,14 +31,14 @@ from worker.jobs.settings import load_settings
 
 
 @contextmanager
-def watching(client: httpx2.Client, path: str, **headers: str) -> Iterator[Iterator[Event]]:
+def following(client: httpx2.Client, path: str, **headers: str) -> Iterator[Iterator[Event]]:
     with client.stream("GET", path, headers=headers) as answer:
         yield read_events(answer)
 
 
 @contextmanager
-def serving(redis_url: str) -> Iterator[tuple[httpx2.Client, Waiters]]:
-    """Run the API in this process, so that what it holds can be seen."""
+def serving(redis_url: str) -> Iterator[tuple[httpx2.Client, JobEvents]]:
+    """Run the API in this process, so that its state can be inspected."""
     app = create_app(load_settings(redis_url=redis_url))
     port = listenable_port("127.0.0.1", 0)
     server = uvicorn.Server(
@@ -50,13 +50,13 @@ def serving(redis_url: str) -> Iterator[tuple[httpx2.Client, Waiters]]:
         while not server.started:
             assert thread.is_alive()
         with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-            yield client, app.state.services.waiters
+            yield client, app.state.services.job_events
     finally:
         server.should_exit = True
         thread.join()
 
 
-def test_a_job_is_watched_from_its_submission_to_its_end(client: httpx2.Client) -> None:
+def test_a_job_is_followed_from_its_submission_to_its_end(client: httpx2.Client) -> None:
     held = asyncio.Event()
 
     async def hold(_request: web.BaseRequest) -> web.StreamResponse:
@@ -65,7 +65,7 @@ def test_a_job_is_watched_from_its_submission_to_its_end(client: httpx2.Client) 
 
     with Site({"/hold.jpg": hold}) as site:
         job = client.post("/jobs", json={"urls": [site.url("/hold.jpg")] * 3}).json()
-        with watching(client, job["links"]["events"]) as events:
+        with following(client, job["links"]["events"]) as events:
             first = next(events)
             assert first.name == "progress"
             assert first.body["id"] == job["id"]
@@ -74,12 +74,12 @@ def test_a_job_is_watched_from_its_submission_to_its_end(client: httpx2.Client) 
             *others, last = events
     assert {event.name for event in others} <= {"progress"}
     assert (last.name, last.body["status"]) == ("done", "succeeded")
-    shown = client.get(job["links"]["self"], params={"results": "false"}).json()
-    assert last.body == shown
+    read = client.get(job["links"]["self"], params={"results": "false"}).json()
+    assert last.body == read
     assert first.id != last.id
 
 
-def test_progress_comes_at_most_twice_a_second_and_only_forward(
+def test_progress_is_sent_at_most_twice_a_second_and_only_increases(
     redis_client: Redis, redis_url: str
 ) -> None:
     store = JobStore(redis_client)
@@ -97,86 +97,88 @@ def test_progress_comes_at_most_twice_a_second_and_only_forward(
 
     with serving(redis_url) as (client, _), ThreadPoolExecutor() as scorer:
         started = time.monotonic()
-        with watching(client, f"/jobs/{job_id}/events") as events:
+        with following(client, f"/jobs/{job_id}/events") as events:
             first, changes = next(events), scorer.submit(score)
             counts = [event.body["counts"]["succeeded"] for event in (first, *islice(events, 4))]
             elapsed_s = time.monotonic() - started
             stop.set()
     assert elapsed_s > 4 * 0.5
-    assert changes.result() > 50, "too little changed to say so too often"
+    assert changes.result() > 50, "too few changes to exceed the rate"
     assert counts == sorted(set(counts))
 
 
 def test_every_connection_begins_with_the_whole_job(client: httpx2.Client) -> None:
     draft = client.post("/jobs", json={"draft": True, "name": "album"}).json()
     for last_id in ("", "draft-0", "anything"):
-        with watching(client, draft["links"]["events"], **{"Last-Event-ID": last_id}) as events:
+        with following(client, draft["links"]["events"], **{"Last-Event-ID": last_id}) as events:
             first = next(events)
             assert (first.name, first.body["name"]) == ("progress", "album")
 
 
-def test_a_job_that_is_done_says_so_at_once_and_again(client: httpx2.Client) -> None:
+def test_the_stream_of_a_finished_job_is_one_event(client: httpx2.Client) -> None:
     job = wait_done(client, client.post("/jobs", json={"urls": ["http://127.0.0.1:9/"]}).json())
     for _ in range(2):
-        with watching(client, job["links"]["events"]) as events:
+        with following(client, job["links"]["events"]) as events:
             (only,) = events
         assert (only.name, only.body["status"]) == ("done", "failed")
 
 
-def test_a_job_erased_while_it_is_watched_ends_the_stream(client: httpx2.Client) -> None:
+def test_the_stream_ends_when_the_job_is_erased(client: httpx2.Client) -> None:
     draft = client.post("/jobs", json={"draft": True}).json()
-    with watching(client, draft["links"]["events"]) as events:
+    with following(client, draft["links"]["events"]) as events:
         assert next(events).body["status"] == "draft"
         client.delete(draft["links"]["self"])
         (last,) = events
     assert (last.name, last.body) == ("erased", {"id": draft["id"]})
 
 
-def test_a_cancelled_job_ends_the_stream(client: httpx2.Client) -> None:
+def test_the_stream_ends_when_the_job_is_cancelled(client: httpx2.Client) -> None:
     draft = client.post("/jobs", json={"draft": True}).json()
-    with watching(client, draft["links"]["events"]) as events:
+    with following(client, draft["links"]["events"]) as events:
         next(events)
         client.post(draft["links"]["cancel"])
         (last,) = events
     assert (last.name, last.body["status"]) == ("done", "cancelled")
 
 
-def test_an_unknown_job_is_a_problem_and_no_stream(client: httpx2.Client) -> None:
+def test_an_unknown_job_is_a_404_and_no_stream(client: httpx2.Client) -> None:
     answer = client.get("/jobs/job_x/events", headers={"Accept": "text/event-stream"})
     assert (answer.status_code, answer.json()["code"]) == (404, "job_not_found")
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-def test_a_client_that_goes_away_leaves_nothing_behind(redis_url: str) -> None:
-    with serving(redis_url) as (client, waiters), ExitStack() as streams:
+def test_a_client_that_disconnects_leaves_no_subscription(redis_url: str) -> None:
+    with serving(redis_url) as (client, job_events), ExitStack() as streams:
         kept = []
         for _ in range(3):
             draft = client.post("/jobs", json={"draft": True}).json()
             for _ in range(4):
-                events = streams.enter_context(watching(client, draft["links"]["events"]))
+                events = streams.enter_context(following(client, draft["links"]["events"]))
                 next(events)
                 kept.append(events)
-        assert waiters.watched_count == 3
+        assert job_events.subscribed_job_count == 3
         streams.close()
         deadline = time.monotonic() + 30
-        while waiters.watched_count:
+        while job_events.subscribed_job_count:
             assert time.monotonic() < deadline
             time.sleep(0.01)
 
 
-def test_a_silent_stream_beats(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_without_events_sends_pings(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("fastapi.routing._PING_INTERVAL", 0.05)
     with serving(redis_url) as (client, _):
         draft = client.post("/jobs", json={"draft": True}).json()
-        with watching(client, draft["links"]["events"]) as events:
+        with following(client, draft["links"]["events"]) as events:
             assert next(events).name == "progress"
             assert [next(events).comment for _ in range(3)] == ["ping"] * 3
 
 
-def test_a_stream_outlives_redis(tmp_path: Path) -> None:
+def test_a_stream_survives_a_restart_of_redis(tmp_path: Path) -> None:
     with EmbeddedRedis(tmp_path) as redis, serving(redis.url) as (client, _):
         draft = client.post("/jobs", json={"draft": True}).json()
-        with watching(client, draft["links"]["events"]) as events:
+        with following(client, draft["links"]["events"]) as events:
             next(events)
             assert redis.pid is not None
             os.kill(redis.pid, signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""The hosts of a job's URLs, as its record tells of them."""
+"""The statistics of the hosts of a job's URLs."""
 
 import httpx2
 from aiohttp import web
@@ -8,7 +8,7 @@ from tests.pictures import jpeg
 from tests.worker.fetching.site import Site
 
 
-def test_a_job_tells_how_each_host_fared_and_never_where_on_it(client: httpx2.Client) -> None:
+def test_a_job_has_statistics_by_host_without_any_path(client: httpx2.Client) -> None:
     picture = jpeg(1)
 
     async def answer(_request: web.BaseRequest) -> web.StreamResponse:

@@ -129,7 +129,7 @@ def test_uploaded_files_are_scored_and_named_by_their_file_name(
     assert job["results"][0]["source"] == {"type": "upload", "url": None, "filename": "p0.jpg"}
 
 
-def test_an_accepted_job_says_where_it_is_and_when_to_ask_again(
+def test_an_accepted_job_has_its_location_and_when_to_poll(
     client: httpx2.Client, site: Site
 ) -> None:
     answer = client.post("/jobs", json={"urls": [site.url("/1.jpg")]})
@@ -162,7 +162,7 @@ def test_labels_are_those_whose_score_reaches_the_threshold(
         ]
 
 
-def test_results_are_left_out_when_told(client: httpx2.Client, site: Site) -> None:
+def test_results_are_omitted_on_request(client: httpx2.Client, site: Site) -> None:
     job = wait_done(client, client.post("/jobs", json={"urls": [site.url("/1.jpg")]}).json())
     assert len(job["results"]) == 1
     answer = client.get(job["links"]["self"], params={"results": "false"})
@@ -185,7 +185,7 @@ def test_results_are_left_out_when_told(client: httpx2.Client, site: Site) -> No
         ({"urls": ["http://h/", 7]}, {1: "valid string"}),
     ],
 )
-def test_unfit_items_are_refused_by_row(
+def test_invalid_items_are_refused_by_row(
     client: httpx2.Client, body: dict[str, object], rows: dict[int, str]
 ) -> None:
     answer = client.post("/jobs", json=body)
@@ -199,7 +199,7 @@ def test_unfit_items_are_refused_by_row(
     assert "secret" not in answer.text
 
 
-def test_a_hundred_unfit_items_are_listed_and_the_rest_counted(client: httpx2.Client) -> None:
+def test_a_hundred_invalid_items_are_listed_and_the_rest_counted(client: httpx2.Client) -> None:
     problem = client.post("/jobs", json={"urls": ["x"] * 250}).json()
     assert problem["problem_count"] == 250
     assert len(problem["problems"]) == 100
@@ -227,7 +227,7 @@ def test_a_hundred_unfit_items_are_listed_and_the_rest_counted(client: httpx2.Cl
         ({"files": [("files", ("a.jpg", b""))]}, 422, "items_refused", "cannot be scored"),
     ],
 )
-def test_unfit_submissions_are_refused_with_a_reason(
+def test_invalid_submissions_are_refused_with_a_reason(
     client: httpx2.Client, send: dict[str, object], code: int, problem: str, says: str
 ) -> None:
     answer = client.post("/jobs", **send)  # type: ignore[arg-type]
@@ -260,7 +260,7 @@ def test_a_body_over_the_limit_is_refused_while_it_streams_in(client: httpx2.Cli
         ("/jobs/job_x/retry", "application/json"),
     ],
 )
-def test_a_body_that_says_to_be_over_the_limit_is_refused_as_a_problem(
+def test_a_body_with_a_content_length_over_the_limit_is_refused_as_a_problem(
     client: httpx2.Client, path: str, kind: str
 ) -> None:
     answer = client.post(path, content=bytes(20_000_001), headers={"content-type": kind})
@@ -337,13 +337,13 @@ def test_a_deleted_job_is_gone(client: httpx2.Client, pictures: list[bytes]) -> 
 
 
 @pytest.mark.parametrize("cursor", ["x", "aW5kZXg6LTE=", "Zm9vOjE=", "é"])
-def test_a_strange_cursor_is_refused(client: httpx2.Client, site: Site, cursor: str) -> None:
+def test_an_invalid_cursor_is_refused(client: httpx2.Client, site: Site, cursor: str) -> None:
     job = client.post("/jobs", json={"urls": [site.url("/1.jpg")]}).json()
     answer = client.get(job["links"]["results"], params={"cursor": cursor})
     assert (answer.status_code, answer.json()["code"]) == (400, "cursor_invalid")
 
 
-def test_a_full_queue_pushes_back(tmp_path: Path) -> None:
+def test_a_full_queue_refuses_new_work(tmp_path: Path) -> None:
     from scripts.local.stack import Stack
 
     limits = {"PIQUEUE_MAX_BACKLOG_ITEMS": "5"}

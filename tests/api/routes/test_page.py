@@ -63,7 +63,7 @@ class Page(Tab):
 
 @pytest.fixture
 def page(browser: Chrome, tmp_path: Path) -> Page:
-    """Give an empty tab, forgetting what the test before left."""
+    """Give an empty tab, without the console messages of earlier tests."""
     page = Page(browser, tmp_path / "downloads")
     behaviour = {"behavior": "allow", "downloadPath": str(page.downloads)}
     browser.execute_cdp_cmd("Browser.setDownloadBehavior", behaviour)
@@ -129,8 +129,8 @@ def test_a_hostile_file_name_is_shown_as_text(page: Page, stack: Stack, tmp_path
     page.start("Done")
     assert sorted(page.names(2)) == sorted([HOSTILE, "b.jpg"])
     assert page.all(".name img") == []
-    (left_out,) = page.all("#left-out li")
-    assert left_out.text.startswith(f"no{HOSTILE}: not a JPEG")
+    (refused,) = page.all("#refused-files li")
+    assert refused.text.startswith(f"no{HOSTILE}: not a JPEG")
     assert page.all("#left-out img") == []
     assert page.browser.title == "Done – Piqueue"
     assert page.messages() == []
@@ -183,7 +183,7 @@ def test_a_csv_is_sent_with_the_columns_its_header_has(
     assert (result["id"], result["columns"]) == ("x-1", {"price": "9.90"})
 
 
-def test_a_piqueue_with_keys_asks_for_one_and_keeps_it_in_the_tab(
+def test_a_service_with_keys_asks_for_one_and_keeps_it_in_the_tab(
     page: Page, tmp_path: Path
 ) -> None:
     with Stack(tmp_path / "stack", env=STACK_ENV) as stack:

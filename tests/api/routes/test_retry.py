@@ -201,7 +201,7 @@ def test_a_retry_sent_again_under_its_key_is_the_same_job(
     )
 
 
-def test_a_retry_in_flight_is_not_taken_twice_and_a_refused_one_frees_its_key(
+def test_a_retry_in_flight_is_not_repeated_and_a_refused_one_frees_its_key(
     stack: Stack, client: httpx2.Client, store: JobStore
 ) -> None:
     good = store_job(store, 1, lambda _: ItemSpec("a", "https://h/"), lambda _: scored(0, 0, 0, 0))
@@ -217,7 +217,7 @@ def test_a_retry_in_flight_is_not_taken_twice_and_a_refused_one_frees_its_key(
     assert client.post(f"/jobs/{bad.id}/retry", headers=headers).status_code == 202
 
 
-def test_uploads_are_tried_again_from_their_kept_bytes(client: httpx2.Client) -> None:
+def test_uploads_are_retried_from_their_stored_bytes(client: httpx2.Client) -> None:
     cut = {f"cut-{seed}.jpg": jpeg(seed)[:2000] for seed in range(3)}
     pictures = {"good.jpg": jpeg(9), **cut}
     files = [("files", named) for named in pictures.items()]
@@ -310,7 +310,7 @@ def test_a_retry_of_nothing_is_refused(
 
 
 @pytest.mark.parametrize("body", [{"only": "some"}, {"items": []}, []])
-def test_an_unfit_wish_is_refused(client: httpx2.Client, store: JobStore, body: object) -> None:
+def test_an_invalid_body_is_refused(client: httpx2.Client, store: JobStore, body: object) -> None:
     job = store_job(store, 1, lambda _: ItemSpec("a", "https://h/"), lambda _: rejected())
     answer = client.post(f"/jobs/{job.id}/retry", json=body)
     assert (answer.status_code, answer.json()["code"]) == (422, "parameter_invalid")
@@ -384,7 +384,7 @@ def deciding(item: dict[str, Any]) -> tuple[int, int | None]:
 
 
 @pytest.mark.parametrize("length", [1, 2, 3])
-def test_each_item_of_a_line_has_its_newest_result(
+def test_each_item_of_a_chain_of_retries_has_its_newest_result(
     client: httpx2.Client, line: list[Job], length: int
 ) -> None:
     found = merged(client, line[length - 1].id, limit=271)
@@ -405,7 +405,7 @@ def test_each_item_of_a_line_has_its_newest_result(
     ],
     ids=str,
 )
-def test_filters_and_formats_hold_over_a_line(
+def test_filters_and_formats_apply_to_a_chain_of_retries(
     client: httpx2.Client, line: list[Job], params: dict[str, Any]
 ) -> None:
     wanted = []
@@ -448,7 +448,7 @@ def test_a_retry_is_merged_while_it_runs(client: httpx2.Client, flaky: Flaky) ->
     assert not [item for item in found if item["error"]]
 
 
-def test_a_retry_outlives_its_parent_but_is_then_read_alone(
+def test_a_retry_whose_parent_is_erased_is_read_alone(
     client: httpx2.Client, store: JobStore
 ) -> None:
     parent = store_job(store, 2, lambda at: ItemSpec(str(at), "https://h/"), lambda _: rejected())

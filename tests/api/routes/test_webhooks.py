@@ -82,7 +82,7 @@ async def _picture(_request: web.BaseRequest) -> web.StreamResponse:
 def until(
     look: Callable[[], Any], accept: Callable[[Any], bool], deadline_s: float = DEADLINE_S
 ) -> Any:
-    """Look again and again until what is seen is accepted."""
+    """Poll until the value is accepted."""
     deadline = time.monotonic() + deadline_s
     while not accept(seen := look()):
         assert time.monotonic() < deadline, f"still {seen}"
@@ -118,7 +118,7 @@ def secret_of(client: httpx2.Client) -> str:
 
 
 @pytest.mark.parametrize("status", ["succeeded", "partially_succeeded", "failed", "cancelled"])
-def test_every_end_of_a_job_is_told_with_a_signature_that_holds(
+def test_every_final_status_is_delivered_with_a_valid_signature(
     client: httpx2.Client, status: str
 ) -> None:
     with Receiver() as receiver:
@@ -176,7 +176,7 @@ def test_the_documented_way_to_verify_works(client: httpx2.Client) -> None:
         written["finished_job"](post.headers, post.body + b" ", secret_of(client))
 
 
-def test_a_webhook_is_sent_again_until_it_is_taken_and_never_redirected(
+def test_a_webhook_is_retried_until_it_is_accepted_and_never_redirected(
     client: httpx2.Client,
 ) -> None:
     with Receiver([500, 302]) as receiver:
@@ -191,21 +191,21 @@ def test_a_webhook_is_sent_again_until_it_is_taken_and_never_redirected(
         post.verified(secret_of(client))
 
 
-def test_a_webhook_nobody_takes_is_given_up(client: httpx2.Client) -> None:
+def test_a_webhook_that_is_never_accepted_is_given_up(client: httpx2.Client) -> None:
     with Receiver([503] * 10) as receiver:
         hook = settled(client, submit(client, receiver))
     assert hook["state"] == "given_up"
     assert len(receiver.posts) == len(hook["attempts"]) == 4, "the first and three more"
 
 
-def test_a_receiver_that_is_gone_is_asked_once(client: httpx2.Client) -> None:
+def test_a_receiver_that_returns_410_gets_one_request(client: httpx2.Client) -> None:
     with Receiver([410]) as receiver:
         hook = settled(client, submit(client, receiver))
     assert hook["state"] == "gone"
     assert [attempt["status_code"] for attempt in hook["attempts"]] == [410]
 
 
-def test_the_guard_stands_before_webhooks_too(client: httpx2.Client) -> None:
+def test_webhooks_to_private_addresses_are_blocked(client: httpx2.Client) -> None:
     with Receiver() as receiver:
         hooks = [
             settled(client, submit(client, receiver, webhook_url=receiver.url(host)))
@@ -217,14 +217,16 @@ def test_the_guard_stands_before_webhooks_too(client: httpx2.Client) -> None:
         assert {attempt["error"] for attempt in hook["attempts"]} == {"fetch_blocked_address"}
 
 
-def test_a_receiver_that_is_not_there_is_logged_as_such(client: httpx2.Client) -> None:
+def test_an_unreachable_receiver_is_logged(client: httpx2.Client) -> None:
     with Receiver() as receiver:
         hook = settled(client, submit(client, receiver, webhook_url=BAD_URL))
     assert {attempt["error"] for attempt in hook["attempts"]} == {"fetch_connection"}
     assert all(attempt["status_code"] is None for attempt in hook["attempts"])
 
 
-def test_a_receiver_that_hangs_holds_up_neither_scoring_nor_others(client: httpx2.Client) -> None:
+def test_a_receiver_that_hangs_delays_neither_scoring_nor_other_webhooks(
+    client: httpx2.Client,
+) -> None:
     async def hang(_request: web.BaseRequest) -> web.StreamResponse:
         await asyncio.Event().wait()
         raise AssertionError
@@ -257,7 +259,7 @@ def test_a_webhook_can_be_replayed_under_the_same_id(client: httpx2.Client) -> N
     assert first.headers["webhook-id"] == second.headers["webhook-id"] == hook["webhook_id"]
 
 
-def test_what_has_no_webhook_or_no_end_yet_is_not_replayed(client: httpx2.Client) -> None:
+def test_a_job_without_webhook_or_still_running_is_not_replayed(client: httpx2.Client) -> None:
     without = client.post("/jobs", json={"draft": True}).json()["links"]["self"]
     for method, path in (("GET", "/webhook"), ("POST", "/webhook/replay")):
         answer = client.request(method, without + path)
@@ -295,7 +297,7 @@ def test_for_a_day_after_a_rotation_both_secrets_sign(client: httpx2.Client) -> 
         ("https://h:s3cr3t/", "not a URL"),
     ],
 )
-def test_an_unfit_webhook_url_is_refused_at_the_door(
+def test_an_invalid_webhook_url_is_refused_at_submission(
     client: httpx2.Client, url: str, says: str
 ) -> None:
     options = {"webhook_url": url}
@@ -360,7 +362,7 @@ def test_a_webhook_outlives_all_workers(guarded: Guarded, when: str) -> None:
     second.verified(secret_of(guarded.alice))
 
 
-def test_webhooks_secrets_and_events_are_their_owners_alone(guarded: Guarded) -> None:
+def test_only_the_owner_sees_webhooks_secrets_and_events(guarded: Guarded) -> None:
     alice, bob = guarded.alice, guarded.bob
     assert secret_of(alice) != secret_of(bob)
     with Receiver() as receiver:
@@ -379,7 +381,7 @@ def test_webhooks_secrets_and_events_are_their_owners_alone(guarded: Guarded) ->
         assert httpx2.request(method, guarded.stack.url + path).status_code == 401
 
 
-def test_no_log_and_no_other_answer_tells_a_secret_or_a_query(guarded: Guarded) -> None:
+def test_no_log_and_no_other_response_contains_a_secret_or_a_query(guarded: Guarded) -> None:
     alice = guarded.alice
     with Receiver([500]) as receiver:
         job = submit(alice, receiver)

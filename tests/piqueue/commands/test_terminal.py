@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from api.openapi.examples import JOB
+from api.openapi.literals import JOB
 from api.schemas import JobOut
 from piqueue.commands.terminal import hosts
 

@@ -28,9 +28,9 @@ def test_all_downloads_end_and_only_one_of_them_exceeds_the_total(
             nonlocal done, most
             with budget.share() as share:
                 shares.append(share)
-                while share.size < size:
-                    await take(budget, share, min(step, size - share.size))
-                    most = max(most, sum(one.size for one in shares))
+                while share.held < size:
+                    await take(budget, share, min(step, size - share.held))
+                    most = max(most, sum(one.held for one in shares))
                     await asyncio.sleep(0)
             done += 1
 
@@ -66,8 +66,8 @@ def test_waiting_shares_are_served_in_order() -> None:
                 await budget.wait_for(share, count)
                 order.append(name)
 
-        with ExitStack() as stack, budget.share() as ahead:
-            first = stack.enter_context(budget.share())
+        with ExitStack() as held, budget.share() as ahead:
+            first = held.enter_context(budget.share())
             assert budget.take(first, 60)
             assert budget.take(ahead, 50), "the share that may exceed the total"
             waiting = [
@@ -75,7 +75,7 @@ def test_waiting_shares_are_served_in_order() -> None:
                 for name, count in (("large", 90), ("small", 1), ("smaller", 1))
             ]
             await asyncio.sleep(0)
-            stack.close()
+            held.close()
             assert order == []
             with budget.share() as late:
                 assert not budget.take(late, 1), "there is room, but others wait"
@@ -96,6 +96,6 @@ def test_a_cancelled_wait_blocks_no_other_share() -> None:
             cancelled.cancel()
             budget.release(ahead)
             await waiting
-            assert (other.size, last.size) == (0, 5)
+            assert (other.held, last.held) == (0, 5)
 
     asyncio.run(run())

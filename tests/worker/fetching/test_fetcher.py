@@ -211,7 +211,7 @@ def test_requests_name_piqueue_and_send_no_cookies_back() -> None:
     with Site({"/set": setting}) as site, fetching() as fetcher:
         for path in ("/set", "/next"):
             list(fetcher.fetch_all([site.url(path)]))
-    assert all(request.headers["User-Agent"].startswith("Piqueue") for request in site.requests)
+    assert all(seen.headers["User-Agent"].startswith("Piqueue") for seen in site.requests)
     assert "Cookie" not in site.requests[1].headers
 
 
@@ -243,7 +243,7 @@ def test_connections_are_reused() -> None:
         for n in range(20):
             list(fetcher.fetch_all([site.url(f"/{n}")]))
     assert len(site.requests) == 20
-    assert len({request.connection for request in site.requests}) == 1
+    assert len({seen.connection for seen in site.requests}) == 1
 
 
 # ---- Bodies and statuses
@@ -578,7 +578,7 @@ def test_a_pause_applies_to_the_host_that_a_redirect_leads_to() -> None:
             outcome = failed(dict(fetcher.fetch_all([url]))[0])
             assert (outcome.code, outcome.http_status) == (RejectionCode.FETCH_HTTP_STATUS, 503)
         assert payload(dict(fetcher.fetch_all([site.url("/here")]))[0]) == b"/here"
-    assert [request.target for request in inner.requests] == ["/busy"]
+    assert [seen.target for seen in inner.requests] == ["/busy"]
 
 
 # ---- Deadlines
@@ -660,7 +660,7 @@ def test_a_fourth_redirect_is_not_followed() -> None:
         outcome = failed(fetch(site.url("/0")))
     assert (outcome.code, outcome.retryable) == (RejectionCode.FETCH_REDIRECTS, False)
     assert outcome.detail == "redirected more than 3 times"
-    assert [request.target for request in site.requests] == ["/0", "/1", "/2", "/3"]
+    assert [seen.target for seen in site.requests] == ["/0", "/1", "/2", "/3"]
 
 
 def test_a_redirect_loop_ends() -> None:

@@ -47,11 +47,11 @@ async def at_once(host: Host, count: int) -> int:
 
 def test_without_a_named_time_the_pauses_double_up_to_a_limit_and_vary() -> None:
     async def pauses(count: int) -> list[float]:
-        host, pauses_s = Host(8, 10), []
+        host, seen = Host(8, 10), []
         for _ in range(count):
             host.pushed_back(math.inf, 503, 0)
-            pauses_s.append(host.pause_s)
-        return pauses_s
+            seen.append(host.pause_s)
+        return seen
 
     many = [run(lambda: pauses(12)) for _ in range(20)]
     for retry in range(4):
@@ -89,17 +89,17 @@ def test_concurrent_requests_that_are_pushed_back_count_once() -> None:
 def test_a_host_that_times_out_gets_fewer_requests_and_more_again_as_it_answers() -> None:
     async def slots() -> list[int]:
         host = Host(8, 10)
-        counts = [await at_once(host, 20)]
+        seen = [await at_once(host, 20)]
         host.timed_out(now())
-        counts.append(await at_once(host, 20))
+        seen.append(await at_once(host, 20))
         host.timed_out(now())
         host.timed_out(now())
         host.timed_out(now())
-        counts.append(await at_once(host, 20))
+        seen.append(await at_once(host, 20))
         for _ in range(100):
             host.answered()
-        counts.append(await at_once(host, 20))
-        return counts
+        seen.append(await at_once(host, 20))
+        return seen
 
     assert run(slots) == [8, 4, 1, 8]
 
@@ -128,17 +128,17 @@ def test_a_pause_longer_than_the_longest_wait_fails_at_once() -> None:
 
 def test_a_retry_goes_before_first_requests() -> None:
     async def order() -> list[str]:
-        host, names = Host(1, 10), list[str]()
+        host, seen = Host(1, 10), list[str]()
 
         async def ask(name: str, retry: bool) -> None:
             async with host.slot(retry=retry):
-                names.append(name)
+                seen.append(name)
 
         async with host.slot():
             tasks = [asyncio.create_task(ask(name, name == "retry")) for name in ("new", "retry")]
             await asyncio.sleep(0)
         await asyncio.gather(*tasks)
-        return names
+        return seen
 
     assert run(order) == ["retry", "new"]
 
@@ -165,7 +165,7 @@ def test_idle_hosts_are_forgotten_and_paused_ones_kept() -> None:
         paused.pushed_back(now(), 429, 30)
         for n in range(3 * KEPT_HOSTS):
             hosts.of(URL(f"http://{n}.example/"))
-        assert len(hosts._hosts) <= KEPT_HOSTS
+        assert len(hosts) <= KEPT_HOSTS
         return hosts.of(URL("http://PAUSED.example/b")) is paused
 
     assert run(kept)

@@ -118,19 +118,19 @@ def test_an_image_with_more_pixels_than_the_limit_is_rejected() -> None:
 
 
 def test_each_item_of_a_batch_of_one_is_decoded_and_scored_in_its_own_context() -> None:
-    events: list[tuple[str, int, int]] = []
+    seen: list[tuple[str, int, int]] = []
     predictor = BrightnessPredictor()
 
     @contextmanager
     def context(position: int) -> Iterator[None]:
-        events.append(("in", position, len(predictor.batches)))
+        seen.append(("in", position, len(predictor.batches)))
         yield
-        events.append(("out", position, len(predictor.batches)))
+        seen.append(("out", position, len(predictor.batches)))
 
     payloads = [LoadedPayload(position, grey(position)) for position in (2, 0, 1)]
     limits = Limits(batch_size=1, max_pixels=1000)
     classify(payloads, 3, predictor, limits, context)
-    assert events == [
+    assert seen == [
         ("in", 2, 0),
         ("out", 2, 1),
         ("in", 0, 1),

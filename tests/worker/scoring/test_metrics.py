@@ -1,4 +1,4 @@
-"""The metrics of a worker: a real one is scraped after jobs with known outcomes."""
+"""The metrics of a worker: a real one is scraped after jobs with known results."""
 
 import time
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from aiohttp import web
 from numpy.typing import NDArray
 from redis import Redis
 
+from model.artifact.card import Card
 from model.engines.prediction import Prediction
 from scripts.local.stack import Stack, listenable_port
 from tests.api.polling import wait_done
@@ -19,7 +20,6 @@ from tests.pictures import jpeg
 from tests.scrape import Sample, read_scrape
 from tests.worker.fetching.site import Site
 from tests.worker.jobs.ledger.test_store import MODEL, claim, submit
-from tests.worker.scoring.test_classify import BrightnessPredictor
 from worker.jobs.errors import SettingsInvalid
 from worker.jobs.ledger.store import JobStore
 from worker.jobs.settings import load_settings
@@ -83,12 +83,12 @@ def test_a_scrape_shows_the_result_and_the_times_of_every_item(tmp_path: Path) -
 
 def test_a_claim_knows_the_time_since_its_notification(redis_client: Redis) -> None:
     store = JobStore(redis_client)
-    job_id, notified = submit(store, total=20)
-    redis_client.zincrby(f"piqueue:{{{job_id}}}:notified", -5000, notified[1])
-    waited = claim(store, job_id, notified[1], lease_s=0).waited_s
+    job_id, ring = submit(store, total=20)
+    redis_client.zincrby(f"piqueue:{{{job_id}}}:notified", -5000, ring[1])
+    waited = claim(store, job_id, ring[1], lease_s=0).waited_s
     assert waited is not None
     assert 5 <= waited < 60
-    again = claim(store, job_id, notified[1])
+    again = claim(store, job_id, ring[1])
     assert (again.attempt, again.waited_s) == (2, None)
 
 
@@ -106,8 +106,13 @@ def test_attempts_from_the_third_on_are_one_series(redis_client: Redis) -> None:
     assert counted == {"1": 1, "2": 1, "3+": 3}
 
 
-class Broken(BrightnessPredictor):
+class Broken:
     """A predictor whose forward pass always fails."""
+
+    card: Card
+
+    def warm_up(self) -> None:
+        pass
 
     def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
         raise RuntimeError(f"out of memory for {len(images)}")

@@ -58,7 +58,7 @@ def piqueue_models(*arguments: str) -> None:
 
 
 def model(client: httpx2.Client, version: str) -> dict[str, Any]:
-    """Give what the API says of a version; one that is not listed yet is not warm."""
+    """Give what the API says of a version; one that it does not know yet is not warm."""
     found: list[dict[str, Any]] = client.get("/models").raise_for_status().json()
     ours = [one for one in found if (one["name"], one["version"]) == ("places", version)]
     return ours[0] if ours else {"warm_workers": 0}
@@ -81,10 +81,10 @@ def worker_log(registry: Path, event: str) -> list[dict[str, Any]]:
 def test_a_promoted_version_is_warm_before_its_first_job_and_running_jobs_keep_theirs(
     registry: Path,
 ) -> None:
-    picture, released = jpeg(1), asyncio.Event()
+    picture, held = jpeg(1), asyncio.Event()
 
     async def hold(_request: web.BaseRequest) -> web.StreamResponse:
-        await released.wait()
+        await held.wait()
         return web.Response(body=picture)
 
     timeout = {"PIQUEUE_FETCH_TIMEOUT_S": "120"}
@@ -115,7 +115,7 @@ def test_a_promoted_version_is_warm_before_its_first_job_and_running_jobs_keep_t
         third = wait_done(client, submit(client, "places"))
         assert third["model"]["version"] == "1"
 
-        site.call(released.set)
+        site.call(held.set)
         first = wait_done(client, first)
         assert first["model"]["version"] == "1"
         assert list(first["results"][0]["scores"]) == PLACES

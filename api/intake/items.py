@@ -1,0 +1,64 @@
+"""Receiving the items of a submission one by one, and the problems found in them."""
+
+from abc import ABC, abstractmethod
+
+from api.intake.admission import item_problem
+from worker.jobs.errors import LISTED_PROBLEMS, ItemProblem, ItemsRefused
+from worker.jobs.items import ItemSpec
+from worker.jobs.record import CsvShape
+from worker.jobs.settings import Settings
+
+
+class ProblemList:
+    """Problems of items: the first hundred are listed, all are counted."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._listed: list[ItemProblem] = []
+
+    def add(self, index: int, item_id: str | None, detail: str) -> None:
+        """Add the problem of one item."""
+        self.count += 1
+        if len(self._listed) < LISTED_PROBLEMS:
+            self._listed.append(ItemProblem(index, item_id, detail))
+
+    def check(self) -> None:
+        """Raise ItemsRefused if there is any problem."""
+        if self.count:
+            raise ItemsRefused(self._listed, self.count)
+
+
+class ItemReceiver(ABC):
+    """Receives items as a body is read; `count` is how many came, with or without a problem."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.count = 0
+        # The columns of the CSV that the items come from.
+        self.csv: CsvShape | None = None
+        self.problems = ProblemList()
+        self._settings = settings
+
+    def add_problem(self, detail: str, item_id: str | None = None) -> None:
+        """Count the next item as invalid, for this reason."""
+        self.problems.add(self.count, item_id, detail)
+        self.count += 1
+
+    def add(self, spec: ItemSpec, payload: bytes | None = None, line: int | None = None) -> None:
+        """Add the next item: a URL, or an upload with its payload.
+
+        `line` is its line in the body, counted from 1, if the body has lines.
+        """
+        problem = item_problem(spec, payload, self._settings) or self._problem(spec)
+        if problem is not None:
+            self.add_problem(problem if line is None else f"line {line}: {problem}", spec.id)
+            return
+        self.count += 1
+        self._accept(spec, payload)
+
+    def _problem(self, _spec: ItemSpec) -> str | None:
+        """Return what else is wrong with an item, or None."""
+        return None
+
+    @abstractmethod
+    def _accept(self, spec: ItemSpec, payload: bytes | None) -> None:
+        """Store an item that has no problem; `count` includes it."""

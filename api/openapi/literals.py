@@ -1,0 +1,43 @@
+"""Request bodies and examples of the OpenAPI document; literals.json has their values."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+_VALUES = json.loads(Path(__file__).with_suffix(".json").read_text())
+
+# The bodies that the routes read themselves.
+JOBS_BODY: dict[str, Any] = {"requestBody": _VALUES["requests"]["jobs"]}
+SCOREFILE_BODY: dict[str, Any] = {"requestBody": _VALUES["requests"]["scorefile"]}
+
+# Examples of responses by the name of their schema.
+EXAMPLES: dict[str, Any] = _VALUES["schemas"]
+JOB: dict[str, Any] = EXAMPLES["JobOut"]
+EXAMPLES["JobsPage"] = {"jobs": [JOB], "next_cursor": None}
+EVENTS = "\n".join(_VALUES["events"])
+SCORES: dict[str, float] = _VALUES["scores"]
+
+_SCORED, _FAILED = _VALUES["results"]
+_LINES = "".join(f"{json.dumps(item)}\n" for item in (_SCORED, _FAILED))
+_TABLE = "".join(f"{row}\r\n" for row in _VALUES["table"])
+
+RESULTS: dict[str, Any] = {
+    "application/json": {
+        "examples": {
+            "page": {
+                "summary": "A page that is followed by another",
+                "value": {"items": [_SCORED, _FAILED], "next_cursor": "aW5kZXg6MTk="},
+            },
+            "last page": {"value": {"items": [_FAILED]}},
+        }
+    },
+    "application/x-ndjson": {"schema": {"type": "string"}, "example": _LINES},
+    "application/jsonl": {"schema": {"type": "string"}, "example": _LINES},
+    "text/csv": {"schema": {"type": "string"}, "example": _TABLE},
+    "application/vnd.apache.parquet": {"schema": {"type": "string", "format": "binary"}},
+}
+
+RETRIES: dict[str, Any] = _VALUES["retries"]
+RETRIED: dict[str, Any] = {
+    "application/json": {"example": {**JOB, "parent_job": "job_01M81Q3WZ5A7C9E2G4J6M8P0RS"}}
+}
