@@ -5,6 +5,7 @@ import errno
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
@@ -87,9 +88,8 @@ def download(options: argparse.Namespace) -> int:
     names = [row[options.name_column] for row in rows]
     urls = [row[options.url_column] for row in rows]
     # Before the first download, as it fails without an access key.
-    unsplash = None
-    if any(row.get(DOWNLOAD_LOCATION) for row in rows):
-        unsplash = Unsplash(UnsplashSettings(), wait=options.wait)
+    from_unsplash = any(row.get(DOWNLOAD_LOCATION) for row in rows)
+    unsplash = Unsplash(UnsplashSettings(), wait=options.wait) if from_unsplash else None
     missing = fetch_pictures(folder, names, urls, load_settings())
     present = [row for index, row in enumerate(rows) if index not in missing]
 
@@ -204,11 +204,10 @@ def _write(path: Path, payload: bytes, max_pixels: int) -> Missing | None:
 
 
 def _is_complete(path: Path, settings: Settings) -> bool:
-    try:
+    with suppress(OSError, ImageRejected):
         decode(path.read_bytes(), _CHECK_SIZE, settings.max_pixels)
-    except (OSError, ImageRejected):
-        return False
-    return True
+        return True
+    return False
 
 
 def _report_downloads(

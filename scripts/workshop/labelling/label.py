@@ -9,11 +9,7 @@ from piqueue.commands.terminal import CommandFailed, ExitCode, run
 from scripts.commands.parser import command_parser
 from scripts.workshop.label_table import LabelTable
 from scripts.workshop.labelling.label_page import serve
-from scripts.workshop.labelling.predictions_source import (
-    Prediction,
-    predict_pictures,
-    read_predictions,
-)
+from scripts.workshop.labelling.predictions_source import Prediction, predict, read_predictions
 from scripts.workshop.labelling.session import LabelSession, Picture
 from worker.jobs.settings import load_settings
 
@@ -66,7 +62,7 @@ def label(options: argparse.Namespace) -> int:
     if options.scores:
         predictions = read_predictions(options.scores, pictures)
     elif options.model:
-        predictions = predict_pictures(pictures, options.model, load_settings())
+        predictions = predict(pictures, options.model, load_settings())
     uncertain = sorted(predictions, key=lambda name: predictions[name].margin)
     order = [*uncertain, *(name for name in pictures if name not in predictions)]
     table = open_table(

@@ -1,6 +1,5 @@
 """Serves the labelling page, to a browser on this machine only."""
 
-import io
 import secrets
 import socket
 import threading
@@ -11,19 +10,16 @@ from pathlib import Path
 import uvicorn
 from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
-from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
 from api.routes.page import policy_of
-from model.images.decode import decode
 from model.images.result import ImageRejected
 from scripts.workshop.labelling.session import LabelSession
+from scripts.workshop.preview import jpeg_preview
 
 PATH = Path(__file__).with_name("label.html")
 HOST = "127.0.0.1"
 _LONGEST_SIDE = 1600
-_JPEG_QUALITY = 88
-_PROBE_SIZE = (32, 32)
 
 
 class PictureOut(BaseModel):
@@ -107,7 +103,8 @@ def create_app(session: LabelSession, token: str, port: int, finish: Callable[[]
     @router.get("/pictures/{index}")
     def picture(index: int) -> Response:
         try:
-            payload = for_browser(session.pictures[_existing(session, index)].path.read_bytes())
+            path = session.pictures[_existing(session, index)].path
+            payload = jpeg_preview(path.read_bytes(), _LONGEST_SIDE)
         except (OSError, ImageRejected) as error:
             raise HTTPException(422, f"cannot be displayed: {error}") from None
         headers = {"Cache-Control": "private, max-age=3600"}
@@ -157,20 +154,6 @@ def serve(session: LabelSession, *, browser: bool) -> None:
         if browser:  # in a thread, as some browsers run in the terminal and do not return
             threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
         server.run(sockets=[listening])
-
-
-def for_browser(payload: bytes) -> bytes:
-    """A picture of any format as an upright JPEG of at most 1600 pixels a side.
-
-    Raises:
-        ImageRejected: it is not a picture that a model accepts.
-    """
-    probe = decode(payload, _PROBE_SIZE)
-    scale = min(1, _LONGEST_SIDE / max(probe.width, probe.height))
-    size = max(1, round(probe.height * scale)), max(1, round(probe.width * scale))
-    target = io.BytesIO()
-    Image.fromarray(decode(payload, size).pixels).save(target, "JPEG", quality=_JPEG_QUALITY)
-    return target.getvalue()
 
 
 def _existing(session: LabelSession, index: int) -> int:

@@ -100,9 +100,7 @@ def _json_results(path: Path) -> Iterator[_Result]:
             yield candidates, result.get("scores") or {}, result.get("labels") or []
 
 
-def predict_pictures(
-    pictures: Mapping[str, Path], model: str, settings: Settings
-) -> dict[str, Prediction]:
+def predict(pictures: Mapping[str, Path], model: str, settings: Settings) -> dict[str, Prediction]:
     """Predictions of a model, `name` or `name@version`, for the pictures that can be decoded.
 
     Raises:

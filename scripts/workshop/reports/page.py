@@ -1,17 +1,15 @@
 """Builds the reports: each is one file of HTML that loads nothing else, and one of JSON."""
 
 import base64
-import io
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 
-from PIL import Image
-
-from model.images.decode import decode
 from piqueue.commands.terminal import written_whole
+from scripts.workshop.preview import jpeg_preview
 from scripts.workshop.reports.metrics import Metrics
 from scripts.workshop.reports.scoring import Scored
 
@@ -109,7 +107,7 @@ def gallery(cards: Iterable[str]) -> str:
 def picture_card(scored: Scored, row: int, facts: Sequence[str]) -> str:
     """The picture with the index `row` and facts about it."""
     name = escape(scored.pictures.names[row])
-    source = thumbnail(scored.pictures.paths[row], scored.sizes[row])
+    source = thumbnail(scored.pictures.paths[row])
     lines = "".join(f"<p>{escape(fact)}</p>" for fact in facts)
     return (
         f'<div class="card"><img alt="{name}" src="{source}">'
@@ -117,14 +115,11 @@ def picture_card(scored: Scored, row: int, facts: Sequence[str]) -> str:
     )
 
 
-def thumbnail(path: Path, size: tuple[int, int]) -> str:
-    """A small version of a picture of `size`, (width, height) in pixels, as a data URL."""
-    scale = min(1.0, THUMBNAIL_PIXELS / max(size))
-    width, height = (max(1, round(side * scale)) for side in size)
-    pixels = decode(path.read_bytes(), (height, width), max_pixels=size[0] * size[1]).pixels
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+def thumbnail(path: Path) -> str:
+    """A small version of a picture as a data URL."""
+    # The model has accepted the picture, so its size needs no limit.
+    preview = jpeg_preview(path.read_bytes(), THUMBNAIL_PIXELS, max_pixels=sys.maxsize)
+    return "data:image/jpeg;base64," + base64.b64encode(preview).decode()
 
 
 def formatted(value: float | None) -> str:

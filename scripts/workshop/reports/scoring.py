@@ -47,8 +47,8 @@ class Pictures:
 class Scored:
     """Pictures with their scores (n, n_labels) by a model, as it serves them.
 
-    `rows` are their indexes among the pictures that were given, `sizes` their (width, height) in
-    pixels. `rejected` are the names of the others, with reasons.
+    `rows` are their indexes among the pictures that were given. `rejected` are the names of the
+    others, with reasons.
     """
 
     card: Card
@@ -56,7 +56,6 @@ class Scored:
     scores: NDArray[np.float64]
     pictures: Pictures
     rows: tuple[int, ...]
-    sizes: tuple[tuple[int, int], ...]
     rejected: dict[str, str]
 
     @property
@@ -86,7 +85,6 @@ class Scored:
             scores=self.scores[list(rows)][:, columns],
             pictures=self.pictures.select(rows),
             rows=tuple(self.rows[row] for row in rows),
-            sizes=tuple(self.sizes[row] for row in rows),
         )
 
 
@@ -202,14 +200,13 @@ def score(predictor: Predictor, pictures: Pictures, settings: Settings) -> Score
         limits = Limits(settings.batch_size, settings.max_pixels)
         results = classify(payloads(), len(pictures.names), predictor, limits)
         progress.show(len(results))
-    rows, scores, sizes = [], [], []
+    rows, scores = [], []
     for index, (name, result) in enumerate(zip(pictures.names, results, strict=True)):
-        if result.scores is None or result.image is None:
+        if result.scores is None:
             rejected.setdefault(name, result.rejection.detail if result.rejection else "no scores")
-            continue
-        rows.append(index)
-        scores.append(result.scores)
-        sizes.append((result.image.width or 1, result.image.height or 1))
+        else:
+            rows.append(index)
+            scores.append(result.scores)
     if not rows:
         raise CommandFailed(f"no picture can be scored: {': '.join(next(iter(rejected.items())))}")
     return Scored(
@@ -218,6 +215,5 @@ def score(predictor: Predictor, pictures: Pictures, settings: Settings) -> Score
         scores=np.array(scores, np.float64),
         pictures=pictures.select(rows),
         rows=tuple(rows),
-        sizes=tuple(sizes),
         rejected=rejected,
     )

@@ -16,7 +16,7 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.keys import Keys
 
 from piqueue import cli
-from scripts.workshop.labelling.label_page import for_browser
+from scripts.workshop.preview import jpeg_preview
 from tests.pictures import jpeg
 from tests.scripts.workshop.labelling.labelling import LabelPage, labelling
 from worker.jobs.settings import ARTIFACTS_PATH
@@ -362,11 +362,11 @@ def made(size: tuple[int, int], form: str, **options: object) -> bytes:
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF", "WEBP", "BMP", "GIF"])
 def test_every_format_becomes_a_jpeg_of_the_same_shape(form: str) -> None:
-    with Image.open(io.BytesIO(for_browser(made((30, 20), form)))) as shown:
+    with Image.open(io.BytesIO(jpeg_preview(made((30, 20), form), 1600))) as shown:
         assert (shown.format, shown.size) == ("JPEG", (30, 20))
 
 
 def test_large_pictures_are_scaled_down_and_transparent_ones_get_a_white_background() -> None:
-    with Image.open(io.BytesIO(for_browser(made((3200, 800), "PNG")))) as shown:
+    with Image.open(io.BytesIO(jpeg_preview(made((3200, 800), "PNG"), 1600))) as shown:
         assert shown.size == (1600, 400)
         assert np.asarray(shown).min() > 250
