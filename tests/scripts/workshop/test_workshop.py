@@ -87,7 +87,7 @@ def rows_of(path: Path) -> dict[str, dict[str, str]]:
 
 
 @pytest.mark.timeout(600)
-def test_what_the_document_shows_leads_from_keywords_to_scores(
+def test_the_commands_of_the_document_lead_from_keywords_to_scores(
     browser: Chrome, tmp_path: Path
 ) -> None:
     blocks = re.findall(r"```(sh|yaml)\n(.*?)```", TEXT, re.DOTALL)
@@ -139,14 +139,14 @@ def test_what_the_document_shows_leads_from_keywords_to_scores(
             table.writerow(["name", "url"])
             new = {f"new-{kind}.jpg": unsplash.url(f"/images/{kind}1") for kind in COLOURS}
             table.writerows(new.items())
-        said = shell.run(ship)
+        printed = shell.run(ship)
         results = rows_of(tmp_path / "results.csv")
         assert list(results) == list(new)
         for row in results.values():
             assert row["status"] == "succeeded"
             assert 0 <= float(row["beach"]) <= 1
             assert 0 <= float(row["city"]) <= 1
-        job_id = re.findall(r"job_\w+", said)[-1]
+        job_id = re.findall(r"job_\w+", printed)[-1]
         job = httpx2.get(f"{stack.url}/jobs/{job_id}").json()
         card = json.loads((tmp_path / "models" / "views" / "1" / "card.json").read_text())
         assert job["model"] == {

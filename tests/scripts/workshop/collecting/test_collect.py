@@ -87,9 +87,9 @@ def test_the_hourly_limit_stops_the_search_and_the_next_run_continues(
     unsplash.remaining = 1
     assert collect(data, 44) == 2
     assert len(ids(data)) == 30
-    said = capsys.readouterr().err
-    assert "Unsplash's hourly limit of 50 requests is reached" in said
-    assert "run the same command again" in said
+    printed = capsys.readouterr().err
+    assert "Unsplash's hourly limit of 50 requests is reached" in printed
+    assert "run the same command again" in printed
     assert unsplash.refused_count == 0  # the answer before had announced the limit
     unsplash.remaining = 0
     assert collect(data, 44) == 2

@@ -139,7 +139,7 @@ def test_addresses_that_are_not_public_are_not_contacted(
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "printed"),
     [
         ("name,link\na.jpg,x\n", "has no column url; it has name, link"),
         ("name,url\n", "has no rows"),
@@ -148,12 +148,12 @@ def test_addresses_that_are_not_public_are_not_contacted(
     ],
 )
 def test_an_invalid_table_is_rejected(
-    text: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    text: str, printed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = tmp_path / "data.csv"
     table.write_text(text)
     assert cli.main(["download", str(table)]) == 1
-    assert said in capsys.readouterr().err
+    assert printed in capsys.readouterr().err
 
 
 def test_ctrl_c_keeps_complete_files_and_leaves_no_partial_ones(site: Site, tmp_path: Path) -> None:

@@ -308,7 +308,7 @@ def test_requests_without_the_token_or_by_another_host_name_are_rejected(folder:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "printed"),
     [
         ([], "give its labels with --labels a,b,c"),
         (["--labels", "beach,beach"], "the labels must differ"),
@@ -328,7 +328,7 @@ def test_requests_without_the_token_or_by_another_host_name_are_rejected(folder:
 def test_invalid_input_is_reported(
     folder: Path,
     arguments: list[str],
-    said: str,
+    printed: str,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -340,7 +340,7 @@ def test_invalid_input_is_reported(
     Path("utf16.csv").write_text("name,beach\na.jpg,1\n", encoding="utf-16")
     Path("empty.jsonl").write_text(json.dumps({"id": "z.jpg", "scores": {"beach": 1}}) + "\n")
     assert cli.main(["label", "photos", "--no-browser", *arguments]) == 1
-    assert said in capsys.readouterr().err
+    assert printed in capsys.readouterr().err
 
 
 def test_a_folder_without_pictures_is_reported(

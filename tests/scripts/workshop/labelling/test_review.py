@@ -146,9 +146,9 @@ def test_uploads_are_found_in_their_original_folder(
     job = api.wait(api.submit_files(files).id, 60)
 
     assert cli.main(["review", job.id, "--folder", str(tmp_path / "empty"), "--no-browser"]) == 1
-    said = capsys.readouterr().err
-    assert "2 of 2 pictures were uploaded or are in S3" in said
-    assert "with --folder FOLDER" in said
+    printed = capsys.readouterr().err
+    assert "2 of 2 pictures were uploaded or are in S3" in printed
+    assert "with --folder FOLDER" in printed
 
     page = LabelPage(browser)
     with labelling("review", job.id, "--folder", photos) as (url, process):

@@ -141,7 +141,7 @@ def test_every_invalid_file_is_listed(tmp_path: Path, capsys: pytest.CaptureFixt
     (tmp_path / "cut.json").write_text('{"flags": {"be')
     (tmp_path / "other.json").write_text('{"packages": []}')
     assert from_labelme(tmp_path, tmp_path / "labels.csv") == 1
-    said = capsys.readouterr().err
+    printed = capsys.readouterr().err
     for words in (
         "fewer.json: the flags city of other files are missing",
         "words.json is not a file of labelme: flags.beach: Input should be a valid boolean",
@@ -150,7 +150,7 @@ def test_every_invalid_file_is_listed(tmp_path: Path, capsys: pytest.CaptureFixt
         "cut.json is not a file of labelme: Invalid JSON",
         "other.json is not a file of labelme: flags: Field required",
     ):
-        assert words in said
+        assert words in printed
     assert not (tmp_path / "labels.csv").exists()
 
 
@@ -162,10 +162,10 @@ def test_pictures_that_are_missing_or_share_a_file_are_listed(
     table = tmp_path / "labels.csv"
     table.write_text("name,beach\na.jpg,1\na.png,0\nb.jpg,1\nmissing.jpg,0\n")
     assert to_labelme(table, tmp_path) == 1
-    said = capsys.readouterr().err
-    assert "a.json: belongs to a.png and to another picture" in said
-    assert f"{tmp_path / 'b.jpg'}: not_an_image" in said
-    assert f"{tmp_path / 'missing.jpg'}: there is no such picture" in said
+    printed = capsys.readouterr().err
+    assert "a.json: belongs to a.png and to another picture" in printed
+    assert f"{tmp_path / 'b.jpg'}: not_an_image" in printed
+    assert f"{tmp_path / 'missing.jpg'}: there is no such picture" in printed
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jpg", "b.jpg", "labels.csv"]
 
 
