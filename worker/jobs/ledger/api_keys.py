@@ -5,11 +5,10 @@ import json
 import secrets
 import time
 from dataclasses import dataclass
-from typing import Any
 
 from redis import Redis
 
-from worker.jobs.ledger.connection import ledger_errors
+from worker.jobs.ledger.connection import RedisClient
 
 PREFIX = "pq_"
 # The owner of all jobs while no key exists.
@@ -27,13 +26,13 @@ class ApiKey:
     name: str
 
 
-class KeyStore:
+class KeyStore(RedisClient):
     """API keys in Redis, as SHA-256; a key has 256 random bits, so a slow hash adds nothing."""
 
     def __init__(self, redis: Redis) -> None:
         # Whether requests need a key even when none exists.
         self.required = False
-        self._redis: Any = redis
+        super().__init__(redis)
         self._none_until = 0.0
 
     @property
@@ -45,29 +44,25 @@ class KeyStore:
         """Create a key and return it; it cannot be read again."""
         key = PREFIX + secrets.token_urlsafe(32)
         fields = json.dumps({"owner": secrets.token_hex(6), "name": name})
-        with ledger_errors():
-            self._redis.hset(_KEYS, _hash(key), fields)
+        self._redis.hset(_KEYS, _hash(key), fields)
         return key
 
     def find(self, key: str) -> ApiKey | None:
         """The caller of a key, None if the key is unknown."""
-        with ledger_errors():
-            fields = self._redis.hget(_KEYS, _hash(key))
+        fields = self._redis.hget(_KEYS, _hash(key))
         return fields and ApiKey(**json.loads(fields))
 
     def all(self) -> list[ApiKey]:
         """List the callers, by name."""
-        with ledger_errors():
-            keys = [ApiKey(**json.loads(fields)) for fields in self._redis.hvals(_KEYS)]
+        keys = [ApiKey(**json.loads(fields)) for fields in self._redis.hvals(_KEYS)]
         self._none_until = 0.0 if keys else time.monotonic() + NONE_LATELY_S
         return sorted(keys, key=lambda key: key.name)
 
     def remove(self, owner: str) -> bool:
         """Revoke the key of an owner; False if there is none."""
-        with ledger_errors():
-            for hashed, fields in self._redis.hgetall(_KEYS).items():
-                if json.loads(fields)["owner"] == owner:
-                    return bool(self._redis.hdel(_KEYS, hashed))
+        for hashed, fields in self._redis.hgetall(_KEYS).items():
+            if json.loads(fields)["owner"] == owner:
+                return bool(self._redis.hdel(_KEYS, hashed))
         return False
 
 

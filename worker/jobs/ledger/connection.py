@@ -1,7 +1,10 @@
 """The connection to Redis, and the errors for a Redis that is unavailable or full."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
+from inspect import isfunction, isgeneratorfunction
+from typing import Any
 
 from redis import Redis
 from redis.backoff import ExponentialWithJitterBackoff
@@ -56,3 +59,31 @@ def ledger_errors() -> Iterator[None]:
         raise LedgerFull(
             "Redis accepts no writes: it cannot save them, its disk is full"
         ) from error
+
+
+class RedisClient:
+    """Base of the classes that use Redis.
+
+    Every public method of a subclass, generators included, runs in `ledger_errors`.
+    """
+
+    def __init__(self, redis: Redis) -> None:
+        # redis-py annotates answers as either awaited or not, so the client is untyped here.
+        self._redis: Any = redis
+
+    def __init_subclass__(cls) -> None:
+        for name, method in list(vars(cls).items()):
+            if isfunction(method) and not name.startswith("_"):
+                setattr(cls, name, _with_ledger_errors(method))
+
+
+def _with_ledger_errors(method: Callable[..., Any]) -> Callable[..., Any]:
+    if not isgeneratorfunction(method):
+        return ledger_errors()(method)
+
+    @wraps(method)
+    def generate(*args: Any, **options: Any) -> Iterator[Any]:
+        with ledger_errors():
+            yield from method(*args, **options)
+
+    return generate

@@ -5,12 +5,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
 
 from redis import Redis
 
 from worker.jobs.errors import IdempotencyInFlight, LedgerUnavailable
-from worker.jobs.ledger.connection import ledger_errors
+from worker.jobs.ledger.connection import RedisClient, ledger_errors
 from worker.jobs.ledger.new_job import ExpiringKey
 
 # The key of a submission whose API process died is free after this long; others renew theirs.
@@ -28,11 +27,11 @@ class Replay:
     job_id: str
 
 
-class IdempotencyKeys:
+class IdempotencyKeys(RedisClient):
     """Idempotency keys of each owner, stored for `ttl_s`."""
 
     def __init__(self, redis: Redis, ttl_s: int) -> None:
-        self._redis: Any = redis
+        super().__init__(redis)
         self._ttl_s = ttl_s
         self._release = redis.register_script(_RELEASE)
 
@@ -47,8 +46,7 @@ class IdempotencyKeys:
             IdempotencyInFlight: a submission with this key is still in progress.
         """
         name = self._key(owner, key)
-        with ledger_errors():
-            before = self._redis.set(name, _IN_FLIGHT, nx=True, get=True, ex=IN_FLIGHT_TTL_S)
+        before = self._redis.set(name, _IN_FLIGHT, nx=True, get=True, ex=IN_FLIGHT_TTL_S)
         if before is None:
             return None
         if before == _IN_FLIGHT:
@@ -81,5 +79,4 @@ class IdempotencyKeys:
 
     def release(self, owner: str, key: str) -> None:
         """Free a key, unless a job was created although the caller got no answer."""
-        with ledger_errors():
-            self._release(keys=[self._key(owner, key)], args=[_IN_FLIGHT])
+        self._release(keys=[self._key(owner, key)], args=[_IN_FLIGHT])

@@ -3,11 +3,8 @@
 import json
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
 
-from redis import Redis
-
-from worker.jobs.ledger.connection import ledger_errors
+from worker.jobs.ledger.connection import RedisClient
 from worker.jobs.ledger.workers import WORKER_SILENT_S
 from worker.jobs.record import ModelRef
 
@@ -24,35 +21,29 @@ class WorkerModels:
     unable: frozenset[str] = frozenset()
 
 
-class ModelPresence:
+class ModelPresence(RedisClient):
     """Models in Redis, for as long as heartbeats; every method raises LedgerUnavailable."""
-
-    def __init__(self, redis: Redis) -> None:
-        self._redis: Any = redis
 
     def report(self, worker_id: str, warm: Iterable[str], unable: Iterable[str]) -> None:
         """Record the models of a worker: warm ones, and those that it cannot load."""
         told = json.dumps([sorted(warm), sorted(unable)])
-        with ledger_errors():
-            self._redis.set(_key(worker_id), told, ex=WORKER_SILENT_S)
+        self._redis.set(_key(worker_id), told, ex=WORKER_SILENT_S)
 
     def of(self, worker_ids: Collection[str]) -> list[WorkerModels]:
         """The last report of each of these workers."""
         if not worker_ids:
             return []
-        with ledger_errors():
-            told = self._redis.mget([_key(worker_id) for worker_id in worker_ids])
+        told = self._redis.mget([_key(worker_id) for worker_id in worker_ids])
         return [WorkerModels(*map(frozenset, json.loads(one or "[[], []]"))) for one in told]
 
     def forget(self, worker_id: str) -> None:
         """Record that a worker has stopped."""
-        with ledger_errors():
-            self._redis.delete(_key(worker_id))
+        self._redis.delete(_key(worker_id))
 
     def request(self, model: ModelRef) -> float:
         """Record that a chunk waits for a model; returns how many seconds the first has waited."""
         key = _wanted_key(model.key)
-        with ledger_errors(), self._redis.pipeline(transaction=False) as pipe:
+        with self._redis.pipeline(transaction=False) as pipe:
             pipe.time()
             (now_s, _), *_ = pipe.execute()
             pipe.set(key, json.dumps([asdict(model), now_s]), nx=True)
@@ -64,19 +55,17 @@ class ModelPresence:
 
     def wanted(self) -> list[ModelRef]:
         """List the models that chunks wait for; every worker tries to load them."""
-        with ledger_errors():
-            keys = [key.decode() for key in self._redis.smembers(_WANTED)]
-            if not keys:
-                return []
-            found = self._redis.mget([_wanted_key(key) for key in keys])
-            if gone := [key for key, one in zip(keys, found, strict=True) if not one]:
-                self._redis.srem(_WANTED, *gone)
+        keys = [key.decode() for key in self._redis.smembers(_WANTED)]
+        if not keys:
+            return []
+        found = self._redis.mget([_wanted_key(key) for key in keys])
+        if gone := [key for key, one in zip(keys, found, strict=True) if not one]:
+            self._redis.srem(_WANTED, *gone)
         return [ModelRef(**json.loads(one)[0]) for one in found if one]
 
     def fulfil(self, model: ModelRef) -> None:
         """Record that a worker has loaded a requested model."""
-        with ledger_errors():
-            self._redis.delete(_wanted_key(model.key))
+        self._redis.delete(_wanted_key(model.key))
 
 
 def _key(worker_id: str) -> str:

@@ -11,7 +11,7 @@ from redis import Redis
 
 from worker.jobs.errors import JobNotFound
 from worker.jobs.items import ItemResult, ItemSpec, unpack_results, unpack_specs
-from worker.jobs.ledger.connection import ledger_errors
+from worker.jobs.ledger.connection import RedisClient
 from worker.jobs.ledger.layout import job_key, read_job
 from worker.jobs.models.catalog import ModelCard
 from worker.jobs.record import Job
@@ -31,12 +31,11 @@ class StoredResult:
     attempts: int
 
 
-class JobReader:
+class JobReader(RedisClient):
     """Reads jobs in Redis; every method raises LedgerUnavailable if Redis does not answer."""
 
     def __init__(self, redis: Redis) -> None:
-        # redis-py annotates answers as either awaited or not, so the client is untyped here.
-        self._redis: Any = redis
+        super().__init__(redis)
         # By the value of the "model" key of their jobs; there are few, and they never change.
         self._cards: dict[bytes, ModelCard] = {}
 
@@ -55,7 +54,7 @@ class JobReader:
 
     def _read(self, job_id: str, *strings: str) -> tuple[Job, list[bytes]]:
         """Read a job and the values of some of its string keys."""
-        with ledger_errors(), self._redis.pipeline(transaction=True) as pipe:
+        with self._redis.pipeline(transaction=True) as pipe:
             pipe.hgetall(job_key(job_id, "meta"))
             pipe.zrange(job_key(job_id, "lease"), 0, -1)
             for key in strings:
@@ -67,16 +66,14 @@ class JobReader:
 
     def model(self, job_id: str) -> ModelCard:
         """Read the model card a job is pinned to."""
-        with ledger_errors():
-            digest = self._redis.get(job_key(job_id, "model"))
+        digest = self._redis.get(job_key(job_id, "model"))
         return self._card(job_id, digest)
 
     def _card(self, job_id: str, digest: bytes | None) -> ModelCard:
         if digest is None:
             raise JobNotFound(job_id)
         if digest not in self._cards:
-            with ledger_errors():
-                card = self._redis.get(_CARD + digest)
+            card = self._redis.get(_CARD + digest)
             if card is None:
                 raise JobNotFound(job_id)
             self._cards[digest] = ModelCard.model_validate_json(card)
@@ -86,32 +83,28 @@ class JobReader:
         """Read an owner's jobs, newest first, or only those older than the job `before`."""
         end = "+" if before is None else f"({before}"
         while True:
-            with ledger_errors():
-                ids = self._redis.zrange(
-                    _list_key(owner), end, "-", desc=True, bylex=True, offset=0, num=LIST_READ
-                )
+            ids = self._redis.zrange(
+                _list_key(owner), end, "-", desc=True, bylex=True, offset=0, num=LIST_READ
+            )
             for job_id in (raw.decode() for raw in ids):
                 try:
                     yield self.job(job_id)
                 except JobNotFound:
-                    with ledger_errors():
-                        self._redis.zrem(_list_key(owner), job_id)
+                    self._redis.zrem(_list_key(owner), job_id)
             if len(ids) < LIST_READ:
                 return
             end = f"({ids[-1].decode()}"
 
     def options(self, job_id: str) -> dict[str, Any]:
         """The options of a job or draft, as they were submitted."""
-        with ledger_errors():
-            packed = self._redis.hget(job_key(job_id, "meta"), "options")
+        packed = self._redis.hget(job_key(job_id, "meta"), "options")
         options: dict[str, Any] = json.loads(packed or b"{}")
         return options
 
     def draft_items(self, job_id: str, step: int, start_index: int = 0) -> Iterator[list[ItemSpec]]:
         """Read the items of a draft from `start_index`, `step` at a time."""
         for start in count(start_index, step):
-            with ledger_errors():
-                rows = self._redis.lrange(job_key(job_id, "draft"), start, start + step - 1)
+            rows = self._redis.lrange(job_key(job_id, "draft"), start, start + step - 1)
             if not rows:
                 return
             yield [ItemSpec(*json.loads(row)) for row in rows]
@@ -124,7 +117,7 @@ class JobReader:
         """
         finished = self._finished_chunks(job, start_index // job.chunk_items)
         while chunks := list(islice(finished, RESULTS_READ_CHUNKS)):
-            with ledger_errors(), self._redis.pipeline(transaction=False) as pipe:
+            with self._redis.pipeline(transaction=False) as pipe:
                 pipe.hmget(job_key(job.id, "res"), chunks)
                 pipe.hmget(job_key(job.id, "in"), chunks)
                 packed_results, packed_specs = pipe.execute()
@@ -146,8 +139,7 @@ class JobReader:
         if job.chunk_count <= RESULTS_READ_CHUNKS:
             yield from range(first, job.chunk_count)
             return
-        with ledger_errors():
-            bits = self._redis.get(job_key(job.id, "done")) or b""
+        bits = self._redis.get(job_key(job.id, "done")) or b""
         if not bits:
             raise JobNotFound(job.id)
         for chunk in range(first, min(job.chunk_count, 8 * len(bits))):
@@ -163,8 +155,7 @@ class JobReader:
         """
 
         def parent_index_of_first(chunk: int) -> int:
-            with ledger_errors():
-                specs = self._redis.hget(job_key(retry.id, "in"), chunk)
+            specs = self._redis.hget(job_key(retry.id, "in"), chunk)
             if specs is None:
                 raise JobNotFound(retry.id)
             first = unpack_specs(specs)[0].parent_index

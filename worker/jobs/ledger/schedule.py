@@ -1,10 +1,8 @@
 """Jobs in Redis by when they are due; any worker may claim one."""
 
-from typing import Any
-
 from redis import Redis
 
-from worker.jobs.ledger.connection import in_ms, ledger_errors
+from worker.jobs.ledger.connection import RedisClient, in_ms
 
 _CLAIM = """
 local time = redis.call('TIME')
@@ -16,42 +14,37 @@ return 1
 """
 
 
-class Schedule:
+class Schedule(RedisClient):
     """Jobs by when they are due; a claimed job is due again when its lease ends."""
 
     def __init__(self, redis: Redis, key: str) -> None:
-        self._redis: Any = redis
+        super().__init__(redis)
         self._key = key
         self._claim = redis.register_script(_CLAIM)
 
     def put(self, job_id: str, delay_s: float) -> None:
         """Schedule a job in `delay_s`, whether or not it is scheduled."""
-        with ledger_errors():
-            self._redis.zadd(self._key, {job_id: self._in_ms(delay_s)})
+        self._redis.zadd(self._key, {job_id: self._in_ms(delay_s)})
 
     def move(self, job_id: str, delay_s: float) -> bool:
         """Reschedule a job in `delay_s`; False, without a change, if it is not scheduled."""
-        with ledger_errors():
-            self._redis.zadd(self._key, {job_id: self._in_ms(delay_s)}, xx=True)
-            return self._redis.zscore(self._key, job_id) is not None
+        self._redis.zadd(self._key, {job_id: self._in_ms(delay_s)}, xx=True)
+        return self._redis.zscore(self._key, job_id) is not None
 
     def due(self, count: int) -> list[str]:
         """List at most `count` due jobs, the longest due first."""
-        with ledger_errors():
-            first = self._redis.zrange(
-                self._key, "-inf", self._in_ms(0), byscore=True, offset=0, num=count
-            )
+        first = self._redis.zrange(
+            self._key, "-inf", self._in_ms(0), byscore=True, offset=0, num=count
+        )
         return [job_id.decode() for job_id in first]
 
     def claim(self, job_id: str, lease_s: float) -> bool:
         """Claim a due job for `lease_s`; False if another worker has it or it is not scheduled."""
-        with ledger_errors():
-            return bool(self._claim(keys=[self._key], args=[job_id, int(lease_s * 1000)]))
+        return bool(self._claim(keys=[self._key], args=[job_id, int(lease_s * 1000)]))
 
     def remove(self, job_id: str) -> None:
         """Remove a job from the schedule."""
-        with ledger_errors():
-            self._redis.zrem(self._key, job_id)
+        self._redis.zrem(self._key, job_id)
 
     def _in_ms(self, delay_s: float) -> int:
         """The time in `delay_s`, by the clock of Redis."""

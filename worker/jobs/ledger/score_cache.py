@@ -1,19 +1,18 @@
 """The score cache: results by model and by the hash of the picture."""
 
 from dataclasses import replace
-from typing import Any
 
 from redis import Redis
 
 from worker.jobs.items import ItemResult, Timings, pack_results, unpack_results
-from worker.jobs.ledger.connection import ledger_errors
+from worker.jobs.ledger.connection import RedisClient
 
 
-class ScoreCache:
+class ScoreCache(RedisClient):
     """Results in Redis, each stored for `ttl_s`."""
 
     def __init__(self, redis: Redis, ttl_s: int) -> None:
-        self._redis: Any = redis
+        super().__init__(redis)
         self._ttl_s = ttl_s
 
     @staticmethod
@@ -22,8 +21,7 @@ class ScoreCache:
 
     def get(self, model_key: str, image_sha256: str) -> ItemResult | None:
         """The result of a model for a picture, None if it is not stored."""
-        with ledger_errors():
-            found = self._redis.get(self._key(model_key, image_sha256))
+        found = self._redis.get(self._key(model_key, image_sha256))
         if found is None:
             return None
         _, (result,) = unpack_results(found)
@@ -34,5 +32,4 @@ class ScoreCache:
         assert result.image is not None
         key = self._key(model_key, result.image.sha256)
         kept = pack_results(0, [replace(result, timings=Timings(), cached=True)])
-        with ledger_errors():
-            self._redis.set(key, kept, ex=self._ttl_s)
+        self._redis.set(key, kept, ex=self._ttl_s)

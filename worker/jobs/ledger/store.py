@@ -13,7 +13,6 @@ from worker.jobs.errors import JobNotDraft, JobNotFound, LedgerUnavailable, TooL
 from worker.jobs.host_statistics import count_hosts
 from worker.jobs.items import ItemResult, ItemSpec, pack_results, pack_specs, unpack_specs
 from worker.jobs.ledger.claims import Claim
-from worker.jobs.ledger.connection import ledger_errors
 from worker.jobs.ledger.layout import JOB_KEYS, fields_of, job_key
 from worker.jobs.ledger.load import OPEN
 from worker.jobs.ledger.new_job import ExpiringKey, NewJob, Shape
@@ -50,9 +49,8 @@ class JobStore(JobReader):
         self._window = (0.0, 0)
 
     def _step(self, step: str, job_id: str, *args: str | bytes | float) -> Any:
-        with ledger_errors():
-            keys = [job_key(job_id, key) for key in JOB_KEYS]
-            return self._scripts[step](keys=keys, args=[job_id, *args])
+        keys = [job_key(job_id, key) for key in JOB_KEYS]
+        return self._scripts[step](keys=keys, args=[job_id, *args])
 
     # Submitting: chunks first, the record last.
 
@@ -60,7 +58,7 @@ class JobStore(JobReader):
         """Store the items of consecutive chunks, starting at `chunk_index`, of a new job."""
         key = job_key(job_id, "in")
         packed = {index: pack_specs(specs) for index, specs in enumerate(chunks, chunk_index)}
-        with ledger_errors(), self._redis.pipeline(transaction=True) as pipe:
+        with self._redis.pipeline(transaction=True) as pipe:
             pipe.hset(key, mapping=packed)
             pipe.expire(key, UNSUBMITTED_TTL_S)
             pipe.execute()
@@ -196,8 +194,7 @@ class JobStore(JobReader):
 
     def open_jobs(self) -> list[str]:
         """List the jobs that have unfinished items."""
-        with ledger_errors():
-            return [job_id.decode() for job_id in self._redis.hkeys(OPEN)]
+        return [job_id.decode() for job_id in self._redis.hkeys(OPEN)]
 
     def recover(self, job_id: str, lost_after_s: float) -> tuple[Lane, list[int]]:
         """Free expired leases and fill the window; returns the chunks to notify of.
@@ -210,8 +207,7 @@ class JobStore(JobReader):
 
     def messages(self) -> int:
         """Count the messages on the queues."""
-        with ledger_errors():
-            return sum(int(self._redis.llen(f"piqueue:{lane}")) for lane in Lane)
+        return sum(int(self._redis.llen(f"piqueue:{lane}")) for lane in Lane)
 
     def window(self) -> int:
         """How many chunks of a job may be notified or leased at once: twice the worker slots."""

@@ -1,11 +1,11 @@
 """The blob store: uploaded payloads, stored until they are scored or their job expires."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from redis import Redis
 
-from worker.jobs.ledger.connection import ledger_errors
+from worker.jobs.ledger.connection import RedisClient
 from worker.jobs.ledger.layout import job_key
 from worker.jobs.settings import IN_REDIS, Settings, require_boto3
 
@@ -32,11 +32,8 @@ class BlobStore(Protocol):
         """Delete all payloads of a job."""
 
 
-class RedisBlobs:
+class RedisBlobs(RedisClient):
     """Payloads in one Redis hash for each job."""
-
-    def __init__(self, redis: Redis) -> None:
-        self._redis: Any = redis
 
     @staticmethod
     def _key(job_id: str) -> str:
@@ -44,33 +41,29 @@ class RedisBlobs:
 
     def put(self, job_id: str, payloads: Mapping[str, bytes], ttl_s: int) -> None:
         """Store payloads; all payloads of the job then expire in `ttl_s`."""
-        with ledger_errors(), self._redis.pipeline(transaction=True) as pipe:
+        with self._redis.pipeline(transaction=True) as pipe:
             pipe.hset(self._key(job_id), mapping=payloads)
             pipe.expire(self._key(job_id), ttl_s)
             pipe.execute()
 
     def keep(self, job_id: str, ttl_s: int) -> None:
         """Let the payloads of a job expire in `ttl_s`."""
-        with ledger_errors():
-            self._redis.expire(self._key(job_id), ttl_s)
+        self._redis.expire(self._key(job_id), ttl_s)
 
     def get(self, job_id: str, item_ids: Iterable[str]) -> Iterator[bytes | None]:
         """Read payloads in this order; None for a missing one."""
         for item_id in item_ids:
-            with ledger_errors():
-                payload: bytes | None = self._redis.hget(self._key(job_id), item_id)
+            payload: bytes | None = self._redis.hget(self._key(job_id), item_id)
             yield payload
 
     def discard(self, job_id: str, item_ids: Sequence[str]) -> None:
         """Delete payloads."""
         if item_ids:
-            with ledger_errors():
-                self._redis.hdel(self._key(job_id), *item_ids)
+            self._redis.hdel(self._key(job_id), *item_ids)
 
     def erase(self, job_id: str) -> None:
         """Delete all payloads of a job."""
-        with ledger_errors():
-            self._redis.unlink(self._key(job_id))
+        self._redis.unlink(self._key(job_id))
 
 
 def open_storage(settings: Settings, redis: Redis) -> tuple[BlobStore, "ResultParts | None"]:

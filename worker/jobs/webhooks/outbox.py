@@ -8,7 +8,7 @@ from typing import Any
 
 from redis import Redis
 
-from worker.jobs.ledger.connection import ledger_errors
+from worker.jobs.ledger.connection import RedisClient
 from worker.jobs.ledger.layout import job_key
 from worker.jobs.ledger.schedule import Schedule
 from worker.jobs.record import Job
@@ -60,11 +60,11 @@ class HookRecord:
     log: tuple[Attempt, ...]
 
 
-class Outbox:
+class Outbox(RedisClient):
     """Deliveries in Redis; ledger.lua adds one when a job is done."""
 
     def __init__(self, redis: Redis) -> None:
-        self._redis: Any = redis
+        super().__init__(redis)
         self._schedule = Schedule(redis, _HOOKS)
         self._steps = {
             step: redis.register_script(f"{_STEPS}\nreturn {step}()")
@@ -76,8 +76,7 @@ class Outbox:
         return [job_key(job_id, key) for key in ("meta", "webhook", "webhook_log")]
 
     def _step(self, step: str, job_id: str, *args: str | int) -> Any:
-        with ledger_errors():
-            return self._steps[step](keys=self._keys(job_id), args=[job_id, *args])
+        return self._steps[step](keys=self._keys(job_id), args=[job_id, *args])
 
     def due(self, count: int) -> list[str]:
         """List the jobs of at most `count` due deliveries, the longest due first."""
@@ -118,7 +117,7 @@ class Outbox:
     def record(self, job: Job) -> HookRecord:
         """Read the state of a job's webhook."""
         _, state_key, log_key = self._keys(job.id)
-        with ledger_errors(), self._redis.pipeline(transaction=True) as pipe:
+        with self._redis.pipeline(transaction=True) as pipe:
             pipe.zscore(_HOOKS, job.id)
             pipe.hget(state_key, "state")
             pipe.lrange(log_key, 0, -1)

@@ -4,11 +4,8 @@ import base64
 import secrets
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
-from redis import Redis
-
-from worker.jobs.ledger.connection import ledger_errors
+from worker.jobs.ledger.connection import RedisClient
 
 PREFIX = "whsec_"
 SECRET_BYTES = 32
@@ -25,11 +22,8 @@ class WebhookSecret:
     previous_until: datetime | None = None
 
 
-class WebhookSecrets:
+class WebhookSecrets(RedisClient):
     """Secrets in Redis, unhashed because signing needs them."""
-
-    def __init__(self, redis: Redis) -> None:
-        self._redis: Any = redis
 
     @staticmethod
     def _keys(owner: str) -> tuple[str, str]:
@@ -39,7 +33,7 @@ class WebhookSecrets:
     def get(self, owner: str) -> WebhookSecret:
         """Read the secret of an owner, creating it on first use."""
         current_key, previous_key = self._keys(owner)
-        with ledger_errors(), self._redis.pipeline(transaction=True) as pipe:
+        with self._redis.pipeline(transaction=True) as pipe:
             pipe.set(current_key, _new_secret(), nx=True)
             pipe.get(current_key)
             pipe.get(previous_key)
@@ -53,7 +47,7 @@ class WebhookSecrets:
     def rotate(self, owner: str) -> WebhookSecret:
         """Create a new secret; the previous one stays valid for `OVERLAP_S`."""
         current_key, previous_key = self._keys(owner)
-        with ledger_errors(), self._redis.pipeline(transaction=True) as pipe:
+        with self._redis.pipeline(transaction=True) as pipe:
             pipe.copy(current_key, previous_key, replace=True)
             pipe.expire(previous_key, OVERLAP_S)
             pipe.set(current_key, _new_secret())

@@ -8,6 +8,7 @@ import pytest
 
 from worker.jobs.errors import LedgerUnavailable
 from worker.jobs.ledger.connection import connect, ledger_errors
+from worker.jobs.ledger.store import JobStore
 
 
 @pytest.fixture
@@ -45,3 +46,12 @@ def test_a_command_to_a_redis_that_hangs_is_retried_only_on_request(
     with client, pytest.raises(LedgerUnavailable, match="TimeoutError"), ledger_errors():
         client.ping()
     assert least <= len(connections) <= most
+
+
+def test_methods_and_generators_of_a_redis_client_raise_ledger_unavailable() -> None:
+    with connect("unix:///nowhere/redis.sock", retries=0) as client:
+        store = JobStore(client)
+        with pytest.raises(LedgerUnavailable):
+            store.job("job_a")
+        with pytest.raises(LedgerUnavailable):
+            next(store.jobs("alice"))
