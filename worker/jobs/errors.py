@@ -100,7 +100,7 @@ class ItemsRefused(JobRefused):
     """
 
     def __init__(self, problems: Sequence[ItemProblem], problem_count: int) -> None:
-        super().__init__(f"{problem_count} items are invalid: correct or remove them")
+        super().__init__(f"{problem_count} of the items cannot be scored: correct or remove them")
         self.problems = tuple(problems)
         self.problem_count = problem_count
 
