@@ -51,9 +51,11 @@ def _parser() -> argparse.ArgumentParser:
 
     action("list", "list all versions", _list)
     add = action("add", "add an artifact, or a Keras classifier", _add)
-    add.add_argument("source", help="artifact folder, .zip of one, .keras file, or URL of a file")
+    add.add_argument(
+        "source", help="artifact folder, .zip of one, .keras file, or URL of such a file"
+    )
     add.add_argument("--sha256", help="hash of the file at the URL")
-    keras = add.add_argument_group("a .keras file")
+    keras = add.add_argument_group("options for a .keras file")
     keras.add_argument("--name", type=_name, help="lower-case letters, digits, - and _")
     keras.add_argument("--version", metavar="NUMBER", help="default: the next number")
     keras.add_argument(

@@ -18,7 +18,7 @@ examples:
   piqueue compare scenes@1 scenes@2 labels.csv --split val
   piqueue compare scenes@1 out/scenes/2 photos/ -o comparison.html     without labels
 
-The report is written next to a file of the same metrics as JSON, with the suffix .json."""
+A file with the same name and the suffix .json has the same metrics as JSON."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,11 +43,9 @@ def _compare(options: argparse.Namespace) -> int:
     pictures = scoring.find_pictures(options.pictures, labels, options.images, options.split)
     if pictures.truth is not None:
         labels = list(pictures.labels)
-    before = scoring.score(predictors[0], pictures, settings)
-    after = scoring.score(predictors[1], before.pictures, settings)
-    # Only the pictures that both models have scored, in the same order.
-    before = before.select(labels, after.rows)
-    after = after.select(labels, range(len(after.rows)))
+    before = scoring.score(predictors[0], pictures, labels, settings)
+    after = scoring.score(predictors[1], before.pictures, labels, settings)
+    before = before.select(after.rows)  # only the pictures that both models have scored
     truth = after.pictures.truth
     same = before.predicted == after.predicted
     changes = scoring.ranked(~same, abs(before.scores - after.scores))

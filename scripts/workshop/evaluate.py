@@ -22,7 +22,7 @@ examples:
   piqueue evaluate model/bundled/scenes/2 labels.csv --images photos -o scenes-2.html
   piqueue evaluate scenes@2 photos/           with photos/beach/*.jpg, photos/city/*.jpg, …
 
-The report is written next to a file of the same metrics as JSON, with the suffix .json."""
+A file with the same name and the suffix .json has the same metrics as JSON."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,8 +44,7 @@ def _evaluate(options: argparse.Namespace) -> int:
             f"{options.pictures} has none of the labels {', '.join(known[:10])}: "
             "give a table with columns of these names, or a folder of pictures for each"
         )
-    scored = scoring.score(predictor, pictures, settings)
-    scored = scored.select(pictures.labels, range(len(scored.rows)))
+    scored = scoring.score(predictor, pictures, pictures.labels, settings)
     truth = pictures.truth[list(scored.rows)]
     wrong = scoring.ranked(scored.predicted != truth, abs(scored.scores - truth))
     metrics: Metrics = {

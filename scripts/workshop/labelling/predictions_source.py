@@ -109,7 +109,7 @@ def predict(pictures: Mapping[str, Path], model: str, settings: Settings) -> dic
     """
     predictor, _ = find_model(model, settings, settings.engine.value)
     given = Pictures(model, tuple(pictures), tuple(pictures.values()))
-    scored = score(predictor, given, settings)
+    scored = score(predictor, given, predictor.card.labels, settings)
     thresholds = dict(zip(scored.labels, scored.thresholds, strict=True))
     found = {}
     for name, row in zip(scored.pictures.names, scored.scores, strict=True):

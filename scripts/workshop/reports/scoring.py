@@ -76,13 +76,11 @@ class Scored:
     def __str__(self) -> str:
         return f"{self.card.name}@{self.card.version}"
 
-    def select(self, labels: Sequence[str], rows: Sequence[int]) -> Self:
-        """The scores of `labels` for the pictures with the indexes `rows`."""
-        columns = [self.labels.index(label) for label in labels]
+    def select(self, rows: Sequence[int]) -> Self:
+        """The pictures with the indexes `rows`, and their scores."""
         return replace(
             self,
-            labels=tuple(labels),
-            scores=self.scores[list(rows)][:, columns],
+            scores=self.scores[list(rows)],
             pictures=self.pictures.select(rows),
             rows=tuple(self.rows[row] for row in rows),
         )
@@ -96,12 +94,13 @@ def ranked(selected: NDArray[np.bool_], by: NDArray[np.float64]) -> list[tuple[i
 
 def add_picture_options(parser: argparse.ArgumentParser, output: str) -> None:
     """Add the options of both reports: the pictures, how to score them, the file to write."""
-    about = "table with the columns name and one of 0 and 1 for each label, or folder of pictures"
+    about = "table with the column name and, for each label, a column of 0 and 1; or a folder"
     parser.add_argument("pictures", type=Path, help=about)
     about = "folder of the table's pictures (default: beside the table, or images/ there)"
     parser.add_argument("--images", type=Path, metavar="FOLDER", help=about)
     parser.add_argument("--split", help="only the rows with this in the column split, such as val")
-    parser.add_argument("--engine", choices=["auto", "litert", "tensorflow"], default="litert")
+    engines, about = ["auto", "litert", "tensorflow"], "engine to use (default: %(default)s)"
+    parser.add_argument("--engine", choices=engines, default="litert", help=about)
     about = "report to write (default: %(default)s)"
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", default=output, help=about)
 
@@ -178,8 +177,10 @@ def _from_table(
     return Pictures(source, names, paths, known, truth if known else None)
 
 
-def score(predictor: Predictor, pictures: Pictures, settings: Settings) -> Scored:
-    """Score the pictures with all labels of the model.
+def score(
+    predictor: Predictor, pictures: Pictures, labels: Sequence[str], settings: Settings
+) -> Scored:
+    """Score the pictures with some of the model's labels.
 
     Raises:
         CommandFailed: no picture has scores.
@@ -209,11 +210,7 @@ def score(predictor: Predictor, pictures: Pictures, settings: Settings) -> Score
             scores.append(result.scores)
     if not rows:
         raise CommandFailed(f"no picture can be scored: {': '.join(next(iter(rejected.items())))}")
-    return Scored(
-        card=predictor.card,
-        labels=tuple(predictor.card.labels),
-        scores=np.array(scores, np.float64),
-        pictures=pictures.select(rows),
-        rows=tuple(rows),
-        rejected=rejected,
-    )
+    card = predictor.card
+    columns = [card.labels.index(label) for label in labels]
+    selected = np.array(scores, np.float64)[:, columns]
+    return Scored(card, tuple(labels), selected, pictures.select(rows), tuple(rows), rejected)
