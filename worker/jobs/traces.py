@@ -150,7 +150,6 @@ def _span(
 
 
 def _configured() -> bool:
-    """Whether OpenTelemetry's variables name a collector."""
     named = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
     return (
         any(os.environ.get(name) for name in named)

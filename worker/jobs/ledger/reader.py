@@ -53,7 +53,6 @@ class JobReader(RedisClient):
         return job, self._card(job_id, digest)
 
     def _read(self, job_id: str, *strings: str) -> tuple[Job, list[bytes]]:
-        """Read a job and the values of some of its string keys."""
         with self._redis.pipeline(transaction=True) as pipe:
             pipe.hgetall(job_key(job_id, "meta"))
             pipe.zrange(job_key(job_id, "lease"), 0, -1)

@@ -156,13 +156,8 @@ class JobStore(JobReader):
 
     def checkpoint(self, claim: Claim, position: int | None) -> None:
         """Record the item that is about to be scored, in case it kills the worker; None clears."""
-        self._step(
-            "checkpoint",
-            claim.job_id,
-            claim.chunk_index,
-            claim.attempt,
-            "" if position is None else position,
-        )
+        at = "" if position is None else position
+        self._step("checkpoint", claim.job_id, claim.chunk_index, claim.attempt, at)
 
     def commit(self, claim: Claim, results: Sequence[ItemResult]) -> list[int] | None:
         """Store a chunk's results; returns the chunks to notify of next.

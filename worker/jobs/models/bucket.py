@@ -20,7 +20,7 @@ log = structlog.get_logger()
 
 
 class ModelBucket:
-    """Models in a bucket. While S3 is unavailable, the last listing is used."""
+    """A `ModelSource` in a bucket. While S3 is unavailable, the last listing is used."""
 
     def __init__(self, folder: Folder, cache_path: Path) -> None:
         self._folder = folder
@@ -54,7 +54,6 @@ class ModelBucket:
         self._listed_at = -LIST_EVERY_S
 
     def promote(self, name: str, promotions: Promotions) -> None:
-        """Write the promotions of a model."""
         written = promotions.model_dump_json(indent=2).encode()
         self._folder.put(f"{name}/{PROMOTED_NAME}", written, "application/json")
         self._listed_at = -LIST_EVERY_S

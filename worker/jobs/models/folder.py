@@ -12,7 +12,7 @@ PROMOTED_NAME = "promoted.json"
 
 
 class ModelFolder:
-    """Models in a folder that several processes or machines may share."""
+    """A `ModelSource` in a folder, which several processes or machines may share."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -37,14 +37,12 @@ class ModelFolder:
         return self._path / artifact.card.name / artifact.card.version
 
     def put(self, folder: Path, artifact: Artifact) -> None:
-        """Store a copy of the artifact in `folder`, completely or not at all."""
         target = self.fetch(artifact)
         with new_folder(target) as fresh:
             for name in artifact.names_in(folder):
                 shutil.copyfile(folder / name, fresh / name)
 
     def promote(self, name: str, promotions: Promotions) -> None:
-        """Write the promotions of a model."""
         target = self._path / name / PROMOTED_NAME
         target.parent.mkdir(parents=True, exist_ok=True)
         fresh = target.with_name(f".{PROMOTED_NAME}")

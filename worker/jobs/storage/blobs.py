@@ -33,36 +33,31 @@ class BlobStore(Protocol):
 
 
 class RedisBlobs(RedisClient):
-    """Payloads in one Redis hash for each job."""
+    """A `BlobStore` in Redis: one hash for each job."""
 
     @staticmethod
     def _key(job_id: str) -> str:
         return job_key(job_id, "blobs")
 
     def put(self, job_id: str, payloads: Mapping[str, bytes], ttl_s: int) -> None:
-        """Store payloads; all payloads of the job then expire in `ttl_s`."""
         with self._redis.pipeline(transaction=True) as pipe:
             pipe.hset(self._key(job_id), mapping=payloads)
             pipe.expire(self._key(job_id), ttl_s)
             pipe.execute()
 
     def keep(self, job_id: str, ttl_s: int) -> None:
-        """Let the payloads of a job expire in `ttl_s`."""
         self._redis.expire(self._key(job_id), ttl_s)
 
     def get(self, job_id: str, item_ids: Iterable[str]) -> Iterator[bytes | None]:
-        """Read payloads in this order; None for a missing one."""
         for item_id in item_ids:
             payload: bytes | None = self._redis.hget(self._key(job_id), item_id)
             yield payload
 
     def discard(self, job_id: str, item_ids: Sequence[str]) -> None:
-        """Delete payloads."""
         if item_ids:
             self._redis.hdel(self._key(job_id), *item_ids)
 
     def erase(self, job_id: str) -> None:
-        """Delete all payloads of a job."""
         self._redis.unlink(self._key(job_id))
 
 

@@ -19,7 +19,7 @@ READ_AHEAD = 4
 
 
 class S3Blobs:
-    """Payloads at `{prefix}/{job_id}/in/{quoted item id}`."""
+    """A `BlobStore` at `{prefix}/{job_id}/in/{quoted item id}`."""
 
     def __init__(self, folder: Folder, redis: Redis, concurrency: int = CONCURRENCY) -> None:
         self._folder = folder
@@ -27,7 +27,6 @@ class S3Blobs:
         self._pool = ThreadPoolExecutor(concurrency, "blobs")
 
     def put(self, job_id: str, payloads: Mapping[str, bytes], ttl_s: int) -> None:
-        """Store payloads; all payloads of the job then expire in `ttl_s`."""
         # First, so that the payloads expire even if this process dies now.
         self._expiry.put(job_id, ttl_s)
         keys = [blob_key(job_id, item_id) for item_id in payloads]
@@ -35,11 +34,9 @@ class S3Blobs:
             pass
 
     def keep(self, job_id: str, ttl_s: int) -> None:
-        """Let the payloads of a job expire in `ttl_s`."""
         self._expiry.keep(job_id, ttl_s)
 
     def get(self, job_id: str, item_ids: Iterable[str]) -> Iterator[bytes | None]:
-        """Read payloads in this order; None for a missing one."""
         reads: deque[Future[bytes | None]] = deque()
         try:
             for item_id in item_ids:
@@ -53,7 +50,6 @@ class S3Blobs:
                 read.cancel()
 
     def discard(self, job_id: str, item_ids: Sequence[str]) -> None:
-        """Delete payloads."""
         self._folder.delete([blob_key(job_id, item_id) for item_id in item_ids])
 
     def erase(self, job_id: str) -> None:

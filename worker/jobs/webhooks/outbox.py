@@ -99,16 +99,9 @@ class Outbox(RedisClient):
         self, delivery: Delivery, attempt: Attempt, state: HookState, delay_s: float = 0
     ) -> None:
         """Log an attempt and set the state; if PENDING, the next attempt is due in `delay_s`."""
-        entry = json.dumps(astuple(attempt))
-        self._step(
-            "settle",
-            delivery.job_id,
-            delivery.lease_end_ms,
-            entry,
-            LOGGED_ATTEMPTS,
-            state,
-            int(delay_s * 1000),
-        )
+        logged = (json.dumps(astuple(attempt)), LOGGED_ATTEMPTS)
+        delay_ms = int(delay_s * 1000)
+        self._step("settle", delivery.job_id, delivery.lease_end_ms, *logged, state, delay_ms)
 
     def replay(self, job_id: str) -> None:
         """Deliver the webhook of a done job again, now and with all attempts."""
