@@ -66,15 +66,6 @@ class FaultReport:
         return (self.fault, *counts, f"{self.stall_s:.1f} s", f"{self.bound_s:g} s")
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Jobs of `items` pictures, and a fault every `every_s`, for `seconds` for each fault."""
-
-    items: int
-    every_s: float
-    seconds: float
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Inject the faults and print figures; the exit code is 0 only if every promise was kept."""
     about, details = (__doc__ or "").split("\n\n")
@@ -98,12 +89,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown := set(chosen.faults) - set(FAULTS):
         parser.error(f"no such fault: {', '.join(unknown)}; choose from {', '.join(FAULTS)}")
     stop_on_signals()
-    plan = Plan(chosen.items, chosen.every, chosen.seconds)
     reports: list[FaultReport] = []
     try:
         for name in chosen.faults or FAULTS:
             print(f"{name} ...", file=sys.stderr, flush=True)
-            reports.append(run_fault(name, plan))
+            reports.append(run_fault(name, chosen.items, chosen.every, chosen.seconds))
     except (JobStalled, StartFailed, PiqueueApiError, OSError) as error:
         print(f"scripts/chaos: {name}: {error}", file=sys.stderr)
         return 1
@@ -113,8 +103,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if all(report.kept for report in reports) else 1
 
 
-def run_fault(name: str, plan: Plan) -> FaultReport:
-    """Inject one fault into a stack of its own for the planned time, and wait for every job.
+def run_fault(name: str, items: int, every_s: float, seconds: float) -> FaultReport:
+    """Inject a fault every `every_s` for `seconds` into a stack of its own.
+
+    Jobs of `items` pictures run one after the other; the last one is waited for too.
 
     Raises:
         StartFailed: the stack does not start.
@@ -123,15 +115,15 @@ def run_fault(name: str, plan: Plan) -> FaultReport:
     """
     fault = FAULTS[name]
     report = FaultReport(name, fault.bound_s)
-    poisoned = frozenset({plan.items // 2}) if fault.poisons else frozenset[int]()
+    poisoned = frozenset({items // 2}) if fault.poisons else frozenset[int]()
     with (
         TemporaryDirectory(prefix="piqueue-chaos-") as folder,
         Stack(Path(folder), workers=WORKERS, env=ENV) as stack,
         PictureServer(poisoned=poisoned) as pictures,
         Client(stack.url) as client,
     ):
-        sent = [Sent(pictures.url(index), pictures.sha256(index)) for index in range(plan.items)]
-        until = time.monotonic() + plan.seconds
+        sent = [Sent(pictures.url(index), pictures.sha256(index)) for index in range(items)]
+        until = time.monotonic() + seconds
         while time.monotonic() < until:
             job = client.submit_urls(item.url for item in sent)
             with Observer(stack.url, job.id) as observer:
@@ -139,7 +131,7 @@ def run_fault(name: str, plan: Plan) -> FaultReport:
                 while not observer.job_done and (time.monotonic() < until or not report.injected):
                     fault.inject(stack)
                     report.injected += 1
-                    observer.pause(plan.every_s)
+                    observer.pause(every_s)
                 done = observer.wait_done(DONE_DEADLINE_S)
                 report.stall_s = max(report.stall_s, observer.longest_stall_s())
             report.tallies.append(tally_job(client, done, sent))

@@ -1,5 +1,8 @@
-"""What the benchmarks of one run share: a folder, how much to measure, the pictures, a stack."""
+"""What benchmarks share: a folder, a scale, pictures, subprocesses and their resource usage."""
 
+import os
+import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,9 +11,10 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 from scripts.benchmarks.pictures import write_pictures
-from scripts.benchmarks.processes import serving
-from scripts.local.stack import Stack
+from scripts.local.stack import ROOT, Stack
+from scripts.local.supervised_process import SupervisedProcess
 
+START_DEADLINE_S = 120
 ENV = {"PIQUEUE_FETCH_ALLOW_NETWORKS": "127.0.0.1/32"}
 
 
@@ -60,3 +64,33 @@ class BenchmarkRun:
     def stack(self, workers: int = 1) -> Stack:
         """Give a Piqueue whose workers may fetch from the image server."""
         return Stack(self.new_folder("stack"), workers=workers, env=ENV)
+
+
+@contextmanager
+def serving(log_path: Path, module: str, *arguments: str) -> Iterator[str]:
+    """Run a module that prints its port once it is ready, while the block runs; gives its URL."""
+    process = SupervisedProcess([sys.executable, "-m", module, *arguments], log_path, cwd=ROOT)
+    process.start()
+    try:
+        port = process.wait_until(
+            lambda: re.search(r"^(\d+)$", log_path.read_text(), re.MULTILINE),
+            START_DEADLINE_S,
+            module,
+        )
+        yield f"http://127.0.0.1:{port[1]}"
+    finally:
+        process.stop(grace_s=5)
+
+
+def resident_mb(pid: int, field: str = "VmRSS") -> float:
+    """Read the resident memory of a process in MB, or its peak for the field "VmHWM"."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    value = re.search(rf"^{field}:\s+(\d+) kB$", status, re.MULTILINE)
+    assert value
+    return int(value[1]) * 1024 / 1e6
+
+
+def cpu_s(pid: int) -> float:
+    """Read the CPU time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

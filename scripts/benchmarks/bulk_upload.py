@@ -10,10 +10,9 @@ from typing import Any
 
 from redis import Redis
 
-from scripts.benchmarks.benchmark_run import BenchmarkRun
+from scripts.benchmarks.benchmark_run import BenchmarkRun, resident_mb
 from scripts.benchmarks.connection import Connection
 from scripts.benchmarks.figures import Figure, percentile
-from scripts.benchmarks.processes import resident_mb
 from scripts.benchmarks.synthetic_jobs import submit_table, write_table
 from worker.jobs.ledger.connection import connect
 from worker.jobs.ledger.layout import job_key

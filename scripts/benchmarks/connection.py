@@ -21,9 +21,8 @@ class Connection:
         parts = urlsplit(url)
         self.last_s = 0.0
         self._used_at = time.perf_counter()
-        self._connection = HTTPConnection(
-            parts.hostname or "", parts.port, timeout=timeout_s, blocksize=BLOCK_BYTES
-        )
+        host = parts.hostname or ""
+        self._connection = HTTPConnection(host, parts.port, timeout_s, blocksize=BLOCK_BYTES)
 
     def __enter__(self) -> Self:
         return self

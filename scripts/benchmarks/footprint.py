@@ -6,9 +6,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from scripts.benchmarks.benchmark_run import BenchmarkRun
+from scripts.benchmarks.benchmark_run import START_DEADLINE_S, BenchmarkRun, resident_mb
 from scripts.benchmarks.figures import Figure
-from scripts.benchmarks.processes import START_DEADLINE_S, resident_mb
 from scripts.benchmarks.throughput import score_urls
 from scripts.local.embedded_redis import EmbeddedRedis
 from scripts.local.stack import ROOT

@@ -9,11 +9,10 @@ from typing import TypeVar
 
 from model.images.decode import decode
 from model.predictor import load_predictor
-from scripts.benchmarks.benchmark_run import BenchmarkRun
+from scripts.benchmarks.benchmark_run import BenchmarkRun, cpu_s, serving
 from scripts.benchmarks.connection import Connection, multipart
 from scripts.benchmarks.figures import Figure, alternate, ratios
 from scripts.benchmarks.pictures import read_pictures
-from scripts.benchmarks.processes import cpu_s, serving
 from worker.jobs.settings import ARTIFACTS_PATH
 
 BARE_THREADS, BARE_BATCH_SIZE = 2, 16

@@ -1,6 +1,5 @@
 """The tutorial approach as a baseline: FastAPI, Keras `predict`, one picture per request."""
 
-import argparse
 import io
 import socket
 from collections.abc import AsyncIterator
@@ -42,8 +41,6 @@ def create_app(artifact: Path, port: int) -> FastAPI:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--artifact", type=Path, default=ARTIFACTS_PATH / "scenes" / "2")
     listener = socket.create_server(("127.0.0.1", 0))
-    app = create_app(parser.parse_args().artifact, listener.getsockname()[1])
+    app = create_app(ARTIFACTS_PATH / "scenes" / "2", listener.getsockname()[1])
     uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])

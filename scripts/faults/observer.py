@@ -64,9 +64,7 @@ class Observer:
     def longest_stall_s(self, since: float = 0) -> float:
         """Give the longest time without progress that ended after `since`, by the monotonic clock;
         the time since the last progress counts too unless the job is done."""
-        times = (
-            [*self._progress_times] if self.job_done else [*self._progress_times, time.monotonic()]
-        )
+        times = self._progress_times + ([] if self.job_done else [time.monotonic()])
         stalls = (end - max(start, since) for start, end in pairwise(times) if end > since)
         return max(stalls, default=0)
 
@@ -88,15 +86,14 @@ class Observer:
     def _run(self) -> None:
         with httpx2.Client(timeout=_ANSWER_S, trust_env=False) as client:
             while not self._stopped.wait(_POLL_S):
-                before = self.finished
                 try:
                     answer = client.get(self._url, params={"results": False})
                 except httpx2.TransportError:
                     continue
-                if not answer.is_success:
-                    continue
-                self._job = JobOut.model_validate_json(answer.content)
-                if self.finished > before:
-                    self._progress_times.append(time.monotonic())
-                if self._job.done:
-                    return
+                if answer.is_success:
+                    before = self.finished
+                    self._job = JobOut.model_validate_json(answer.content)
+                    if self.finished > before:
+                        self._progress_times.append(time.monotonic())
+                    if self._job.done:
+                        return

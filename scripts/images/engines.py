@@ -7,13 +7,15 @@ import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import yaml
 
 from scripts.local.stack import ROOT, listenable_port
 
 SERVE = ("piqueue", "serve", "--host", "0.0.0.0", "--port")  # noqa: S104
+_IN_NAMESPACES = ("unshare", "--mount", "--uts", "--pid", "--fork")
+_ENTER_CHROOT = Path(__file__).with_name("enter_chroot.sh")
 _COMPOSE = ROOT / "docker-compose.yml"
 # The folder of our layers; everything else in an image is its base.
 APPLICATION = "/opt/piqueue"
@@ -23,63 +25,11 @@ class EngineFailed(Exception):
     """A command of the engine failed; the text is the end of its output."""
 
 
-class Container(Protocol):
-    """A container of the worker image, outside the stack, with a read-only root file system."""
-
-    url: str
-
-    def terminate(self) -> None:
-        """Send SIGTERM."""
-
-    def wait(self, timeout_s: float) -> int | None:
-        """Wait for its exit code; None if it still runs after `timeout_s`."""
-
-    def log(self) -> str:
-        """Its standard output and error so far."""
-
-    def kill(self) -> None:
-        """Kill and remove it."""
-
-
-class Engine(Protocol):
-    """Builds the images and runs the services of docker-compose.yml; `url` is that of the API."""
-
-    url: str
-
-    def build(self) -> None:
-        """Build piqueue-api and piqueue-worker."""
-
-    def inside(self, image: str, *command: str) -> str:
-        """Run a command as root in a new container of an image and give its output."""
-
-    def up(self) -> None:
-        """Start redis, api and one worker, and wait until they are healthy."""
-
-    def second_worker(self) -> Container:
-        """Start another worker beside the first."""
-
-    def serve(self, env: Mapping[str, str]) -> Container:
-        """Start a complete Piqueue in one container, with `env` as its environment."""
-
-    def down(self) -> None:
-        """Stop what `up` started and delete its data."""
-
-
-def find_engine(stand_in: Path | None) -> Engine | None:
-    """Use the stand-in at a path, else Docker, else a stand-in beside this project."""
-    if (
-        stand_in is None
-        and _succeeds("docker", "compose", "version")
-        and _succeeds("docker", "info")
-    ):
-        return Docker()
-    beside = ROOT.parent / "shared" / "tools" / "images"
-    stand_in = stand_in or (beside if beside.exists() else None)
-    return StandIn(stand_in) if stand_in else None
-
-
 class Docker:
-    """A Docker engine with Compose."""
+    """A Docker engine with Compose: builds the images and runs the services.
+
+    `url` is that of the API.
+    """
 
     def __init__(self) -> None:
         port = listenable_port("127.0.0.1", 0)
@@ -87,14 +37,17 @@ class Docker:
         self._env = {"COMPOSE_FILE": str(_COMPOSE), "API_PORT": str(port), "WORKERS": "1"}
 
     def build(self) -> None:
+        """Build piqueue-api and piqueue-worker."""
         self._compose("build")
 
     def inside(self, image: str, *command: str) -> str:
+        """Run a command as root in a new container of an image and give its output."""
         return _output_of(
             "docker", "run", "--rm", "--user", "0", "--entrypoint", command[0], image, *command[1:]
         )
 
     def up(self) -> None:
+        """Start redis, api and one worker, and wait until they are healthy."""
         self._compose("up", "--detach", "--wait")
 
     def second_worker(self) -> "DockerContainer":
@@ -105,6 +58,7 @@ class Docker:
         return DockerContainer(added, "")
 
     def serve(self, env: Mapping[str, str]) -> "DockerContainer":
+        """Start a complete Piqueue in one container, with `env` as its environment."""
         port = listenable_port("127.0.0.1", 0)
         flags = [flag for name, value in env.items() for flag in ("--env", f"{name}={value}")]
         writable = ("--read-only", "--tmpfs", "/tmp", "--tmpfs", "/data:mode=1777")  # noqa: S108
@@ -116,6 +70,7 @@ class Docker:
         return DockerContainer(name.strip(), f"http://127.0.0.1:{port}")
 
     def down(self) -> None:
+        """Stop what `up` started and delete its data."""
         self._compose("down", "--volumes")
 
     def _compose(self, *arguments: str) -> str:
@@ -125,30 +80,34 @@ class Docker:
 
 
 class DockerContainer:
-    """A container of a Docker engine."""
+    """A container of the worker image, outside the stack, with a read-only root file system."""
 
     def __init__(self, name: str, url: str) -> None:
         self.url = url
         self._name = name
 
     def terminate(self) -> None:
+        """Send SIGTERM."""
         _output_of("docker", "kill", "--signal", "TERM", self._name)
 
     def wait(self, timeout_s: float) -> int | None:
+        """Wait for its exit code; None if it still runs after `timeout_s`."""
         try:
             return int(_output_of("docker", "wait", self._name, timeout_s=timeout_s))
         except subprocess.TimeoutExpired:
             return None
 
     def log(self) -> str:
+        """Its standard output and error so far."""
         return _output_of("sh", "-c", 'docker logs "$1" 2>&1', "logs", self._name)
 
     def kill(self) -> None:
+        """Kill and remove it."""
         _output_of("docker", "rm", "--force", self._name)
 
 
 class StandIn:
-    """A program that does `build`, `up` and `down` with buildah, on the network of this host."""
+    """Like `Docker`, with a program that does `build`, `up` and `down` on the host network."""
 
     def __init__(self, program: Path) -> None:
         self.url = "http://127.0.0.1:8000"
@@ -184,24 +143,8 @@ class StandIn:
         print(_output_of(str(self._program), verb), end="", flush=True)
 
 
-_NAMESPACES = ("--mount", "--uts", "--pid", "--fork")
-# The equivalent of `--read-only --tmpfs /tmp`; the command becomes process 1.
-_ENTER = """
-set -e
-root=$1 name=$2 hosts=$3 user=$4 writable=$5; shift 5
-mount --bind "$root" "$root"
-mount --rbind /dev "$root/dev"
-mount -t proc proc "$root/proc"
-for folder in $writable; do mount -t tmpfs -o mode=1777 tmpfs "$root$folder"; done
-mount --bind "$hosts" "$root/etc/hosts"
-mount -o remount,ro,bind "$root"
-hostname "$name"
-exec chroot --userspec="$user" "$root" "$@"
-"""
-
-
 class ChrootContainer:
-    """The worker image in Linux namespaces of its own, entered with chroot.
+    """Like `DockerContainer`, in Linux namespaces of its own that are entered with chroot.
 
     Without a command it runs the command of the image; with one, /data is writable too.
     """
@@ -219,7 +162,7 @@ class ChrootContainer:
         arguments = (root, name, str(hosts), config["User"], writable, *(command or config["Cmd"]))
         with self._log_path.open("w") as log:
             self._process = subprocess.Popen(
-                ["unshare", *_NAMESPACES, "sh", "-c", _ENTER, "enter", *arguments],
+                [*_IN_NAMESPACES, "sh", str(_ENTER_CHROOT), *arguments],
                 env={**dict(pair.split("=", 1) for pair in config["Env"]), **env},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -251,6 +194,20 @@ class ChrootContainer:
         if self._process.poll() is None:
             for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
                 os.kill(int(child), signum)
+
+
+Engine = Docker | StandIn
+Container = DockerContainer | ChrootContainer
+
+
+def find_engine(stand_in: Path | None) -> Engine | None:
+    """Use the stand-in at a path, else Docker, else a stand-in beside this project."""
+    docker = (("docker", "compose", "version"), ("docker", "info"))
+    if stand_in is None and all(_succeeds(*command) for command in docker):
+        return Docker()
+    beside = ROOT.parent / "shared" / "tools" / "images"
+    stand_in = stand_in or (beside if beside.exists() else None)
+    return StandIn(stand_in) if stand_in else None
 
 
 def _buildah(*arguments: str) -> str:
