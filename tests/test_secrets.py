@@ -69,7 +69,7 @@ ANSWERS = {
 }
 
 
-def test_planted_secrets_are_in_no_log_answer_or_key_where_they_do_not_belong(
+def test_planted_secrets_leak_into_no_log_answer_or_redis_key(
     tmp_path: Path,
 ) -> None:
     with (
@@ -148,7 +148,7 @@ def test_planted_secrets_are_in_no_log_answer_or_key_where_they_do_not_belong(
         ("PIQUEUE_MAX_PIXELS", SECRET),
     ],
 )
-def test_a_setting_that_is_refused_is_named_without_its_value(
+def test_an_invalid_setting_is_named_without_its_value(
     name: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, value)
@@ -157,7 +157,7 @@ def test_a_setting_that_is_refused_is_named_without_its_value(
     assert SECRET not in "".join(traceback.format_exception(caught.value))
 
 
-def test_a_program_that_cannot_start_says_so_without_its_password() -> None:
+def test_a_process_that_cannot_start_does_not_show_its_password() -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "api"],
         env={**os.environ, "PIQUEUE_REDIS_URL": f"redis://:{SECRET}@127.0.0.1:port/0"},

@@ -71,9 +71,9 @@ def settings_of(client: Redis) -> Settings:
 @pytest.fixture
 def dead_port() -> Iterator[int]:
     """Give a port that refuses."""
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        yield held.getsockname()[1]
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
 
 
 def test_a_working_installation_has_no_problem(
@@ -223,9 +223,9 @@ def test_a_wrong_clock_is_reported_in_seconds(own_redis: Redis, off_s: float, le
     found = only(check_redis(settings_of(own_redis), lambda: time.time() + off_s), "clock")
     assert found.level is level
     if off_s:
-        told = re.fullmatch(r"this machine is (\d+) s (.*) Redis", found.text)
-        assert told
-        number, direction = told.groups()
+        match = re.fullmatch(r"this machine is (\d+) s (.*) Redis", found.text)
+        assert match
+        number, direction = match.groups()
         assert int(number) == pytest.approx(abs(off_s), abs=5)
         assert direction == ("ahead of" if off_s > 0 else "behind")
 
