@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from threading import local
 from typing import TypeVar
 
@@ -21,19 +20,16 @@ TUTORIAL_CLIENTS = 8
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Pace:
-    """How fast pictures were scored; `cpu_s` is that of this process."""
-
-    pictures_per_s: float
-    cpu_s: float
+# Pictures a second, and the CPU time that this process used.
+Pace = tuple[float, float]
 
 
 def throughput(run: BenchmarkRun) -> Iterator[Figure]:
     """Compare alternately: the service and bare scoring, then the service and the tutorial."""
     scale, payloads = run.scale, read_pictures(run.pictures)
     with run.image_server() as urls, run.stack() as stack:
-        cpu: list[tuple[float, float]] = []
+        service_cpu_s: list[float] = []
+        bare_cpu_s: list[float] = []
         pids = (*stack.workers, stack.api_pid or 0, stack.redis_pid or 0)
         score_bare = bare_scorer()
 
@@ -43,23 +39,24 @@ def throughput(run: BenchmarkRun) -> Iterator[Figure]:
         def metered() -> float:
             before_s = sum(map(cpu_s, pids))
             pictures_per_s = service()
-            cpu.append((sum(map(cpu_s, pids)) - before_s, 0))
+            service_cpu_s.append(sum(map(cpu_s, pids)) - before_s)
             return pictures_per_s
 
         def bare() -> float:
-            pace = score_bare(payloads)
-            cpu[-1] = (cpu[-1][0], pace.cpu_s)
-            return pace.pictures_per_s
+            pictures_per_s, used_cpu_s = score_bare(payloads)
+            bare_cpu_s.append(used_cpu_s)
+            return pictures_per_s
 
         score_urls(stack.url, urls[: len(urls) // 10])
         yield _figure("throughput / bare", alternate(metered, bare, scale.rounds), 0.75)
+        cpu = list(zip(service_cpu_s, bare_cpu_s, strict=True))
         note = "what 0.75 needs where other programs use the cores too"
         yield Figure.of("CPU time a picture / bare", "x", ratios(cpu), ("<=", 1 / 0.75), note)
         log_path = run.new_folder("tutorial") / "log"
         with serving(log_path, "scripts.benchmarks.tutorial") as tutorial_url:
 
             def tutorial() -> float:
-                return post_each(tutorial_url, payloads[: scale.tutorial]).pictures_per_s
+                return post_each(tutorial_url, payloads[: scale.tutorial])[0]
 
             yield _figure("throughput / tutorial", alternate(service, tutorial, scale.rounds), 5)
 
@@ -118,7 +115,7 @@ def _measure(score: Callable[[T], int], work: Sequence[T], threads: int) -> Pace
         list(pool.map(score, work[: 2 * threads]))
         wall, cpu = time.perf_counter(), time.process_time()
         scored = sum(pool.map(score, work))
-        return Pace(scored / (time.perf_counter() - wall), time.process_time() - cpu)
+        return scored / (time.perf_counter() - wall), time.process_time() - cpu
 
 
 def _figure(name: str, pairs: list[tuple[float, float]], bound: float) -> Figure:

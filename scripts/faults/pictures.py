@@ -11,14 +11,6 @@ _SIZE = (64, 48)
 POISON = b"POISON"
 
 
-def picture(index: int, mark: bytes = b"") -> bytes:
-    """Make a JPEG that is cheap to decode and differs from that of any other index."""
-    colour = (index * 37 % 256, index * 101 % 256, index * 211 % 256)
-    target = io.BytesIO()
-    Image.new("RGB", _SIZE, colour).save(target, "JPEG", comment=b"picture %d %b" % (index, mark))
-    return target.getvalue()
-
-
 class PictureServer(ImageServer):
     """Serves /<index>.jpg.
 
@@ -39,4 +31,9 @@ class PictureServer(ImageServer):
         return hashlib.sha256(self._picture(index)).hexdigest()
 
     def _picture(self, index: int) -> bytes:
-        return picture(index, POISON if index in self._poisoned else b"")
+        """Make a JPEG that is cheap to decode and differs from that of any other index."""
+        colour = (index * 37 % 256, index * 101 % 256, index * 211 % 256)
+        comment = b"picture %d %b" % (index, POISON if index in self._poisoned else b"")
+        target = io.BytesIO()
+        Image.new("RGB", _SIZE, colour).save(target, "JPEG", comment=comment)
+        return target.getvalue()
