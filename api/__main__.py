@@ -1,4 +1,4 @@
-"""Runs one API process: `python -m api --host H --port P`."""
+"""Runs one API process; settings are PIQUEUE_ variables, see docs/settings.md."""
 
 import argparse
 import sys
@@ -22,8 +22,8 @@ GRACE_S = 10
 def main() -> int:
     """Serve until told to stop, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m api", description=__doc__)
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--host", default="127.0.0.1", help="address (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8000, help="port (default: %(default)s)")
     arguments = parser.parse_args()
     try:
         settings = load_settings()

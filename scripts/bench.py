@@ -26,9 +26,14 @@ BENCHMARKS = {
 
 def main() -> int:
     """Print the figures; gives 1 if a bound is missed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, []], help="all unless named")
-    parser.add_argument("--quick", action="store_true", help="only test that everything runs")
+    parser = argparse.ArgumentParser(prog="python -m scripts.bench", description=__doc__)
+    about = f"default: all of {', '.join(BENCHMARKS)}"
+    parser.add_argument(
+        "names", nargs="*", metavar="BENCHMARK", choices=[*BENCHMARKS, []], help=about
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="run small versions that test the benchmarks"
+    )
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     given = parser.parse_args()
     figures: list[Figure] = []

@@ -1,8 +1,8 @@
-"""Injects every fault into a Piqueue of its own on this machine, repeatedly, and counts the items.
+"""Injects every fault repeatedly into a separate stack on this machine, and counts the items.
 
-Each fault gets jobs of its own, until its time is over and each of them is done. The exit code is 0
-only if no item was lost, duplicated or given a wrong result, all counts agree, and no job stalled
-for longer than docs/promises.md allows.
+For each fault, it submits jobs until the time of the fault is over, and waits until they are done.
+The exit code is 0 only if no item was lost, duplicated or given a wrong result, all counts agree,
+and no job stalled for longer than docs/promises.md allows.
 """
 
 import argparse
@@ -71,19 +71,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     about, details = (__doc__ or "").split("\n\n")
     parser = argparse.ArgumentParser(prog="scripts/chaos", description=about, epilog=details)
     parser.add_argument(
-        "faults", nargs="*", metavar="FAULT", help=f"all unless named: {', '.join(FAULTS)}"
+        "faults", nargs="*", metavar="FAULT", help=f"default: all of {', '.join(FAULTS)}"
     )
     parser.add_argument(
-        "--items", type=positive, default=2000, help="pictures in a job (%(default)s)"
+        "--items", type=positive, default=2000, help="pictures in each job (default: %(default)s)"
     )
     parser.add_argument(
-        "--seconds", type=positive, default=30, help="how long to test each fault (%(default)s)"
+        "--seconds",
+        type=positive,
+        default=30,
+        help="duration of the test of each fault (default: %(default)s)",
     )
     parser.add_argument(
         "--every",
         type=positive,
         default=5,
-        help="seconds from one injection to the next (%(default)s)",
+        help="seconds from one injection to the next (default: %(default)s)",
     )
     chosen = parser.parse_args(arguments)
     if unknown := set(chosen.faults) - set(FAULTS):

@@ -69,7 +69,9 @@ def _default(field: FieldInfo) -> str:
 def main() -> int:
     """Write the documents or check them, and give the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="only say whether they are up to date")
+    parser.add_argument(
+        "--check", action="store_true", help="only check whether the documents are up to date"
+    )
     check = parser.parse_args().check
     stale = [path for path, text in documents().items() if path.read_text() != text]
     for path in stale:

@@ -40,9 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--url", help="the API; else $PIQUEUE_URL, else http://127.0.0.1:8000")
-    parser.add_argument("--api-key", metavar="KEY", help="$PIQUEUE_API_KEY is safer")
-    parser.add_argument("--fetch", metavar="URL", help="a picture to download as a worker would")
+    parser.add_argument("--url", help="the API (default: $PIQUEUE_URL, or http://127.0.0.1:8000)")
+    parser.add_argument(
+        "--api-key", metavar="KEY", help="default: $PIQUEUE_API_KEY, which is safer"
+    )
+    parser.add_argument(
+        "--fetch", metavar="URL", help="a picture to download with the rules of a worker"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     chosen = parser.parse_args(arguments)
 

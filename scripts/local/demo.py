@@ -30,10 +30,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; the exit code is 0 only if every photo was scored."""
     parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__)
     parser.add_argument(
-        "photos", nargs="*", type=Path, help="files or folders to score instead of the samples"
+        "photos",
+        nargs="*",
+        type=Path,
+        help="files or folders to score instead of the sample photos",
     )
-    parser.add_argument("--keep", action="store_true", help="keep serving until Ctrl-C")
-    parser.add_argument("--port", type=int, default=0, help="0 for a free one (%(default)s)")
+    parser.add_argument("--keep", action="store_true", help="keep the server running until Ctrl-C")
+    parser.add_argument(
+        "--port", type=int, default=0, help="port of the API, 0: a free one (default: %(default)s)"
+    )
     chosen = parser.parse_args(arguments)
     stop_on_signals()
     # The URLs are on loopback, from where workers do not fetch by default.

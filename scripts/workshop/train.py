@@ -60,7 +60,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--preset",
         choices=["smoke", "laptop", "full"],
-        help="smoke: a trial in a minute; laptop: a good model in minutes; full: the best model",
+        help="smoke: tests every step in a minute; laptop: a good model in minutes; full: the best",
     )
     parser.add_argument("--check_only", action="store_true", help="check the data and stop")
     overrides = parser.add_argument_group("override values of the files")

@@ -80,34 +80,36 @@ class Settings(BaseSettings):
     artifacts_path: Path = ARTIFACTS_PATH
     """Folder of models, as <name>/<version>/"""
     default_model: str = "scenes"
-    """Model of a job that names none"""
+    """Model for jobs that do not name one"""
     registry_url: _RegistryUrl | None = None
     """Registry to which `piqueue models` adds models and promotions: a folder or
     s3://bucket/prefix; if unset, PIQUEUE_ARTIFACTS_PATH"""
     model_url: _HttpUrl | None = None
-    """URL of a model to download at start: a zipped <version> folder, https://…"""
+    """URL of a zipped <version> folder to download when a process starts, such as
+    https://example.com/scenes-3.zip"""
     model_sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
     """SHA-256 of the file at PIQUEUE_MODEL_URL"""
     models_cache_path: Path = Path("~/.cache/piqueue/models")
     """Local folder for copies of models from S3 and PIQUEUE_MODEL_URL"""
     models_memory_bytes: int | None = Field(None, ge=1)
-    """Memory for all models of one worker process and all its threads; the least recently used
-    models are evicted first. If unset, 250 MB for each thread: a worker with two threads and
+    """Maximum memory for all models of one worker process, all threads together; the least recently
+    used models are evicted first. If unset, 250 MB for each thread: a worker with two threads and
     pictures of usual size then fits into 1 GB"""
     model_wait_s: float = Field(60, gt=0)
-    """Items are rejected after this long if no worker can load their model"""
+    """Time after which items are rejected if no worker can load their model"""
     engine: Engine = Engine.AUTO
-    """auto, litert or tensorflow"""
+    """auto, litert or tensorflow; auto is TensorFlow if it can use a GPU, otherwise LiteRT"""
     threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256)
     """Inferences that one worker process runs at a time"""
     batch_size: int = Field(16, ge=1, le=1024)
-    """Pictures in one forward pass"""
+    """Pictures in one batch; only the TensorFlow engine scores a batch in one pass"""
     chunk_items: int = Field(32, ge=1, le=1000)
     """Items in one chunk"""
     lease_s: float = Field(30, gt=0)
-    """Lease of a chunk: it is retried this long after its worker stops"""
+    """Duration of the lease of a chunk; if a worker dies, its chunks are retried after this time"""
     chunk_deadline_s: float = Field(600, gt=0)
-    """A worker that holds a chunk for longer exits, to be restarted"""
+    """Maximum time that a worker works on a chunk; after it, the worker exits and its supervisor
+    restarts it"""
     max_items: int = Field(1_000_000, ge=1)
     """Maximum items in a job"""
     max_files: int = Field(1000, ge=1)
@@ -121,22 +123,22 @@ class Settings(BaseSettings):
     max_pixels: int = Field(50_000_000, ge=1)
     """Maximum width x height of one picture"""
     decode_memory_bytes: int = Field(512_000_000, ge=200_000_000)
-    """Memory in which one worker process decodes, for all its threads together; a picture that
-    needs more is rejected"""
+    """Maximum memory for decoding in one worker process, all threads together; a picture that needs
+    more is rejected"""
     max_backlog_items: int = Field(5_000_000, ge=1)
-    """Items that may wait in all jobs before new jobs are refused with 503"""
+    """Maximum waiting items of all jobs; beyond it, new jobs are refused with 503"""
     quota_items: int = Field(2_000_000, ge=1)
-    """Items that one API key may have waiting before its jobs are refused with 429"""
+    """Maximum waiting items of one API key; beyond it, its new jobs are refused with 429"""
     draft_ttl_s: int = Field(86400, ge=60)
-    """A draft that is not submitted expires after this long"""
+    """Time after which a draft that is not submitted expires"""
     idempotency_ttl_s: int = Field(86400, ge=60)
-    """An Idempotency-Key is stored for this long"""
+    """Time for which an Idempotency-Key is stored"""
     job_ttl_s: int = Field(7 * 86400, ge=60)
-    """A job and its results expire after this long"""
+    """Time after which a job and its results expire"""
     cache_ttl_s: int = Field(86400, ge=1)
-    """Cached scores expire after this long"""
+    """Time after which cached scores expire"""
     sync_timeout_s: float = Field(30, gt=0)
-    """How long POST /scorefile/ waits for scores"""
+    """Maximum time that POST /scorefile/ waits for scores"""
     fetch_timeout_s: float = Field(15, gt=0)
     """Deadline for downloading one picture, redirects included"""
     fetch_concurrency: int = Field(64, ge=1)
@@ -145,8 +147,8 @@ class Settings(BaseSettings):
     """Downloads that one worker process runs at a time from one host; at most half of
     PIQUEUE_FETCH_CONCURRENCY, so that a host that hangs does not block the others"""
     fetch_budget_bytes: int = Field(200_000_000, ge=1)
-    """Memory for all downloads of one worker process; when it is full, pictures are downloaded one
-    at a time"""
+    """Maximum memory for all downloads of one worker process; if it is used up, pictures are
+    downloaded one at a time"""
     fetch_allow_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = ()
     """Private networks that workers may connect to for pictures and webhooks, such as 10.0.0.0/8,
     comma separated"""
@@ -163,20 +165,20 @@ class Settings(BaseSettings):
     s3_encryption: Literal["AES256", "aws:kms"] | None = None
     """Server-side encryption of objects on S3: AES256 or aws:kms"""
     s3_kms_key_id: str | None = None
-    """Key for aws:kms"""
+    """Id of the KMS key for aws:kms"""
     s3_fetch_buckets: Annotated[tuple[str, ...], NoDecode] = ()
     """Buckets from which s3:// items may be read, comma separated"""
     webhook_retry_s: Annotated[tuple[PositiveFloat, ...], NoDecode] = _WEBHOOK_RETRY_S
     """Delays before each further attempt to deliver a webhook, comma separated; each varies
     randomly by up to 20 %"""
     webhook_timeout_s: float = Field(15, gt=0)
-    """How long the receiver of a webhook may take to answer"""
+    """Maximum time that the receiver of a webhook has to answer"""
     allow_no_keys: bool = False
-    """Serve other machines although no API key exists"""
+    """Serve other machines even if no API key exists"""
     metrics_host: str = "127.0.0.1"
     """Address on which a worker serves its metrics, without authentication"""
     metrics_port: int = Field(0, ge=0, le=65535)
-    """Port on which a worker serves its metrics; 0 serves none"""
+    """Port on which a worker serves its metrics; with 0 it serves none"""
     log_json: bool = True
     """Write logs as JSON lines (true) or as text (false)"""
 

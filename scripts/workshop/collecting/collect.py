@@ -22,17 +22,20 @@ examples:
   piqueue collect --keyword beach --keyword city --count 300 --out data.csv
   piqueue collect --keyword sunset --negative drawing --other desk --count 100 --out data.csv
 
-The same command continues a search that was stopped. A larger --count or more keywords extend the
-table. Exit code: 0 if all photos were found, 2 if some were, 1 if none was."""
+To continue after an interruption, run the same command again. A larger --count or more keywords
+extend the table. Exit code: 0 if all photos were found, 2 if some were, 1 if none was."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `piqueue collect` and return its exit code."""
     parser = command_parser("collect", __doc__, EXAMPLES)
     for option, about in (
-        ("--keyword", "search for photos of this, and label them with it (repeatable)"),
-        ("--other", "also search for photos of this, without a label (repeatable)"),
-        ("--negative", "leave out photos whose tags or description contain this (repeatable)"),
+        ("--keyword", "search for these words and use them as a label (repeatable)"),
+        ("--other", "search for these words too, without a label (repeatable)"),
+        (
+            "--negative",
+            "leave out photos whose tags or description contain these words (repeatable)",
+        ),
     ):
         parser.add_argument(option, action="append", default=[], metavar="WORDS", help=about)
     parser.add_argument(

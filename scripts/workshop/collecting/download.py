@@ -44,8 +44,8 @@ examples:
   piqueue download data.csv                             into images/ beside the table
   piqueue download data.csv --out photos --kept labels.csv
 
-Complete files are not downloaded again: the same command continues after Ctrl-C. Only public
-addresses are contacted, and those in $PIQUEUE_FETCH_ALLOW_NETWORKS. Exit code: 0 if all pictures
+To continue after Ctrl-C, run the same command again: it skips complete files. It connects only to
+public addresses and to those in $PIQUEUE_FETCH_ALLOW_NETWORKS. Exit code: 0 if all pictures
 are present, 2 if some are, 1 if none is."""
 
 
