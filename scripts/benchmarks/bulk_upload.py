@@ -1,6 +1,5 @@
 """The duration of the upload of a table of a million rows, and what other clients notice of it."""
 
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -67,11 +66,8 @@ def _latencies_until(
                 latencies[name].append(connection.last_s)
                 time.sleep(PAUSE_S)
 
-    threads = [threading.Thread(target=send, args=(name,)) for name in requests]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(len(requests)) as pool:
+        list(pool.map(send, requests))
     return latencies
 
 

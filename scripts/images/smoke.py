@@ -48,13 +48,8 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    given = os.environ.get("IMAGES")
-    parser.add_argument(
-        "--images",
-        type=Path,
-        default=Path(given) if given else None,
-        help="a program that stands in for the engine",
-    )
+    images = os.environ.get("IMAGES") or None
+    parser.add_argument("--images", type=Path, default=images, help="a stand-in for the engine")
     steps = parser.add_mutually_exclusive_group()
     steps.add_argument("--only-build", action="store_true", help="build the images, run nothing")
     steps.add_argument("--built", action="store_true", help="use the images that exist")
