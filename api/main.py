@@ -31,7 +31,7 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(
         title="Piqueue",
         summary="Scores pictures in bulk",
-        version=version("piqueue"),
+        version=version("piqueue-server"),
         lifespan=lifespan,
         telemetry=request_traces(),
     )

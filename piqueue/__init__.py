@@ -1,0 +1,33 @@
+"""The client of Piqueue, which scores pictures in bulk: `Client`, `AsyncClient` and their types."""
+
+from piqueue.async_client import AsyncClient
+from piqueue.client import Client
+from piqueue.errors import PiqueueApiError
+from piqueue.types import (
+    Counts,
+    DryRun,
+    Filters,
+    Item,
+    ItemError,
+    Job,
+    JobOptions,
+    Limits,
+    Model,
+    Result,
+)
+
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "Counts",
+    "DryRun",
+    "Filters",
+    "Item",
+    "ItemError",
+    "Job",
+    "JobOptions",
+    "Limits",
+    "Model",
+    "PiqueueApiError",
+    "Result",
+]

@@ -1,20 +1,19 @@
-"""Piqueue from the command line: submit pictures, look after jobs, make API keys, serve."""
+"""Piqueue scores pictures in bulk: submit pictures, manage jobs, run and train the service."""
 
 import argparse
+import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
-from importlib import import_module
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, get_args
 
-from piqueue.client import Filters
 from piqueue.commands import submit
 from piqueue.commands.terminal import (
     CommandFailed,
-    ExitCode,
     check_folder,
     connect,
     connection_options,
@@ -24,145 +23,117 @@ from piqueue.commands.terminal import (
     summary,
     written_whole,
 )
-from worker.jobs.ledger.api_keys import KeyStore
-from worker.jobs.ledger.connection import connect as connect_redis
-from worker.jobs.record import JobStatus
-from worker.jobs.settings import load_settings
+from piqueue.types import Filters, ItemStatus, JobStatus, ResultsFormat
 
 _RESULTS_EXAMPLES = """\
 examples:
   piqueue results job_01J… -o results.parquet
   piqueue results job_01J… --status failed --format jsonl
   piqueue results job_01J… --label beach --threshold 0.9 > beaches.csv"""
-_KEYS_EXAMPLES = """\
-These talk to Redis, at $PIQUEUE_REDIS_URL, and not to the API.
-
-examples:
-  piqueue keys add alice
-  piqueue keys remove 5f0c1d2e3a4b"""
-# Loaded when they are called, for they need more than a client has installed.
-_WITH_OWN_OPTIONS = {
-    "collect": ("scripts.workshop.collecting.collect", "search Unsplash for photos to train on"),
-    "compare": ("scripts.workshop.compare", "show where two models differ on the same pictures"),
-    "doctor": ("scripts.commands.doctor", "look a Piqueue over, and say what to change"),
-    "download": (
-        "scripts.workshop.collecting.download",
-        "download the pictures of a table of URLs",
-    ),
-    "evaluate": ("scripts.workshop.evaluate", "judge a model on labelled pictures"),
-    "label": ("scripts.workshop.labelling.label", "label the pictures of a folder in the browser"),
-    "labels": (
-        "scripts.workshop.labelling.tables",
-        "turn labelme's files into a table and back; split a table",
-    ),
-    "models": ("scripts.commands.models", "list, add, promote and roll back models"),
-    "review": (
-        "scripts.workshop.labelling.review",
-        "label the pictures that a job was least sure of",
-    ),
-    "serve": ("scripts.local.serve", "run all of Piqueue on this machine"),
+# Run by the server's `scripts.commands`, which has the modules by the same names.
+SERVER_COMMANDS = {
+    "collect": "search Unsplash for photos to train on",
+    "compare": "show where two models differ on the same pictures",
+    "doctor": "check an installation and say what to change",
+    "download": "download the pictures of a table of URLs",
+    "evaluate": "measure a model on labelled pictures",
+    "keys": "create, list and remove API keys",
+    "label": "label the pictures of a folder in the browser",
+    "labels": "convert labelme's files to a table and back; split a table",
+    "models": "list, add, promote and roll back models",
+    "review": "label the pictures that a job was least sure of",
+    "serve": "run all of Piqueue on this machine",
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; gives the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if given and given[0] in _WITH_OWN_OPTIONS:
-        return _run_module(given[0], given[1:])
+    if given and given[0] in SERVER_COMMANDS:
+        return run(f"piqueue {given[0]}", lambda: _run_on_server(given))
     options = _parser().parse_args(given)
     return run(options.program, lambda: int(options.command(options)))
 
 
+def _run_on_server(arguments: Sequence[str]) -> NoReturn:
+    """Replace this process by the server's command.
+
+    PYTHONPATH and PYTHONSAFEPATH keep packages of the current folder that are named as ours, such
+    as `api`, from being imported instead, in this process and in those that it starts.
+    """
+    root = _server_root()
+    if root is None:
+        raise CommandFailed("it needs the server: pip install 'piqueue-server[local]'")
+    path = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
+    env = {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+    os.execve(sys.executable, [sys.executable, "-m", "scripts.commands", *arguments], env)  # noqa: S606
+
+
+def _server_root() -> Path | None:
+    """The folder of the server's packages: this clone, or what piqueue-server installed."""
+    clone = Path(__file__).resolve().parents[1]
+    if (clone / "scripts" / "commands").is_dir():
+        return clone
+    installed = find_spec("piqueue_server")
+    folders = installed.submodule_search_locations if installed else None
+    return Path(next(iter(folders))) if folders else None
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="piqueue", description=__doc__, epilog="piqueue COMMAND --help says more."
+        prog="piqueue", description=__doc__, epilog="Help for a command: piqueue COMMAND --help"
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    api = [connection_options()]
 
-    def add(name: str, about: str, command: Any, **more: Any) -> argparse.ArgumentParser:
+    def add(name: str, about: str, command: Any, epilog: str = "") -> argparse.ArgumentParser:
         made: argparse.ArgumentParser = commands.add_parser(
             name,
             help=about,
             description=about,
+            epilog=epilog,
+            parents=[connection_options()],
             formatter_class=argparse.RawDescriptionHelpFormatter,
-            **more,
         )
         made.set_defaults(command=command, program=made.prog)
         return made
 
     about = "submit a table, a list of URLs, files or a folder, and write the results"
-    submit.add_arguments(add("submit", about, submit.submit, parents=api, epilog=submit.EXAMPLES))
+    submit.add_arguments(add("submit", about, submit.submit, submit.EXAMPLES))
 
-    one = add("status", "say where a job stands", _status, parents=api)
+    one = add("status", "show the state of a job", _status)
     one.add_argument("job")
 
-    one = add(
-        "results", "write the results of a job", _results, parents=api, epilog=_RESULTS_EXAMPLES
-    )
+    one = add("results", "write the results of a job", _results, _RESULTS_EXAMPLES)
     one.add_argument("job")
-    one.add_argument("-o", "--output", type=Path, metavar="FILE", help="else to standard output")
-    one.add_argument(
-        "--format",
-        choices=["csv", "jsonl", "parquet"],
-        help="else by the suffix of FILE, else csv",
-    )
-    one.add_argument("--status", choices=["succeeded", "failed"])
+    one.add_argument("-o", "--output", type=Path, metavar="FILE", help="standard output if unset")
+    formats = get_args(ResultsFormat)
+    one.add_argument("--format", choices=formats, help="by the suffix of FILE if unset, or csv")
+    one.add_argument("--status", choices=get_args(ItemStatus))
     one.add_argument("--label", help="only pictures with this label")
-    one.add_argument("--top-k", type=int, metavar="K", help="only the K best scores of each")
-    one.add_argument(
-        "--threshold", type=float, metavar="SCORE", help="for labels, instead of the model's own"
-    )
-    one.add_argument(
-        "--merge", action="store_const", const="parents", help="of a retry: with its parents'"
-    )
+    one.add_argument("--top-k", type=int, metavar="K", help="only the K best scores of a picture")
+    threshold = "instead of the thresholds of the model"
+    one.add_argument("--threshold", type=float, metavar="SCORE", help=threshold)
+    merge = "of a retry: add the results of the jobs before it"
+    one.add_argument("--merge", action="store_const", const="parents", help=merge)
 
-    one = add("cancel", "stop a job; the results it has stay", _cancel, parents=api)
+    one = add("cancel", "stop a job; the results it has remain", _cancel)
     one.add_argument("job")
 
-    one = add("retry", "submit the failed pictures of a job again", _retry, parents=api)
+    one = add("retry", "submit the failed pictures of a job again", _retry)
     one.add_argument("job")
-    one.add_argument(
-        "--only",
-        choices=["failed", "retryable"],
-        default="failed",
-        help="retryable: leave out what cannot succeed, such as files that are no pictures",
-    )
+    only = "retryable: leave out what cannot succeed, such as files that are not pictures"
+    one.add_argument("--only", choices=["failed", "retryable"], default="failed", help=only)
 
-    one = add("jobs", "list your jobs, newest first", _jobs, parents=api)
-    one.add_argument("--status", choices=list(JobStatus), type=JobStatus)
+    one = add("jobs", "list your jobs, newest first", _jobs)
+    one.add_argument("--status", choices=get_args(JobStatus))
     one.add_argument("--limit", type=int, default=20, metavar="COUNT", help="(%(default)s)")
 
-    one = add("delete", "stop a job and erase its pictures and results", _delete, parents=api)
+    one = add("delete", "stop a job and erase its pictures and results", _delete)
     one.add_argument("job")
 
-    keys = add("keys", "make, list and remove API keys", None, epilog=_KEYS_EXAMPLES)
-    actions = keys.add_subparsers(metavar="ACTION", required=True)
-    action = actions.add_parser("add", help="make a key, which is shown this once")
-    action.add_argument("name", help="whose it is, for people")
-    action.set_defaults(command=_add_key)
-    actions.add_parser("list", help="list the owners of keys").set_defaults(command=_list_keys)
-    action = actions.add_parser("remove", help="make the key of an owner worthless")
-    action.add_argument("owner", help="as `keys list` shows it")
-    action.set_defaults(command=_remove_key)
-
-    for name, (_, about) in _WITH_OWN_OPTIONS.items():
+    for name, about in SERVER_COMMANDS.items():
         commands.add_parser(name, help=about, add_help=False)
     return parser
-
-
-def _run_module(name: str, arguments: Sequence[str]) -> int:
-    """Run a command that has a module, and options, of its own."""
-    try:
-        module = import_module(_WITH_OWN_OPTIONS[name][0])
-    except ModuleNotFoundError as error:
-        print(
-            f"piqueue {name} needs {error.name}, which is not installed: "
-            "pip install 'piqueue[local,train]'",
-            file=sys.stderr,
-        )
-        return ExitCode.NOTHING_SUCCEEDED
-    return int(module.main(arguments))
 
 
 def _status(options: argparse.Namespace) -> int:
@@ -185,7 +156,7 @@ def _results(options: argparse.Namespace) -> int:
             with written_whole(options.output) as file:
                 client.download(options.job, file, form, **filters)
         else:
-            # By way of a file, so that a connection that breaks leaves nothing half or twice.
+            # Through a file, because a download starts again when the connection breaks.
             with tempfile.TemporaryFile() as file:
                 client.download(options.job, file, form, **filters)
                 file.seek(0)
@@ -202,7 +173,7 @@ def _cancel(options: argparse.Namespace) -> int:
 def _retry(options: argparse.Namespace) -> int:
     with connect(options) as client:
         job = client.retry(options.job, options.only)
-    print(f"{summary(job)}\nto see it through: piqueue submit --resume {job.id}")
+    print(f"{summary(job)}\nto follow it: piqueue submit --resume {job.id}")
     return 0
 
 
@@ -216,28 +187,6 @@ def _jobs(options: argparse.Namespace) -> int:
 def _delete(options: argparse.Namespace) -> int:
     with connect(options) as client:
         client.delete(options.job)
-    return 0
-
-
-def _keys() -> KeyStore:
-    return KeyStore(connect_redis(load_settings().redis_url, retries=1))
-
-
-def _add_key(options: argparse.Namespace) -> int:
-    print(_keys().add(options.name))
-    print("This key is shown this once: only its hash is stored.", file=sys.stderr)
-    return 0
-
-
-def _list_keys(_options: argparse.Namespace) -> int:
-    for key in _keys().all():
-        print(f"{key.owner}  {key.name}")
-    return 0
-
-
-def _remove_key(options: argparse.Namespace) -> int:
-    if not _keys().remove(options.owner):
-        raise CommandFailed(f"there is no owner {options.owner}: see piqueue keys list")
     return 0
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from piqueue.client import Client, PiqueueApiError
+from piqueue import Client, PiqueueApiError
 from scripts.faults.fault_injectors import FAULTS, POISON_PATH
 from scripts.faults.observer import JobStalled, Observer
 from scripts.faults.pictures import PictureServer

@@ -368,7 +368,7 @@ def test_without_opentelemetry_a_process_logs_what_to_install() -> None:
     missing = "import sys; sys.modules['opentelemetry.exporter.otlp.proto.http'] = None\n"
     program = missing + ASK.replace("PARTS", repr(("opentelemetry.exporter.otlp.proto.http.",)))
     said = run(program, OTEL_EXPORTER_OTLP_ENDPOINT=NOWHERE)
-    assert "piqueue[traces]" in said
+    assert "piqueue-server[traces]" in said
     assert said.endswith("[]")
 
 

@@ -67,7 +67,7 @@ def parquet(table: Table, results: Iterator[ResultView]) -> Iterator[bytes]:
     except ImportError:
         raise FormatUnavailable(
             "Parquet needs pyarrow, which is not installed on the server: ask its operator to "
-            "install piqueue[parquet], or request csv or jsonl"
+            "install piqueue-server[parquet], or request csv or jsonl"
         ) from None
     text, number, labels = pyarrow.string(), pyarrow.float64(), pyarrow.list_(pyarrow.string())
     scores = [number if is_number else text for _, is_number in table.scores]

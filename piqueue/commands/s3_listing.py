@@ -1,21 +1,27 @@
-"""The pictures of a folder in S3 as items, listed with the submitter's own credentials."""
+"""Lists the pictures of a folder in S3, with the credentials of the submitter."""
 
 import importlib.util
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Any
 
-from piqueue.client import READ_BYTES, Body
-from piqueue.commands.sources import S3Folder, SourceUnfit, is_picture
-from worker.jobs.settings import load_settings
+from piqueue.commands.sources import S3Folder, is_picture
+from piqueue.commands.terminal import CommandFailed
+from piqueue.requests import READ_BYTES
+from piqueue.types import Body
+
+# The values of PIQUEUE_S3_PATH_STYLE, and boto3's.
+_ADDRESSING = {"": "auto", "true": "path", "false": "virtual"}
 
 
 @dataclass(frozen=True)
 class Listed:
-    """What was found: items as JSON, one a line, and how many objects are no pictures."""
+    """The pictures as items, JSON one a line, and the count of objects that are not pictures."""
 
     items: Body
     picture_count: int
@@ -24,16 +30,16 @@ class Listed:
 
 @contextmanager
 def list_pictures(folder: S3Folder) -> Iterator[Listed]:
-    """List the pictures in a folder and below it, by their suffixes; hidden ones left out.
+    """List the pictures in a folder and its subfolders; recognised by suffix, without hidden ones.
 
-    The id of each is its key below the folder. The list lies in a file while the block runs, for it
-    may be long, and a request that is sent again has the same body although objects came meanwhile.
+    The id of an item is its key relative to the folder. The list is kept in a file during the
+    block: it may be long, and a request that is sent again must have the same body.
 
     Raises:
-        SourceUnfit: S3 does not let us list, or there are no pictures.
+        CommandFailed: S3 refuses the listing, or there are no pictures.
     """
     if importlib.util.find_spec("boto3") is None:
-        raise SourceUnfit(f"{folder}: listing it needs boto3: pip install 'piqueue[s3]'")
+        raise CommandFailed(f"{folder}: listing it needs boto3: pip install 'piqueue[s3]'")
     picture_count = other_count = 0
     with tempfile.TemporaryFile() as found:
         with _explained(folder):
@@ -46,8 +52,8 @@ def list_pictures(folder: S3Folder) -> Iterator[Listed]:
                 else:
                     other_count += 1
         if not picture_count:
-            others = f", only {other_count} of other kinds" if other_count else ""
-            raise SourceUnfit(f"{folder}: no pictures there{others}")
+            others = f", only {other_count} other objects" if other_count else ""
+            raise CommandFailed(f"{folder}: no pictures there{others}")
 
         def lines() -> Iterator[bytes]:
             found.seek(0)
@@ -57,11 +63,28 @@ def list_pictures(folder: S3Folder) -> Iterator[Listed]:
         yield Listed(lines, picture_count, other_count)
 
 
-def _keys(folder: S3Folder) -> Iterator[str]:
-    """Give the keys of all objects, a page at a time, without those that stand for folders."""
-    from worker.jobs.s3 import connect_s3
+def connect_s3() -> Any:
+    """A client of S3, or of the server that the PIQUEUE_S3_ variables name."""
+    from boto3.session import Session
+    from botocore.config import Config
 
-    pages = connect_s3(load_settings()).get_paginator("list_objects_v2")
+    path_style = os.environ.get("PIQUEUE_S3_PATH_STYLE", "").lower()
+    return Session().client(
+        "s3",
+        endpoint_url=os.environ.get("PIQUEUE_S3_ENDPOINT_URL") or None,
+        region_name=os.environ.get("PIQUEUE_S3_REGION") or None,
+        config=Config(
+            connect_timeout=3,
+            read_timeout=10,
+            retries={"mode": "standard", "total_max_attempts": 3},
+            s3={"addressing_style": _ADDRESSING.get(path_style, "auto")},
+        ),
+    )
+
+
+def _keys(folder: S3Folder) -> Iterator[str]:
+    """The keys of all objects, page by page, without the markers of folders."""
+    pages = connect_s3().get_paginator("list_objects_v2")
     for page in pages.paginate(Bucket=folder.bucket, Prefix=folder.prefix):
         for entry in page.get("Contents", ()):
             if not entry["Key"].endswith("/"):
@@ -70,7 +93,7 @@ def _keys(folder: S3Folder) -> Iterator[str]:
 
 @contextmanager
 def _explained(folder: S3Folder) -> Iterator[None]:
-    """Say what a person can do about what S3 and boto3 raise."""
+    """Turn the errors of boto3 into messages that say what to do."""
     from botocore.exceptions import (
         BotoCoreError,
         ClientError,
@@ -78,22 +101,21 @@ def _explained(folder: S3Folder) -> Iterator[None]:
         ParamValidationError,
     )
 
-    from worker.jobs.s3 import status_of
-
     try:
         yield
     except ClientError as error:
-        status, code = status_of(error)
+        code = str(error.response.get("Error", {}).get("Code", "unknown"))
         if code == "NoSuchBucket":
-            raise SourceUnfit(f"{folder}: there is no bucket {folder.bucket}") from None
-        detail = f"S3 answers {status} ({code}); your credentials must allow s3:ListBucket there"
-        raise SourceUnfit(f"{folder}: {detail}") from None
+            raise CommandFailed(f"{folder}: there is no bucket {folder.bucket}") from None
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        detail = f"S3 answers {status} ({code}); your credentials need the permission s3:ListBucket"
+        raise CommandFailed(f"{folder}: {detail}") from None
     except NoCredentialsError:
-        raise SourceUnfit(
+        raise CommandFailed(
             f"{folder}: no credentials for S3: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
             "or AWS_PROFILE"
         ) from None
     except ParamValidationError:
-        raise SourceUnfit(f"{folder}: {folder.bucket} cannot be the name of a bucket") from None
+        raise CommandFailed(f"{folder}: {folder.bucket} is not a valid bucket name") from None
     except BotoCoreError as error:
-        raise SourceUnfit(f"{folder}: cannot be listed: {error}") from None
+        raise CommandFailed(f"{folder}: cannot be listed: {error}") from None

@@ -1,4 +1,4 @@
-"""What a person can submit: tables, lists of URLs, folders, files and S3, told apart by name."""
+"""The sources of a submission, recognised by name: tables, URL lists, pictures, folders, S3."""
 
 import codecs
 import csv
@@ -18,13 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import BinaryIO, Self
 
-from piqueue.client import Body
+from piqueue.commands.terminal import CommandFailed
+from piqueue.types import Body
 
 PICTURE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 )
 _PACKED_SUFFIXES = (".gz", ".bz2", ".xz", ".zip")
-# What reading a table that is damaged, or is none, may raise.
+# Raised when a table is read that is damaged or not a table.
 _UNREADABLE = (
     *(ValueError, OSError, EOFError, csv.Error),
     *(lzma.LZMAError, zipfile.BadZipFile, zlib.error),
@@ -32,10 +33,6 @@ _UNREADABLE = (
 _UTF8 = ("utf-8", "utf-8-sig", "ascii")
 _CHUNK_ROWS = 1000
 _LINES_AT_ONCE = 1000
-
-
-class SourceUnfit(Exception):
-    """What was to be submitted cannot be; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -61,21 +58,21 @@ class Pictures:
 
 @dataclass(frozen=True)
 class S3Folder:
-    """Objects of `bucket` whose keys begin with `prefix`, which is empty or ends with a slash."""
+    """The objects of `bucket` whose keys begin with `prefix`, which is empty or ends with "/"."""
 
     bucket: str
     prefix: str
 
     @classmethod
     def of(cls, url: str) -> Self:
-        """Read `s3://bucket/prefix`.
+        """Parse `s3://bucket/prefix`.
 
         Raises:
-            SourceUnfit: it names no bucket.
+            CommandFailed: the URL has no bucket.
         """
         bucket, _, prefix = url.removeprefix("s3://").partition("/")
         if not bucket:
-            raise SourceUnfit(f"{url}: give s3://bucket or s3://bucket/prefix")
+            raise CommandFailed(f"{url}: give s3://bucket or s3://bucket/prefix")
         return cls(bucket, prefix if not prefix or prefix.endswith("/") else f"{prefix}/")
 
     def __str__(self) -> str:
@@ -87,25 +84,27 @@ Opened = Callable[[], AbstractContextManager[BinaryIO]]
 
 
 def find_source(names: Sequence[str], encoding: str, separator: str | None) -> Source:
-    """Tell what `names` mean; `encoding` and `separator` are those of a table or a list of URLs.
+    """Find the source that `names` stand for.
+
+    `encoding` and `separator` are those of a table or a list of URLs.
 
     Raises:
-        SourceUnfit: nothing that could be submitted.
+        CommandFailed: there is no such source.
     """
     for name in names:
         if name != "-" and not name.startswith("s3://") and not Path(name).exists():
-            raise SourceUnfit(f"{name}: not found")
+            raise CommandFailed(f"{name}: not found")
     kinds = [_kind(name) for name in names]
     if set(kinds) <= {"folder", "picture"}:
         return Pictures(_pictures([Path(name) for name in names]))
     if len(names) > 1:
-        raise SourceUnfit(
+        raise CommandFailed(
             "give one table, list or S3 folder at a time, or any number of pictures and folders"
         )
     try:
         codec = codecs.lookup(encoding).name
     except LookupError:
-        raise SourceUnfit(f"--encoding {encoding}: there is no such encoding") from None
+        raise CommandFailed(f"--encoding {encoding}: there is no such encoding") from None
     path = Path(names[0])
     match kinds[0]:
         case "s3":
@@ -120,13 +119,13 @@ def find_source(names: Sequence[str], encoding: str, separator: str | None) -> S
             return Table(path)
         case "csv":
             return Table(_plain_csv(path, codec, separator))
-    raise SourceUnfit(
+    raise CommandFailed(
         f"{path}: submit a .csv, .tsv, .ndjson, .jsonl or .txt file, pictures, folders or s3://"
     )
 
 
 def find_pictures(folder: Path) -> list[Path]:
-    """The pictures in a folder and below it, by their suffixes, in order; hidden ones left out."""
+    """The pictures in a folder and its subfolders, sorted, by suffix and without hidden ones."""
     return [
         path
         for path in sorted(folder.rglob("*"))
@@ -135,25 +134,25 @@ def find_pictures(folder: Path) -> list[Path]:
 
 
 def is_picture(path: PurePath) -> bool:
-    """Whether a path below a folder is that of a picture, by its suffix, and not hidden."""
+    """Whether a relative path has the suffix of a picture and no hidden part."""
     hidden = any(part.startswith(".") for part in path.parts)
     return path.suffix.lower() in PICTURE_SUFFIXES and not hidden
 
 
 def named(pictures: Iterable[Path]) -> dict[str, Path]:
-    """The files by name, or by whole path where two share a name."""
+    """The files by name, or by path where two have the same name."""
     pictures = list(pictures)
     count = Counter(path.name for path in pictures)
     return {_text(path.name if count[path.name] == 1 else path): path for path in pictures}
 
 
 def _pictures(paths: Sequence[Path]) -> dict[str, Path]:
-    """The pictures of one folder by relative path; of anything else by name."""
+    """The pictures of a single folder by relative path, others by name."""
     found: list[Path] = []
     for path in paths:
         pictures = find_pictures(path) if path.is_dir() else [path]
         if not pictures:
-            raise SourceUnfit(f"{path}: no pictures there")
+            raise CommandFailed(f"{path}: no pictures there")
         found += pictures
     if len(paths) == 1 and paths[0].is_dir():
         return {_text(path.relative_to(paths[0])): path for path in found}
@@ -161,7 +160,7 @@ def _pictures(paths: Sequence[Path]) -> dict[str, Path]:
 
 
 def _text(path: Path | str) -> str:
-    """A path with slashes that can be sent, whatever bytes the file system holds."""
+    """A path as valid UTF-8 with forward slashes."""
     text = path.as_posix() if isinstance(path, Path) else path
     return os.fsencode(text).decode(errors="replace")
 
@@ -187,8 +186,8 @@ def _kind(name: str) -> str:
 
 
 def _spooled(stream: BinaryIO) -> Opened:
-    """Keep what can be read only once on disk, for a request may be sent again."""
-    copy = tempfile.TemporaryFile()  # noqa: SIM115 - gone when we are
+    """Copy a stream to disk, because a request may be sent again."""
+    copy = tempfile.TemporaryFile()  # noqa: SIM115 - deleted at exit
     shutil.copyfileobj(stream, copy)
 
     def rewound() -> AbstractContextManager[BinaryIO]:
@@ -199,7 +198,7 @@ def _spooled(stream: BinaryIO) -> Opened:
 
 
 def _url_items(opened: Opened, name: str, codec: str) -> Body:
-    """URLs, one a line, as items in the same lines; those that begin with # are left empty."""
+    """URLs, one a line, as items on the same lines; a comment (#) becomes an empty line."""
 
     def items() -> Iterator[bytes]:
         read = codecs.getreader("utf-8-sig" if codec == "utf-8" else codec)
@@ -214,18 +213,18 @@ def _url_items(opened: Opened, name: str, codec: str) -> Body:
                         yield ("\n".join(batch) + "\n").encode()
                         batch.clear()
             except UnicodeError as error:
-                raise SourceUnfit(f"{name} is not {codec} ({error}): give --encoding") from None
+                raise CommandFailed(f"{name} is not {codec} ({error}): give --encoding") from None
         yield "\n".join(batch).encode()
 
     return items
 
 
 def _plain_csv(path: Path, codec: str, separator: str | None) -> Body:
-    """A table in whatever encoding, packing and separator, as plain CSV, some rows at a time."""
+    """Convert a table of any encoding, compression and separator to plain CSV, in chunks."""
     if importlib.util.find_spec("pandas") is None:
-        raise SourceUnfit(
-            f"{path}: only plain UTF-8 CSV can be read without pandas: "
-            "pip install 'piqueue[tables]', or convert it"
+        raise CommandFailed(
+            f"{path}: anything but plain UTF-8 CSV needs pandas: "
+            "pip install 'piqueue[tables]', or convert the file"
         )
     tabs = ".tsv" in (suffix.lower() for suffix in path.suffixes)
 
@@ -238,7 +237,7 @@ def _plain_csv(path: Path, codec: str, separator: str | None) -> Body:
                 path,
                 sep=separator or ("\t" if tabs else ","),
                 encoding=codec,
-                header=None,  # so that pandas neither renames columns nor makes one the index
+                header=None,  # or pandas renames columns and makes one the index
                 dtype=str,
                 na_filter=False,
                 chunksize=_CHUNK_ROWS,
@@ -248,7 +247,7 @@ def _plain_csv(path: Path, codec: str, separator: str | None) -> Body:
                     read_to += len(chunk)
                     yield chunk.to_csv(index=False, header=False).encode()
         except UnicodeError as error:
-            raise SourceUnfit(f"{path} is not {codec} ({error}): give --encoding") from None
+            raise CommandFailed(f"{path} is not {codec} ({error}): give --encoding") from None
         except _UNREADABLE as error:
             reason = str(error).strip()
             # pandas passes some errors of the csv module on, and words others as its own.
@@ -258,6 +257,6 @@ def _plain_csv(path: Path, codec: str, separator: str | None) -> Body:
                     f"is malformed ({reason}): a cell that holds a quotation mark must be quoted "
                     "as a whole, with that mark written twice"
                 )
-            raise SourceUnfit(f"{path} cannot be read as a table: {reason}") from None
+            raise CommandFailed(f"{path} cannot be read as a table: {reason}") from None
 
     return rows

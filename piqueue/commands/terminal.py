@@ -1,4 +1,4 @@
-"""What the commands share: how to reach the API, what to say when it fails, exit codes."""
+"""What the commands share: the options of the connection, error messages, exit codes."""
 
 import argparse
 import os
@@ -10,13 +10,12 @@ from enum import IntEnum
 from pathlib import Path
 from typing import BinaryIO
 
-from api.schemas import JobOut
-from piqueue.client import Client, PiqueueApiError, ResultsFormat
+from piqueue.client import Client
 from piqueue.commands.progress import tell
-from piqueue.commands.sources import SourceUnfit
-from worker.jobs.errors import PiqueueError
+from piqueue.errors import PiqueueApiError
+from piqueue.types import Job, ResultsFormat
 
-# The API names its query parameter, where a person needs the option.
+# Errors of the API name a query parameter; the command line has an option for it.
 _QUERY_COLUMN = re.compile(r"\?(url|id)_column=")
 _FORMATS: dict[str, ResultsFormat] = {
     ".csv": "csv",
@@ -27,7 +26,7 @@ _FORMATS: dict[str, ResultsFormat] = {
 
 
 class ExitCode(IntEnum):
-    """How a command ended."""
+    """The exit code of a command."""
 
     ALL_SUCCEEDED = 0
     NOTHING_SUCCEEDED = 1
@@ -36,33 +35,32 @@ class ExitCode(IntEnum):
 
 
 class CommandFailed(Exception):
-    """A command cannot go on; the text says why."""
+    """A command cannot continue; the text says why."""
 
 
 def connection_options() -> argparse.ArgumentParser:
     """Options of every command that calls the API."""
     parser = argparse.ArgumentParser(add_help=False)
     group = parser.add_argument_group("the API")
-    group.add_argument("--url", help="its address; else $PIQUEUE_URL, else http://127.0.0.1:8000")
-    group.add_argument("--api-key", metavar="KEY", help="better given as $PIQUEUE_API_KEY")
+    group.add_argument("--url", help="address; $PIQUEUE_URL or http://127.0.0.1:8000 if unset")
+    group.add_argument("--api-key", metavar="KEY", help="$PIQUEUE_API_KEY if unset, which is safer")
     return parser
 
 
 def connect(options: argparse.Namespace, patience_s: float = 10) -> Client:
-    """A client that says when it waits for the API."""
-
-    said: set[str] = set()
+    """A client that tells once for each reason that it waits for the API."""
+    told: set[str] = set()
 
     def waiting(error: PiqueueApiError, _pause_s: float) -> None:
-        if error.detail not in said:
-            said.add(error.detail)
+        if error.detail not in told:
+            told.add(error.detail)
             tell(f"waiting for the API: {error.detail}")
 
     return Client(options.url, options.api_key, patience_s=patience_s, on_retry=waiting)
 
 
 def run(program: str, command: Callable[[], int]) -> int:
-    """Run a command; what is expected to go wrong becomes a sentence and exit code 1."""
+    """Run a command; an expected error becomes a message and exit code 1."""
     try:
         return command()
     except PiqueueApiError as error:
@@ -72,9 +70,9 @@ def run(program: str, command: Callable[[], int]) -> int:
             tell(refusal(row.get("index"), row.get("id"), row["detail"]))
         if (unlisted := error.problem_count - len(error.problems)) > 0:
             tell(f"  and {unlisted} more")
-    except BrokenPipeError:  # who read our output has enough
+    except BrokenPipeError:  # whoever reads our output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (CommandFailed, SourceUnfit, PiqueueError, OSError) as error:
+    except (CommandFailed, OSError) as error:
         tell(f"{program}: {error}")
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
@@ -82,15 +80,15 @@ def run(program: str, command: Callable[[], int]) -> int:
 
 
 def refusal(index: int | None, item_id: str | None, detail: str) -> str:
-    """One line about an item that was refused."""
+    """One line about a refused item."""
     where = [] if index is None else [f"item {index}"]
     if item_id and item_id != str(index):
         where.append(item_id)
     return f"  {', '.join(where)}: {detail}"
 
 
-def summary(job: JobOut) -> str:
-    """One line about where a job stands."""
+def summary(job: Job) -> str:
+    """One line about the state of a job."""
     counts = job.counts
     parts = [f"{counts.succeeded} of {counts.total} succeeded"]
     if counts.failed:
@@ -105,8 +103,8 @@ def summary(job: JobOut) -> str:
     return f"{job.id} {job.status}: {'; '.join(parts)}"
 
 
-def hosts(job: JobOut) -> list[str]:
-    """Lines about the hosts of a job's URLs, as a table; none where it has no URLs."""
+def hosts(job: Job) -> list[str]:
+    """A table of the hosts of a job, one line each; empty for a job without URLs."""
     if not job.hosts:
         return []
     rows: list[tuple[str, ...]] = [("host", "fetched", "timeouts", "other", "p95 ms", "answered")]
@@ -120,10 +118,10 @@ def hosts(job: JobOut) -> list[str]:
 
 
 def results_format(output: Path | None, named: ResultsFormat | None = None) -> ResultsFormat:
-    """The format that is named, or that the suffix of `output` means, or CSV.
+    """The format `named`, else that of the suffix of `output`, else CSV.
 
     Raises:
-        CommandFailed: the suffix means none.
+        CommandFailed: the suffix is not that of a format.
     """
     if named:
         return named
@@ -136,10 +134,10 @@ def results_format(output: Path | None, named: ResultsFormat | None = None) -> R
 
 
 def check_folder(output: Path) -> None:
-    """Refuse a file whose folder is not there, before any work is done for it.
+    """Check that a file can be written, before the work for it begins.
 
     Raises:
-        CommandFailed: it is not.
+        CommandFailed: its folder does not exist.
     """
     if not output.parent.is_dir():
         raise CommandFailed(f"{output}: there is no folder {output.parent}")
@@ -147,7 +145,7 @@ def check_folder(output: Path) -> None:
 
 @contextmanager
 def written_whole(output: Path) -> Iterator[BinaryIO]:
-    """A file that takes the place of `output` once the block ends, and never if it fails."""
+    """Open a file that replaces `output` when the block succeeds."""
     part = output.with_name(f".{output.name}.part")
     try:
         with part.open("w+b") as file:

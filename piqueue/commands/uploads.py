@@ -1,4 +1,4 @@
-"""Sending many files into a draft: in batches, several at a time."""
+"""Uploads many files to a draft, in batches, several at a time."""
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 
-from piqueue.client import Client, PiqueueApiError
+from piqueue.client import Client
+from piqueue.errors import PiqueueApiError
 
 BATCH_FILES = 100
 BATCH_BYTES = 16_000_000
@@ -24,10 +25,12 @@ class Refused:
 def upload(
     client: Client, job_id: str, pictures: Mapping[str, Path], sent: Callable[[int], None]
 ) -> list[Refused]:
-    """Add the files to a draft; gives those that were refused. `sent` hears of each batch's count.
+    """Add files to a draft and give those that were refused.
+
+    `sent` is called after each batch with the number of its files.
 
     Raises:
-        PiqueueApiError: the API stays away, or takes no more.
+        PiqueueApiError: the API does not answer, or the draft accepts no more files.
     """
     refused: list[Refused] = []
     pool = ThreadPoolExecutor(PARALLEL, thread_name_prefix="upload")
@@ -38,7 +41,7 @@ def upload(
             refused += refused_here
             sent(len(batch))
     except BaseException:
-        client.give_up()  # or threads would wait for the API to come back
+        client.give_up()  # so that no thread waits for the API
         raise
     finally:
         pool.shutdown(cancel_futures=True)
@@ -46,7 +49,7 @@ def upload(
 
 
 def _batches(pictures: Mapping[str, Path], unreadable: list[Refused]) -> Iterator[dict[str, Path]]:
-    """Cut the files into batches bounded by count and bytes, one file at least."""
+    """Split the files into batches of at most BATCH_FILES and, unless it is one, BATCH_BYTES."""
     batch: dict[str, Path] = {}
     batch_bytes = 0
     for item_id, path in pictures.items():
@@ -65,7 +68,7 @@ def _batches(pictures: Mapping[str, Path], unreadable: list[Refused]) -> Iterato
 
 
 def _send(client: Client, job_id: str, batch: Mapping[str, Path]) -> list[Refused]:
-    """Send one batch; a file the API does not take is no reason to leave out the others."""
+    """Send one batch; gives the files that cannot be read or that the API refuses."""
     readable: dict[str, bytes] = {}
     refused = []
     for item_id, path in batch.items():

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from functools import partial
 from importlib.util import find_spec
 
-from piqueue.client import ClientSettings
+from piqueue.connection import ClientSettings
 from scripts.doctor.api import check_api
 from scripts.doctor.check_result import Check, CheckResult, Level, problem
 from scripts.doctor.consistency import check_settings
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON")
     chosen = parser.parse_args(arguments)
 
-    results = list(run_checks(chosen.url or ClientSettings().url, chosen.api_key, chosen.fetch))
+    results = list(run_checks(ClientSettings.load(chosen.url).url, chosen.api_key, chosen.fetch))
     healthy = all(result.level is not Level.PROBLEM for result in results)
     if chosen.json:
         report = {"healthy": healthy, "findings": [asdict(result) for result in results]}

@@ -169,7 +169,7 @@ def _adopt(source: Path, options: argparse.Namespace, catalog: ModelCatalog, scr
     if find_spec("tensorflow") is None:
         raise CommandFailed(
             "converting a .keras file needs TensorFlow, which is not installed: pip install "
-            "'piqueue[train]', or add an artifact folder from another machine"
+            "'piqueue-server[train]', or add an artifact folder from another machine"
         )
     if not options.labels.is_file():
         raise CommandFailed(f"--labels {options.labels}: there is no such file")

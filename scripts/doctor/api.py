@@ -6,7 +6,8 @@ from importlib.metadata import version
 
 import httpx2
 
-from piqueue.client import ClientSettings, PiqueueApiError
+from piqueue.connection import ClientSettings
+from piqueue.errors import PiqueueApiError
 from scripts.doctor.check_result import CheckResult, ok, problem, warning
 
 TIMEOUT_S = 5.0
@@ -14,8 +15,7 @@ TIMEOUT_S = 5.0
 
 def check_api(url: str, api_key: str | None) -> Iterator[CheckResult]:
     """Check that the API at `url` is ready, has this version and accepts the key."""
-    configured = ClientSettings().api_key
-    key = api_key or (configured and configured.get_secret_value())
+    key = ClientSettings.load(url, api_key).api_key
     headers = {"authorization": f"Bearer {key}"} if key else {}
     try:
         with httpx2.Client(base_url=url, headers=headers, timeout=TIMEOUT_S) as client:
@@ -44,7 +44,7 @@ def _ready(answer: httpx2.Response) -> CheckResult:
 
 
 def _version(answer: httpx2.Response) -> CheckResult:
-    ours = version("piqueue")
+    ours = version("piqueue-server")
     try:
         theirs = str(answer.json()["info"]["version"])
     except (ValueError, LookupError, TypeError):

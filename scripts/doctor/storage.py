@@ -30,7 +30,7 @@ def check_storage(settings: Settings) -> Iterator[CheckResult]:
     try:
         require_boto3()
     except PiqueueError as error:
-        yield problem("s3", str(error), "pip install 'piqueue[s3]'")
+        yield problem("s3", str(error), "pip install 'piqueue-server[s3]'")
         return
     if storage:
         yield _storage(settings, storage)

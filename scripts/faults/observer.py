@@ -7,8 +7,9 @@ from itertools import pairwise
 from typing import Self
 
 import httpx2
+import msgspec
 
-from api.schemas import JobOut
+from piqueue import Job
 
 _POLL_S = 0.05
 _ANSWER_S = 2.0
@@ -25,7 +26,7 @@ class Observer:
         self._url = f"{url}/jobs/{job_id}"
         # When the count of finished items was seen to grow, by the monotonic clock.
         self._progress_times = [time.monotonic()]
-        self._job: JobOut | None = None
+        self._job: Job | None = None
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="observer")
 
@@ -51,7 +52,7 @@ class Observer:
         """
         self._wait(lambda: self.finished >= finished, deadline_s)
 
-    def wait_done(self, deadline_s: float = 150) -> JobOut:
+    def wait_done(self, deadline_s: float = 150) -> Job:
         """Wait until the job is done, and give it.
 
         Raises:
@@ -92,7 +93,7 @@ class Observer:
                     continue
                 if answer.is_success:
                     before = self.finished
-                    self._job = JobOut.model_validate_json(answer.content)
+                    self._job = msgspec.json.decode(answer.content, type=Job)
                     if self.finished > before:
                         self._progress_times.append(time.monotonic())
                     if self._job.done:

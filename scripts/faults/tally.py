@@ -4,8 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from api.schemas import JobOut, ResultOut
-from piqueue.client import Client
+from piqueue import Client, Job, Result
 from worker.jobs.items import RejectionCode
 
 
@@ -40,7 +39,7 @@ class Tally:
         return not (self.lost or self.doubled or self.wrong or self.miscounted)
 
 
-def tally_job(client: Client, job: JobOut, sent: Sequence[Sent]) -> Tally:
+def tally_job(client: Client, job: Job, sent: Sequence[Sent]) -> Tally:
     """Read all results of a job that is done, and compare them with what was sent."""
     results = list(client.results(job.id))
     counts = Counter(result.index for result in results)
@@ -56,7 +55,7 @@ def tally_job(client: Client, job: JobOut, sent: Sequence[Sent]) -> Tally:
     )
 
 
-def _is_of(result: ResultOut, sent: Sequence[Sent]) -> bool:
+def _is_of(result: Result, sent: Sequence[Sent]) -> bool:
     """Whether a result belongs to the item at its index, and is either scores or an error."""
     if not 0 <= result.index < len(sent) or (result.scores is None) == (result.error is None):
         return False
@@ -66,7 +65,7 @@ def _is_of(result: ResultOut, sent: Sequence[Sent]) -> bool:
 
 
 def _miscounted(
-    job: JobOut, total: int, succeeded: int, rejected: Counter[RejectionCode]
+    job: Job, total: int, succeeded: int, rejected: Counter[RejectionCode]
 ) -> list[str]:
     counts = job.counts
     compared = {

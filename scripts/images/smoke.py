@@ -15,8 +15,7 @@ from pathlib import Path
 
 import httpx2
 
-from api.schemas import JobOut
-from piqueue.client import Client, PiqueueApiError
+from piqueue import Client, Job, PiqueueApiError
 from piqueue.commands.sources import find_pictures
 from scripts.images.engines import APPLICATION, Container, Engine, EngineFailed, find_engine
 from scripts.local.serve import SAMPLES, stop_on_signals
@@ -153,7 +152,7 @@ def serve_from_one_container(engine: Engine) -> None:
         serving.kill()
 
 
-def submit(client: Client, copies: int) -> JobOut:
+def submit(client: Client, copies: int) -> Job:
     """Submit `copies` of each sample photo."""
     photos = find_pictures(SAMPLES)
     return client.submit_files(
@@ -161,7 +160,7 @@ def submit(client: Client, copies: int) -> JobOut:
     )
 
 
-def check_results(client: Client, job: JobOut, copies: int) -> None:
+def check_results(client: Client, job: Job, copies: int) -> None:
     """Wait for the job and compare the labels of every result with those of its photo."""
     job = client.wait(job.id, JOB_DEADLINE_S)
     with (SAMPLES / "labels.csv").open() as file:

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from api.schemas import ItemIn, JobOut, ResultOut
-from piqueue.client import Client, PiqueueApiError
+from piqueue import Client, Item, Job, PiqueueApiError, Result
 from piqueue.commands.sources import find_pictures, named
 from scripts.local.image_server import ImageServer
 from scripts.local.serve import SAMPLES, how_to_submit, stop_on_signals, wait_for_signal
@@ -85,7 +84,7 @@ def demonstrate(url: str, photos: Mapping[str, Path]) -> bool:
         PiqueueApiError: the job of URLs is refused.
         DemoFailed: a job stalls.
     """
-    results: list[ResultOut] = []
+    results: list[Result] = []
     refused = False
     with Client(url) as client:
         if len(photos) <= _MAX_UPLOADS:
@@ -101,13 +100,13 @@ def demonstrate(url: str, photos: Mapping[str, Path]) -> bool:
             return photos[name].read_bytes() if name in photos else None
 
         with ImageServer(payload_of) as server:
-            items = [ItemIn(id=name, url=server.url_of(name)) for name in photos]
+            items = [Item(id=name, url=server.url_of(name)) for name in photos]
             results += _follow(client, client.submit_items(items), "URLs")
     print(f"\n{table(results)}")
     return not refused and all(result.status == "succeeded" for result in results)
 
 
-def table(results: Sequence[ResultOut]) -> str:
+def table(results: Sequence[Result]) -> str:
     """One line for each result: item, source, scores by label, and the labels or the error."""
     labels = next((list(result.scores) for result in results if result.scores), [])
     rows = [["item", "source", *labels, "labels"]]
@@ -122,7 +121,7 @@ def table(results: Sequence[ResultOut]) -> str:
     return "\n".join("  ".join(row).rstrip() for row in aligned(rows))
 
 
-def _follow(client: Client, job: JobOut, what: str) -> Iterator[ResultOut]:
+def _follow(client: Client, job: Job, what: str) -> Iterator[Result]:
     """Show a job's progress until it is done; gives its results in order."""
     shown, shown_at = -1, time.monotonic()
     for latest in client.follow(job.id, every_s=_POLL_S):

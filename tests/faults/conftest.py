@@ -7,8 +7,7 @@ from functools import partial
 
 import pytest
 
-from api.schemas import JobOut
-from piqueue.client import Client
+from piqueue import Client, Job
 from scripts.faults.fault_injectors import POISON_PATH
 from scripts.faults.observer import Observer
 from scripts.faults.pictures import PictureServer
@@ -33,7 +32,7 @@ TERMINATION_BOUND_S = 15
 class Trial:
     """An observed job for faults; `tally` waits until it is done."""
 
-    job: JobOut
+    job: Job
     observer: Observer
     tally: Callable[[], Tally]
     pictures: PictureServer

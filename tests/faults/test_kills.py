@@ -8,7 +8,7 @@ import threading
 import httpx2
 from aiohttp import web
 
-from piqueue.client import Client
+from piqueue import Client
 from scripts.faults.fault_injectors import kill_a_worker, kill_all_workers, kill_api
 from scripts.local.stack import Stack
 from tests.faults.conftest import BOUND_S, TERMINATION_BOUND_S, RunTrial

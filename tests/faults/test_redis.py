@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 import httpx2
 import pytest
 
-from piqueue.client import Client
+from piqueue import Client
 from scripts.faults.fault_injectors import FAULTS, disk_full, memory_full, redis_of
 from scripts.local.stack import Stack
 from tests.faults.conftest import BOUND_S, RunTrial

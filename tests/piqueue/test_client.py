@@ -11,15 +11,14 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from aiohttp import web
 
-from api.schemas import ItemIn, JobOptions
-from piqueue.client import Client, PiqueueApiError
+from piqueue import Client, Item, JobOptions, PiqueueApiError
 from scripts.local.stack import ROOT, Stack
 from tests.pictures import jpeg
 from tests.worker.fetching.site import Answer, Site
-from worker.jobs.record import JobStatus
 from worker.jobs.settings import load_settings
 
 
@@ -58,7 +57,7 @@ def test_urls_are_submitted_with_options_and_read_back(api: Client, photos: Site
 
 def test_items_keep_their_ids_and_columns(api: Client, photos: Site) -> None:
     items = [
-        ItemIn(id=f"sku-{at}", url=photos.url(f"/{at}.jpg"), columns={"price": f"{at},5"})
+        Item(id=f"sku-{at}", url=photos.url(f"/{at}.jpg"), columns={"price": f"{at},5"})
         for at in range(3)
     ]
     job = api.wait(api.submit_items(items).id, timeout_s=60)
@@ -90,7 +89,7 @@ def test_a_csv_is_submitted_by_path_and_downloaded_as_a_table(
 def test_results_come_from_many_pages(
     api: Client, photos: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("piqueue.client.PAGE_ITEMS", 7)
+    monkeypatch.setattr("piqueue.requests.PAGE_ITEMS", 7)
     job = api.submit_urls(photos.url(f"/{at % 10}.jpg") for at in range(30))
     api.wait(job.id, timeout_s=60)
     assert [result.index for result in api.results(job.id)] == list(range(30))
@@ -112,7 +111,7 @@ def test_a_draft_takes_items_once_lists_them_and_is_submitted_once(
     draft = api.open_draft(JobOptions(name="folder"))
     for _ in range(2):
         api.add_files(draft.id, {f"{seed}.jpg": jpeg(seed) for seed in range(3)})
-        api.add_items(draft.id, [ItemIn(id="web", url=photos.url("/1.jpg"))])
+        api.add_items(draft.id, [Item(id="web", url=photos.url("/1.jpg"))])
     assert list(api.draft_ids(draft.id)) == ["0.jpg", "1.jpg", "2.jpg", "web"]
     job = api.submit_draft(draft.id)
     assert (job.id, job.counts.total, job.name) == (draft.id, 4, "folder")
@@ -126,7 +125,7 @@ def test_a_draft_takes_items_once_lists_them_and_is_submitted_once(
 def test_the_items_of_a_long_draft_come_in_pages(api: Client) -> None:
     draft = api.open_draft()
     ids = [f"item-{at}" for at in range(250)]
-    api.add_items(draft.id, [ItemIn(id=item_id, url="http://h/") for item_id in ids])
+    api.add_items(draft.id, [Item(id=item_id, url="http://h/") for item_id in ids])
     assert list(api.draft_ids(draft.id)) == ids
     api.delete(draft.id)
 
@@ -155,7 +154,7 @@ def test_jobs_are_listed_cancelled_retried_and_deleted(api: Client) -> None:
     draft = api.open_draft()
     listed = [found.id for found in api.jobs()]
     assert [listed.index(one.id) for one in (draft, many, again, job)] == [0, 1, 2, 3]
-    assert {found.status for found in api.jobs(JobStatus.DRAFT)} == {"draft"}
+    assert {found.status for found in api.jobs("draft")} == {"draft"}
     api.delete(draft.id)
     with pytest.raises(PiqueueApiError, match="no job") as gone:
         api.job(draft.id)
@@ -203,7 +202,7 @@ async def hang_up(request: web.BaseRequest) -> web.StreamResponse:
 def accepted(stack: Stack) -> Answer:
     """Answer as the API answered a submission."""
     with Client(stack.url) as client:
-        return says(202, client.open_draft().model_dump_json())
+        return says(202, msgspec.json.encode(client.open_draft()).decode())
 
 
 @pytest.mark.parametrize(
@@ -275,7 +274,7 @@ def test_what_is_refused_is_not_sent_again() -> None:
 
 
 def test_an_address_that_never_answered_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("piqueue.client.FIRST_CONTACT_S", 0.5)
+    monkeypatch.setattr("piqueue.connection.FIRST_CONTACT_S", 0.5)
     with Client("http://127.0.0.1:9", patience_s=300) as client:
         assert not client.ready()
         with pytest.raises(PiqueueApiError, match=r"no answer from http://127\.0\.0\.1:9") as away:
@@ -297,7 +296,7 @@ def test_address_and_key_come_from_the_environment(
 
 def test_an_address_that_is_none_is_told() -> None:
     for address in ("localhost:8000", "http://[::1", "http://"):
-        with pytest.raises(PiqueueApiError, match="the address of the API"):
+        with pytest.raises(PiqueueApiError, match="is not the address of an API"):
             Client(address)
 
 
@@ -333,14 +332,12 @@ def test_a_dry_run_says_what_a_table_would_come_to(api: Client, photos: Site) ->
     assert [host.failures for host in tried.hosts] == [{"not_an_image": 1}]
     assert api.dry_run_ndjson(lambda: [b'{"url": "http://127.0.0.1:9/"}']).items == 1
     assert [job.id for job in api.jobs()] == before
-    with pytest.raises(ValueError, match="dry_run_csv"):
-        api.submit_csv(lambda: [rows], JobOptions(dry_run=True))
 
 
 def test_the_client_needs_nothing_of_the_server() -> None:
     code = (
-        "import sys, piqueue.client, piqueue.commands.submit; "
-        "print({'fastapi', 'starlette', 'celery', 'numpy', 'pandas', 'PIL'} & set(sys.modules))"
+        "import sys, piqueue.cli; "
+        "print({'pydantic', 'numpy', 'pandas', 'boto3', 'api', 'worker'} & set(sys.modules))"
     )
     answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert answer.stdout == "set()\n", answer.stderr

@@ -3,17 +3,17 @@
 from collections.abc import Callable
 
 import httpx2
+import msgspec
 import pytest
 
-from api.schemas import ResultOut
-from piqueue.client import Client
+from piqueue import Client, Result
 from scripts import chaos
 from scripts.chaos import FaultReport
 from scripts.faults.tally import Sent, tally_job
 from tests.api.polling import wait_done
 from tests.worker.fetching.site import Site
 
-Wrong = Callable[[list[ResultOut]], list[ResultOut]]
+Wrong = Callable[[list[Result]], list[Result]]
 
 
 def test_a_short_run_prints_its_figures_and_keeps_the_promises(
@@ -42,7 +42,7 @@ def test_the_tally_detects_lost_doubled_and_misplaced_results(
     with Site() as site, Client(str(client.base_url)) as piqueue:
         sent = [Sent(site.url(f"/{index}"), "unknown") for index in range(4)]
         job = piqueue.submit_urls(item.url for item in sent)
-        wait_done(client, job.model_dump(mode="json"))
+        wait_done(client, msgspec.to_builtins(job))
         found = list(piqueue.results(job.id))
         monkeypatch.setattr(piqueue, "results", lambda _job_id: wrong(_unfetched(found)))
         tally = tally_job(piqueue, piqueue.job(job.id), sent)
@@ -58,10 +58,10 @@ def test_a_long_stall_a_surplus_job_and_a_missed_fault_break_the_promise() -> No
     assert not FaultReport("any", 90).kept, "the job was done before the fault"
 
 
-def _at(index: int, result: ResultOut) -> ResultOut:
-    return result.model_copy(update={"index": index})
+def _at(index: int, result: Result) -> Result:
+    return msgspec.structs.replace(result, index=index)
 
 
-def _unfetched(results: list[ResultOut]) -> list[ResultOut]:
+def _unfetched(results: list[Result]) -> list[Result]:
     """Remove the hashes: `Site` answers with other bytes than a PictureServer."""
-    return [result.model_copy(update={"image": None}) for result in results]
+    return [msgspec.structs.replace(result, image=None) for result in results]

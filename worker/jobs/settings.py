@@ -250,4 +250,4 @@ def load_settings(**overrides: Any) -> Settings:
 def require_boto3() -> None:
     """Raise SettingsInvalid unless boto3 is installed."""
     if find_spec("boto3") is None:
-        raise SettingsInvalid("the settings name S3, which needs boto3: install piqueue[s3]")
+        raise SettingsInvalid("the settings name S3, which needs boto3: install piqueue-server[s3]")

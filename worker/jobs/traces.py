@@ -42,9 +42,9 @@ def start_traces(service: str) -> None:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError:
-        log.warning("traces_not_installed", hint='pip install "piqueue[traces]"')
+        log.warning("traces_not_installed", hint='pip install "piqueue-server[traces]"')
         return
-    named = {"service.name": service, "service.version": version("piqueue")}
+    named = {"service.name": service, "service.version": version("piqueue-server")}
     resource = Resource.create(named).merge(OTELResourceDetector().detect())
     _provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     _provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from heapq import nsmallest
 from pathlib import Path
 
-from api.schemas import ModelCardOut, ResultOut
+from piqueue import Model, Result
 from piqueue.commands.progress import tell
 from piqueue.commands.sources import PICTURE_SUFFIXES
 from piqueue.commands.terminal import CommandFailed, connect, connection_options, run
@@ -81,7 +81,7 @@ def review(options: argparse.Namespace) -> int:
 
 
 def _candidates(
-    results: Iterable[ResultOut], card: ModelCardOut | None, labelled: Collection[str]
+    results: Iterable[Result], card: Model | None, labelled: Collection[str]
 ) -> Iterator[_Candidate]:
     """The scored pictures that are not labelled yet, each once."""
     thresholds = card.thresholds if card else {}
@@ -96,7 +96,7 @@ def _candidates(
             yield _Candidate(name, result.source.url, result.image.sha256, prediction)
 
 
-def _name(result: ResultOut) -> str:
+def _name(result: Result) -> str:
     """The picture's name in the table: that of its row, its id, its file name, or its hash."""
     uploaded = [result.source.filename] if result.source.url is None else []
     for name in ((result.columns or {}).get("name"), result.id, *uploaded):

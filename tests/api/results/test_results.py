@@ -598,7 +598,7 @@ except FormatUnavailable as error:
     answer = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
-    assert "piqueue[parquet]" in answer.stdout
+    assert "piqueue-server[parquet]" in answer.stdout
 
 
 def test_the_document_shows_every_format(client: httpx2.Client) -> None:

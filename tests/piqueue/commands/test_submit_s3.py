@@ -10,15 +10,13 @@ from pathlib import Path
 import pyarrow.parquet
 import pytest
 
-from piqueue import cli
-from piqueue.client import Client
-from piqueue.commands.s3_listing import list_pictures
+from piqueue import Client, cli
+from piqueue.commands.s3_listing import connect_s3, list_pictures
 from piqueue.commands.sources import S3Folder
 from scripts.local.stack import Stack
 from tests.conftest import STACK_ENV
 from tests.pictures import jpeg
 from tests.s3 import BUCKET, S3Server
-from worker.jobs.s3 import connect_s3
 
 NAMES = [f"{seed}.JPG" if seed % 2 else f"below ü/{seed} %2F.jpg" for seed in range(12)]
 
@@ -61,7 +59,7 @@ def test_all_pictures_below_a_prefix_are_scored(
     results = tmp_path / "results.jsonl"
     assert cli.main(["submit", folder, "-o", str(results)]) == 0
     captured = capsys.readouterr()
-    assert f"{folder}/: 12 pictures, and 3 other objects left out" in captured.err
+    assert f"{folder}/: 12 pictures, and 3 other objects ignored" in captured.err
     assert "12 of 12 succeeded" in captured.out
     found = {item["id"]: item for item in map(json.loads, results.read_text().splitlines())}
     assert set(found) == set(NAMES)
@@ -97,20 +95,20 @@ def test_a_whole_bucket_is_tried_without_a_job(
         assert [job.id for job in client.jobs()] == before
     captured = capsys.readouterr()
     assert captured.out.startswith("12 pictures for scenes@")
-    assert f"{BUCKET}: 12 tried, all good" in captured.out
+    assert f"{BUCKET}: 12 fetched, all succeeded" in captured.out
 
 
 def test_a_long_list_is_read_page_by_page_and_a_second_time_the_same(
     folder: str, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def in_small_pages(settings: object) -> object:
-        client = connect_s3(settings)  # type: ignore[arg-type]
+    def in_small_pages() -> object:
+        client = connect_s3()
         client.meta.events.register(
             "provide-client-params.s3.ListObjectsV2", lambda params, **_: {**params, "MaxKeys": 5}
         )
         return client
 
-    monkeypatch.setattr("worker.jobs.s3.connect_s3", in_small_pages)
+    monkeypatch.setattr("piqueue.commands.s3_listing.connect_s3", in_small_pages)
     with list_pictures(S3Folder.of(folder)) as listed:
         assert (listed.picture_count, listed.other_count) == (12, 3)
         first = b"".join(listed.items())
@@ -130,12 +128,11 @@ def test_a_long_list_is_read_page_by_page_and_a_second_time_the_same(
         ("s3://gone/a", {}, "there is no bucket gone"),
         ("s3://", {}, "give s3://bucket"),
         (f"s3://{BUCKET}/holi", {}, "no pictures there\n"),
-        (f"s3://{BUCKET}/holiday/text", {}, "no pictures there, only 1 of other kinds"),
+        (f"s3://{BUCKET}/holiday/text", {}, "no pictures there, only 1 other objects"),
         (f"s3://{BUCKET}", {"AWS_ACCESS_KEY_ID": None}, "set AWS_ACCESS_KEY_ID"),
         (f"s3://{BUCKET}", {"AWS_SECRET_ACCESS_KEY": "x"}, "403 (SignatureDoesNotMatch)"),
         (f"s3://{BUCKET}", {"AWS_PROFILE": "nobody"}, "profile (nobody) could not be found"),
         (f"s3://{BUCKET}", {"PIQUEUE_S3_ENDPOINT_URL": "http://127.0.0.1:1"}, "not connect to"),
-        (f"s3://{BUCKET}", {"PIQUEUE_S3_REGOIN": "x"}, "unknown setting PIQUEUE_S3_REGOIN"),
     ],
 )
 def test_what_cannot_be_listed_is_said_in_one_line(

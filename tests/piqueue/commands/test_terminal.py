@@ -3,7 +3,9 @@
 from typing import Any
 
 from api.openapi.literals import JOB
-from api.schemas import JobOut
+import msgspec
+
+from piqueue import Job
 from piqueue.commands.terminal import hosts
 
 OTHERS: dict[str, Any] = {
@@ -13,7 +15,7 @@ OTHERS: dict[str, Any] = {
 
 
 def test_the_hosts_of_a_job_are_shown_as_a_table() -> None:
-    job = JobOut.model_validate({**JOB, "hosts": [*JOB["hosts"], OTHERS]})
+    job = msgspec.convert({**JOB, "hosts": [*JOB["hosts"], OTHERS]}, Job)
     assert hosts(job) == [
         "  host             fetched  timeouts  other  p95 ms  answered",
         "  old.example.com  31       0         0      640     404: 9",
@@ -23,4 +25,4 @@ def test_the_hosts_of_a_job_are_shown_as_a_table() -> None:
 
 
 def test_a_job_without_urls_shows_no_hosts() -> None:
-    assert hosts(JobOut.model_validate({**JOB, "hosts": []})) == []
+    assert hosts(msgspec.convert({**JOB, "hosts": []}, Job)) == []

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from keras import layers
 
-from piqueue.cli import main
 from scripts.commands import models
+from scripts.commands.__main__ import main
 from scripts.local.stack import Stack
 from tests.api.polling import wait_done
 from tests.conftest import STACK_ENV

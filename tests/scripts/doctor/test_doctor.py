@@ -16,7 +16,7 @@ import pytest
 from aiohttp import web
 from redis import Redis
 
-from piqueue import cli
+from scripts.commands.__main__ import main
 from scripts.commands.doctor import line, run_all
 from scripts.doctor import api
 from scripts.doctor.check_result import CheckResult, Level, ok
@@ -53,7 +53,7 @@ def doctor(*arguments: str) -> tuple[int, str]:
     """Run the command; its exit code and what it printed."""
     printed = io.StringIO()
     with redirect_stdout(printed):
-        code = cli.main(["doctor", *arguments])
+        code = main(["doctor", *arguments])
     return code, printed.getvalue()
 
 

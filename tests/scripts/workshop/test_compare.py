@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from selenium.webdriver import Chrome
 
-from piqueue.cli import main
+from scripts.commands.__main__ import main
 from tests.browser import Tab
 from tests.scripts.workshop.known_scores import loads_nothing, score_of, write_model, write_photos
 

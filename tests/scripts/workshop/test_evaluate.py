@@ -10,7 +10,7 @@ import pytest
 from selenium.webdriver import Chrome
 
 from model.artifact.card import Calibration
-from piqueue.cli import main
+from scripts.commands.__main__ import main
 from scripts.workshop.reports.metrics import evaluate_scores
 from tests.browser import Tab
 from tests.scripts.workshop.known_scores import loads_nothing, score_of, write_model, write_photos

@@ -14,7 +14,7 @@ import httpx2
 import pytest
 from aiohttp import web
 
-from piqueue.cli import main
+from scripts.commands.__main__ import main
 from scripts.local.stack import ROOT, Stack
 from tests.api.polling import wait_done
 from tests.conftest import STACK_ENV

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from piqueue import cli
+from scripts.commands.__main__ import main
 from tests.pictures import jpeg
 from tests.scripts.workshop.collecting.unsplash_site import KEY, Shot, UnsplashSite
 
@@ -37,7 +37,7 @@ def data(tmp_path: Path) -> Path:
 
 def collect(out: Path, count: int, *more: str, keywords: tuple[str, ...] = ("beach",)) -> int:
     words = [part for keyword in keywords for part in ("--keyword", keyword)]
-    return cli.main(["collect", *words, "--count", str(count), "--out", str(out), *more])
+    return main(["collect", *words, "--count", str(count), "--out", str(out), *more])
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -156,13 +156,13 @@ def test_each_downloaded_photo_is_reported_once_within_the_limit(
 ) -> None:
     assert collect(data, 3) == 0
     unsplash.remaining = 2
-    assert cli.main(["download", str(data)]) == 2
+    assert main(["download", str(data)]) == 2
     assert unsplash.reported == ["drawn", "tagged"]
     assert "1 downloads are not reported to Unsplash yet" in capsys.readouterr().err
     images = data.parent / "images"
     assert (images / "tagged.jpg").read_bytes() == TAGGED.payload
     unsplash.remaining = 2
-    assert cli.main(["download", str(data)]) == 0
+    assert main(["download", str(data)]) == 0
     assert unsplash.reported == ["drawn", "tagged", "redrawn"]
 
 
@@ -172,6 +172,6 @@ def test_only_the_api_receives_the_access_key(
     assert collect(data, 1) == 0
     with UnsplashSite(unsplash.found) as stranger:
         data.write_text(data.read_text().replace(unsplash.url("/photos"), stranger.url("/photos")))
-        assert cli.main(["download", str(data)]) == 0
+        assert main(["download", str(data)]) == 0
         assert stranger.reported == []
     assert "drawn.jpg: its download_location is not below" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from piqueue import cli
+from scripts.commands.__main__ import main
 from scripts.local.stack import ROOT
 from tests.pictures import jpeg
 from tests.scripts.processes import eventually
@@ -92,7 +92,7 @@ def test_pictures_are_saved_by_name_and_the_missing_ones_are_listed_by_row(
         ],
     )
     kept = tmp_path / "labels.csv"
-    assert cli.main(["download", str(table), "--kept", str(kept)]) == 2
+    assert main(["download", str(table), "--kept", str(kept)]) == 2
     assert files_in(tmp_path / "images") == {"a.jpg": jpeg(1), "sub/b.jpg": jpeg(4)}
     assert not (tmp_path.parent / "outside.jpg").exists()
     report = {
@@ -121,7 +121,7 @@ def test_complete_files_are_not_downloaded_again(site: Site, tmp_path: Path) -> 
     folder.mkdir()
     (folder / "0.jpg").write_bytes(jpeg(70))
     (folder / "1.jpg").write_bytes(jpeg(1)[:5000])
-    assert cli.main(["download", str(table), "--out", str(folder)]) == 0
+    assert main(["download", str(table), "--out", str(folder)]) == 0
     assert sorted(seen.target for seen in site.requests) == ["/1.jpg", "/2.jpg"]
     assert files_in(folder) == {"0.jpg": jpeg(70), "1.jpg": jpeg(1), "2.jpg": jpeg(2)}
     assert rows_of(tmp_path / "data.missing.csv") == []
@@ -132,7 +132,7 @@ def test_addresses_that_are_not_public_are_not_contacted(
 ) -> None:
     monkeypatch.delenv("PIQUEUE_FETCH_ALLOW_NETWORKS")
     table = write(tmp_path / "data.csv", [("a.jpg", site.url("/1.jpg"))])
-    assert cli.main(["download", str(table)]) == 1
+    assert main(["download", str(table)]) == 1
     (row,) = rows_of(tmp_path / "data.missing.csv")
     assert row["reason"] == "fetch_blocked_address"
     assert site.requests == []
@@ -152,7 +152,7 @@ def test_an_invalid_table_is_rejected(
 ) -> None:
     table = tmp_path / "data.csv"
     table.write_text(text)
-    assert cli.main(["download", str(table)]) == 1
+    assert main(["download", str(table)]) == 1
     assert printed in capsys.readouterr().err
 
 

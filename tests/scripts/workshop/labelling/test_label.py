@@ -15,7 +15,7 @@ from PIL import Image
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.keys import Keys
 
-from piqueue import cli
+from scripts.commands.__main__ import main
 from scripts.workshop.preview import jpeg_preview
 from tests.pictures import jpeg
 from tests.scripts.workshop.labelling.labelling import LabelPage, labelling
@@ -339,16 +339,16 @@ def test_invalid_input_is_reported(
     Path("semicolons.csv").write_text("name;beach\na.jpg;1\n")
     Path("utf16.csv").write_text("name,beach\na.jpg,1\n", encoding="utf-16")
     Path("empty.jsonl").write_text(json.dumps({"id": "z.jpg", "scores": {"beach": 1}}) + "\n")
-    assert cli.main(["label", "photos", "--no-browser", *arguments]) == 1
+    assert main(["label", "photos", "--no-browser", *arguments]) == 1
     assert printed in capsys.readouterr().err
 
 
 def test_a_folder_without_pictures_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["label", str(tmp_path), "--labels", "beach"]) == 1
+    assert main(["label", str(tmp_path), "--labels", "beach"]) == 1
     assert "there are no pictures" in capsys.readouterr().err
-    assert cli.main(["label", str(tmp_path / "gone"), "--labels", "beach"]) == 1
+    assert main(["label", str(tmp_path / "gone"), "--labels", "beach"]) == 1
     assert "gone: there is no such folder" in capsys.readouterr().err
 
 

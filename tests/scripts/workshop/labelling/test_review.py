@@ -11,9 +11,8 @@ from aiohttp import web
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.keys import Keys
 
-from api.schemas import ItemIn, JobOut
-from piqueue import cli
-from piqueue.client import Client
+from piqueue import Client, Item, Job
+from scripts.commands.__main__ import main
 from scripts.local.stack import Stack
 from scripts.workshop.labelling.predictions_source import read_predictions
 from tests.pictures import jpeg
@@ -53,17 +52,17 @@ def api(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
         yield client
 
 
-def by_url(api: Client, site: Site, *more: str) -> JobOut:
+def by_url(api: Client, site: Site, *more: str) -> Job:
     """A job whose rows have names, except for one row and those of the URLs `more`."""
     items = [
-        ItemIn(url=site.url(f"/{at}.jpg"), columns={"name": f"row{at}.jpg"}) for at in range(COUNT)
+        Item(url=site.url(f"/{at}.jpg"), columns={"name": f"row{at}.jpg"}) for at in range(COUNT)
     ]
     unnamed = ("/0.jpg?nameless", "/a-web-page", *more)
-    items += [ItemIn(url=site.url(path)) for path in unnamed]
+    items += [Item(url=site.url(path)) for path in unnamed]
     return api.wait(api.submit_items(items).id, 60)
 
 
-def least_certain(api: Client, job: JobOut) -> list[str]:
+def least_certain(api: Client, job: Job) -> list[str]:
     """The names of the rows, by a margin that is calculated independently."""
     (thresholds,) = [card.thresholds for card in api.models() if card.sha256 == job.model.sha256]
     margins = {
@@ -145,7 +144,7 @@ def test_uploads_are_found_in_their_original_folder(
     files = {"a.jpg": photos / "a.jpg", "sub/b.jpg": photos / "sub" / "b.jpg"}
     job = api.wait(api.submit_files(files).id, 60)
 
-    assert cli.main(["review", job.id, "--folder", str(tmp_path / "empty"), "--no-browser"]) == 1
+    assert main(["review", job.id, "--folder", str(tmp_path / "empty"), "--no-browser"]) == 1
     printed = capsys.readouterr().err
     assert "2 of 2 pictures were uploaded or are in S3" in printed
     assert "with --folder FOLDER" in printed
@@ -184,8 +183,8 @@ def test_an_unfinished_job_and_one_without_scored_pictures_are_reported(
     api: Client, site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     draft = api.open_draft()
-    assert cli.main(["review", draft.id, "--folder", str(tmp_path)]) == 1
+    assert main(["review", draft.id, "--folder", str(tmp_path)]) == 1
     assert f"{draft.id} is draft: finish it with" in capsys.readouterr().err
     failed = api.wait(api.submit_urls([site.url("/a-web-page")]).id, 60)
-    assert cli.main(["review", failed.id, "--folder", str(tmp_path)]) == 1
+    assert main(["review", failed.id, "--folder", str(tmp_path)]) == 1
     assert "has no scored picture that is not in" in capsys.readouterr().err

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from piqueue import cli
+from scripts.commands.__main__ import main
 from tests.pictures import jpeg
 
 ANNOTATION: dict[str, Any] = {
@@ -29,11 +29,11 @@ def write(file: Path, **changes: Any) -> None:
 
 
 def from_labelme(folder: Path, table: Path) -> int:
-    return cli.main(["labels", "from-labelme", str(folder), str(table)])
+    return main(["labels", "from-labelme", str(folder), str(table)])
 
 
 def to_labelme(table: Path, folder: Path) -> int:
-    return cli.main(["labels", "to-labelme", str(table), str(folder)])
+    return main(["labels", "to-labelme", str(table), str(folder)])
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -181,7 +181,7 @@ def test_a_split_is_stratified_by_label_and_permanent(tmp_path: Path) -> None:
     table = tmp_path / "labels.csv"
     rows = [f"{at}.jpg,{at % 2},0" for at in range(20)]
     table.write_text("\n".join(["name,beach,city", *rows]))
-    assert cli.main(["labels", "split", str(table)]) == 0
+    assert main(["labels", "split", str(table)]) == 0
     val = {row["name"] for row in rows_of(table) if row["split"] == "val"}
     assert len(val) == 4
     assert sum(int(name.removesuffix(".jpg")) % 2 for name in val) == 2
@@ -189,7 +189,7 @@ def test_a_split_is_stratified_by_label_and_permanent(tmp_path: Path) -> None:
 
     with table.open("a") as file:
         file.writelines(f"{at}.jpg,1,1,\r\n" for at in range(20, 30))
-    assert cli.main(["labels", "split", str(table)]) == 0
+    assert main(["labels", "split", str(table)]) == 0
     now = {row["name"] for row in rows_of(table) if row["split"] == "val"}
     assert val < now
     assert len(now) == 6

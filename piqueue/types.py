@@ -1,0 +1,307 @@
+"""Options and answers of the API. Answers may carry fields that this version does not know."""
+
+from collections.abc import Callable, Iterable
+from datetime import date, datetime
+from typing import Annotated, Any, Literal, TypedDict
+
+from msgspec import Meta, Struct
+
+Body = Callable[[], Iterable[bytes]]
+"""The parts of a request body; called once for each attempt."""
+Time = Annotated[datetime, Meta(tz=True)]
+
+JobStatus = Literal[
+    "draft",
+    "queued",
+    "running",
+    "cancelling",
+    "succeeded",
+    "partially_succeeded",
+    "failed",
+    "cancelled",
+]
+ItemStatus = Literal["succeeded", "failed"]
+Priority = Literal["interactive", "bulk"]
+ResultsFormat = Literal["csv", "jsonl", "parquet"]
+Stage = Literal["fetch", "decode", "infer"]
+ErrorCode = Literal[
+    "fetch_dns",
+    "fetch_blocked_address",
+    "fetch_timeout",
+    "fetch_connection",
+    "fetch_http_status",
+    "fetch_too_large",
+    "fetch_redirects",
+    "not_an_image",
+    "unsupported_format",
+    "too_many_pixels",
+    "truncated",
+    "decode_failed",
+    "model_error",
+    "worker_lost",
+    "internal",
+]
+
+
+class Columns(TypedDict, total=False):
+    """Names of columns of a table: `url_column` is "url" if unset, `id_column` the row's index."""
+
+    url_column: str
+    id_column: str
+
+
+class Filters(TypedDict, total=False):
+    """Selects results, and labels within them, when results are read.
+
+    `status` and `label` select items; `top_k` keeps the best scores of each; `threshold` (0 to 1)
+    replaces the thresholds of the model; `merge="parents"` adds the results of the jobs that a
+    retry was made from.
+    """
+
+    status: ItemStatus
+    label: str
+    top_k: int
+    threshold: float
+    merge: Literal["parents"]
+
+
+class Item(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One picture to fetch. `id` is its index if unset; `columns` come back with its result."""
+
+    url: str
+    id: str | None = None
+    columns: dict[str, str] | None = None
+
+
+class JobOptions(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Options of a job.
+
+    `model` is `name` or `name@version`; `max_failures` a count or a share such as `"5%"`, beyond
+    which the job fails; `expires_in_s` the seconds until the job is erased, 60 or more;
+    `use_cache` takes and stores scores of pictures seen before; `webhook_url` receives a Standard
+    Webhooks message when the job is done.
+    """
+
+    model: str | None = None
+    name: str | None = None
+    metadata: dict[str, Any] = {}
+    priority: Priority | None = None
+    max_failures: int | str | None = None
+    expires_in_s: int | None = None
+    use_cache: bool = False
+    webhook_url: str | None = None
+
+
+class ModelVersion(Struct, frozen=True):
+    """The exact model of a job."""
+
+    name: str
+    version: str
+    sha256: str
+
+
+class Counts(Struct, frozen=True):
+    """Items by state, which add up to `total`. `cached` are the succeeded ones scored before."""
+
+    total: int
+    waiting: int
+    running: int
+    succeeded: int
+    failed: int
+    cancelled: int
+    cached: int
+
+
+class Image(Struct, frozen=True):
+    """Facts of a picture; the size is in pixels as displayed."""
+
+    sha256: str
+    bytes: int
+    format: str | None
+    width: int | None
+    height: int | None
+
+
+class Source(Struct, frozen=True):
+    """Where a picture came from."""
+
+    type: Literal["url", "upload"]
+    url: str | None = None
+    filename: str | None = None
+
+
+class Timings(Struct, frozen=True):
+    """Milliseconds in each stage."""
+
+    fetch: int
+    decode: int
+    infer: int
+
+
+class ItemError(Struct, frozen=True):
+    """Why an item has no scores."""
+
+    code: ErrorCode
+    stage: Stage
+    retryable: bool
+    detail: str
+
+
+class Result(Struct, frozen=True):
+    """One finished item: it has `scores` (0 to 1 by label) or `error`, never both."""
+
+    index: int
+    id: str
+    status: ItemStatus
+    source: Source
+    columns: dict[str, str] | None
+    image: Image | None
+    scores: dict[str, float] | None
+    labels: list[str] | None
+    cached: bool
+    attempts: int
+    ms: Timings
+    error: ItemError | None
+
+
+class JobHost(Struct, frozen=True):
+    """Fetches from one host so far. `host` None counts all hosts that are not listed.
+
+    `http_status` counts the answers without a picture by status; `p95_ms` is the 95th percentile of
+    the response time.
+    """
+
+    host: str | None
+    ok: int
+    http_status: dict[str, int]
+    timeouts: int
+    other: int
+    p95_ms: int | None
+
+
+class Links(Struct, frozen=True):
+    """Paths of a job."""
+
+    self: str
+    results: str
+    events: str
+    cancel: str
+
+
+class Job(Struct, frozen=True):
+    """A job. `rate_per_s` counts finished items; `failures` counts failed items by error code."""
+
+    id: str
+    status: JobStatus
+    done: bool
+    name: str | None
+    model: ModelVersion
+    priority: Priority
+    counts: Counts
+    rate_per_s: float | None
+    eta_s: int | None
+    failures: dict[str, int]
+    hosts: list[JobHost]
+    created_at: Time
+    started_at: Time | None
+    finished_at: Time | None
+    expires_at: Time
+    metadata: dict[str, Any]
+    parent_job: str | None
+    error: str | None
+    links: Links
+    results: list[Result] | None = None
+
+
+class SampledHost(Struct, frozen=True):
+    """What a dry run saw of one host; `failures` counts by error code."""
+
+    host: str
+    sampled: int
+    failures: dict[str, int]
+
+
+class DryRun(Struct, frozen=True):
+    """What a submission would become. `sampled` URLs were fetched and scored."""
+
+    items: int
+    model: ModelVersion
+    sampled: int
+    hosts: list[SampledHost]
+    eta_s: int | None
+    dry_run: bool = True
+
+
+class Model(Struct, frozen=True):
+    """A model that jobs may name. `top_k` is how many scores a result has; None: all of them."""
+
+    name: str
+    version: str
+    sha256: str
+    labels: list[str]
+    thresholds: dict[str, float]
+    top_k: int | None
+    created: date
+    default: bool
+    current: bool
+    warm_workers: int
+    unable_workers: int
+
+
+class Limits(Struct, frozen=True):
+    """What one request, one job and one caller may send. `quota_items` is None without API keys."""
+
+    max_items: int
+    max_files: int
+    max_item_bytes: int
+    max_request_bytes: int
+    max_json_bytes: int
+    max_pixels: int
+    job_ttl_s: int
+    s3_fetch_buckets: list[str]
+    quota_items: int | None
+    waiting_items: int
+    rate_per_s: float
+
+
+class Problem(Struct, frozen=True):
+    """An error answer, RFC 9457. `problems` are the first 100 of `problem_count` refused items."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    request_id: str | None = None
+    problem_count: int | None = None
+    problems: list[dict[str, Any]] | None = None
+
+
+class Page(Struct, frozen=True, kw_only=True):
+    """Part of a list; the last page has no `next_cursor`."""
+
+    next_cursor: str | None = None
+
+
+class JobsPage(Page, frozen=True, kw_only=True):
+    """Jobs, newest first."""
+
+    jobs: list[Job]
+
+
+class ResultsPage(Page, frozen=True, kw_only=True):
+    """Finished items in index order."""
+
+    items: list[Result]
+
+
+class DraftItem(Struct, frozen=True):
+    """An item of a draft."""
+
+    id: str
+
+
+class DraftItemsPage(Page, frozen=True, kw_only=True):
+    """Items of a draft in the order of their arrival."""
+
+    items: list[DraftItem]

@@ -1,0 +1,49 @@
+"""The piqueue command: its subcommands, and how it finds those of the server."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from piqueue import cli
+from scripts.commands.__main__ import MODULES
+from scripts.local.stack import ROOT
+
+
+def test_the_server_has_a_module_for_each_of_its_commands(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.SERVER_COMMANDS.keys() == MODULES.keys()
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    shown = capsys.readouterr().out
+    for name, about in cli.SERVER_COMMANDS.items():
+        assert f" {name} " in shown
+        assert about[:40] in shown
+
+
+def test_a_command_of_the_server_is_not_shadowed_by_the_current_folder(tmp_path: Path) -> None:
+    for name in ("api", "model", "scripts", "worker"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise RuntimeError('the wrong one')\n")
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
+    answer = subprocess.run(
+        [sys.executable, "-P", "-m", "piqueue.cli", "labels", "split", "nowhere.csv"],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+    )
+    assert answer.stderr.startswith("piqueue labels: nowhere.csv")
+
+
+def test_without_the_server_its_commands_say_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(cli, "__file__", str(tmp_path / "piqueue" / "cli.py"))
+    monkeypatch.setattr(cli, "find_spec", lambda _name: None)
+    assert cli.main(["serve"]) == 1
+    said = capsys.readouterr().err
+    assert said == "piqueue serve: it needs the server: pip install 'piqueue-server[local]'\n"
