@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from api.openapi.literals import JOB
 import msgspec
 
+from api.openapi.literals import JOB
 from piqueue import Job
 from piqueue.commands.terminal import hosts
 
