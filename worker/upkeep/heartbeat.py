@@ -1,6 +1,8 @@
 """The heartbeat of a worker process, with lease renewal, recovery and a watchdog."""
 
+import faulthandler
 import os
+import sys
 import time
 
 import structlog
@@ -15,6 +17,8 @@ RECOVERY_S = 5
 # Celery's event loop ticks once a second; after this time without a tick it counts as stuck.
 LOOP_SILENT_S = 90
 EXIT_STUCK = 70
+# C code that holds the GIL for this long, such as a decoder, ends the process.
+GIL_HELD_S = 30
 
 log = structlog.get_logger()
 
@@ -49,6 +53,7 @@ class Heartbeat(PeriodicThread):
     def stop(self) -> None:
         """End the threads and deregister the worker."""
         self._watchdog.stop()
+        faulthandler.cancel_dump_traceback_later()
         super().stop()
         try:
             self._runtime.workers.forget(self._runtime.worker_id)
@@ -73,6 +78,8 @@ class Heartbeat(PeriodicThread):
         self._heartbeat_ended_at = time.monotonic()
 
     def _exit_if_stuck(self) -> None:
+        # The timer of faulthandler needs no GIL; it ends the process unless this thread runs again.
+        faulthandler.dump_traceback_later(GIL_HELD_S, exit=True, file=sys.__stderr__)
         if reason := self._stuck():
             log.critical("worker_stuck", reason=reason)
             os._exit(EXIT_STUCK)
