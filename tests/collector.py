@@ -41,7 +41,7 @@ class Collector:
         }
 
     def named(self, name: str) -> list[Span]:
-        """Give the spans of a name in order of arrival."""
+        """Give the spans of a name in the order in which they came."""
         return [span for span in list(self.spans) if span.name == name]
 
     def __enter__(self) -> Self:

@@ -55,10 +55,10 @@ def test_concurrent_recovery_runs_notify_once(redis_client: Redis, redis_url: st
         together.wait()
         recover_stalled_work(store, notifier)
 
-    sweeps = [threading.Thread(target=one) for _ in range(together.parties)]
-    for thread in sweeps:
+    recoveries = [threading.Thread(target=one) for _ in range(together.parties)]
+    for thread in recoveries:
         thread.start()
-    for thread in sweeps:
+    for thread in recoveries:
         thread.join()
     assert redis_client.llen("piqueue:bulk") == len(chunks)
     assert all(store.claim(job_id, chunk, 30) for chunk in chunks)

@@ -2,7 +2,6 @@
 
 import faulthandler
 import os
-import sys
 import time
 
 import structlog
@@ -19,6 +18,7 @@ LOOP_SILENT_S = 90
 EXIT_STUCK = 70
 # C code that holds the GIL for this long, such as a decoder, ends the process.
 GIL_HELD_S = 30
+STDERR_FD = 2
 
 log = structlog.get_logger()
 
@@ -79,7 +79,7 @@ class Heartbeat(PeriodicThread):
 
     def _exit_if_stuck(self) -> None:
         # The timer of faulthandler needs no GIL; it ends the process unless this thread runs again.
-        faulthandler.dump_traceback_later(GIL_HELD_S, exit=True, file=sys.__stderr__)
+        faulthandler.dump_traceback_later(GIL_HELD_S, exit=True, file=STDERR_FD)
         if reason := self._stuck():
             log.critical("worker_stuck", reason=reason)
             os._exit(EXIT_STUCK)

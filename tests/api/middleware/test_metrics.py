@@ -75,14 +75,14 @@ def test_the_gauges_are_those_of_the_ledger(redis_client: Redis, redis_url: str)
 
 def test_running_items_do_not_count_as_waiting(redis_client: Redis, redis_url: str) -> None:
     store = JobStore(redis_client)
-    job_id, ring = submit(store, total=5)
+    job_id, chunks = submit(store, total=5)
     redis_client.hincrby(f"piqueue:{{{job_id}}}:meta", "submitted_ms", -90_000)
     claim(store, job_id, 0, lease_s=0)
     value, _ = scrape_after(redis_url)
     assert value("piqueue_items_running") == 5
     assert value("piqueue_oldest_waiting_item_age_seconds") == 0
 
-    finish(store, job_id, ring)
+    finish(store, job_id, chunks)
     value, text = scrape_after(redis_url)
     assert value("piqueue_backlog_items") == 0
     assert "piqueue_oldest_waiting_item_age_seconds 0.0" in text

@@ -188,11 +188,11 @@ def test_a_folder_is_uploaded_although_the_api_is_killed(
         assert own_stack.api_pid
         os.kill(own_stack.api_pid, signal.SIGKILL)
 
-    killer = threading.Thread(target=kill_in_the_middle)
-    killer.start()
+    poison = threading.Thread(target=kill_in_the_middle)
+    poison.start()
     results = tmp_path / "results.csv"
     code = cli.main(["submit", str(folder), "--url", own_stack.url, "-o", str(results)])
-    killer.join()
+    poison.join()
     captured = capfd.readouterr()
     assert (code, 0 < killed_at[0] < 150) == (0, True), captured.err
     assert "waiting for the API: no answer" in captured.err
@@ -210,10 +210,10 @@ def test_a_job_is_followed_although_the_api_is_killed(
 ) -> None:
     with Client(own_stack.url) as client:
         job = client.submit_urls([site.url("/slow.jpg")] * 200)
-    killer = threading.Timer(0.5, lambda: os.kill(own_stack.api_pid or 0, signal.SIGKILL))
-    killer.start()
+    poison = threading.Timer(0.5, lambda: os.kill(own_stack.api_pid or 0, signal.SIGKILL))
+    poison.start()
     assert cli.main(["submit", "--resume", job.id, "--url", own_stack.url]) == 0
-    killer.join()
+    poison.join()
     captured = capfd.readouterr()
     assert "waiting for the API" in captured.err
     assert "200 of 200 succeeded" in captured.out

@@ -13,7 +13,7 @@ Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True)
-class Seen:
+class Received:
     """One request; `target` is the path and query exactly as sent."""
 
     target: str
@@ -33,7 +33,7 @@ class Site:
         host: str = "127.0.0.1",
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        self.requests: list[Seen] = []
+        self.requests: list[Received] = []
         self.open = 0
         self.most_open = 0
         self.port = 0
@@ -68,7 +68,7 @@ class Site:
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         assert request.transport is not None
         peer = request.transport.get_extra_info("peername")
-        self.requests.append(Seen(request.raw_path, request.headers.copy(), peer))
+        self.requests.append(Received(request.raw_path, request.headers.copy(), peer))
         self.open += 1
         self.most_open = max(self.most_open, self.open)
         try:

@@ -83,12 +83,12 @@ def test_a_scrape_shows_the_result_and_the_times_of_every_item(tmp_path: Path) -
 
 def test_a_claim_knows_the_time_since_its_notification(redis_client: Redis) -> None:
     store = JobStore(redis_client)
-    job_id, ring = submit(store, total=20)
-    redis_client.zincrby(f"piqueue:{{{job_id}}}:notified", -5000, ring[1])
-    waited = claim(store, job_id, ring[1], lease_s=0).waited_s
+    job_id, chunks = submit(store, total=20)
+    redis_client.zincrby(f"piqueue:{{{job_id}}}:notified", -5000, chunks[1])
+    waited = claim(store, job_id, chunks[1], lease_s=0).waited_s
     assert waited is not None
     assert 5 <= waited < 60
-    again = claim(store, job_id, ring[1])
+    again = claim(store, job_id, chunks[1])
     assert (again.attempt, again.waited_s) == (2, None)
 
 

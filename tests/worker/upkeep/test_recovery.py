@@ -18,8 +18,8 @@ def test_a_message_counts_as_lost_sooner_where_the_queue_is_empty(
     redis_client: Redis, redis_url: str, queued: int, age_s: int, notified: int
 ) -> None:
     store = JobStore(redis_client)
-    job_id, ring = submit(store, total=40)
-    for chunk in ring:
+    job_id, chunks = submit(store, total=40)
+    for chunk in chunks:
         redis_client.zincrby(f"piqueue:{{{job_id}}}:notified", -1000 * age_s, chunk)
     if queued:
         redis_client.rpush("piqueue:interactive", *["message"] * queued)

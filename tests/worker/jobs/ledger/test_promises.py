@@ -30,7 +30,7 @@ ORDER = {
 
 
 @dataclass
-class Seen:
+class LastStatus:
     """What was true of a job the last time it was looked at."""
 
     status: JobStatus = JobStatus.QUEUED
@@ -49,7 +49,7 @@ class Ledger(RuleBasedStateMachine):
         self.redis.flushdb()
         self.store = JobStore(self.redis)
         self.load = Load(self.redis)
-        self.seen: dict[str, Seen] = {}
+        self.seen: dict[str, LastStatus] = {}
         self.notified: list[tuple[str, int]] = []
         self.claims: list[Claim] = []
 
@@ -71,7 +71,7 @@ class Ledger(RuleBasedStateMachine):
         for chunk, start in enumerate(range(0, total, chunk_items)):
             self.store.put_chunk(job.id, chunk, specs[start : start + chunk_items])
         self.notify(job.id, self.store.submit(job, Shape(Lane.BULK, total, chunk_items, budget)))
-        self.seen[job.id] = Seen()
+        self.seen[job.id] = LastStatus()
 
     @precondition(lambda self: self.notified)
     @rule(at=st.integers(0, 99), keep=st.booleans(), dies=st.booleans())

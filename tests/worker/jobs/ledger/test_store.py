@@ -121,7 +121,7 @@ def test_the_first_of_two_workers_that_both_scored_a_chunk_wins(store: JobStore)
 
 
 def recover_until_notified(store: JobStore, job_id: str) -> tuple[Lane, list[int]]:
-    """Sweep until a lease of a millisecond has run out."""
+    """Run recovery until a lease of a millisecond has run out."""
     while True:
         lane, chunks = store.recover(job_id, lost_after_s=60)
         if chunks:
