@@ -302,6 +302,6 @@ class DraftItem(Struct, frozen=True):
 
 
 class DraftItemsPage(Page, frozen=True, kw_only=True):
-    """Items of a draft in the order of their arrival."""
+    """Items of a draft in the order in which they were added."""
 
     items: list[DraftItem]
