@@ -34,15 +34,15 @@ examples:
 SERVER_COMMANDS = {
     "collect": "search Unsplash for photos to train on",
     "compare": "show where two models differ on the same pictures",
-    "doctor": "check an installation and say what to change",
+    "doctor": "check an installation and print what to change",
     "download": "download the pictures of a table of URLs",
     "evaluate": "measure a model on labelled pictures",
     "keys": "create, list and remove API keys",
     "label": "label the pictures of a folder in the browser",
     "labels": "convert labelme's files to a table and back; split a table",
     "models": "list, add, promote and roll back models",
-    "review": "label the pictures that a job was least sure of",
-    "serve": "run all of Piqueue on this machine",
+    "review": "label the pictures of a job with the least certain predictions",
+    "serve": "run a complete Piqueue on this machine",
 }
 
 
@@ -105,30 +105,30 @@ def _parser() -> argparse.ArgumentParser:
 
     one = add("results", "write the results of a job", _results, _RESULTS_EXAMPLES)
     one.add_argument("job")
-    one.add_argument("-o", "--output", type=Path, metavar="FILE", help="standard output if unset")
+    one.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: standard output")
     formats = get_args(ResultsFormat)
-    one.add_argument("--format", choices=formats, help="by the suffix of FILE if unset, or csv")
+    one.add_argument("--format", choices=formats, help="default: by the suffix of FILE, or csv")
     one.add_argument("--status", choices=get_args(ItemStatus))
     one.add_argument("--label", help="only pictures with this label")
     one.add_argument("--top-k", type=int, metavar="K", help="only the K best scores of a picture")
-    threshold = "instead of the thresholds of the model"
+    threshold = "score from which a label is predicted (default: as the model sets it)"
     one.add_argument("--threshold", type=float, metavar="SCORE", help=threshold)
-    merge = "of a retry: add the results of the jobs before it"
+    merge = "if JOB is a retry: with the results of the jobs that it retried"
     one.add_argument("--merge", action="store_const", const="parents", help=merge)
 
-    one = add("cancel", "stop a job; the results it has remain", _cancel)
+    one = add("cancel", "stop a job and keep its results", _cancel)
     one.add_argument("job")
 
     one = add("retry", "submit the failed pictures of a job again", _retry)
     one.add_argument("job")
-    only = "retryable: leave out what cannot succeed, such as files that are not pictures"
+    only = "retryable: leave out failures that a retry cannot fix, such as not_an_image"
     one.add_argument("--only", choices=["failed", "retryable"], default="failed", help=only)
 
     one = add("jobs", "list your jobs, newest first", _jobs)
     one.add_argument("--status", choices=get_args(JobStatus))
-    one.add_argument("--limit", type=int, default=20, metavar="COUNT", help="(%(default)s)")
+    one.add_argument("--limit", type=int, default=20, metavar="COUNT", help="default: %(default)s")
 
-    one = add("delete", "stop a job and erase its pictures and results", _delete)
+    one = add("delete", "stop a job and delete its pictures and results", _delete)
     one.add_argument("job")
 
     for name, about in SERVER_COMMANDS.items():

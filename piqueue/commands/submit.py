@@ -30,17 +30,17 @@ _LISTED_FILES = 100
 
 EXAMPLES = """\
 examples:
-  piqueue submit photos.csv -o results.csv             a column url; the others are returned
+  piqueue submit photos.csv -o results.csv             the column url; results repeat the others
   piqueue submit export.csv.gz --encoding latin-1 --sep ';' --url-column image --id-column sku
   piqueue submit holiday/ -o results.parquet           all pictures in a folder and its subfolders
   piqueue submit a.jpg b.jpg                           some files
-  piqueue submit s3://bucket/holiday -o results.csv    all pictures with that prefix
-  piqueue submit - < urls.txt                          one URL a line; also: submit urls.txt
-  piqueue submit items.ndjson --no-wait                one {"url": …, "id": …} a line
+  piqueue submit s3://bucket/holiday -o results.csv    all pictures below a prefix
+  piqueue submit - < urls.txt                          one URL per line; also: submit urls.txt
+  piqueue submit items.ndjson --no-wait                one {"url": …, "id": …} per line
   piqueue submit --resume job_01J… -o results.csv      continue after Ctrl-C
 
-After Ctrl-C the job continues. Exit code: 0 all pictures succeeded, 2 some failed, 1 none succeeded
-or the job was refused."""
+After Ctrl-C the job continues. Exit code: 0 if all pictures succeeded, 2 if some failed, 1 if none
+succeeded or the job was refused."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,24 +54,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "s3://bucket/prefix, or any number of pictures and folders",
     )
     add("-o", "--output", type=Path, metavar="FILE", help="results as .csv, .jsonl or .parquet")
-    resume = "continue with a job; repeat SOURCE if its upload was not complete"
+    resume = "continue with a job; if its upload was interrupted, name SOURCE again"
     add("--resume", metavar="JOB", help=resume)
     add("--dry-run", action="store_true", help="check a table or list and fetch some of its URLs")
     add("--no-wait", action="store_true", help="print the id of the job and exit")
     add = parser.add_argument_group("tables").add_argument
-    add("--url-column", default="url", metavar="NAME", help="(%(default)s)")
-    add("--id-column", metavar="NAME", help="column of ids; else the row index")
-    add("--encoding", default="utf-8", help="of a table or list (%(default)s)")
-    add("--sep", metavar="CHARACTER", help="a comma if unset, a tab for .tsv")
+    add("--url-column", default="url", metavar="NAME", help="column of URLs (default: %(default)s)")
+    add("--id-column", metavar="NAME", help="column of ids (default: the index of the row)")
+    add("--encoding", default="utf-8", help="encoding of a table or list (default: %(default)s)")
+    add("--sep", metavar="CHARACTER", help="separator (default: a comma, or a tab for .tsv)")
     add = parser.add_argument_group("the job").add_argument
     add("--model", metavar="NAME[@VERSION]")
     add("--name", help="name of the job, for people")
-    add("--priority", choices=get_args(Priority), help="by size if unset")
-    most = "fail the job when more pictures fail, as 100 or 5%%"
+    add("--priority", choices=get_args(Priority), help="default: by the size of the job")
+    most = "stop the job if more pictures fail, such as 100 or 5%%"
     add("--max-failures", metavar="COUNT|PERCENT", help=most)
-    expiry = "time until the job is erased"
+    expiry = "time after which the job and its results are deleted"
     add("--expires-in", dest="expires_in_s", type=int, metavar="SECONDS", help=expiry)
-    add("--webhook-url", metavar="URL", help="receives a message when the job is done")
+    add("--webhook-url", metavar="URL", help="address that Piqueue notifies when the job ends")
     cache = "use and store scores of pictures seen before"
     add("--use-cache", action="store_true", default=None, help=cache)
 

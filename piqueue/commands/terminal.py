@@ -42,8 +42,8 @@ def connection_options() -> argparse.ArgumentParser:
     """Options of every command that calls the API."""
     parser = argparse.ArgumentParser(add_help=False)
     group = parser.add_argument_group("the API")
-    group.add_argument("--url", help="address; $PIQUEUE_URL or http://127.0.0.1:8000 if unset")
-    group.add_argument("--api-key", metavar="KEY", help="$PIQUEUE_API_KEY if unset, which is safer")
+    group.add_argument("--url", help="address (default: $PIQUEUE_URL or http://127.0.0.1:8000)")
+    group.add_argument("--api-key", metavar="KEY", help="default: $PIQUEUE_API_KEY, which is safer")
     return parser
 
 
