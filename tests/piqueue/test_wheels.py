@@ -85,24 +85,26 @@ def installed(
 
 @pytest.fixture(scope="module")
 def served(
-    installed: Environment, wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
-    """Install the server too and run it; gives its address.
+    wheels: dict[str, Path], project: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Environment]:
+    """Install both and run the server; the environment has its address.
 
-    The packages of others that it needs are those of the environment of this test.
+    The packages of others are those of the environment of this test.
     """
-    installed.install("--no-deps", wheels["piqueue_server"])
+    environment = Environment(tmp_path_factory.mktemp("server"), project)
+    environment.install("--no-deps", *wheels.values())
     others = [path for path in sys.path if path.endswith("site-packages")]
-    (installed.packages / "others.pth").write_text("\n".join(others))
+    (environment.packages / "others.pth").write_text("\n".join(others))
     data = tmp_path_factory.mktemp("serve")
-    process = installed.start("piqueue", "serve", "--port", "0", "--data", data)
+    process = environment.start("piqueue", "serve", "--port", "0", "--data", data)
     assert process.stdout
     assert process.stderr
     with process:
         try:
             found = re.match(r"Piqueue listens on (http://\S+);", process.stdout.readline())
             assert found, process.stderr.read()
-            yield found[1]
+            environment.env["PIQUEUE_URL"] = found[1]
+            yield environment
         finally:
             process.send_signal(signal.SIGINT)
             assert process.wait(60) == 0
@@ -152,20 +154,19 @@ def test_the_server_is_one_folder(wheels: dict[str, Path]) -> None:
 
 
 def test_the_server_scores_pictures_beside_packages_of_the_same_names(
-    installed: Environment, served: str, project: Path
+    served: Environment, project: Path
 ) -> None:
     with Image.open(project / "beach.jpg") as picture:
         picture.save(project / "beach.tif")  # decoded in a process of its own
-    installed.env["PIQUEUE_URL"] = served
     pictures = ("beach.jpg", "beach.tif")
-    assert "2 of 2 succeeded" in installed.run("piqueue", "submit", *pictures, "-o", "results.csv")
+    assert "2 of 2 succeeded" in served.run("piqueue", "submit", *pictures, "-o", "results.csv")
     with (project / "results.csv").open(newline="") as file:
         assert [(row["id"], row["status"]) for row in csv.DictReader(file)] == [
             ("beach.jpg", "succeeded"),
             ("beach.tif", "succeeded"),
         ]
-    assert "scenes" in installed.run("piqueue", "models", "list")
-    assert "piqueue keys add" in installed.run("piqueue", "keys", "--help")
-    assert "user" in installed.run("python", "-c", "import api; print(api.OWNER)")
-    elsewhere = installed.run("piqueue", "labels", "split", "nowhere.csv", code=1)
+    assert "scenes" in served.run("piqueue", "models", "list")
+    assert "piqueue keys add" in served.run("piqueue", "keys", "--help")
+    assert "user" in served.run("python", "-c", "import api; print(api.OWNER)")
+    elsewhere = served.run("piqueue", "labels", "split", "nowhere.csv", code=1)
     assert "nowhere.csv: there is no such table" in elsewhere
