@@ -379,7 +379,7 @@ def test_a_file_that_is_no_picture_does_not_stop_the_others(
             "one table, list or S3 folder",
         ),
         (["submit", "scripts/samples/labels.csv"], "no column 'url'"),
-        (["submit", "scripts/samples/labels.csv"], "give the name of the right one as --url-column"),
+        (["submit", "scripts/samples/labels.csv"], "the right one as --url-column"),
         (["submit", "scripts/samples/labels.csv", "--encoding", "x"], "no such encoding"),
         (["submit", "scripts/samples/labels.csv", "--encoding", "utf-16"], "give --encoding"),
         (["submit", "scripts/samples/labels.csv", "--max-failures", "x"], "max_failures"),
