@@ -29,7 +29,7 @@ It reads the same PIQUEUE_ variables as the API and the workers, so run it where
   piqueue doctor --fetch https://example.com/photo.jpg --json
   docker compose run --rm worker piqueue doctor --url http://api:8000
 
-The exit code is 1 if there is a problem, 0 if there are warnings only or all is well."""
+The exit code is 1 if there is a problem, otherwise 0."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

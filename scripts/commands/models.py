@@ -68,10 +68,15 @@ def _parser() -> argparse.ArgumentParser:
         "the mean of ImageNet subtracted",
     )
     keras.add_argument(
-        "--activation", choices=["sigmoid", "softmax"], help="if the model returns logits"
+        "--activation",
+        choices=["sigmoid", "softmax"],
+        help="function to apply if the model returns logits",
     )
     keras.add_argument(
-        "--input-size", type=_size, metavar="HEIGHTxWIDTH", help="if the model accepts any size"
+        "--input-size",
+        type=_size,
+        metavar="HEIGHTxWIDTH",
+        help="size to use if the model accepts any size",
     )
     keras.add_argument("--top-k", type=int, metavar="K", help="return only the K best scores")
     about = "score from which a label is predicted (default: %(default)s)"

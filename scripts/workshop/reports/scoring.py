@@ -98,7 +98,7 @@ def add_picture_options(parser: argparse.ArgumentParser, output: str) -> None:
     parser.add_argument("pictures", type=Path, help=about)
     about = "folder of the table's pictures (default: beside the table, or images/ there)"
     parser.add_argument("--images", type=Path, metavar="FOLDER", help=about)
-    parser.add_argument("--split", help="only the rows with this in the column split, such as val")
+    parser.add_argument("--split", help="only rows with this value in the column split: val")
     engines, about = ["auto", "litert", "tensorflow"], "engine to use (default: %(default)s)"
     parser.add_argument("--engine", choices=engines, default="litert", help=about)
     about = "report to write (default: %(default)s)"
