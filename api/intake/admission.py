@@ -24,6 +24,8 @@ _MAGIC = (
     b"II+\x00",
     b"MM\x00+",
 )
+# As in model.images.signatures, which this package does not import.
+_AVIF_BRANDS = (b"avif", b"avis", b"mif1", b"msf1", b"miaf")
 
 
 def looks_like_image(head: bytes) -> bool:
@@ -31,7 +33,7 @@ def looks_like_image(head: bytes) -> bool:
     if head.startswith(_MAGIC):
         return True
     webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
-    avif = head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis", b"mif1", b"miaf")
+    avif = head[4:8] == b"ftyp" and head[8:12] in _AVIF_BRANDS
     return webp or avif
 
 

@@ -3,18 +3,21 @@
 import io
 import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from importlib import import_module
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.AvifImagePlugin import AvifImageFile
 
 from model.images.headers import check_exif, read_requirements, too_many_pixels
 from model.images.memory_budget import MemoryBudget
+from model.images.repair import has_all_scans, tiff_kind, without_damaged_chunks
 from model.images.result import DecodedImage, ImageFault, ImageRejected
 from model.images.sandbox import Sandbox
-from model.images.signatures import detect_format, is_truncated
+from model.images.signatures import AVIF_BRANDS, detect_format, is_truncated
 
 # Names the transformation of pixels that decode() does. A model is only correct with the
 # preprocessing it was trained with, so its card has this name. Change the number whenever the
@@ -27,6 +30,10 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 # while decoding, which is not safe in several threads.
 for _name in ("Avif", "Bmp", "Gif", "Jpeg", "Mpo", "Png", "Tiff", "WebP"):
     import_module(f"PIL.{_name}ImagePlugin")
+# Pillow's own check knows fewer brands than its decoder reads.
+Image.register_open(
+    "AVIF", AvifImageFile, lambda head: head[4:8] == b"ftyp" and head[8:12] in AVIF_BRANDS
+)
 # decode() has a pixel limit of its own. Pillow's limit is the same for the whole process, and
 # below twice its value it only warns.
 Image.MAX_IMAGE_PIXELS = None
@@ -40,6 +47,9 @@ _sandbox = Sandbox()
 DEFAULT_MEMORY_BUDGET = MemoryBudget(512_000_000)
 # Large pictures are flattened and reduced in tiles of about this width and height, in pixels.
 _TILE_SIDE = 1024
+_JPEG_END = b"\xff\xd9"
+# Each begins with other bits than the zeros that the decoder uses instead of missing ones.
+_OTHER_BITS = [bytes(bits) * 99 for bits in ((0x5A, 0xA5, 0x36), (0xB4, 0x5A, 0x6C), (0xE1, 0x96))]
 
 
 def decode(
@@ -106,17 +116,10 @@ def _decoder_of(payload: bytes) -> str:
 
 
 def _decode(payload: bytes, size: tuple[int, int], max_pixels: int) -> DecodedImage:
-    with Image.open(io.BytesIO(payload), formats=[_decoder_of(payload)]) as image:
-        width, height = image.size
-        if width * height > max_pixels:
-            raise too_many_pixels(width, height, max_pixels)
-        check_exif(len(image.info.get("exif", b"")))
+    image, (width, height) = _load(payload, size, max_pixels)
+    with image:
         # Pillow calls a JPEG with an embedded preview, as phones write it, MPO.
         format_ = "jpeg" if image.format == "MPO" else str(image.format).lower()
-        if format_ == "jpeg":
-            # Decodes to 1/2, 1/4 or 1/8, but never to less than `size` in either direction.
-            image.draft(None, (max(size), max(size)))
-        image.load()
         transposition = _orientation(image)
         sideways = transposition in _QUARTER_TURNS
         resized = _resize(image, size if sideways else size[::-1])
@@ -125,6 +128,55 @@ def _decode(payload: bytes, size: tuple[int, int], max_pixels: int) -> DecodedIm
     if sideways:
         width, height = height, width
     return DecodedImage(np.asarray(resized.convert("RGB")), format_, width, height)
+
+
+def _load(
+    payload: bytes, size: tuple[int, int], max_pixels: int
+) -> tuple[Image.Image, tuple[int, int]]:
+    """The loaded picture and its original width and height, even if a JPEG has no end marker."""
+    try:
+        return _load_whole(payload, size, max_pixels)
+    except OSError as error:
+        if "truncated" not in str(error) or not has_all_scans(payload):
+            raise
+    # What follows the last pixel changes no pixel, but other bits in place of missing ones do.
+    body = payload.rstrip(b"\xff")
+    image, original_size = _load_whole(body + _JPEG_END, size, max_pixels)
+    checksum = _checksum(image)
+    del image
+    for bits in _OTHER_BITS:
+        other, _ = _load_whole(body + bits + _JPEG_END, size, max_pixels)
+        if _checksum(other) != checksum:
+            raise OSError("image file is truncated")
+    return other, original_size
+
+
+def _load_whole(
+    payload: bytes, size: tuple[int, int], max_pixels: int
+) -> tuple[Image.Image, tuple[int, int]]:
+    format_ = _decoder_of(payload)
+    try:
+        image = Image.open(io.BytesIO(payload), formats=[format_])
+    except UnidentifiedImageError:
+        if format_ != "PNG":
+            raise
+        image = Image.open(io.BytesIO(without_damaged_chunks(payload)), formats=[format_])
+    width, height = image.size
+    if width * height > max_pixels:
+        raise too_many_pixels(width, height, max_pixels)
+    check_exif(len(image.info.get("exif", b"")))
+    if format_ == "JPEG":
+        # Decodes to 1/2, 1/4 or 1/8, but never to less than `size` in either direction.
+        image.draft(None, (max(size), max(size)))
+    image.load()
+    return image, (width, height)
+
+
+def _checksum(image: Image.Image) -> int:
+    checksum = 0
+    for _, _, tile in _tiles(image):
+        checksum = zlib.crc32(tile.tobytes(), checksum)
+    return checksum
 
 
 _ORIENTATION_TAG = 0x0112
@@ -228,4 +280,6 @@ def _unidentified(payload: bytes) -> ImageRejected:
         return ImageRejected(ImageFault.UNSUPPORTED_FORMAT, f"{name} is not supported")
     if is_truncated(payload):
         return ImageRejected(ImageFault.TRUNCATED, f"the {name} file ends within its header")
+    if name == "TIFF" and (kind := tiff_kind(payload)):
+        return ImageRejected(ImageFault.UNSUPPORTED_FORMAT, f"{kind} is not supported")
     return ImageRejected(ImageFault.DECODE_FAILED, f"the header of the {name} file is damaged")

@@ -88,10 +88,10 @@ def _check_parts(count: int, parts: str, most: int = MAX_PARTS) -> None:
 _Size = tuple[int, int, int]
 
 # Not stuffed bytes and restart markers, which occur within the entropy-coded data of a scan.
-_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
-_NO_SEGMENT = frozenset({0x01, 0xD8})
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_SCAN, _END, _EXIF = 0xDA, 0xD9, 0xE1
+MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
+NO_SEGMENT = frozenset({0x01, 0xD8})
+FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+SCAN, _END, _EXIF = 0xDA, 0xD9, 0xE1
 _PROGRESSIVE = 0xC2
 
 
@@ -100,23 +100,23 @@ def _jpeg(payload: bytes, side: int, max_pixels: int) -> _Size:
     sampling: list[int] = []  # a byte a component: horizontal factor, vertical factor
     buffered = False  # the decoder keeps all coefficients until the last scan
     at = 2
-    while marker := _MARKER.search(payload, at):
+    while marker := MARKER.search(payload, at):
         # Before the first scan, Pillow skips junk byte by byte.
         parts += 1 if scans else 1 + (marker.end() - at) // 100
         code, at = marker[1][0], marker.end()
         _check_parts(parts, "segments")
         if code == _END:
             break
-        if code in _NO_SEGMENT:
+        if code in NO_SEGMENT:
             continue
         (length,) = struct.unpack_from(">H", payload, at)
-        if code in _FRAMES:
+        if code in FRAMES:
             height, width, count = struct.unpack_from(">HHB", payload, at + 3)
             sampling = [payload[at + 9 + 3 * component] for component in range(count)]
             buffered = code >= _PROGRESSIVE
         elif code == _EXIF and payload.startswith(b"Exif\0\0", at + 2):
             exif_bytes += length
-        elif code == _SCAN:
+        elif code == SCAN:
             scans += 1
             buffered = buffered or payload[at + 2] < len(sampling)
             if width * height * scans > MAX_SCANNED * max_pixels and width * height <= max_pixels:

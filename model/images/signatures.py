@@ -3,6 +3,9 @@
 import re
 from typing import Literal
 
+# Major brands with which an AVIF file can begin; the last three are shared with HEIF.
+AVIF_BRANDS = (b"avif", b"avis", b"mif1", b"msf1", b"miaf")
+
 _SIGNATURES = {
     name: re.compile(pattern, re.DOTALL)
     for name, pattern in {
@@ -12,8 +15,8 @@ _SIGNATURES = {
         "GIF": rb"GIF8[79]a",
         "BMP": rb"BM.{4}\0\0\0\0",
         "TIFF": rb"II[*+]\0|MM\0[*+]",
-        "AVIF": rb"....ftypavi[fs]",
-        "HEIF": rb"....ftyp(hei|hev|mif|msf|crx)",
+        "AVIF": rb"....ftyp(avi[fs]|(mif1|msf1|miaf).{4}(.{4}){,15}?avi[fs])",
+        "HEIF": rb"....ftyp(hei|hev|mif|msf|mia|crx)",
         "JPEG 2000": rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51",
         "JPEG XL": rb"\0\0\0\x0cJXL |\xff\x0a",
         "SVG": rb"(\xef\xbb\xbf)?\s{,99}<(svg\b|!DOCTYPE svg\b|(\?xml|!--).{,999}?<svg\b)",

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from api.intake.admission import SNIFF_BYTES, looks_like_image
 from model.images.decode import decode
 from model.images.result import DecodedImage, ImageFault, ImageRejected
+from model.images.signatures import AVIF_BRANDS, detect_format
 
 RED, GREEN, BLUE, YELLOW = (220, 30, 30), (30, 200, 40), (40, 50, 210), (230, 220, 40)
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
@@ -79,6 +81,31 @@ def chunk(name: bytes, content: bytes) -> bytes:
         + content
         + struct.pack(">I", zlib.crc32(name + content))
     )
+
+
+def tiff(
+    values: NDArray[Any], sample_format: int = 1, photometric: int = 1, **more: int | bytes
+) -> bytes:
+    """A TIFF that Pillow cannot write, of (height, width, samples); `more` are t281=4095 etc."""
+    height, width, count = values.shape
+    bits = more.pop("bits", 8 * values.itemsize)
+    tags: dict[int, int | bytes] = {
+        256: width, 257: height, 259: 1, 262: photometric, 273: 8, 277: count, 278: height,
+        279: values.nbytes, 339: sample_format, **{int(tag[1:]): n for tag, n in more.items()},
+    }  # fmt: skip
+    end = 8 + values.nbytes
+    extra, entries = bytearray(), []
+    for tag, value in sorted({**tags, 258: struct.pack(f"<{count}H", *[bits] * count)}.items()):
+        if isinstance(value, int):
+            entries.append(struct.pack("<HHII", tag, 4, 1, value))
+            continue
+        kind, size = (3, 2) if tag == 258 else (2, 1)
+        at = struct.pack("<I", end + len(extra)) if len(value) > 4 else value.ljust(4, b"\0")
+        extra += value if len(value) > 4 else b""
+        entries.append(struct.pack("<HHI", tag, kind, len(value) // size) + at)
+    directory = struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
+    start = struct.pack("<I", end + len(extra))
+    return b"II*\0" + start + values.tobytes() + bytes(extra) + directory
 
 
 WHOLE = {
@@ -522,6 +549,64 @@ def test_pictures_that_pillow_could_read_but_are_not_allowed_are_unsupported(kin
 )
 def test_formats_without_a_decoder_are_unsupported(payload: bytes) -> None:
     assert fault(payload) == ImageFault.UNSUPPORTED_FORMAT
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"progressive": True}, {"subsampling": 0}, {"restart_marker_rows": 1}],
+    ids=str,
+)
+def test_a_jpeg_without_its_end_marker_is_scored_and_a_truncated_one_is_not(
+    options: dict[str, Any],
+) -> None:
+    noise = np.random.default_rng(5).integers(0, 256, (90, 120, 3), np.uint8)
+    payload = encode(Image.fromarray(noise), "JPEG", **options)
+    whole = decode(payload).pixels
+    for ending in (payload[:-1], payload[:-2], payload[:-2] + b"\0" * 99):
+        assert np.array_equal(decode(ending).pixels, whole)
+    for lost in (5, 20, 100, len(payload) // 2):
+        assert fault(payload[:-lost]) == ImageFault.TRUNCATED
+
+
+def test_a_progressive_jpeg_without_its_last_scans_is_truncated() -> None:
+    payload = WHOLE["progressive"]
+    starts = [at for at in range(len(payload)) if payload.startswith(b"\xff\xda", at)]
+    assert len(starts) > 5
+    for start in starts:
+        assert fault(payload[:start]) == ImageFault.TRUNCATED
+
+
+@pytest.mark.parametrize("name", [b"pHYs", b"tEXt", b"tRNS", b"iCCP"])
+def test_a_png_chunk_that_no_pixel_needs_may_have_a_bad_checksum(name: bytes) -> None:
+    payload = WHOLE["png"]
+    damaged = chunk(name, b"\0\x01\0\x01\0\x01 words")[:-4] + b"\xde\xad\xbe\xef"
+    decoded = decode(payload[:33] + damaged + payload[33:])
+    assert np.array_equal(decoded.pixels, decode(payload).pixels)
+
+
+@pytest.mark.parametrize(("name", "mode"), [(b"IHDR", "RGB"), (b"PLTE", "P")])
+def test_a_critical_png_chunk_with_a_bad_checksum_is_damaged(name: bytes, mode: str) -> None:
+    payload = bytearray(encode(picture().convert(mode), "PNG"))
+    at = payload.index(name)
+    payload[at + 4 + int.from_bytes(payload[at - 4 : at], "big")] ^= 255
+    assert fault(bytes(payload)) == ImageFault.DECODE_FAILED
+
+
+@pytest.mark.parametrize("brand", [b"avif", b"mif1", b"msf1", b"miaf"])
+def test_every_brand_of_avif_is_decoded_and_admitted(brand: bytes) -> None:
+    payload = WHOLE["avif"].replace(b"ftypavif", b"ftyp" + brand, 1)
+    assert_corners(decode(payload))
+    assert detect_format(payload) == "AVIF"
+    assert looks_like_image(payload[:SNIFF_BYTES])
+    assert set(AVIF_BRANDS) == {b"avif", b"avis", b"mif1", b"msf1", b"miaf"}
+
+
+@pytest.mark.parametrize(("bits", "count"), [(16, 1), (32, 3), (64, 1)])
+def test_a_tiff_of_a_kind_that_is_not_decoded_is_unsupported(bits: int, count: int) -> None:
+    payload = tiff(np.zeros((4, 4, count), f"f{bits // 8}"), sample_format=3)
+    with pytest.raises(ImageRejected, match=f"{count} x {bits}-bit floating point") as caught:
+        decode(payload)
+    assert caught.value.code == ImageFault.UNSUPPORTED_FORMAT
 
 
 def test_a_damaged_picture_fails_to_decode() -> None:
