@@ -3,7 +3,6 @@
 import argparse
 import sys
 from contextlib import suppress
-from ipaddress import ip_address
 from types import FrameType
 
 import uvicorn
@@ -12,7 +11,7 @@ from api.main import create_app
 from api.services import Services
 from worker.jobs.errors import PiqueueError, SettingsInvalid
 from worker.jobs.logs import configure_logs
-from worker.jobs.settings import load_settings
+from worker.jobs.settings import is_loopback, load_settings
 from worker.jobs.traces import start_traces, stop_traces
 
 # Requests in progress may take this long when the API is told to stop.
@@ -66,19 +65,12 @@ def _require_keys_beyond_loopback(host: str, services: Services) -> None:
 
     They stay required when the last key is removed later.
     """
-    services.keys.required = not _is_loopback(host) and not services.settings.allow_no_keys
+    services.keys.required = not is_loopback(host) and not services.settings.allow_no_keys
     if services.keys.required and not services.keys.all():
         raise SettingsInvalid(
             f"no API key exists, so anyone who reaches {host} could use this API: make a key "
             "with `piqueue keys add NAME`, listen on 127.0.0.1, or set PIQUEUE_ALLOW_NO_KEYS=true"
         )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 if __name__ == "__main__":

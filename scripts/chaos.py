@@ -73,21 +73,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "faults", nargs="*", metavar="FAULT", help=f"default: all of {', '.join(FAULTS)}"
     )
-    parser.add_argument(
-        "--items", type=positive, default=2000, help="pictures in each job (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--seconds",
-        type=positive,
-        default=30,
-        help="duration of the test of each fault (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--every",
-        type=positive,
-        default=5,
-        help="seconds from one injection to the next (default: %(default)s)",
-    )
+    for option, default, about in (
+        ("--items", 2000, "pictures in each job"),
+        ("--seconds", 30, "duration of the test of each fault"),
+        ("--every", 5, "seconds from one injection to the next"),
+    ):
+        about += " (default: %(default)s)"
+        parser.add_argument(option, type=positive, default=default, help=about)
     chosen = parser.parse_args(arguments)
     if unknown := set(chosen.faults) - set(FAULTS):
         parser.error(f"no such fault: {', '.join(unknown)}; choose from {', '.join(FAULTS)}")

@@ -42,16 +42,12 @@ def documents() -> dict[Path, str]:
 
 
 def _table(names: Iterable[str]) -> str:
-    fields = ((name, Settings.model_fields[name]) for name in names)
-    rows = (
-        f"| `{PREFIX}{name.upper()}` | {_default(field)} | {_one_line(field.description)} |\n"
-        for name, field in fields
-    )
-    return TABLE + "".join(rows)
-
-
-def _one_line(text: str | None) -> str:
-    return " ".join((text or "").split())
+    table = TABLE
+    for name in names:
+        field = Settings.model_fields[name]
+        about = " ".join((field.description or "").split())
+        table += f"| `{PREFIX}{name.upper()}` | {_default(field)} | {about} |\n"
+    return table
 
 
 def _default(field: FieldInfo) -> str:

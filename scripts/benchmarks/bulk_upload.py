@@ -7,8 +7,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from redis import Redis
-
 from scripts.benchmarks.benchmark_run import BenchmarkRun, resident_mb
 from scripts.benchmarks.connection import Connection
 from scripts.benchmarks.figures import Figure, percentile
@@ -34,7 +32,9 @@ def bulk_upload(run: BenchmarkRun) -> Iterator[Figure]:
             latencies = _latencies_until(upload, stack.url, urls[0], small["id"])
         job, taken_s = upload.result()
         grown_mb = resident_mb(stack.api_pid, "VmHWM") - before_mb
-        per_item = _bytes_of(connect(stack.redis_url), job["id"]) / rows
+        redis = connect(stack.redis_url)
+        keys = redis.scan_iter(job_key(job["id"], "*"), count=1000)
+        per_item = sum(int(redis.memory_usage(key, samples=0) or 0) for key in keys) / rows
         connection.send("DELETE", f"/jobs/{job['id']}")
 
     on = f"{rows} rows, {table.stat().st_size / 1e6:.0f} MB"
@@ -74,9 +74,3 @@ def _latencies_until(
 def _upload(url: str, table: Path) -> tuple[Any, float]:
     with Connection(url, timeout_s=600) as connection:
         return submit_table(connection, table), connection.last_s
-
-
-def _bytes_of(redis: Redis, job_id: str) -> int:
-    """Count the bytes that the keys of a job use in Redis."""
-    keys = redis.scan_iter(job_key(job_id, "*"), count=1000)
-    return sum(int(redis.memory_usage(key, samples=0) or 0) for key in keys)

@@ -8,10 +8,11 @@ from http.client import HTTPConnection
 from typing import Any, BinaryIO, Self
 from urllib.parse import urlsplit
 
+import httpx2
+
 # The API closes connections that are idle for 5 s.
 STALE_S = 3
 BLOCK_BYTES = 1 << 16
-_BOUNDARY = "piqueue-benchmark"
 
 
 class Connection:
@@ -69,10 +70,5 @@ class Connection:
 
 def multipart(name: str, payload: bytes) -> tuple[bytes, dict[str, str]]:
     """Make the body and headers that post one picture in the form field `name`."""
-    head = (
-        f"--{_BOUNDARY}\r\n"
-        f'Content-Disposition: form-data; name="{name}"; filename="picture.jpg"\r\n'
-        "Content-Type: image/jpeg\r\n\r\n"
-    )
-    body = head.encode() + payload + f"\r\n--{_BOUNDARY}--\r\n".encode()
-    return body, {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"}
+    request = httpx2.Request("POST", "", files={name: ("picture.jpg", payload, "image/jpeg")})
+    return request.read(), {"Content-Type": request.headers["Content-Type"]}

@@ -1,6 +1,5 @@
 """Checks a Piqueue installation, whether it works or not, and says what to change."""
 
-import argparse
 import json
 import queue
 import sys
@@ -12,6 +11,7 @@ from functools import partial
 from importlib.util import find_spec
 
 from piqueue.connection import ClientSettings
+from scripts.commands.parser import command_parser
 from scripts.doctor.api import check_api
 from scripts.doctor.check_result import Check, CheckResult, Level, problem
 from scripts.doctor.consistency import check_settings
@@ -34,12 +34,7 @@ The exit code is 1 if there is a problem, otherwise 0."""
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the checks and print one line for each result; gives the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="piqueue doctor",
-        description=__doc__,
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("doctor", __doc__, _EXAMPLES)
     parser.add_argument("--url", help="the API (default: $PIQUEUE_URL, or http://127.0.0.1:8000)")
     parser.add_argument(
         "--api-key", metavar="KEY", help="default: $PIQUEUE_API_KEY, which is safer"

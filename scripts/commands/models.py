@@ -4,7 +4,7 @@ import argparse
 import json
 import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -37,20 +37,34 @@ examples:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `piqueue models` and return its exit code."""
     options = _parser().parse_args(arguments)
-    return run(options.program, lambda: int(options.command(options)))
+    return run(f"piqueue models {options.action}", lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> int:
+    catalog = open_catalog(load_settings())
+    match options.action:
+        case "list":
+            _list(catalog)
+        case "add":
+            _add(options, catalog)
+        case "promote":
+            card = promote(catalog, options.name, options.version)
+            print(f"new jobs with the model {card.name} now use {card.name}@{card.version}")
+        case "rollback":
+            card = roll_back(catalog, options.name)
+            print(f"new jobs with the model {card.name} use {card.name}@{card.version} again")
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser("models", __doc__, EXAMPLES)
-    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    actions = parser.add_subparsers(metavar="ACTION", dest="action", required=True)
 
-    def action(name: str, about: str, command: Callable[..., int]) -> argparse.ArgumentParser:
-        one = actions.add_parser(name, help=about, description=about)
-        one.set_defaults(command=command, program=one.prog)
-        return one
+    def action(name: str, about: str) -> argparse.ArgumentParser:
+        return actions.add_parser(name, help=about, description=about)
 
-    action("list", "list all versions", _list)
-    add = action("add", "add an artifact, or a Keras classifier", _add)
+    action("list", "list all versions")
+    add = action("add", "add an artifact, or a Keras classifier")
     add.add_argument(
         "source", help="artifact folder, .zip of one, .keras file, or URL of such a file"
     )
@@ -85,10 +99,10 @@ def _parser() -> argparse.ArgumentParser:
     keras.add_argument("--pictures", type=Path, metavar="FOLDER", help=about)
     keras.add_argument("--source-name", metavar="TEXT", help="origin of the model, for its card")
     keras.add_argument("--source-terms", metavar="TEXT", help="license of the origin")
-    promote_version = action("promote", "use a version for new jobs", _promote)
+    promote_version = action("promote", "use a version for new jobs")
     promote_version.add_argument("name")
     promote_version.add_argument("version")
-    action("rollback", "return to the version promoted before", _roll_back).add_argument("name")
+    action("rollback", "return to the version promoted before").add_argument("name")
     return parser
 
 
@@ -107,26 +121,20 @@ def _name(text: str) -> str:
     return text
 
 
-def _list(_options: argparse.Namespace) -> int:
-    catalog = open_catalog(load_settings())
+def _list(catalog: ModelCatalog) -> None:
     default = catalog.resolve(None)
     for card in catalog.all():
-        marks = []
-        if card == catalog.resolve(card.name):
-            marks.append("current")
-        if card == default:
-            marks.append("default")
+        marks = ["current"] if card == catalog.resolve(card.name) else []
+        marks += ["default"] if card == default else []
         answer = f"top {card.top_k} of " if card.top_k else ""
         print(
             f"{card.name}@{card.version}  {card.created}  {answer}{len(card.labels)} labels  "
             f"{card.memory_bytes / 1e6:.0f} MB a thread  {card.sha256[:12]}  "
             f"{' '.join(marks)}".rstrip()
         )
-    return 0
 
 
-def _add(options: argparse.Namespace) -> int:
-    catalog = open_catalog(load_settings())
+def _add(options: argparse.Namespace, catalog: ModelCatalog) -> None:
     with tempfile.TemporaryDirectory(prefix="piqueue-models-") as scratch:
         source = _local(options, Path(scratch))
         try:
@@ -138,7 +146,6 @@ def _add(options: argparse.Namespace) -> int:
     print(f"added {added.name}@{added.version} with {len(added.labels)} labels")
     if added != catalog.resolve(added.name):
         print(f"to use it for new jobs: piqueue models promote {added.name} {added.version}")
-    return 0
 
 
 def _local(options: argparse.Namespace, scratch: Path) -> Path:
@@ -179,12 +186,13 @@ def _adopt(source: Path, options: argparse.Namespace, catalog: ModelCatalog, scr
     if not options.labels.is_file():
         raise CommandFailed(f"--labels {options.labels}: there is no such file")
     labels = [line.strip() for line in options.labels.read_text().splitlines() if line.strip()]
-    version = options.version or _next_version(catalog, options.name)
+    versions = [int(card.version) for card in catalog.all() if card.name == options.name]
+    version = options.version or str(max(versions, default=0) + 1)
     folder: Path = scratch / options.name / version
-    sources = []
-    if options.source_name:
-        terms = options.source_terms or "not stated"
-        sources.append({"name": options.source_name, "terms": terms})
+    pictures = find_pictures(options.pictures or SAMPLES)
+    if not pictures:
+        raise CommandFailed("give a folder of pictures to test the model with: --pictures FOLDER")
+    source_card = {"name": options.source_name, "terms": options.source_terms or "not stated"}
     adoption = {
         "keras_path": str(source.resolve()),
         "folder": str(folder),
@@ -194,8 +202,8 @@ def _adopt(source: Path, options: argparse.Namespace, catalog: ModelCatalog, scr
         "activation": options.activation,
         "input_size": options.input_size,
         "top_k": options.top_k,
-        "pictures": [str(path.resolve()) for path in _pictures(options.pictures)],
-        "sources": sources,
+        "pictures": [str(path.resolve()) for path in pictures],
+        "sources": [source_card] if options.source_name else [],
     }
     try:
         run_module(
@@ -204,27 +212,3 @@ def _adopt(source: Path, options: argparse.Namespace, catalog: ModelCatalog, scr
     except ModuleFailed as error:
         raise CommandFailed(f"{source.name}: {error}") from error
     return folder
-
-
-def _pictures(folder: Path | None) -> list[Path]:
-    pictures = find_pictures(folder or SAMPLES) if (folder or SAMPLES).is_dir() else []
-    if not pictures:
-        raise CommandFailed("give a folder of pictures to test the model with: --pictures FOLDER")
-    return pictures
-
-
-def _next_version(catalog: ModelCatalog, name: str) -> str:
-    versions = [int(card.version) for card in catalog.all() if card.name == name]
-    return str(max(versions, default=0) + 1)
-
-
-def _promote(options: argparse.Namespace) -> int:
-    card = promote(open_catalog(load_settings()), options.name, options.version)
-    print(f"new jobs with the model {card.name} now use {card.name}@{card.version}")
-    return 0
-
-
-def _roll_back(options: argparse.Namespace) -> int:
-    card = roll_back(open_catalog(load_settings()), options.name)
-    print(f"new jobs with the model {card.name} use {card.name}@{card.version} again")
-    return 0

@@ -2,12 +2,11 @@
 
 from collections.abc import Iterator
 from functools import partial
-from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from scripts.doctor import check_result
 from scripts.doctor.check_result import CheckResult, ok
-from worker.jobs.settings import IN_REDIS, Settings
+from worker.jobs.settings import IN_REDIS, Settings, is_loopback
 
 SHORTEST_LEASE_S = 10
 BYTES_PER_PIXEL = 3  # decoded RGB, the least that a picture takes
@@ -98,16 +97,8 @@ def _addresses(settings: Settings) -> Iterator[CheckResult]:
             "set PIQUEUE_STORAGE_URL or PIQUEUE_S3_FETCH_BUCKETS, or unset it",
         )
     redis = urlsplit(settings.redis_url)
-    if redis.scheme != "unix" and not redis.password and not is_this_machine(redis.hostname or ""):
+    if redis.scheme != "unix" and not redis.password and not is_loopback(redis.hostname or ""):
         yield warning(
             "PIQUEUE_REDIS_URL names another machine but no password",
             "give Redis a password (requirepass), and write redis://:PASSWORD@HOST:6379/0",
         )
-
-
-def is_this_machine(host: str) -> bool:
-    """Whether a host name or address is one that other machines cannot reach."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

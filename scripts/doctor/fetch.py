@@ -40,31 +40,20 @@ def check_fetch(settings: Settings, target: str) -> Iterator[CheckResult]:
 
 
 def _download(settings: Settings, target: str, host: str) -> CheckResult:
-    limits = FetchLimits(
-        timeout_s=settings.fetch_timeout_s,
-        max_bytes=settings.max_item_bytes,
-        concurrency=1,
-        per_host=1,
-        allow_networks=settings.fetch_allow_networks,
-    )
-    fetcher = Fetcher(limits)
+    fetcher = Fetcher(FetchLimits.of(settings))
     try:
         [(_, outcome)] = fetcher.fetch_all([target])
     finally:
         fetcher.close()
-    match outcome.payload:
-        case Rejection() as rejection:
-            return problem(
-                "fetch",
-                f"{host}: {rejection.code}, {rejection.detail}",
-                "try it from this machine by hand; private ranges need "
-                "PIQUEUE_FETCH_ALLOW_NETWORKS",
-            )
-        case payload:
-            size, taken_s = len(payload), max(outcome.elapsed_ms, 1) / 1000
-            text = (
-                f"{host}: {size} bytes in {outcome.elapsed_ms} ms, {size / taken_s / 1e6:.1f} MB/s"
-            )
-            if size > RATED_BYTES and size / taken_s < SLOW_BYTES_PER_S:
-                return warning("fetch", text, "run workers nearer to the pictures")
-            return ok("fetch", text)
+    payload = outcome.payload
+    if isinstance(payload, Rejection):
+        return problem(
+            "fetch",
+            f"{host}: {payload.code}, {payload.detail}",
+            "try it from this machine by hand; private ranges need PIQUEUE_FETCH_ALLOW_NETWORKS",
+        )
+    size, taken_s = len(payload), max(outcome.elapsed_ms, 1) / 1000
+    text = f"{host}: {size} bytes in {outcome.elapsed_ms} ms, {size / taken_s / 1e6:.1f} MB/s"
+    if size > RATED_BYTES and size / taken_s < SLOW_BYTES_PER_S:
+        return warning("fetch", text, "run workers nearer to the pictures")
+    return ok("fetch", text)

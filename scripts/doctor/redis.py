@@ -60,22 +60,23 @@ def _address(url: str) -> str:
 
 def _check(client: Any, address: str, now: Callable[[], float]) -> Iterator[CheckResult]:
     info = client.info()
-    yield _version(info, address)
-    if info["role"] != "master":
-        yield problem("redis role", "is a replica", "set PIQUEUE_REDIS_URL to the primary")
-    yield _persistence(client, info)
-    yield _eviction(info)
-    yield _memory(info)
-    yield _latency(client)
-    yield _clock(client, now)
-
-
-def _version(info: dict[str, Any], address: str) -> CheckResult:
     version = str(info["redis_version"])
     text = f"{address} answers, version {info.get('valkey_version', version)}"
     if tuple(int(part) for part in version.split(".")[:2]) < LEAST_VERSION:
-        return problem("redis", text, "run Redis 7.0 or later, or Valkey")
-    return ok("redis", text)
+        yield problem("redis", text, "run Redis 7.0 or later, or Valkey")
+    else:
+        yield ok("redis", text)
+    if info["role"] != "master":
+        yield problem("redis role", "is a replica", "set PIQUEUE_REDIS_URL to the primary")
+    yield _persistence(client, info)
+    if (policy := info["maxmemory_policy"]) == "noeviction":
+        yield ok("redis eviction", policy)
+    else:
+        advice = f"set maxmemory-policy noeviction, {_SET}"
+        yield problem("redis eviction", f"{policy}: a full Redis deletes jobs", advice)
+    yield _memory(info)
+    yield _latency(client)
+    yield _clock(client, now)
 
 
 def _persistence(client: Any, info: dict[str, Any]) -> CheckResult:
@@ -96,14 +97,6 @@ def _persistence(client: Any, info: dict[str, Any]) -> CheckResult:
             f"set appendfsync everysec, {_SET}",
         )
     return ok(check, f"append-only, appendfsync {fsync}")
-
-
-def _eviction(info: dict[str, Any]) -> CheckResult:
-    check, policy = "redis eviction", info["maxmemory_policy"]
-    if policy != "noeviction":
-        advice = f"set maxmemory-policy noeviction, {_SET}"
-        return problem(check, f"{policy}: a full Redis deletes jobs", advice)
-    return ok(check, policy)
 
 
 def _memory(info: dict[str, Any]) -> CheckResult:

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from scripts.doctor.check_result import CheckResult, ok, problem, warning
-from scripts.doctor.consistency import is_this_machine
 from scripts.doctor.redis import open_redis
 from worker.jobs.errors import LedgerUnavailable, PiqueueError
 from worker.jobs.ledger.api_keys import KeyStore
@@ -12,8 +11,9 @@ from worker.jobs.ledger.model_presence import ModelPresence, WorkerModels
 from worker.jobs.ledger.workers import WORKER_SILENT_S, Workers
 from worker.jobs.models.catalog import ModelCard
 from worker.jobs.models.configured import open_catalog
-from worker.jobs.settings import Settings
+from worker.jobs.settings import Settings, is_loopback
 
+_NOT_KNOWN = ("not known: Redis does not answer", "solve the problem of Redis first")
 _NONE_WARM_ADVICE = (
     "wait for a worker to load it; if that does not happen, give the workers the same settings"
 )
@@ -28,9 +28,7 @@ def check_workers(settings: Settings) -> Iterator[CheckResult]:
             models = dict(zip(slots, presence.of(slots), strict=True))
             wanted = [f"{model.name}@{model.version}" for model in presence.wanted()]
     except (LedgerUnavailable, ValueError):
-        yield problem(
-            "workers", "not known: Redis does not answer", "solve the problem of Redis first"
-        )
+        yield problem("workers", *_NOT_KNOWN)
         return
     if not slots:
         yield problem(
@@ -75,9 +73,7 @@ def check_keys(settings: Settings, api_url: str) -> Iterator[CheckResult]:
         with open_redis(settings) as client:
             count = len(KeyStore(client).all())
     except (LedgerUnavailable, ValueError):
-        yield problem(
-            "keys", "not known: Redis does not answer", "solve the problem of Redis first"
-        )
+        yield problem("keys", *_NOT_KNOWN)
         return
     advice = (
         "create a key (`piqueue keys add NAME`): from the first one on every request needs a key"
@@ -85,7 +81,7 @@ def check_keys(settings: Settings, api_url: str) -> Iterator[CheckResult]:
     host = urlsplit(api_url).hostname or ""
     if count:
         yield ok("keys", f"{count} API keys: every request needs one")
-    elif settings.allow_no_keys or not is_this_machine(host):
+    elif settings.allow_no_keys or not is_loopback(host):
         # A name without dots belongs to a private network, such as that of Compose.
         plain = not set(".:") & set(host)
         result = warning if settings.allow_no_keys or plain else problem

@@ -44,6 +44,15 @@ def tally_job(client: Client, job: Job, sent: Sequence[Sent]) -> Tally:
     results = list(client.results(job.id))
     counts = Counter(result.index for result in results)
     rejected = Counter(RejectionCode(one.error.code) for one in results if one.error)
+    compared = {
+        "total": (job.counts.total, len(sent)),
+        "waiting": (job.counts.waiting, 0),
+        "running": (job.counts.running, 0),
+        "cancelled": (job.counts.cancelled, 0),
+        "succeeded": (job.counts.succeeded, len(results) - rejected.total()),
+        "failed": (job.counts.failed, rejected.total()),
+        "failures": (job.failures, dict(rejected)),
+    }
     return Tally(
         items_in=len(sent),
         items_out=len(results),
@@ -51,7 +60,11 @@ def tally_job(client: Client, job: Job, sent: Sequence[Sent]) -> Tally:
         doubled=counts.total() - len(counts),
         wrong=sum(not _is_of(result, sent) for result in results),
         rejected=rejected,
-        miscounted=tuple(_miscounted(job, len(sent), len(results) - rejected.total(), rejected)),
+        miscounted=tuple(
+            f"{name}: {shown}, not {true}"
+            for name, (shown, true) in compared.items()
+            if shown != true
+        ),
     )
 
 
@@ -62,21 +75,3 @@ def _is_of(result: Result, sent: Sequence[Sent]) -> bool:
     item = sent[result.index]
     fetched = result.image is None or result.image.sha256 == item.sha256
     return fetched and result.source.url == item.url
-
-
-def _miscounted(
-    job: Job, total: int, succeeded: int, rejected: Counter[RejectionCode]
-) -> list[str]:
-    counts = job.counts
-    compared = {
-        "total": (counts.total, total),
-        "waiting": (counts.waiting, 0),
-        "running": (counts.running, 0),
-        "cancelled": (counts.cancelled, 0),
-        "succeeded": (counts.succeeded, succeeded),
-        "failed": (counts.failed, rejected.total()),
-        "failures": (job.failures, dict(rejected)),
-    }
-    return [
-        f"{name}: {shown}, not {true}" for name, (shown, true) in compared.items() if shown != true
-    ]

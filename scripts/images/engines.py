@@ -6,6 +6,8 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -79,12 +81,12 @@ class Docker:
         )
 
 
+@dataclass
 class DockerContainer:
     """A container of the worker image, outside the stack, with a read-only root file system."""
 
-    def __init__(self, name: str, url: str) -> None:
-        self.url = url
-        self._name = name
+    _name: str
+    url: str
 
     def terminate(self) -> None:
         """Send SIGTERM."""
@@ -202,9 +204,11 @@ Container = DockerContainer | ChrootContainer
 
 def find_engine(stand_in: Path | None) -> Engine | None:
     """Use the stand-in at a path, else Docker, else a stand-in beside this project."""
-    docker = (("docker", "compose", "version"), ("docker", "info"))
-    if stand_in is None and all(_succeeds(*command) for command in docker):
-        return Docker()
+    if stand_in is None:
+        with suppress(EngineFailed, OSError, subprocess.TimeoutExpired):
+            _output_of("docker", "compose", "version", timeout_s=30)
+            _output_of("docker", "info", timeout_s=30)
+            return Docker()
     beside = ROOT.parent / "shared" / "tools" / "images"
     stand_in = stand_in or (beside if beside.exists() else None)
     return StandIn(stand_in) if stand_in else None
@@ -228,11 +232,3 @@ def _output_of(*command: str, env: Mapping[str, str] | None = None, timeout_s: f
     if done.returncode:
         raise EngineFailed(f"{' '.join(command)}: {(done.stdout + done.stderr)[-3000:]}")
     return done.stdout
-
-
-def _succeeds(*command: str) -> bool:
-    try:
-        _output_of(*command, timeout_s=30)
-    except (EngineFailed, OSError, subprocess.TimeoutExpired):
-        return False
-    return True

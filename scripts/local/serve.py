@@ -17,19 +17,15 @@ DATA = (ROOT if (ROOT / "pyproject.toml").exists() else Path.home()) / ".piqueue
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve; the exit code is 0 after Ctrl-C or SIGTERM, 1 if a process does not start."""
-    parser = argparse.ArgumentParser(prog="scripts/serve", description=__doc__)
-    parser.add_argument(
-        "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
+    parser = argparse.ArgumentParser(
+        prog="scripts/serve",
+        description=__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument(
-        "--port", type=int, default=8000, help="0: a free one (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--workers", type=positive, default=1, help="worker processes (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--data", type=Path, default=DATA, help="folder of data and logs (default: %(default)s)"
-    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=8000, help="0: a free one")
+    parser.add_argument("--workers", type=positive, default=1, help="worker processes")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of data and logs")
     chosen = parser.parse_args(arguments)
     stop_on_signals()
     try:

@@ -102,8 +102,9 @@ def _by_label(
             real = truth[:, at]
             by_label[label]["fixed"] = int(((old != real) & (new == real)).sum())
             by_label[label]["broken"] = int(((old == real) & (new != real)).sum())
-    for side, scored in zip("ab", (before, after) if truth is not None else (), strict=False):
-        assert truth is not None
+    if truth is None:
+        return by_label
+    for side, scored in (("a", before), ("b", after)):
         metrics = evaluate_scores(truth, scored.scores, scored.thresholds, scored.labels)
         for label, one in metrics["labels"].items():
             by_label[label] |= {f"{measure}_{side}": one[measure] for measure in _MEASURES}

@@ -1,10 +1,11 @@
 """Evaluates a model on labelled pictures, and writes a report as HTML and as JSON."""
 
 import argparse
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import pandas
 
 from model.training.training_log import CSV_NAME
 from piqueue.commands.terminal import CommandFailed, run
@@ -92,14 +93,8 @@ def _training_log(path: Path) -> list[dict[str, float | str | None]]:
     """The log of the training run, empty if the artifact does not have it."""
     if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [
-            {
-                name: cell if name == "stage" else float(cell) if cell else None
-                for name, cell in row.items()
-            }
-            for row in csv.DictReader(file)
-        ]
+    log = pandas.read_csv(path)
+    return list(log.astype(object).where(log.notna(), None).to_dict("records"))
 
 
 def _page(metrics: Metrics, wrong_cards: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -16,6 +17,7 @@ _RESERVED = (NAME, SPLIT, URL, GUESSED)
 _SET, _UNSET = "1", "0"
 
 
+@dataclass
 class LabelTable:
     """The rows by picture name, with a column of 0 and 1 for each label.
 
@@ -23,17 +25,10 @@ class LabelTable:
     gets `train`, so that the pictures of the validation split stay the same.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        labels: Sequence[str],
-        columns: Sequence[str],
-        rows: dict[str, dict[str, str]],
-    ) -> None:
-        self.path = path
-        self.labels = tuple(labels)
-        self.rows = rows
-        self._columns = list(columns)
+    path: Path
+    labels: tuple[str, ...]
+    _columns: list[str]
+    rows: dict[str, dict[str, str]]
 
     @classmethod
     def create(cls, path: Path, labels: Sequence[str]) -> Self:
@@ -46,7 +41,7 @@ class LabelTable:
             check_label(label)
         if len(set(labels)) < len(labels) or not labels:
             raise CommandFailed(f"the labels must differ from each other, not be {list(labels)}")
-        return cls(path, labels, [NAME, *labels], {})
+        return cls(path, tuple(labels), [NAME, *labels], {})
 
     @classmethod
     def open(cls, path: Path, labels: Sequence[str] = ()) -> Self:
@@ -70,7 +65,7 @@ class LabelTable:
         ]
         if not (labels or found):
             raise CommandFailed(f"{path} has no column of 0 and 1, which would be a label")
-        return cls(path, labels or found, columns, by_name)
+        return cls(path, tuple(labels or found), columns, by_name)
 
     def get(self, name: str) -> frozenset[str] | None:
         """The labels of a picture, or None if it is not in the table."""

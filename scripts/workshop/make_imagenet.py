@@ -8,18 +8,28 @@ from pathlib import Path
 from model.artifact.card import Source
 
 ROOT = Path(__file__).resolve().parents[2]
-KERAS_SOURCE = Source(
-    name="MobileNetV2 of Keras Applications, trained on ImageNet", terms="Apache-2.0"
-)
-CORAL_SOURCE = Source(
-    name="MobileNetV2 of the Coral project, trained on ImageNet (de-quantized), and its labels",
-    terms="Apache-2.0",
-)
+# The origins of the model: the downloads of Keras, and the files of --backbone, --top, --labels.
+KERAS = "MobileNetV2 of Keras Applications, trained on ImageNet"
+CORAL = "MobileNetV2 of the Coral project, trained on ImageNet (de-quantized), and its labels"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Write the artifact and return the exit code."""
-    options = _parse(arguments)
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.workshop.make_imagenet", description=__doc__
+    )
+    parser.add_argument(
+        "--folder", type=Path, default=ROOT / "model" / "bundled" / "imagenet" / "1"
+    )
+    files = parser.add_argument_group("files to use instead of downloads by Keras")
+    files.add_argument(
+        "--backbone", type=Path, help=".weights.h5 of MobileNetV2, alpha 1.0, no top"
+    )
+    files.add_argument("--top", type=Path, help=".npz of the kernel and bias of its top")
+    files.add_argument(
+        "--labels", type=Path, help="text file, one class per line: its names, comma separated"
+    )
+    options = parser.parse_args(arguments)
     given = (options.backbone, options.top, options.labels)
     if any(given) and not all(given):
         print("give --backbone, --top and --labels, or none of them", file=sys.stderr)
@@ -36,28 +46,10 @@ def main(arguments: list[str] | None = None) -> int:
     except imagenet.DownloadFailed as error:
         print(f"{error}\nWithout internet, give --backbone, --top and --labels", file=sys.stderr)
         return 2
-    sources = (CORAL_SOURCE if options.labels else KERAS_SOURCE,)
+    sources = (Source(name=CORAL if options.labels else KERAS, terms="Apache-2.0"),)
     card = imagenet.make_artifact(network, imagenet.class_names(lines), options.folder, sources)
     print(f"{options.folder}: {len(card.labels)} labels, sha256 {card.sha256}")
     return 0
-
-
-def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.workshop.make_imagenet", description=__doc__
-    )
-    parser.add_argument(
-        "--folder", type=Path, default=ROOT / "model" / "bundled" / "imagenet" / "1"
-    )
-    files = parser.add_argument_group("files to use instead of downloads by Keras")
-    files.add_argument(
-        "--backbone", type=Path, help=".weights.h5 of MobileNetV2, alpha 1.0, no top"
-    )
-    files.add_argument("--top", type=Path, help=".npz of the kernel and bias of its top")
-    files.add_argument(
-        "--labels", type=Path, help="text file, one class per line: its names, comma separated"
-    )
-    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

@@ -24,18 +24,16 @@ Pixels = NDArray[np.uint8]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the grid and return the exit code, 2 if a picture cannot be read."""
     parser = argparse.ArgumentParser(
-        prog="python -m scripts.workshop.plot_augmentations", description=__doc__
+        prog="python -m scripts.workshop.plot_augmentations",
+        description=__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(
         "pictures", nargs="+", type=Path, help="pictures; each gets one row of the grid"
     )
     parser.add_argument("-o", "--output", type=Path, default=Path("augmentations.png"))
-    parser.add_argument(
-        "--side", type=int, default=128, help="width of a cell in pixels (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--copies", type=int, default=4, help="augmented copies per picture (default: %(default)s)"
-    )
+    parser.add_argument("--side", type=int, default=128, help="width of a cell in pixels")
+    parser.add_argument("--copies", type=int, default=4, help="augmented copies per picture")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(arguments)
     size = (options.side, options.side)

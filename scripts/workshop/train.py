@@ -12,7 +12,24 @@ _TRAINING_OVERRIDES = ("base_weights", "model_path", "runs_path", "seed")
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a training and return its exit code, 2 if the data or a configuration is invalid."""
-    options = _parse(arguments)
+    parser = argparse.ArgumentParser(prog="python -m scripts.workshop.train", description=__doc__)
+    parser.add_argument("--csv_path", type=Path, required=True, help="table of labels")
+    for name in ("data", "training"):
+        about = f"YAML file of the {name} configuration"
+        parser.add_argument(f"--{name}_config_path", type=Path, required=True, help=about)
+    parser.add_argument(
+        "--preset",
+        choices=["smoke", "laptop", "full"],
+        help="smoke: tests every step in a minute; laptop: a good model in minutes; full: the best",
+    )
+    parser.add_argument("--check_only", action="store_true", help="check the data and stop")
+    group = parser.add_argument_group("override values of the files")
+    group.add_argument("--images_base_path", type=Path, help="folder of the pictures")
+    group.add_argument("--base_weights", help="imagenet, none or a .weights.h5 file")
+    group.add_argument("--model_path", type=Path, help="artifact folder, <name>/<version>")
+    group.add_argument("--runs_path", type=Path, help="folder of the training logs (runs)")
+    group.add_argument("--seed", type=int, help="seed of all random choices")
+    options = parser.parse_args(arguments)
     # TensorFlow reads this on import. oneDNN halves the time on CPUs; set here, every run is alike.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
@@ -49,27 +66,6 @@ def main(arguments: list[str] | None = None) -> int:
         for name, value in metrics.items():
             print(f"  {name:32} {value:.4f}")
     return 0
-
-
-def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m scripts.workshop.train", description=__doc__)
-    parser.add_argument("--csv_path", type=Path, required=True, help="table of labels")
-    for name in ("data", "training"):
-        about = f"YAML file of the {name} configuration"
-        parser.add_argument(f"--{name}_config_path", type=Path, required=True, help=about)
-    parser.add_argument(
-        "--preset",
-        choices=["smoke", "laptop", "full"],
-        help="smoke: tests every step in a minute; laptop: a good model in minutes; full: the best",
-    )
-    parser.add_argument("--check_only", action="store_true", help="check the data and stop")
-    overrides = parser.add_argument_group("override values of the files")
-    overrides.add_argument("--images_base_path", type=Path, help="folder of the pictures")
-    overrides.add_argument("--base_weights", help="imagenet, none or a .weights.h5 file")
-    overrides.add_argument("--model_path", type=Path, help="artifact folder, <name>/<version>")
-    overrides.add_argument("--runs_path", type=Path, help="folder of the training logs (runs)")
-    overrides.add_argument("--seed", type=int, help="seed of all random choices")
-    return parser.parse_args(arguments)
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> None:

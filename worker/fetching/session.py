@@ -8,6 +8,7 @@ import socket
 import time
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from typing import Self
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
@@ -15,6 +16,7 @@ from yarl import URL
 
 from worker.fetching.guard import Network, is_disguised_ipv4, may_dial
 from worker.jobs.items import Rejection, RejectionCode, Stage
+from worker.jobs.settings import Settings
 
 HEADERS = {
     "User-Agent": "Piqueue (fetches pictures to classify them)",
@@ -54,6 +56,18 @@ class FetchLimits:
     patience_s: float = 300
     max_redirects: int = 3
     allow_networks: tuple[Network, ...] = ()
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Give the limits that the settings name."""
+        return cls(
+            timeout_s=settings.fetch_timeout_s,
+            max_bytes=settings.max_item_bytes,
+            concurrency=settings.fetch_concurrency,
+            per_host=settings.fetch_per_host,
+            budget_bytes=settings.fetch_budget_bytes,
+            allow_networks=settings.fetch_allow_networks,
+        )
 
 
 @dataclass(frozen=True)

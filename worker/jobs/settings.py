@@ -4,7 +4,7 @@ import os
 import re
 from enum import StrEnum
 from importlib.util import find_spec
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -245,6 +245,14 @@ def load_settings(**overrides: Any) -> Settings:
             for problem in error.errors()
         )
         raise SettingsInvalid("; ".join(lines)) from None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is one that other machines cannot reach."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def require_boto3() -> None:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from model.artifact.card import ArtifactInvalid
@@ -102,15 +102,11 @@ class Runtime:
         self.blobs, self.parts = open_storage(settings, redis)
         self.s3_fetcher = _open_s3_fetcher(settings)
         self.fetcher = Fetcher(
-            FetchLimits(
-                timeout_s=settings.fetch_timeout_s,
-                max_bytes=settings.max_item_bytes,
-                concurrency=settings.fetch_concurrency,
+            replace(
+                FetchLimits.of(settings),
                 per_host=min(settings.fetch_per_host, max(1, settings.fetch_concurrency // 2)),
-                budget_bytes=settings.fetch_budget_bytes,
                 # Even if all its hosts are slow, a chunk must end before its deadline.
                 patience_s=settings.chunk_deadline_s / 2,
-                allow_networks=settings.fetch_allow_networks,
             )
         )
         self.memory = MemoryBudget(settings.decode_memory_bytes)

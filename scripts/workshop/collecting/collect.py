@@ -2,7 +2,7 @@
 
 import argparse
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from piqueue.commands.progress import Progress, tell
@@ -58,12 +58,17 @@ def collect(options: argparse.Namespace) -> int:
         raise CommandFailed("give at least one --keyword, each only once, and a --count above 0")
     for keyword in keywords:
         check_label(keyword)
-    table = _open(options.out, options.keyword)
+    if options.out.exists():
+        table = LabelTable.open(options.out)
+        for keyword in options.keyword:
+            if keyword not in table.labels:
+                table.add_label(keyword)
+    else:
+        table = LabelTable.create(options.out, options.keyword)
     with Unsplash(UnsplashSettings(), wait=options.wait) as unsplash:
-        collector = _Collector(unsplash, table, options.negative, options.count)
         try:
             for keyword in keywords:
-                collector.search(keyword, is_label=keyword in options.keyword)
+                _search(unsplash, table, keyword, options)
         except LimitReached as limit:
             tell(f"piqueue collect: {limit}")
     counts = {keyword: len(_pages_by_name(table, keyword)) for keyword in keywords}
@@ -76,78 +81,60 @@ def collect(options: argparse.Namespace) -> int:
     return ExitCode.ALL_SUCCEEDED if complete else ExitCode.SOME_FAILED
 
 
-class _Collector:
-    """Adds the results of searches to a table, which it saves after each page."""
+def _search(
+    unsplash: Unsplash, table: LabelTable, keyword: str, options: argparse.Namespace
+) -> None:
+    """Add photos until `keyword` has enough or there are no more; saves after each page."""
+    negatives = [
+        re.compile(rf"(?<!\w){re.escape(' '.join(words.split()))}(?!\w)", re.IGNORECASE)
+        for words in options.negative
+    ]
+    before = _pages_by_name(table, keyword)
+    page, found_count = max(before.values(), default=1), len(before)
+    with Progress(keyword, options.count, found_count) as progress:
+        while found_count < options.count:
+            answer = unsplash.search(keyword, page)
+            for photo in answer.results:
+                if any(words.search(photo.description_text) for words in negatives):
+                    continue
+                is_label = keyword in options.keyword
+                if found_count < options.count and _add(table, photo, keyword, page, is_label):
+                    found_count += 1
+            table.save()
+            progress.show(found_count)
+            if page >= answer.total_pages:
+                return
+            page += 1
 
-    def __init__(
-        self, unsplash: Unsplash, table: LabelTable, negatives: Collection[str], count: int
-    ) -> None:
-        self._unsplash = unsplash
-        self._table = table
-        self._count = count
-        self._negatives = [
-            re.compile(rf"(?<!\w){re.escape(' '.join(words.split()))}(?!\w)", re.IGNORECASE)
-            for words in negatives
-        ]
-        self._app = UnsplashSettings().app
 
-    def search(self, keyword: str, *, is_label: bool) -> None:
-        """Add photos until the table has enough for `keyword`, or there are no more."""
-        before = _pages_by_name(self._table, keyword)
-        page, found_count = max(before.values(), default=1), len(before)
-        with Progress(keyword, self._count, found_count) as progress:
-            while found_count < self._count:
-                answer = self._unsplash.search(keyword, page)
-                for photo in answer.results:
-                    if any(words.search(photo.description_text) for words in self._negatives):
-                        continue
-                    if found_count < self._count and self._add(photo, keyword, page, is_label):
-                        found_count += 1
-                self._table.save()
-                progress.show(found_count)
-                if page >= answer.total_pages:
-                    return
-                page += 1
-
-    def _add(self, photo: Photo, keyword: str, page: int, is_label: bool) -> bool:
-        """Add a photo, or the label to a photo in the table; False if `keyword` found it before."""
-        name = f"{photo.id}.jpg"
-        found_by = self._table.rows.get(name, {}).get(FOUND_BY, "")
-        if keyword in _pages(found_by):
-            return False
-        labels = self._table.get(name) or frozenset()
-        referral = f"?utm_source={self._app}&utm_medium=referral"
-        self._table.put(
-            name,
-            labels | {keyword} if is_label else labels,
-            {
-                "url": photo.small_url,
-                "photographer": _plain_cell(photo.photographer),
-                "photographer_url": photo.photographer_url + referral,
-                "photo_url": photo.page_url + referral,
-                DOWNLOAD_LOCATION: photo.download_location,
-                "about": _plain_cell(photo.description_text),
-                GUESSED: "yes",
-                FOUND_BY: ";".join(filter(None, (found_by, f"{keyword}/{page}"))),
-            },
-        )
-        return True
+def _add(table: LabelTable, photo: Photo, keyword: str, page: int, is_label: bool) -> bool:
+    """Add a photo, or the label to a photo in the table; False if `keyword` found it before."""
+    name = f"{photo.id}.jpg"
+    found_by = table.rows.get(name, {}).get(FOUND_BY, "")
+    if keyword in _pages(found_by):
+        return False
+    labels = table.get(name) or frozenset()
+    referral = f"?utm_source={UnsplashSettings().app}&utm_medium=referral"
+    table.put(
+        name,
+        labels | {keyword} if is_label else labels,
+        {
+            "url": photo.small_url,
+            "photographer": _plain_cell(photo.photographer),
+            "photographer_url": photo.photographer_url + referral,
+            "photo_url": photo.page_url + referral,
+            DOWNLOAD_LOCATION: photo.download_location,
+            "about": _plain_cell(photo.description_text),
+            GUESSED: "yes",
+            FOUND_BY: ";".join(filter(None, (found_by, f"{keyword}/{page}"))),
+        },
+    )
+    return True
 
 
 def _plain_cell(text: str) -> str:
     """Text from the Internet as a cell that no spreadsheet runs as a formula."""
     return text.strip().lstrip("=+-@")[:_DESCRIPTION_CHARACTERS]
-
-
-def _open(path: Path, keywords: Sequence[str]) -> LabelTable:
-    """The table at `path` with a column for each keyword, or a new table."""
-    if not path.exists():
-        return LabelTable.create(path, keywords)
-    table = LabelTable.open(path)
-    for keyword in keywords:
-        if keyword not in table.labels:
-            table.add_label(keyword)
-    return table
 
 
 def _pages_by_name(table: LabelTable, keyword: str) -> dict[str, int]:

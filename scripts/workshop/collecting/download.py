@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
@@ -27,7 +27,7 @@ from worker.jobs.settings import Settings, load_settings
 REPORTED = ".reported"
 _REPORT_COLUMNS = ("row", "name", "host", "reason", "detail")
 _CHECK_SIZE = (32, 32)
-_PATIENCE_S = 86400  # for the pictures of one host that answers
+_PATIENCE_S = 86400  # for one host that answers; no chunk waits for these pictures
 # The errors of a file system that rejects a name.
 _NAME_ERRORS = {
     errno.EEXIST,
@@ -127,36 +127,20 @@ def fetch_pictures(
         checks = pool.map(lambda index: _is_complete(folder / names[index], settings), valid)
         wanted = [index for index, complete in zip(valid, checks, strict=True) if not complete]
     done = len(names) - len(wanted)
-    fetcher = Fetcher(_limits(settings))
+    fetcher = Fetcher(replace(FetchLimits.of(settings), patience_s=_PATIENCE_S))
     try:
         with Progress("downloaded", len(names), done) as progress:
             for position, outcome in fetcher.fetch_all([urls[index] for index in wanted]):
                 index = wanted[position]
-                match outcome.payload:
-                    case bytes(payload):
-                        problem = _write(folder / names[index], payload, settings.max_pixels)
-                    case Rejection(code, detail=detail):
-                        problem = Missing(code.value, detail)
-                if problem:
+                if isinstance(payload := outcome.payload, Rejection):
+                    missing[index] = Missing(payload.code.value, payload.detail)
+                elif problem := _write(folder / names[index], payload, settings.max_pixels):
                     missing[index] = problem
                 done += 1
                 progress.show(done)
     finally:
         fetcher.close()
     return missing
-
-
-def _limits(settings: Settings) -> FetchLimits:
-    """The limits of a worker, but with more patience: no chunk waits for these pictures."""
-    return FetchLimits(
-        timeout_s=settings.fetch_timeout_s,
-        max_bytes=settings.max_item_bytes,
-        concurrency=settings.fetch_concurrency,
-        per_host=settings.fetch_per_host,
-        budget_bytes=settings.fetch_budget_bytes,
-        patience_s=_PATIENCE_S,
-        allow_networks=settings.fetch_allow_networks,
-    )
 
 
 def is_safe_name(name: str) -> bool:

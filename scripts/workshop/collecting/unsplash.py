@@ -64,13 +64,6 @@ class SearchPage(BaseModel):
 class LimitReached(CommandFailed):
     """The hourly limit of requests is reached."""
 
-    def __init__(self, limit: str | None) -> None:
-        requests = f"{limit} requests" if limit else "requests"
-        super().__init__(
-            f"Unsplash's hourly limit of {requests} is reached: "
-            "run the same command again later to continue, or give --wait"
-        )
-
 
 class PhotoUnknown(CommandFailed):
     """Unsplash does not have the photo, or not any more."""
@@ -97,7 +90,7 @@ class Unsplash:
             timeout=_TIMEOUT_S,
         )
         self._wait = wait
-        self._limit: str | None = None
+        self._requests = "requests"
         self._limit_reached = False
 
     def __enter__(self) -> Self:
@@ -145,7 +138,8 @@ class Unsplash:
                 failure = f"no answer from {self._url} ({str(error) or type(error).__name__})"
             else:
                 status = response.status_code
-                self._limit = response.headers.get("x-ratelimit-limit", self._limit)
+                if limit := response.headers.get("x-ratelimit-limit"):
+                    self._requests = f"{limit} requests"
                 is_last = response.headers.get("x-ratelimit-remaining") == "0"
                 if response.is_success:
                     self._limit_reached = is_last
@@ -168,7 +162,10 @@ class Unsplash:
 
     def _wait_for_limit(self, retry_after: str) -> None:
         if not self._wait:
-            raise LimitReached(self._limit)
+            raise LimitReached(
+                f"Unsplash's hourly limit of {self._requests} is reached: "
+                "run the same command again later to continue, or give --wait"
+            )
         pause_s = float(retry_after) if retry_after.isdecimal() else _LIMIT_PAUSE_S
         tell(f"Unsplash's hourly limit is reached: trying again in {pause_s:.0f} s")
         time.sleep(pause_s)

@@ -18,13 +18,8 @@ class Picture:
     prediction: Prediction | None = None
 
 
-@dataclass(frozen=True)
-class _State:
-    """The row of a picture, None if it has none, and whether the picture is skipped."""
-
-    index: int
-    row: dict[str, str] | None
-    is_skipped: bool
+# The index of a picture, its row, None if it has none, and whether the picture is skipped.
+_State = tuple[int, dict[str, str] | None, bool]
 
 
 class LabelSession:
@@ -83,15 +78,16 @@ class LabelSession:
             if not self._history:
                 return None
             before = self._history[-1]
-            now = self._state(before.index)
+            index = before[0]
+            now = self._state(index)
             self._restore(before)
             self._save(now)
             self._history.pop()
-            return before.index
+            return index
 
     def _state(self, index: int) -> _State:
         row = self.table.rows.get(self.pictures[index].name)
-        return _State(index, row and dict(row), self._skipped[index])
+        return index, row and dict(row), self._skipped[index]
 
     def _save(self, fallback: _State) -> None:
         try:
@@ -101,9 +97,10 @@ class LabelSession:
             raise
 
     def _restore(self, state: _State) -> None:
-        name = self.pictures[state.index].name
-        if state.row is None:
+        index, row, is_skipped = state
+        self._skipped[index] = is_skipped
+        name = self.pictures[index].name
+        if row is None:
             self.table.remove(name)
         else:
-            self.table.rows[name] = state.row
-        self._skipped[state.index] = state.is_skipped
+            self.table.rows[name] = row

@@ -36,12 +36,11 @@ def evaluate_scores(
         "expected_calibration_error_by_chance": round(_chance_error(scores), 4),
         **_common_metrics(truth, scores, predicted),
     }
-    confusion = _confusion(truth, predicted, labels)
     return {
         "pictures": len(truth),
         "overall": overall,
         "labels": by_label,
-        "confusion": confusion,
+        "confusion": _confusion(truth, predicted, labels),
     }
 
 
