@@ -24,15 +24,12 @@ def calibrated(
         return scores
     slopes, offsets = np.asarray(calibration.slopes), np.asarray(calibration.offsets)
     if activation == "sigmoid":
-        sigmoid: NDArray[np.float64] = 1 / (1 + np.exp(-(slopes * logits(scores) + offsets)))
-        return sigmoid
+        return np.asarray(1 / (1 + np.exp(-(slopes * logits(scores) + offsets))))
     powers = np.exp(slopes * np.log(np.maximum(scores, _EPSILON)) + offsets)
-    softmax: NDArray[np.float64] = powers / powers.sum(axis=-1, keepdims=True)
-    return softmax
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
 
 
 def logits(scores: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """The inverse of the sigmoid; finite even for scores of 0 and 1."""
     clipped = np.clip(scores.astype(np.float64), _EPSILON, 1 - _EPSILON)
-    values: NDArray[np.float64] = np.log(clipped) - np.log1p(-clipped)
-    return values
+    return np.asarray(np.log(clipped) - np.log1p(-clipped))

@@ -55,8 +55,7 @@ class TensorFlowPredictor:
         return predictions
 
     def _run(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        scores: NDArray[np.float32] = self._score(self._tf.constant(batch)).numpy()
-        return scores
+        return np.asarray(self._score(self._tf.constant(batch)))
 
 
 def _import_tensorflow() -> Any:

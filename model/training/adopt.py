@@ -5,13 +5,11 @@ need not import TensorFlow.
 """
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from model.artifact.card import Activation, Card, Scaling, Source
@@ -24,7 +22,6 @@ from model.training.export import write_artifact
 TOLERANCE = 0.01
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406])
 IMAGENET_DEVIATION = np.array([0.229, 0.224, 0.225])
-CAFFE_MEAN = np.array([103.939, 116.779, 123.68])
 # Factor and offset of the pixel values 0 to 255; the channels of `caffe` are blue, green, red.
 RESCALING: dict[Scaling, tuple[Any, Any]] = {
     "tf": (1 / 127.5, -1),
@@ -34,7 +31,7 @@ RESCALING: dict[Scaling, tuple[Any, Any]] = {
         (1 / (255 * IMAGENET_DEVIATION)).tolist(),
         (-IMAGENET_MEAN / IMAGENET_DEVIATION).tolist(),
     ),
-    "caffe": ([1.0] * 3, (-CAFFE_MEAN).tolist()),
+    "caffe": ([1.0] * 3, [-103.939, -116.779, -123.68]),
 }
 
 
@@ -93,7 +90,9 @@ def adopt(adoption: Adoption) -> Card:
     fields |= {"activation": activation, "input_size": size}
     for float16 in (True, False):
         card = write_artifact(full, adoption.folder, fields, float16=float16)
-        if _largest_difference(card, adoption.folder, images, expected) <= TOLERANCE:
+        predictions = LiteRTPredictor(card, adoption.folder, threads=1).predict(images)
+        scores = np.array([prediction.scores for prediction in predictions])
+        if np.abs(scores - expected).max() <= TOLERANCE:
             return card
     raise AdoptionError(
         "the LiteRT model gives other scores than the Keras model: the network has a layer that "
@@ -160,14 +159,6 @@ def _input_size(network: Any, given: tuple[int, int] | None) -> tuple[int, int]:
     if given not in (None, tuple(size)):
         raise AdoptionError(f"the network takes {size[0]}x{size[1]} pixels: omit --input-size")
     return int(size[0]), int(size[1])
-
-
-def _largest_difference(
-    card: Card, folder: Path, images: Sequence[NDArray[np.uint8]], expected: NDArray[np.float32]
-) -> float:
-    predictions = LiteRTPredictor(card, folder, threads=1).predict(images)
-    scores = np.array([prediction.scores for prediction in predictions])
-    return float(np.abs(scores - expected).max())
 
 
 def main() -> int:

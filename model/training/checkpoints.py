@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 Arrays = dict[str, NDArray[np.generic]]
 
-_FINGERPRINT = "fingerprint"
-
 
 class Checkpoints:
     """Named sets of arrays in a folder, each written atomically.
@@ -21,7 +19,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, fingerprint: str) -> None:
         self._folder = folder
-        path = folder / _FINGERPRINT
+        path = folder / "fingerprint"
         if not path.is_file() or path.read_text() != fingerprint:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)

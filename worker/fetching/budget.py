@@ -34,15 +34,11 @@ class ByteBudget:
         try:
             yield share
         finally:
-            self.release(share)
-
-    def release(self, share: Share) -> None:
-        """Take back all bytes of a share."""
-        self._free += share.held
-        share.held = 0
-        if self._unlimited is share:
-            self._unlimited = None
-        self._released.set()
+            self._free += share.held
+            share.held = 0
+            if self._unlimited is share:
+                self._unlimited = None
+            self._released.set()
 
     def take(self, share: Share, count: int) -> bool:
         """Add `count` bytes to a share; False if they do not fit, or others wait already."""

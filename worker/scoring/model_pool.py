@@ -1,5 +1,6 @@
 """Keeps several models warm in a worker process, and evicts the least recently used ones."""
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -38,12 +39,6 @@ class _Entry:
     used_at: float = 0
 
 
-@dataclass(frozen=True)
-class _LoadFailure:
-    reason: str
-    at: float
-
-
 class ModelPool:
     """Warm predictors that take up to `total_bytes` together; one in use is never evicted.
 
@@ -65,14 +60,19 @@ class ModelPool:
         self._acquiring = threading.Lock()
         self._changed = threading.Condition()
         self._entries: dict[str, _Entry] = {}
-        self._failures: dict[str, _LoadFailure] = {}
+        # The reason why a model could not be loaded, and when.
+        self._failures: dict[str, tuple[str, float]] = {}
 
     @property
     def warm(self) -> list[ModelRef]:
         """The models that can be used at once."""
         with self._changed:
             entries = list(self._entries.values())
-        return [entry.model for entry in entries if _is_warm(entry)]
+        return [
+            entry.model
+            for entry in entries
+            if entry.predictor.done() and not entry.predictor.exception()
+        ]
 
     @property
     def unable(self) -> list[str]:
@@ -138,9 +138,9 @@ class ModelPool:
         with self._acquiring, self._changed:
             entry = self._entries.get(model.key)
             if entry is None:
-                failure = self._failures.get(model.key)
-                if failure and time.monotonic() - failure.at < RETRY_S:
-                    raise CannotLoad(failure.reason)
+                reason, failed_at = self._failures.get(model.key, ("", -math.inf))
+                if time.monotonic() - failed_at < RETRY_S:
+                    raise CannotLoad(reason)
                 self._free_memory(memory_bytes)
                 entry = _Entry(model, memory_bytes, self._loaders.submit(self._load, model))
                 self._entries[model.key] = entry
@@ -173,14 +173,9 @@ class ModelPool:
                 self._record_failure(model, str(error))
 
     def _record_failure(self, model: ModelRef, reason: str) -> None:
-        before = self._failures.get(model.key)
-        if before is None or before.reason != reason:
+        if reason not in self._failures.get(model.key, ()):
             log.error("model_unusable", model=model.name, version=model.version, reason=reason)
-        self._failures[model.key] = _LoadFailure(reason, time.monotonic())
-
-
-def _is_warm(entry: _Entry) -> bool:
-    return entry.predictor.done() and entry.predictor.exception() is None
+        self._failures[model.key] = (reason, time.monotonic())
 
 
 def _sum_bytes(entries: Iterable[_Entry]) -> int:

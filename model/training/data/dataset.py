@@ -145,13 +145,10 @@ def _column_warnings(
     unused = [column for column in columns if column not in known]
     binary = [column for column in unused if {row[column] for row in rows} <= {"0", "1"}]
     others = [column for column in unused if column not in binary]
-    return [
-        *(
-            f"column {name} looks like a label but is not used: add it to targets?"
-            for name in binary
-        ),
-        *([f"unused columns: {', '.join(others)}"] if others else []),
+    warnings = [
+        f"column {name} looks like a label but is not used: add it to targets?" for name in binary
     ]
+    return [*warnings, f"unused columns: {', '.join(others)}"] if others else warnings
 
 
 def _check_labels(annotations: Annotations, config: DataConfig, problems: DataProblems) -> None:

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 from model.training.config import ClassWeights
 from model.training.data.dataset import Labels
 
-_EPSILON = 1e-7
-
 
 def answer_weights(labels: Labels, kind: ClassWeights) -> NDArray[np.float32]:
     """The weights of a no and a yes for each label, (2, n_labels), from `labels` (n, n_labels).
@@ -44,5 +42,4 @@ def binary_accuracy(truth: Any, scores: Any) -> Any:
 
 def cross_entropy(truth: Labels, scores: NDArray[np.float32]) -> float:
     """Mean binary cross-entropy, without weights and smoothing."""
-    clipped = np.clip(scores, _EPSILON, 1 - _EPSILON)
-    return -float(np.mean(truth * np.log(clipped) + (1 - truth) * np.log1p(-clipped)))
+    return float(keras.ops.mean(keras.ops.binary_crossentropy(truth, scores)))

@@ -88,13 +88,13 @@ def test_waiting_shares_are_served_in_order() -> None:
 def test_a_cancelled_wait_blocks_no_other_share() -> None:
     async def run() -> None:
         budget = ByteBudget(10)
-        with budget.share() as ahead, budget.share() as other, budget.share() as last:
-            assert budget.take(ahead, 11)
+        with ExitStack() as first, budget.share() as other, budget.share() as last:
+            assert budget.take(first.enter_context(budget.share()), 11)
             cancelled = asyncio.create_task(budget.wait_for(other, 5))
             waiting = asyncio.create_task(budget.wait_for(last, 5))
             await asyncio.sleep(0)
             cancelled.cancel()
-            budget.release(ahead)
+            first.close()
             await waiting
             assert (other.held, last.held) == (0, 5)
 
