@@ -31,8 +31,19 @@ BACKOFF_S = 0.2  # before the first retry, doubled for each further one
 DNS_TTL_S = 60
 # The buffer of one connection, besides the payload.
 READ_BYTES = 2**16
+# Of one header line, as browsers accept them; and the number of lines, which bounds their memory.
+HEADER_BYTES = 2**16
+HEADER_LINES = 256
 # Such a URL is sent unchanged: a signature may cover its exact spelling.
 ALREADY_QUOTED = re.compile(r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+")
+
+# What a message of aiohttp contains, and what is said instead.
+_UNREADABLE = {
+    "Please install": "answered with a Content-Encoding that was not asked for",
+    "Can not decode content-encoding": "its body is not compressed as its Content-Encoding says",
+    "Got more than": f"a line of its headers is longer than {HEADER_BYTES:,} bytes",
+    "Too many headers": f"answered with more than {HEADER_LINES} headers",
+}
 
 
 @dataclass(frozen=True)
@@ -153,6 +164,9 @@ def open_session(
         timeout=aiohttp.ClientTimeout(total=None),
         trust_env=False,
         read_bufsize=READ_BYTES,
+        max_line_size=HEADER_BYTES,
+        max_field_size=HEADER_BYTES,
+        max_headers=HEADER_LINES,
     )
 
 
@@ -181,6 +195,8 @@ def fetch_rejection(
 def rejection_from(error: aiohttp.ClientError | UnicodeError) -> Rejection:
     """Turn the error of a request into a rejection."""
     code, retryable = RejectionCode.FETCH_CONNECTION, False
+    message = str(error.__cause__ or error)
+    unreadable = next((detail for text, detail in _UNREADABLE.items() if text in message), None)
     match error:
         case aiohttp.ClientConnectorDNSError():
             code, detail = RejectionCode.FETCH_DNS, "the host name does not resolve"
@@ -196,6 +212,8 @@ def rejection_from(error: aiohttp.ClientError | UnicodeError) -> Rejection:
         case aiohttp.ClientConnectorError():
             reason = os.strerror(error.errno).lower() if error.errno else "no address answered"
             detail, retryable = f"could not connect: {reason}", True
+        case aiohttp.ClientResponseError() | aiohttp.ClientPayloadError() if unreadable:
+            detail = unreadable
         case aiohttp.ClientResponseError():
             detail = "did not answer in valid HTTP"
         case _:

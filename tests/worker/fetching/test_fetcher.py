@@ -447,6 +447,44 @@ def test_an_impossible_name_fails() -> None:
 
 
 @pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Security-Policy": "default-src https://a.example " * 320},
+        {f"X-H{number}": "1" for number in range(200)},
+        {"Link": "x" * 60_000},
+    ],
+    ids=["policy", "many", "link"],
+)
+def test_an_answer_with_long_headers_is_read(headers: dict[str, str]) -> None:
+    with Site({"/": answering(body=b"picture", headers=headers)}) as site:
+        assert payload(fetch(site.url())) == b"picture"
+
+
+def test_a_redirect_to_a_long_url_is_followed() -> None:
+    with Site({"/": redirecting("/there#" + "x" * 9000)}) as site:
+        assert payload(fetch(site.url())).startswith(b"/there")
+
+
+@pytest.mark.parametrize(
+    ("headers", "detail"),
+    [
+        ({"Link": "x" * 70_000}, "longer than 65,536 bytes"),
+        ({f"X-H{number}": "1" for number in range(300)}, "more than 256 headers"),
+        ({"Content-Encoding": "br"}, "not asked for"),
+        ({"Content-Encoding": "gzip"}, "not compressed as its Content-Encoding says"),
+    ],
+    ids=["line", "many", "br", "gzip"],
+)
+def test_an_answer_that_is_http_and_not_read_says_why(headers: dict[str, str], detail: str) -> None:
+    with Site({"/": answering(body=b"picture", headers=headers)}) as site:
+        rejection = failed(fetch(site.url()))
+        assert len(site.requests) == 1
+    assert rejection.code == RejectionCode.FETCH_CONNECTION
+    assert detail in rejection.detail
+    assert not rejection.retryable
+
+
+@pytest.mark.parametrize(
     "answer",
     [
         b"\x00" * 64,
