@@ -43,7 +43,7 @@ def train(csv_path: Path, data: DataConfig, training: TrainingConfig) -> Card:
             f"model_path: {training.model_path} exists, and a version never changes: "
             "use the next version number"
         )
-    annotations, images, warnings = read_data(csv_path, data)
+    annotations, images, warnings = read_data(csv_path, data, training.folds)
     for warning in warnings:
         log.warning("data problem", csv_path=str(csv_path), warning=warning)
     network = build_network(data, training)

@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.check_only:
             from model.training.data.dataset import read_data
 
-            annotations, _, warnings = read_data(options.csv_path, data)
+            annotations, _, warnings = read_data(options.csv_path, data, training.folds)
             print(
                 "\n".join(
                     [*warnings, f"{len(annotations.names)} pictures can be used for training"]

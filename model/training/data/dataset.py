@@ -59,8 +59,10 @@ class Annotations:
     rows: tuple[int, ...]
 
 
-def read_data(csv_path: Path, config: DataConfig) -> tuple[Annotations, Pixels, list[str]]:
-    """The rows and pictures of a data set, and warnings about it.
+def read_data(
+    csv_path: Path, config: DataConfig, folds: int = 2
+) -> tuple[Annotations, Pixels, list[str]]:
+    """The rows and pictures of a data set that is trained in `folds`, and warnings about it.
 
     Raises TrainingError with everything that is wrong with it.
     """
@@ -68,6 +70,8 @@ def read_data(csv_path: Path, config: DataConfig) -> tuple[Annotations, Pixels, 
     annotations = read_annotations(csv_path, config, problems)
     if not problems.errors:  # rows with errors are missing, and perhaps with them a label
         _check_labels(annotations, config, problems)
+    if not problems.errors:
+        _check_folds(annotations, config, folds, problems)
     images = load_images(annotations, config, problems)
     if not problems.errors:
         _check_duplicates(annotations, images, problems)
@@ -165,6 +169,27 @@ def _check_labels(annotations: Annotations, config: DataConfig, problems: DataPr
             elif split == "train" and count < FEW:
                 problems.warnings.append(
                     f"only {count} pictures of the train split have {target}: add some"
+                )
+
+
+def _check_folds(
+    annotations: Annotations, config: DataConfig, count: int, problems: DataProblems
+) -> None:
+    """Find labels for which a fit without one of the folds would see only one answer."""
+    rows = np.flatnonzero(~annotations.is_val)
+    labels = annotations.labels[rows]
+    if len(rows) < count:
+        problems.errors.append(
+            f"the train split has {len(rows)} pictures for {count} folds: add some"
+        )
+        return
+    folds = stratified_folds([annotations.names[row] for row in rows], labels, count)
+    for target, column in zip(config.targets, labels.T, strict=True):
+        for answer, word in ((1, "with"), (0, "without")):
+            if len(set(folds[column == answer])) == 1:
+                problems.errors.append(
+                    f"the pictures {word} {target} of the train split are all in one of {count} "
+                    f"folds, so the fit without it would see none: add some, or remove the label"
                 )
 
 

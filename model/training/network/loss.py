@@ -19,7 +19,8 @@ def answer_weights(labels: Labels, kind: ClassWeights) -> NDArray[np.float32]:
     """
     if kind == "none":
         return np.ones((2, labels.shape[1]), np.float32)
-    yes = labels.mean(axis=0)
+    # An answer that no picture has counts as half a picture.
+    yes = labels.mean(axis=0).clip(0.5 / len(labels), 1 - 0.5 / len(labels))
     return np.asarray(0.5 / np.stack([1 - yes, yes]), np.float32)
 
 

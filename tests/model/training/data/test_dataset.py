@@ -182,6 +182,24 @@ def test_a_picture_labelled_in_two_ways_is_an_error(tmp_path: Path) -> None:
         read_data(csv_path, config_for(tmp_path))
 
 
+def test_a_label_with_one_picture_to_train_on_is_an_error_before_training(tmp_path: Path) -> None:
+    csv_path = write_pictures(tmp_path, 12)
+    header, *rows = csv_path.read_text().splitlines()
+    splits = [row.split(",")[3] for row in rows]
+    rare = {splits.index("train"), splits.index("val")}
+    rows = [f"{row},{int(number in rare)}" for number, row in enumerate(rows)]
+    csv_path.write_text("\n".join([f"{header},rare", *rows]))
+    config = config_for(tmp_path)
+    config = config.model_copy(update={"targets": (*config.targets, "rare")})
+    with pytest.raises(TrainingError, match="pictures with rare of the train split are all in one"):
+        read_data(csv_path, config)
+
+
+def test_fewer_pictures_than_folds_are_an_error_before_training(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="for 40 folds: add some"):
+        read_data(write_pictures(tmp_path, 12), config_for(tmp_path), folds=40)
+
+
 def test_irregularities_are_warnings(tmp_path: Path) -> None:
     csv_path = write_pictures(tmp_path, 12)
     copy_picture(tmp_path, "005.png", "again.bmp")

@@ -151,6 +151,11 @@ def test_balanced_weights_are_equal_with_and_without_a_label() -> None:
     assert answer_weights(labels, "none").tolist() == [[1, 1], [1, 1]]
 
 
+def test_balanced_weights_of_an_answer_that_is_missing_are_finite() -> None:
+    labels = np.array([[0, 1], [0, 1]], np.float32)
+    assert np.isfinite(answer_weights(labels, "balanced")).all()
+
+
 def test_the_loss_is_cross_entropy_with_weights_and_smoothing() -> None:
     truth = np.array([[1.0, 0.0]], np.float32)
     scores = np.array([[0.8, 0.3]], np.float32)
