@@ -17,7 +17,7 @@ from model.images.memory_budget import MemoryBudget
 from model.images.repair import has_all_scans, tiff_kind, without_damaged_chunks
 from model.images.result import DecodedImage, ImageFault, ImageRejected
 from model.images.sandbox import Sandbox
-from model.images.signatures import AVIF_BRANDS, detect_format, is_truncated
+from model.images.signatures import AVIF_BRANDS, describe_other, detect_format, is_truncated
 
 # Names the transformation of pixels that decode() does. A model is only correct with the
 # preprocessing it was trained with, so its card has this name. Change the number whenever the
@@ -275,7 +275,7 @@ def _unidentified(payload: bytes) -> ImageRejected:
     """Why no decoder accepted the payload, according to its first bytes."""
     name = detect_format(payload)
     if name is None:
-        return ImageRejected(ImageFault.NOT_AN_IMAGE, "not a known image format")
+        return ImageRejected(ImageFault.NOT_AN_IMAGE, describe_other(payload))
     if name not in FORMATS:
         return ImageRejected(ImageFault.UNSUPPORTED_FORMAT, f"{name} is not supported")
     if is_truncated(payload):

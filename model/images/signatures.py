@@ -34,10 +34,23 @@ _SIGNATURES = {
     }.items()
 }
 
+_HTML = re.compile(rb"(\xef\xbb\xbf)?\s{,99}<(!doctype html|html|head|body)\b", re.IGNORECASE)
+
 
 def detect_format(payload: bytes) -> str | None:
     """The image format whose signature the payload begins with, or None."""
     return next((name for name, start in _SIGNATURES.items() if start.match(payload)), None)
+
+
+def describe_other(payload: bytes) -> str:
+    """What a payload is that is no image format."""
+    if not payload:
+        return "the file is empty"
+    if _HTML.match(payload):
+        return "an HTML page, not a picture"
+    if payload.startswith(b"\x1f\x8b"):
+        return "gzip-compressed data, not a picture: unpack it first"
+    return "not a known image format"
 
 
 def is_truncated(payload: bytes) -> bool:

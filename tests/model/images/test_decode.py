@@ -530,6 +530,20 @@ def test_other_files_are_not_images(payload: bytes) -> None:
     assert fault(payload) == ImageFault.NOT_AN_IMAGE
 
 
+@pytest.mark.parametrize(
+    ("payload", "detail"),
+    [
+        (b"", "empty"),
+        (b"\xef\xbb\xbf\n<!DOCTYPE html><html>Log in</html>", "an HTML page"),
+        (b"<html lang=en>", "an HTML page"),
+        (b"\x1f\x8b\x08", "gzip-compressed"),
+    ],
+)
+def test_a_payload_that_is_no_picture_is_named(payload: bytes, detail: str) -> None:
+    with pytest.raises(ImageRejected, match=detail):
+        decode(payload)
+
+
 @pytest.mark.parametrize("kind", ["ICO", "PPM", "JPEG2000", "ICNS", "DDS", "QOI", "EPS"])
 def test_pictures_that_pillow_could_read_but_are_not_allowed_are_unsupported(kind: str) -> None:
     assert fault(encode(picture(), kind)) == ImageFault.UNSUPPORTED_FORMAT
