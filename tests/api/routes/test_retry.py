@@ -434,7 +434,7 @@ def test_filters_and_formats_apply_to_a_chain_of_retries(
 
 
 def test_a_retry_is_merged_while_it_runs(client: httpx2.Client, flaky: Flaky) -> None:
-    flaky.status = {f"/{index}.jpg": 503 for index in range(20)}
+    flaky.status = {f"/{index}.jpg": 500 for index in range(20)}  # a 503 also pauses the host
     urls = [flaky.site.url(f"/{index}.jpg") for index in range(40)]
     parent = wait_done(client, client.post("/jobs", json={"urls": urls}).json())
     flaky.status = {}

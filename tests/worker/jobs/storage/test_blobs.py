@@ -295,7 +295,7 @@ def test_s3_without_boto3_stops_the_start_with_what_to_install(
 ) -> None:
     monkeypatch.setattr("worker.jobs.settings.find_spec", lambda _name: None)
     open_storage(load_settings(), redis_client)[0]
-    with pytest.raises(SettingsInvalid, match=r"install piqueue\[s3\]"):
+    with pytest.raises(SettingsInvalid, match=r"install piqueue-server\[s3\]"):
         open_storage(load_settings(storage_url="s3://bucket/up"), redis_client)
 
 
