@@ -9,9 +9,8 @@ from worker.jobs.ledger.api_keys import KeyStore
 from worker.jobs.ledger.connection import connect
 from worker.jobs.ledger.idempotency import IdempotencyKeys
 from worker.jobs.ledger.load import Load
-from worker.jobs.ledger.model_presence import ModelPresence
 from worker.jobs.ledger.store import JobStore
-from worker.jobs.ledger.workers import Workers
+from worker.jobs.ledger.workers import ModelPresence, Workers
 from worker.jobs.models.configured import open_catalog
 from worker.jobs.queue import Notifier, make_celery
 from worker.jobs.settings import Settings

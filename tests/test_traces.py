@@ -26,7 +26,7 @@ from tests.worker.jobs.ledger.test_store import MODEL, claim
 from tests.worker.jobs.ledger.test_store import submit as store_job
 from worker.fetching.s3 import S3Fetcher
 from worker.jobs.items import ItemSpec
-from worker.jobs.ledger.new_job import NewJob, Shape
+from worker.jobs.ledger.layout import NewJob, Shape
 from worker.jobs.ledger.store import JobStore
 from worker.jobs.queue import Notifier, make_celery
 from worker.jobs.record import Lane, new_job_id

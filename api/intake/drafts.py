@@ -9,7 +9,7 @@ from api.schemas import JobOptions
 from api.services import Services
 from worker.jobs.errors import JobNotDraft, JobRefused
 from worker.jobs.items import ItemSpec
-from worker.jobs.ledger.new_job import NewJob
+from worker.jobs.ledger.layout import NewJob
 from worker.jobs.record import Job, JobStatus, new_job_id
 
 WRITE_ITEMS = 500

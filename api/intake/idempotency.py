@@ -5,7 +5,7 @@ from functools import partial
 
 from api.services import Services
 from worker.jobs.errors import IdempotencyMismatch, JobRefused
-from worker.jobs.ledger.new_job import ExpiringKey
+from worker.jobs.ledger.layout import ExpiringKey
 from worker.jobs.record import Job
 
 MAX_KEY_CHARS = 255

@@ -17,7 +17,7 @@ from api.schemas import JobOptions
 from api.services import Services
 from worker.jobs.errors import JobRefused, StorageUnavailable, TooLarge
 from worker.jobs.items import ItemSpec
-from worker.jobs.ledger.new_job import ExpiringKey, NewJob, Shape
+from worker.jobs.ledger.layout import ExpiringKey, NewJob, Shape
 from worker.jobs.record import Job, Lane, new_job_id
 from worker.jobs.traces import span, traceparent
 

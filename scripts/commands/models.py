@@ -17,7 +17,6 @@ from scripts.commands.parser import command_parser
 from worker.jobs.models.catalog import ModelCatalog
 from worker.jobs.models.configured import open_catalog
 from worker.jobs.models.download import download, unpack
-from worker.jobs.models.promotion import add, promote, roll_back
 from worker.jobs.settings import load_settings
 
 SAMPLES = ROOT / "scripts" / "samples"
@@ -48,10 +47,10 @@ def _run(options: argparse.Namespace) -> int:
         case "add":
             _add(options, catalog)
         case "promote":
-            card = promote(catalog, options.name, options.version)
+            card = catalog.promote(options.name, options.version)
             print(f"new jobs with the model {card.name} now use {card.name}@{card.version}")
         case "rollback":
-            card = roll_back(catalog, options.name)
+            card = catalog.roll_back(options.name)
             print(f"new jobs with the model {card.name} use {card.name}@{card.version} again")
     return 0
 
@@ -142,7 +141,7 @@ def _add(options: argparse.Namespace, catalog: ModelCatalog) -> None:
             verify_artifact(folder)
         except ArtifactInvalid as error:
             raise CommandFailed(str(error)) from error
-        added = add(catalog, folder)
+        added = catalog.add(folder)
     print(f"added {added.name}@{added.version} with {len(added.labels)} labels")
     if added != catalog.resolve(added.name):
         print(f"to use it for new jobs: piqueue models promote {added.name} {added.version}")

@@ -16,7 +16,7 @@ from worker.jobs.items import (
 )
 from worker.jobs.ledger.api_keys import ANYONE
 from worker.jobs.ledger.connection import connect
-from worker.jobs.ledger.new_job import NewJob, Shape
+from worker.jobs.ledger.layout import NewJob, Shape
 from worker.jobs.ledger.store import JobStore
 from worker.jobs.models.catalog import ModelCard, ModelCatalog
 from worker.jobs.models.folder import ModelFolder

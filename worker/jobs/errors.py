@@ -45,8 +45,7 @@ class PiqueueError(Exception):
     """Base of all errors; the text is a sentence for people."""
 
 
-class SettingsInvalid(PiqueueError):
-    """A setting is misspelt, out of range or contradicts another."""
+class SettingsInvalid(PiqueueError): ...
 
 
 class JobNotFound(PiqueueError):
@@ -56,32 +55,25 @@ class JobNotFound(PiqueueError):
         super().__init__(f"no job {job_id}: the id is wrong, or the job was deleted or has expired")
 
 
-class ModelNotFound(PiqueueError):
-    """No such model, or no such version of it."""
+class ModelNotFound(PiqueueError): ...
 
 
-class ModelUnavailable(PiqueueError):
-    """A model cannot be downloaded, or its hash differs."""
+class ModelUnavailable(PiqueueError): ...
 
 
-class CursorInvalid(PiqueueError):
-    """A cursor does not come from an earlier answer."""
+class CursorInvalid(PiqueueError): ...
 
 
-class JobRefused(PiqueueError):
-    """The submission cannot become a job."""
+class JobRefused(PiqueueError): ...
 
 
-class BodyUnreadable(JobRefused):
-    """The body does not match its content type."""
+class BodyUnreadable(JobRefused): ...
 
 
-class UnsupportedBody(JobRefused):
-    """The content type is not supported."""
+class UnsupportedBody(JobRefused): ...
 
 
-class TooLarge(JobRefused):
-    """More bytes or items than a job may have."""
+class TooLarge(JobRefused): ...
 
 
 @dataclass(frozen=True)
@@ -105,56 +97,43 @@ class ItemsRefused(JobRefused):
         self.problem_count = problem_count
 
 
-class ParameterInvalid(PiqueueError):
-    """A parameter contradicts the job or another parameter."""
+class ParameterInvalid(PiqueueError): ...
 
 
-class NotAcceptable(PiqueueError):
-    """The requested results format is not supported."""
+class NotAcceptable(PiqueueError): ...
 
 
-class FormatUnavailable(PiqueueError):
-    """The library for the requested results format is not installed."""
+class FormatUnavailable(PiqueueError): ...
 
 
-class JobNotDone(PiqueueError):
-    """A retry or webhook replay needs a job that is done."""
+class JobNotDone(PiqueueError): ...
 
 
-class WebhookNotFound(PiqueueError):
-    """The job has no webhook_url."""
+class WebhookNotFound(PiqueueError): ...
 
 
-class PartsNotFound(PiqueueError):
-    """The job has no result files on S3."""
+class PartsNotFound(PiqueueError): ...
 
 
-class PartsNotReady(PiqueueError):
-    """The manifest of a job's results is not written yet."""
+class PartsNotReady(PiqueueError): ...
 
 
-class ParentGone(PiqueueError):
-    """The parent of a retry was deleted or has expired."""
+class ParentGone(PiqueueError): ...
 
 
-class JobNotDraft(PiqueueError):
-    """The job was already submitted and accepts no more items."""
+class JobNotDraft(PiqueueError): ...
 
 
-class IdempotencyMismatch(PiqueueError):
-    """The key was used for another submission."""
+class IdempotencyMismatch(PiqueueError): ...
 
 
-class IdempotencyInFlight(PiqueueError):
-    """A submission with this key is still in progress."""
+class IdempotencyInFlight(PiqueueError): ...
 
 
-class Unauthorized(PiqueueError):
-    """The API key is missing or unknown."""
+class Unauthorized(PiqueueError): ...
 
 
-class UploadRejected(PiqueueError):
-    """The only picture of a waiting caller was rejected."""
+class UploadRejected(PiqueueError): ...
 
 
 class _PushedBack(PiqueueError):
@@ -165,32 +144,25 @@ class _PushedBack(PiqueueError):
         self.retry_after_s = retry_after_s
 
 
-class QueueFull(_PushedBack):
-    """Too many items are waiting."""
+class QueueFull(_PushedBack): ...
 
 
-class OverQuota(_PushedBack):
-    """The caller has too many items waiting."""
+class OverQuota(_PushedBack): ...
 
 
-class NoAnswer(PiqueueError):
-    """Nothing was scored before the caller's deadline."""
+class NoAnswer(PiqueueError): ...
 
 
-class LedgerUnavailable(PiqueueError):
-    """Redis does not answer."""
+class LedgerUnavailable(PiqueueError): ...
 
 
-class LedgerFull(LedgerUnavailable):
-    """Redis accepts no writes: its memory or disk is full."""
+class LedgerFull(LedgerUnavailable): ...
 
 
-class StorageUnavailable(PiqueueError):
-    """S3 does not answer, or refuses the request."""
+class StorageUnavailable(PiqueueError): ...
 
 
-class NotReady(PiqueueError):
-    """No worker with a warm model is alive."""
+class NotReady(PiqueueError): ...
 
 
 def describe(problems: Sequence[Mapping[str, Any]]) -> str:

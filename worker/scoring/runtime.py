@@ -19,10 +19,9 @@ from worker.fetching.session import FetchLimits
 from worker.jobs.errors import ModelNotFound, ModelUnavailable
 from worker.jobs.ledger.claims import Claim
 from worker.jobs.ledger.connection import connect
-from worker.jobs.ledger.model_presence import ModelPresence
 from worker.jobs.ledger.score_cache import ScoreCache
 from worker.jobs.ledger.store import JobStore
-from worker.jobs.ledger.workers import Workers
+from worker.jobs.ledger.workers import ModelPresence, Workers
 from worker.jobs.models.configured import open_catalog
 from worker.jobs.queue import Notifier, make_celery
 from worker.jobs.record import ModelRef

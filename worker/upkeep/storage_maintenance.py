@@ -28,8 +28,8 @@ class StorageMaintenance(PeriodicThread):
     def __init__(self, settings: Settings, redis: Redis) -> None:
         # They load boto3, so they are imported only if S3 is configured.
         from worker.jobs.s3 import Folder
-        from worker.jobs.storage.expiry_index import ExpiryIndex
         from worker.jobs.storage.parts import ResultParts
+        from worker.jobs.storage.s3_blobs import ExpiryIndex
 
         super().__init__("storage", POLL_S, self._poll, stop_s=RETRY_S)
         self._jobs = JobReader(redis)

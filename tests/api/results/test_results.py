@@ -26,7 +26,7 @@ from tests.pictures import jpeg
 from worker.jobs.items import ItemResult, ItemSpec, Rejection
 from worker.jobs.ledger.api_keys import ANYONE
 from worker.jobs.ledger.claims import Claim
-from worker.jobs.ledger.new_job import NewJob, Shape
+from worker.jobs.ledger.layout import NewJob, Shape
 from worker.jobs.ledger.reader import StoredResult
 from worker.jobs.ledger.store import JobStore
 from worker.jobs.record import CsvShape, Job, Lane, new_job_id

@@ -31,8 +31,7 @@ from tests.pictures import jpeg
 from tests.s3 import BUCKET, PASSWORD, S3Server
 from tests.worker.fetching.site import Site
 from worker.jobs.ledger.api_keys import KeyStore
-from worker.jobs.ledger.model_presence import ModelPresence
-from worker.jobs.ledger.workers import Workers
+from worker.jobs.ledger.workers import ModelPresence, Workers
 from worker.jobs.models.configured import open_catalog
 from worker.jobs.record import ModelRef
 from worker.jobs.settings import Settings

@@ -24,7 +24,7 @@ from worker.jobs.items import (
     Timings,
 )
 from worker.jobs.ledger.claims import Claim
-from worker.jobs.ledger.new_job import NewJob, Shape
+from worker.jobs.ledger.layout import NewJob, Shape
 from worker.jobs.ledger.store import JobStore
 from worker.jobs.record import Lane, new_job_id
 

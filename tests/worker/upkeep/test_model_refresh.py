@@ -24,7 +24,6 @@ from tests.scripts.processes import eventually
 from tests.worker.fetching.site import Site
 from tests.worker.registry import add_version
 from worker.jobs.models.configured import open_catalog
-from worker.jobs.models.promotion import add, promote
 from worker.jobs.settings import load_settings
 
 PLACES = ["beach", "city", "sunset", "trees"]
@@ -199,7 +198,7 @@ def test_a_running_worker_fetches_a_new_version_from_s3(
     url = f"s3://{BUCKET}/{registry.parent.name}"
     cache_path = registry.parent / "cache"
     shared = open_catalog(load_settings(registry_url=url, models_cache_path=cache_path))
-    add(shared, registry / "places" / "1")
+    shared.add(registry / "places" / "1")
     env = {
         **s3_server.env,
         "PIQUEUE_REGISTRY_URL": url,
@@ -207,8 +206,8 @@ def test_a_running_worker_fetches_a_new_version_from_s3(
     }
     with serving(registry, **env) as (_, client):
         assert wait_done(client, submit(client, "places"))["model"]["version"] == "1"
-        add(shared, add_version(registry.parent / "made", "2", bundled="imagenet"))
-        promote(shared, "places", "2")
+        shared.add(add_version(registry.parent / "made", "2", bundled="imagenet"))
+        shared.promote("places", "2")
         assert soon(lambda: model(client, "2")["warm_workers"] == 1)
         done = wait_done(client, submit(client, "places"))
         assert (done["status"], done["model"]["version"]) == ("succeeded", "2")

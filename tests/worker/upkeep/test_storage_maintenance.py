@@ -8,7 +8,7 @@ from redis import Redis
 from tests.s3 import BUCKET, S3Server
 from tests.worker.jobs.ledger.test_store import MODEL, REJECTED, claim, scored
 from worker.jobs.items import ItemSpec
-from worker.jobs.ledger.new_job import NewJob, Shape
+from worker.jobs.ledger.layout import NewJob, Shape
 from worker.jobs.ledger.store import JobStore
 from worker.jobs.record import Lane, new_job_id
 from worker.jobs.s3 import Folder

@@ -12,7 +12,7 @@ from redis import Redis
 from tests.worker.fetching.site import Site
 from tests.worker.jobs.ledger.test_store import MODEL
 from worker.fetching.host_slots import MAX_WAIT_S, HostSlots
-from worker.jobs.ledger.new_job import NewJob
+from worker.jobs.ledger.layout import NewJob
 from worker.jobs.ledger.store import JobStore
 from worker.jobs.record import new_job_id
 from worker.jobs.settings import load_settings

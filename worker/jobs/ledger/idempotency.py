@@ -10,7 +10,7 @@ from redis import Redis
 
 from worker.jobs.errors import IdempotencyInFlight, LedgerUnavailable
 from worker.jobs.ledger.connection import RedisClient, ledger_errors
-from worker.jobs.ledger.new_job import ExpiringKey
+from worker.jobs.ledger.layout import ExpiringKey
 
 # The key of a submission whose API process died is free after this long; others renew theirs.
 IN_FLIGHT_TTL_S = 20

@@ -1,11 +1,12 @@
-"""The keys of a job in Redis, and its record as the fields of a hash."""
+"""How a job is stored in Redis: a new job, the keys, and the record as the fields of a hash."""
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from worker.jobs.host_statistics import read_hosts
-from worker.jobs.ledger.new_job import NewJob
+from worker.jobs.models.catalog import ModelCard
 from worker.jobs.record import Counts, CsvShape, Job, JobStatus, Lane, ModelRef
 
 # In the order of ledger.lua.
@@ -13,6 +14,47 @@ JOB_KEYS = (
     *("meta", "in", "res", "done", "lease", "notified", "attempts", "quarantine", "model"),
     *("draft", "ids", "webhook", "webhook_log"),
 )
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """The part of a job that the caller chooses; the store adds the rest."""
+
+    id: str
+    owner: str
+    model: ModelCard
+    ttl_s: int
+    name: str | None = None
+    metadata: Mapping[str, Any] | None = None
+    parent_job: str | None = None
+    csv: CsvShape | None = None
+    use_cache: bool = False
+    webhook_url: str | None = field(default=None, repr=False)
+    # Whether results are also written to S3.
+    parts: bool = False
+    # The options as the client sent them, for `JobReader.options`.
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    # The W3C trace context of the submission; None if it is not traced.
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The part of a job that is known after all items are stored."""
+
+    lane: Lane
+    total: int
+    chunk_items: int
+    max_failures: int | None = None
+
+
+@dataclass(frozen=True)
+class ExpiringKey:
+    """A key that is written in the same step as a job and expires after `ttl_s`."""
+
+    key: str
+    value: str
+    ttl_s: int
 
 
 def job_key(job_id: str, key: str) -> str:

@@ -13,9 +13,8 @@ from worker.jobs.errors import JobNotDraft, JobNotFound, LedgerUnavailable, TooL
 from worker.jobs.host_statistics import count_hosts
 from worker.jobs.items import ItemResult, ItemSpec, pack_results, pack_specs, unpack_specs
 from worker.jobs.ledger.claims import Claim
-from worker.jobs.ledger.layout import JOB_KEYS, fields_of, job_key
+from worker.jobs.ledger.layout import JOB_KEYS, ExpiringKey, NewJob, Shape, fields_of, job_key
 from worker.jobs.ledger.load import OPEN
-from worker.jobs.ledger.new_job import ExpiringKey, NewJob, Shape
 from worker.jobs.ledger.reader import JobReader
 from worker.jobs.ledger.workers import WORKER_SILENT_S, Workers
 from worker.jobs.record import Lane, ModelRef

@@ -1,11 +1,19 @@
-"""Which workers are alive, and which one of them runs recovery."""
+"""Which workers are alive, which one runs recovery, and which models are warm or requested."""
+
+import json
+from collections.abc import Collection, Iterable
+from dataclasses import asdict, dataclass
 
 from worker.jobs.ledger.connection import RedisClient
+from worker.jobs.record import ModelRef
 
 # A worker without a heartbeat for this long counts as dead.
 WORKER_SILENT_S = 15
 _WORKERS = "piqueue:workers"
 _LEADER = "piqueue:recovery-leader"
+# A request for a model expires this long after the last chunk that needed it.
+WANTED_S = 120
+_WANTED = "piqueue:models:wanted"
 
 
 class Workers(RedisClient):
@@ -37,5 +45,68 @@ class Workers(RedisClient):
         return live
 
 
+@dataclass(frozen=True)
+class WorkerModels:
+    """The models of one worker, by their keys."""
+
+    warm: frozenset[str] = frozenset()
+    unable: frozenset[str] = frozenset()
+
+
+class ModelPresence(RedisClient):
+    """Models in Redis, for as long as heartbeats; every method raises LedgerUnavailable."""
+
+    def report(self, worker_id: str, warm: Iterable[str], unable: Iterable[str]) -> None:
+        """Record the models of a worker: warm ones, and those that it cannot load."""
+        told = json.dumps([sorted(warm), sorted(unable)])
+        self._redis.set(_models_key(worker_id), told, ex=WORKER_SILENT_S)
+
+    def of(self, worker_ids: Collection[str]) -> list[WorkerModels]:
+        """The last report of each of these workers."""
+        if not worker_ids:
+            return []
+        told = self._redis.mget([_models_key(worker_id) for worker_id in worker_ids])
+        return [WorkerModels(*map(frozenset, json.loads(one or "[[], []]"))) for one in told]
+
+    def forget(self, worker_id: str) -> None:
+        """Record that a worker has stopped."""
+        self._redis.delete(_models_key(worker_id))
+
+    def request(self, model: ModelRef) -> float:
+        """Record that a chunk waits for a model; returns how many seconds the first has waited."""
+        key = _wanted_key(model.key)
+        with self._redis.pipeline(transaction=False) as pipe:
+            pipe.time()
+            (now_s, _), *_ = pipe.execute()
+            pipe.set(key, json.dumps([asdict(model), now_s]), nx=True)
+            pipe.expire(key, WANTED_S)
+            pipe.sadd(_WANTED, model.key)
+            pipe.get(key)
+            *_, found = pipe.execute()
+        return float(now_s - json.loads(found)[1])
+
+    def wanted(self) -> list[ModelRef]:
+        """List the models that chunks wait for; every worker tries to load them."""
+        keys = [key.decode() for key in self._redis.smembers(_WANTED)]
+        if not keys:
+            return []
+        found = self._redis.mget([_wanted_key(key) for key in keys])
+        if gone := [key for key, one in zip(keys, found, strict=True) if not one]:
+            self._redis.srem(_WANTED, *gone)
+        return [ModelRef(**json.loads(one)[0]) for one in found if one]
+
+    def fulfil(self, model: ModelRef) -> None:
+        """Record that a worker has loaded a requested model."""
+        self._redis.delete(_wanted_key(model.key))
+
+
 def _key(worker_id: str) -> str:
     return f"piqueue:worker:{worker_id}"
+
+
+def _models_key(worker_id: str) -> str:
+    return f"piqueue:models:{worker_id}"
+
+
+def _wanted_key(key: str) -> str:
+    return f"{_WANTED}:{key}"

@@ -8,9 +8,8 @@ from pathlib import Path
 import structlog
 
 from worker.jobs.errors import StorageUnavailable
-from worker.jobs.models.cache import cached_copy
-from worker.jobs.models.catalog import CARD_NAME, Artifact, Promotions
-from worker.jobs.models.folder import PROMOTED_NAME
+from worker.jobs.models.catalog import CARD_NAME, PROMOTED_NAME, Artifact, Promotions
+from worker.jobs.models.folder import new_folder
 from worker.jobs.s3 import Folder
 
 # The bucket is listed this often.
@@ -41,10 +40,25 @@ class ModelBucket:
         return Promotions.model_validate_json(written)
 
     def fetch(self, artifact: Artifact) -> Path:
-        """Return a local folder with a verified copy of a version; it is downloaded once."""
-        return cached_copy(
-            self._cache_path, artifact, lambda scratch: self._download(artifact, scratch)
-        )
+        """Return a local folder with a verified copy of a version; it is downloaded once.
+
+        Raises:
+            ModelUnavailable: the hash of a file differs from the card.
+        """
+        card = artifact.card
+        target = self._cache_path / f"{card.name}-{card.version}-{artifact.digest[:16]}"
+        if target.is_dir():
+            return target
+        try:
+            with new_folder(target) as fresh:
+                for name in (CARD_NAME, *(file.path for file in artifact.files)):
+                    if (written := self._folder.get(_prefix(artifact) + name)) is not None:
+                        (fresh / name).write_bytes(written)
+                artifact.verify(fresh)
+        except OSError:
+            if not target.is_dir():  # another process created it
+                raise
+        return target
 
     def put(self, folder: Path, artifact: Artifact) -> None:
         """Upload the artifact in `folder`; its card is written last."""
@@ -90,11 +104,6 @@ class ModelBucket:
             elif (written := self._folder.get(key)) is not None:
                 listing[key] = (etag, written)
         return listing
-
-    def _download(self, artifact: Artifact, scratch: Path) -> None:
-        for name in (CARD_NAME, *(file.path for file in artifact.files)):
-            if (written := self._folder.get(_prefix(artifact) + name)) is not None:
-                (scratch / name).write_bytes(written)
 
 
 def _prefix(artifact: Artifact) -> str:

@@ -11,10 +11,13 @@ from typing import Protocol, Self
 import structlog
 from pydantic import BaseModel, ConfigDict, Field
 
-from worker.jobs.errors import ModelNotFound
+from worker.jobs.errors import ModelNotFound, ModelUnavailable
 from worker.jobs.record import ModelRef
 
 CARD_NAME = "card.json"
+PROMOTED_NAME = "promoted.json"
+# The most versions that promoted.json keeps.
+HISTORY = 50
 _REFERENCE = re.compile(r"(?P<name>[a-z0-9][a-z0-9_-]*)(@(?P<version>[0-9]+))?")
 
 log = structlog.get_logger()
@@ -123,6 +126,22 @@ class Artifact(BaseModel):
         names = [file.path for file in self.files if (folder / file.path).exists()]
         return [*names, CARD_NAME]
 
+    def verify(self, folder: Path) -> None:
+        """Compare the files in `folder` with the card.
+
+        Raises:
+            ModelUnavailable: the hash of a file differs, or the model file is missing.
+        """
+        for file in self.files:
+            path = folder / file.path
+            if not path.exists() and file.sha256 != self.card.sha256:
+                continue  # the file of another engine
+            if not path.is_file() or _sha256(path) != file.sha256:
+                raise ModelUnavailable(
+                    f"{file.path} of {self.card.name}@{self.card.version} is missing or "
+                    f"differs from the hash in its {CARD_NAME}: add that version again"
+                )
+
 
 class Promotions(BaseModel):
     """The promoted versions of a model, the current one last; the content of promoted.json."""
@@ -210,6 +229,59 @@ class ModelCatalog:
         _, artifact = self._find(model)
         return artifact.card
 
+    def add(self, folder: Path) -> ModelCard:
+        """Copy the artifact in `folder` into the registry; the promoted version stays the same.
+
+        Raises:
+            ModelUnavailable: a hash differs, or another model has that name and version.
+        """
+        artifact = Artifact.parse((folder / CARD_NAME).read_bytes())
+        artifact.verify(folder)
+        card = artifact.card
+        versions = [known for known in self.all() if known.name == card.name]
+        for known in versions:
+            if int(known.version) == int(card.version):
+                if known == card:
+                    return card
+                raise ModelUnavailable(
+                    f"another {card.name}@{card.version} exists, and a version never changes: use "
+                    "another version number"
+                )
+        if versions and not self.promotions(card.name).history:
+            # Without a promotion the newest version is current, which would now be this one.
+            current = self.resolve(card.name).version
+            self.registry.promote(card.name, Promotions(history=(current,)))
+        self.registry.put(folder, artifact)
+        return card
+
+    def promote(self, name: str, version: str) -> ModelCard:
+        """Promote a version: jobs that name only the model get it.
+
+        Raises:
+            ModelNotFound: the version does not exist.
+        """
+        card = self.resolve(f"{name}@{version}")
+        before = self.resolve(name)
+        history = self.promotions(name).history or (before.version,)
+        if history[-1] != card.version:
+            history = (*history, card.version)
+        self.registry.promote(name, Promotions(history=history[-HISTORY:]))
+        return card
+
+    def roll_back(self, name: str) -> ModelCard:
+        """Promote the previously promoted version again.
+
+        Raises:
+            ModelNotFound: the model does not exist, or no earlier version was promoted.
+        """
+        self.resolve(name)
+        history = self.promotions(name).history[:-1]
+        if not history:
+            raise ModelNotFound(f"no version of {name} was promoted before the current one")
+        card = self.resolve(f"{name}@{history[-1]}")
+        self.registry.promote(name, Promotions(history=history))
+        return card
+
     def _find(self, model: ModelRef) -> tuple[ModelSource, Artifact]:
         for source in self._sources:
             for artifact in source.artifacts():
@@ -231,3 +303,8 @@ class ModelCatalog:
             for source in reversed(self._sources)
             for artifact in source.artifacts()
         }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -15,9 +15,8 @@ from typing import BinaryIO
 import structlog
 
 from worker.jobs.errors import ModelUnavailable
-from worker.jobs.models.cache import new_folder, verify
 from worker.jobs.models.catalog import CARD_NAME, Artifact
-from worker.jobs.models.folder import ModelFolder
+from worker.jobs.models.folder import ModelFolder, new_folder
 
 ATTEMPTS = 5
 BACKOFF_S = 0.5  # before the second attempt, doubled for each further one
@@ -145,7 +144,7 @@ def unpack(zipped: Path, folder: Path) -> Artifact:
                     _extract(archive, prefix + name, target / name)
     except (zipfile.BadZipFile, ValueError, KeyError) as error:
         raise ModelUnavailable(f"not a zipped artifact: {error}") from None
-    verify(target, artifact)
+    artifact.verify(target)
     return artifact
 
 

@@ -1,14 +1,13 @@
 """Models in a folder as <name>/<version>/card.json, read again on each call."""
 
 import shutil
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
-from worker.jobs.models.cache import new_folder
-from worker.jobs.models.catalog import CARD_NAME, Artifact, Promotions
-
-PROMOTED_NAME = "promoted.json"
+from worker.jobs.models.catalog import CARD_NAME, PROMOTED_NAME, Artifact, Promotions
 
 
 class ModelFolder:
@@ -48,6 +47,17 @@ class ModelFolder:
         fresh = target.with_name(f".{PROMOTED_NAME}")
         fresh.write_text(promotions.model_dump_json(indent=2) + "\n")
         fresh.replace(target)
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Return an empty folder that becomes `target` if the block succeeds, and is removed if not."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".writing-") as scratch:
+        fresh = Path(scratch) / "fresh"
+        fresh.mkdir()
+        yield fresh
+        fresh.rename(target)
 
 
 @lru_cache(maxsize=256)

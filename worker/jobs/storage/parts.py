@@ -16,7 +16,7 @@ from worker.jobs.ledger.reader import StoredResult
 from worker.jobs.models.catalog import ModelCard
 from worker.jobs.record import Job
 from worker.jobs.s3 import Folder
-from worker.jobs.storage.expiry_index import ExpiryIndex
+from worker.jobs.storage.s3_blobs import ExpiryIndex
 from worker.jobs.webhooks.payload import job_fields
 
 MANIFEST = "manifest.json"

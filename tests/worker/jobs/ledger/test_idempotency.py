@@ -11,7 +11,7 @@ from worker.jobs.errors import IdempotencyInFlight, LedgerUnavailable
 from worker.jobs.items import ItemSpec
 from worker.jobs.ledger import idempotency
 from worker.jobs.ledger.idempotency import IdempotencyKeys, Replay
-from worker.jobs.ledger.new_job import NewJob, Shape
+from worker.jobs.ledger.layout import NewJob, Shape
 from worker.jobs.ledger.store import JobStore
 from worker.jobs.record import Lane, new_job_id
 

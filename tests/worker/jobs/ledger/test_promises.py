@@ -12,8 +12,8 @@ from tests.worker.jobs.ledger.test_store import MODEL, REJECTED, scored
 from worker.jobs.errors import JobNotFound
 from worker.jobs.items import ItemResult, ItemSpec
 from worker.jobs.ledger.claims import Claim
+from worker.jobs.ledger.layout import NewJob, Shape
 from worker.jobs.ledger.load import Load
-from worker.jobs.ledger.new_job import NewJob, Shape
 from worker.jobs.ledger.store import JobStore
 from worker.jobs.record import Job, JobStatus, Lane, new_job_id
 

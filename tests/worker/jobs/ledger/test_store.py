@@ -10,8 +10,8 @@ from redis import Redis
 from worker.jobs.errors import JobNotFound
 from worker.jobs.items import ItemResult, ItemSpec, Rejection, RejectionCode, Stage
 from worker.jobs.ledger.claims import Claim
+from worker.jobs.ledger.layout import NewJob, Shape
 from worker.jobs.ledger.load import Load
-from worker.jobs.ledger.new_job import NewJob, Shape
 from worker.jobs.ledger.store import JobStore
 from worker.jobs.ledger.workers import Workers
 from worker.jobs.models.catalog import ModelCard

@@ -13,7 +13,6 @@ from worker.jobs.models import bucket
 from worker.jobs.models.catalog import ModelCatalog, Promotions
 from worker.jobs.models.configured import open_catalog
 from worker.jobs.models.folder import ModelFolder
-from worker.jobs.models.promotion import add, promote, roll_back
 from worker.jobs.settings import Settings, load_settings
 
 Open = Callable[[], ModelCatalog]
@@ -55,9 +54,9 @@ def current(catalog: ModelCatalog) -> str:
 def test_an_added_version_can_be_named_and_changes_nothing_else(
     open_registry: Open, made: Path
 ) -> None:
-    add(open_registry(), made / "1")
+    open_registry().add(made / "1")
     assert current(open_registry()) == "1"
-    add(open_registry(), made / "10")
+    open_registry().add(made / "10")
     catalog = open_registry()
     assert current(catalog) == "1"
     card = catalog.resolve("places@10")
@@ -68,46 +67,46 @@ def test_an_added_version_can_be_named_and_changes_nothing_else(
 
 def test_a_version_is_promoted_and_rolled_back(open_registry: Open, made: Path) -> None:
     for version in ("1", "2", "10"):
-        add(open_registry(), made / version)
+        open_registry().add(made / version)
     for version in ("2", "10", "10", "1"):
-        assert promote(open_registry(), "places", version).version == version
+        assert open_registry().promote("places", version).version == version
         assert current(open_registry()) == version
     for version in ("10", "2", "1"):
-        assert roll_back(open_registry(), "places").version == version
+        assert open_registry().roll_back("places").version == version
         assert current(open_registry()) == version
     with pytest.raises(ModelNotFound, match="before the current one"):
-        roll_back(open_registry(), "places")
+        open_registry().roll_back("places")
     assert current(open_registry()) == "1"
 
 
 def test_a_version_never_changes(open_registry: Open, made: Path) -> None:
-    add(open_registry(), made / "1")
-    add(open_registry(), made / "1")
+    open_registry().add(made / "1")
+    open_registry().add(made / "1")
     card = json.loads((made / "1" / "card.json").read_text())
     (made / "1" / "card.json").write_text(json.dumps(card | {"thresholds": [0.1] * 4}))
     with pytest.raises(ModelUnavailable, match="another version number"):
-        add(open_registry(), made / "1")
+        open_registry().add(made / "1")
     assert 0.1 not in open_registry().resolve("places@1").thresholds
 
 
 def test_a_version_with_a_damaged_file_is_not_added(open_registry: Open, made: Path) -> None:
     (made / "1" / "model.tflite").write_bytes(b"half of it")
     with pytest.raises(ModelUnavailable, match=r"model\.tflite of places@1 is missing or differs"):
-        add(open_registry(), made / "1")
+        open_registry().add(made / "1")
     with pytest.raises(ModelNotFound):
         open_registry().resolve("places")
 
 
 def test_an_unknown_version_is_not_promoted(open_registry: Open, made: Path) -> None:
-    add(open_registry(), made / "1")
+    open_registry().add(made / "1")
     with pytest.raises(ModelNotFound, match="places@2"):
-        promote(open_registry(), "places", "2")
+        open_registry().promote("places", "2")
     with pytest.raises(ModelNotFound):
-        roll_back(open_registry(), "cows")
+        open_registry().roll_back("cows")
 
 
 def test_the_bundled_models_are_in_the_catalog_too(open_registry: Open, made: Path) -> None:
-    add(open_registry(), made / "1")
+    open_registry().add(made / "1")
     catalog = open_registry()
     assert {card.name for card in catalog.all()} >= {"places", "scenes", "imagenet"}
     assert catalog.fetch(catalog.resolve("scenes").ref).name == "2"
@@ -139,7 +138,7 @@ def test_while_s3_is_unavailable_the_last_listing_is_used(
         monkeypatch.setenv(name, value)
     url = f"s3://{BUCKET}/{tmp_path.name}"
     catalog = open_catalog(load_settings(registry_url=url, models_cache_path=tmp_path / "cache"))
-    card = add(catalog, made / "1")
+    card = catalog.add(made / "1")
     folder = catalog.fetch(card.ref)
     s3_server.stop()
     try:
@@ -156,7 +155,7 @@ def test_a_copy_from_s3_is_verified(
         monkeypatch.setenv(name, value)
     url = f"s3://{BUCKET}/{tmp_path.name}"
     catalog = open_catalog(load_settings(registry_url=url, models_cache_path=tmp_path / "cache"))
-    card = add(catalog, made / "1")
+    card = catalog.add(made / "1")
     s3_server.put(f"{tmp_path.name}/places/1/model.tflite", b"something else")
     with pytest.raises(ModelUnavailable, match="is missing or differs"):
         catalog.fetch(card.ref)

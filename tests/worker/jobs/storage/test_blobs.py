@@ -15,8 +15,7 @@ from worker.jobs.record import new_job_id
 from worker.jobs.s3 import Folder, connect_s3, encryption
 from worker.jobs.settings import Settings, load_settings
 from worker.jobs.storage.blobs import BlobStore, open_storage
-from worker.jobs.storage.expiry_index import ExpiryIndex
-from worker.jobs.storage.s3_blobs import CONCURRENCY, READ_AHEAD, S3Blobs, blob_key
+from worker.jobs.storage.s3_blobs import CONCURRENCY, READ_AHEAD, ExpiryIndex, S3Blobs, blob_key
 from worker.upkeep.storage_maintenance import StorageMaintenance
 
 _SSE = ("", "-aws-kms-key-id")
