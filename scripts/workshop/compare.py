@@ -7,7 +7,7 @@ from typing import Any
 from piqueue.commands.terminal import CommandFailed, run
 from scripts.commands.parser import command_parser
 from scripts.workshop.reports import page, scoring
-from scripts.workshop.reports.metrics import Metrics, Truth, evaluate_scores
+from scripts.workshop.reports.metrics import Metrics, Truth, evaluate_scores, share
 from worker.jobs.settings import load_settings
 
 CHANGES_SHOWN = 36
@@ -54,8 +54,8 @@ def _compare(options: argparse.Namespace) -> int:
         "b": after.model,
         "source": pictures.source,
         "pictures": len(same),
-        "agreement": round(float(same.mean()), 4),
-        "pictures_that_agree": round(float(same.all(axis=1).mean()), 4),
+        "agreement": share(same),
+        "pictures_that_agree": share(same.all(axis=1)),
         "labels": _by_label(before, after, truth),
         "not_compared": sorted({*known, *other_known} - set(labels)),
         "rejected": before.rejected | after.rejected,
@@ -93,7 +93,7 @@ def _by_label(
         old, new = before.predicted[:, at], after.predicted[:, at]
         change = after.scores[:, at] - before.scores[:, at]
         by_label[label] = {
-            "agreement": round(float((old == new).mean()), 4),
+            "agreement": share(old == new),
             "mean_score_change": round(float(change.mean()), 4),
             "predicted_by_a": int(old.sum()),
             "predicted_by_b": int(new.sum()),
@@ -136,16 +136,11 @@ def _page(metrics: Metrics, a: str, b: str, cards: Sequence[str]) -> str:
         summary.append(("Fixed", str(fixed), f"wrong by {a}, right by {b}"))
         summary.append(("Broken", str(broken), f"right by {a}, wrong by {b}"))
     header = ["label", "agreement", f"predicted by {a}", f"by {b}", "mean score change"]
-    rows = (
-        [
-            label,
-            f"{one['agreement']:.1%}",
-            str(one["predicted_by_a"]),
-            str(one["predicted_by_b"]),
-            f"{one['mean_score_change']:+.3f}",
-        ]
-        for label, one in labels.items()
-    )
+    rows = []
+    for label, one in labels.items():
+        counts = (str(one[f"predicted_by_{side}"]) for side in "ab")
+        change = f"{one['mean_score_change']:+.3f}"
+        rows.append([label, f"{one['agreement']:.1%}", *counts, change])
     about = f"How the predictions change from {a} to {b}, each at its own thresholds."
     parts = [page.tiles(summary), page.section("Changes by label", about, page.table(header, rows))]
     if has_truth:

@@ -100,14 +100,10 @@ def _training_log(path: Path) -> list[dict[str, float | str | None]]:
 def _page(metrics: Metrics, wrong_cards: Sequence[str]) -> str:
     model, overall, labels = metrics["model"], metrics["overall"], metrics["labels"]
     by_chance = page.formatted(overall["expected_calibration_error_by_chance"])
-    precision, f1, calibration_error = (
-        page.formatted(overall[name])
-        for name in ("macro_average_precision", "macro_f1", "expected_calibration_error")
-    )
-    confusion = {
-        name or "none of them": list(counts.values())
-        for name, counts in metrics["confusion"].items()
-    }
+    names = ("macro_average_precision", "macro_f1", "expected_calibration_error")
+    precision, f1, calibration_error = (page.formatted(overall[name]) for name in names)
+    rows = metrics["confusion"].items()
+    confusion = {name or "none of them": list(counts.values()) for name, counts in rows}
     tiles = [
         ("Average precision", precision, "mean of the labels; 1 is a perfect ranking"),
         ("F1", f1, "mean of the labels at their thresholds"),
@@ -183,15 +179,10 @@ def _label_table(labels: dict[str, Metrics]) -> str:
     columns = ["average_precision", "precision", "recall", "f1", "accuracy"]
     columns.append("expected_calibration_error")
     header = ["label", "pictures", "threshold", "average precision", "precision", "recall", "F1"]
-    rows = (
-        [
-            name,
-            str(one["positives"]),
-            f"{one['threshold']:.2f}",
-            *(page.formatted(one[column]) for column in columns),
-        ]
-        for name, one in labels.items()
-    )
+    rows = []
+    for name, one in labels.items():
+        metrics = (page.formatted(one[column]) for column in columns)
+        rows.append([name, str(one["positives"]), f"{one['threshold']:.2f}", *metrics])
     return page.table([*header, "accuracy", "calibration error"], rows)
 
 

@@ -28,9 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument(
-        "pictures", nargs="+", type=Path, help="pictures; each gets one row of the grid"
-    )
+    about = "pictures; each gets one row of the grid"
+    parser.add_argument("pictures", nargs="+", type=Path, help=about)
     parser.add_argument("-o", "--output", type=Path, default=Path("augmentations.png"))
     parser.add_argument("--side", type=int, default=128, help="width of a cell in pixels")
     parser.add_argument("--copies", type=int, default=4, help="augmented copies per picture")

@@ -41,18 +41,14 @@ def main(arguments: list[str] | None = None) -> int:
     overrides = config.PRESETS.get(options.preset, {}) | overrides
     try:
         data = config.read_config(config.DataConfig, options.data_config_path, **images)
-        training = config.read_config(
-            config.TrainingConfig, options.training_config_path, **overrides
-        )
+        path = options.training_config_path
+        training = config.read_config(config.TrainingConfig, path, **overrides)
         if options.check_only:
             from model.training.data.dataset import read_data
 
             annotations, _, warnings = read_data(options.csv_path, data, training.folds)
-            print(
-                "\n".join(
-                    [*warnings, f"{len(annotations.names)} pictures can be used for training"]
-                )
-            )
+            count = len(annotations.names)
+            print("\n".join([*warnings, f"{count} pictures can be used for training"]))
             return 0
         from model.training.run import train
 
@@ -70,10 +66,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _stop(_signal: int, _frame: FrameType | None) -> None:
     """Exit at once: TensorFlow may swallow an exception, and a run may be interrupted anywhere."""
-    print(
-        "\nstopped: run the same command to continue after the last complete epoch", file=sys.stderr
-    )
-    sys.stderr.flush()
+    stopped = "stopped: run the same command to continue after the last complete epoch"
+    print(f"\n{stopped}", file=sys.stderr, flush=True)
     os._exit(130)
 
 

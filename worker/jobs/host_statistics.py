@@ -98,7 +98,7 @@ def count_hosts(pairs: Iterable[tuple[ItemSpec, ItemResult]]) -> str:
     tallies: dict[str, HostTally] = {}
     for spec, result in pairs:
         fetched = result.image or (result.rejection and result.rejection.stage is Stage.FETCH)
-        if spec.url and fetched and (name := _host(spec.url)):
+        if spec.url and fetched and (name := host_of(spec.url)):
             tallies.setdefault(name, HostTally(name)).add(result)
     rows = {name: tally.to_row() for name, tally in tallies.items()}
     return json.dumps(rows, separators=(",", ":")) if rows else ""
@@ -120,7 +120,7 @@ def heaviest_hosts(tallies: Iterable[HostTally], most: int) -> list[HostTally]:
     return [*listed, rest] if ranked[len(listed) :] else listed
 
 
-def _host(url: str) -> str:
+def host_of(url: str) -> str:
     """The host of a URL, safe for JSON; empty if it has none."""
     try:
         host = urlsplit(url).hostname or ""

@@ -7,7 +7,6 @@ from importlib.util import find_spec
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -51,6 +50,13 @@ _RedisUrl = Annotated[
     str, _matching(r"(redis|rediss|unix):.*", "begin with redis://, rediss:// or unix://")
 ]
 _HttpUrl = Annotated[str, _matching(r"https?://.*", "begin with https:// or http://")]
+_S3Endpoint = Annotated[
+    str,
+    _matching(
+        r"(?i:https?)://(?!:)[^@/?#]+([/?#].*)?",
+        "be like https://s3.example.com, without user and password",
+    ),
+]
 _FOLDER = S3_FOLDER.pattern
 _StorageUrl = Annotated[
     str, _matching(rf"{IN_REDIS}|{_FOLDER}", "be redis, or like s3://bucket/prefix")
@@ -155,7 +161,7 @@ class Settings(BaseSettings):
     storage_url: _StorageUrl = IN_REDIS
     """Storage for uploaded pictures and results: redis, or s3://bucket/prefix, which also stores
     results as files"""
-    s3_endpoint_url: str | None = None
+    s3_endpoint_url: _S3Endpoint | None = None
     """S3 server, such as https://s3.example.com; if unset, Amazon's"""
     s3_region: str | None = None
     """S3 region; if unset, boto3 chooses"""
@@ -192,15 +198,6 @@ class Settings(BaseSettings):
         if (self.model_url is None) != (self.model_sha256 is None):
             raise ValueError("set PIQUEUE_MODEL_URL and PIQUEUE_MODEL_SHA256, or neither")
         return self
-
-    @field_validator("s3_endpoint_url")
-    @classmethod
-    def _http_without_password(cls, value: str | None) -> str | None:
-        if value is not None:
-            parts = urlsplit(value)
-            if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
-                raise ValueError("must be like https://s3.example.com, without user and password")
-        return value
 
     @field_validator("s3_kms_key_id")
     @classmethod

@@ -73,7 +73,7 @@ def span(name: str, **attributes: str | int) -> Iterator[dict[str, str | int]]:
 
     Of an exception only the type is recorded, because its text may contain a URL.
     """
-    with _span(_tracer, name, attributes):
+    with _span(name, attributes):
         yield attributes
 
 
@@ -102,7 +102,7 @@ def chunk_span(
     submitted = get_current_span(context).get_span_context()
     if chunk_index >= CHUNKS_IN_TRACE and submitted.trace_flags.sampled:
         links, context = [Link(submitted)], Context()
-    with _span(_tracer, "chunk", attributes, context=context, kind=SpanKind.CONSUMER, links=links):
+    with _span("chunk", attributes, context=context, kind=SpanKind.CONSUMER, links=links):
         yield attributes
 
 
@@ -128,15 +128,13 @@ def add_trace_id(
 
 
 @contextmanager
-def _span(
-    tracer: "Tracer | None", name: str, attributes: dict[str, str | int], **options: Any
-) -> Iterator[None]:
-    if tracer is None:
+def _span(name: str, attributes: dict[str, str | int], **options: Any) -> Iterator[None]:
+    if _tracer is None:
         yield
         return
     from opentelemetry.trace import StatusCode
 
-    with tracer.start_as_current_span(
+    with _tracer.start_as_current_span(
         name, record_exception=False, set_status_on_exception=False, **options
     ) as current:
         try:

@@ -38,9 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ),
     ):
         parser.add_argument(option, action="append", default=[], metavar="WORDS", help=about)
-    parser.add_argument(
-        "--count", type=int, required=True, metavar="N", help="photos to find for each keyword"
-    )
+    about = "photos to find for each keyword"
+    parser.add_argument("--count", type=int, required=True, metavar="N", help=about)
     parser.add_argument("--out", type=Path, required=True, metavar="CSV", help="table to write")
     parser.add_argument("--wait", action="store_true", help="wait at the hourly limit of requests")
     options = parser.parse_args(arguments)

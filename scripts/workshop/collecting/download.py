@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from urllib.parse import urlsplit
 
 from model.images.decode import decode
 from model.images.result import ImageRejected
@@ -20,6 +19,7 @@ from scripts.workshop.collecting.unsplash import PhotoUnknown, Unsplash, Unsplas
 from scripts.workshop.label_table import NAME, URL, read_rows, write_rows
 from worker.fetching.fetcher import Fetcher
 from worker.fetching.session import FetchLimits
+from worker.jobs.host_statistics import host_of
 from worker.jobs.items import Rejection
 from worker.jobs.settings import Settings, load_settings
 
@@ -30,13 +30,8 @@ _CHECK_SIZE = (32, 32)
 _PATIENCE_S = 86400  # for one host that answers; no chunk waits for these pictures
 # The errors of a file system that rejects a name.
 _NAME_ERRORS = {
-    errno.EEXIST,
-    errno.EILSEQ,
-    errno.EINVAL,
-    errno.EISDIR,
-    errno.ENAMETOOLONG,
-    errno.ENOTDIR,
-    errno.ENOTEMPTY,
+    *(errno.EEXIST, errno.EILSEQ, errno.EINVAL, errno.EISDIR),
+    *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.ENOTEMPTY),
 }
 
 EXAMPLES = """\
@@ -149,14 +144,6 @@ def is_safe_name(name: str) -> bool:
     return not any(part in ("", ".", "..") or part.startswith(".") for part in parts) and not (
         set(name) & set("\\\0") or PurePosixPath(name).is_absolute()
     )
-
-
-def host_of(url: str) -> str:
-    """The host of a URL, empty if it has none."""
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""
 
 
 def _invalid_names(names: Sequence[str]) -> dict[int, Missing]:

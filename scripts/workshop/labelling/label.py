@@ -29,9 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="pictures, including those in subfolders")
     add_table_options(parser, "--csv")
     source = parser.add_mutually_exclusive_group()
-    source.add_argument(
-        "--scores", type=Path, metavar="FILE", help="results of these pictures, .csv or .jsonl"
-    )
+    about = "results of these pictures, .csv or .jsonl"
+    source.add_argument("--scores", type=Path, metavar="FILE", help=about)
     source.add_argument("--model", metavar="NAME[@VERSION]", help="score the pictures first")
     options = parser.parse_args(arguments)
     return run(parser.prog, lambda: label(options))

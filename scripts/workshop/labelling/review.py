@@ -41,9 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run `piqueue review` and return its exit code."""
     parser = command_parser("review", __doc__, EXAMPLES, connection_options())
     parser.add_argument("job", help="id of a finished job")
-    parser.add_argument(
-        "--folder", type=Path, help="folder of the pictures (default: the id of the job)"
-    )
+    about = "folder of the pictures (default: the id of the job)"
+    parser.add_argument("--folder", type=Path, help=about)
     add_table_options(parser, "--out")
     about = "pictures to label (default: %(default)s)"
     parser.add_argument("--count", type=int, default=50, metavar="N", help=about)

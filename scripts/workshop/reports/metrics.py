@@ -31,17 +31,13 @@ def evaluate_scores(
     overall = {
         "macro_average_precision": _mean(by_label, "average_precision"),
         "macro_f1": _mean(by_label, "f1"),
-        "accuracy_at_half": _share((scores > 0.5) == truth),
-        "exact_match": _share((predicted == truth).all(axis=1)),
+        "accuracy_at_half": share((scores > 0.5) == truth),
+        "exact_match": share((predicted == truth).all(axis=1)),
         "expected_calibration_error_by_chance": round(_chance_error(scores), 4),
         **_common_metrics(truth, scores, predicted),
     }
-    return {
-        "pictures": len(truth),
-        "overall": overall,
-        "labels": by_label,
-        "confusion": _confusion(truth, predicted, labels),
-    }
+    confusion = _confusion(truth, predicted, labels)
+    return {"pictures": len(truth), "overall": overall, "labels": by_label, "confusion": confusion}
 
 
 def _label_metrics(truth: Truth, scores: Scores, threshold: float) -> Metrics:
@@ -66,7 +62,7 @@ def _label_metrics(truth: Truth, scores: Scores, threshold: float) -> Metrics:
 
 def _common_metrics(truth: Truth, scores: Scores, predicted: Truth) -> Metrics:
     return {
-        "accuracy": _share(predicted == truth),
+        "accuracy": share(predicted == truth),
         "expected_calibration_error": round(calibration_error(truth, scores), 4),
         "reliability": reliability(truth, scores),
     }
@@ -91,7 +87,7 @@ def reliability(truth: Truth, scores: Scores) -> list[dict[str, float]]:
             "from": number / BIN_COUNT,
             "count": int(inside.sum()),
             "mean_score": round(float(scores[inside].mean()), 4),
-            "share": _share(truth[inside]),
+            "share": share(truth[inside]),
         }
         for number in range(BIN_COUNT)
         if (inside := bins == number).any()
@@ -117,7 +113,8 @@ def _confusion(truth: Truth, predicted: Truth, labels: Sequence[str]) -> dict[st
     return {label: dict(zip(labels, row.tolist(), strict=True)) for label, row in counts.items()}
 
 
-def _share(cells: Truth) -> float:
+def share(cells: Truth) -> float:
+    """The share of the cells that are true, with four decimals."""
     return round(float(cells.mean()), 4)
 
 

@@ -30,12 +30,10 @@ class ModelBucket:
         self._artifacts: tuple[Artifact, ...] = ()
 
     def artifacts(self) -> Sequence[Artifact]:
-        """List all versions of all models."""
         self._cards_and_promotions()
         return self._artifacts
 
     def promotions(self, name: str) -> Promotions:
-        """Read the promotions of a model."""
         _, written = self._cards_and_promotions().get(f"{name}/{PROMOTED_NAME}", ("", b"{}"))
         return Promotions.model_validate_json(written)
 

@@ -17,14 +17,12 @@ class ModelFolder:
         self._path = path
 
     def artifacts(self) -> Sequence[Artifact]:
-        """List all versions of all models."""
         # Folders whose names begin with a dot are incomplete.
         found = self._path.glob(f"[!.]*/[!.]*/{CARD_NAME}")
         read = (_read(path, path.stat().st_mtime_ns) for path in found)
         return [artifact for artifact in read if artifact]
 
     def promotions(self, name: str) -> Promotions:
-        """Read the promotions of a model."""
         try:
             written = (self._path / name / PROMOTED_NAME).read_bytes()
         except FileNotFoundError:

@@ -138,8 +138,8 @@ def _result_line(stored: StoredResult, model: ModelCard) -> bytes:
 
 def _result_fields(stored: StoredResult, model: ModelCard) -> dict[str, Any]:
     spec, result = stored.spec, stored.result
-    image, rejection, timings, scores = result.image, result.rejection, result.timings, None
-    labels = None
+    image, rejection, timings = result.image, result.rejection, result.timings
+    scores = labels = None
     if result.scores is not None:
         scores, labels = model.answer(result.scores)
     return {
@@ -162,16 +162,7 @@ def _result_fields(stored: StoredResult, model: ModelCard) -> dict[str, Any]:
         "labels": labels,
         "cached": result.cached,
         "attempts": stored.attempts,
-        "ms": {
-            "fetch": timings.fetch_ms,
-            "decode": timings.decode_ms,
-            "infer": timings.infer_ms,
-        },
+        "ms": {stage: getattr(timings, f"{stage}_ms") for stage in ("fetch", "decode", "infer")},
         "error": rejection
-        and {
-            "code": rejection.code,
-            "stage": rejection.stage,
-            "retryable": rejection.retryable,
-            "detail": rejection.detail,
-        },
+        and {name: getattr(rejection, name) for name in ("code", "stage", "retryable", "detail")},
     }
