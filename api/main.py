@@ -16,8 +16,6 @@ from api.routes import events, jobs, page, parts, results, retry, scorefile, sta
 from api.services import Services
 from worker.jobs.settings import Settings
 
-_MODULES = (jobs, events, webhooks, results, parts, retry, scorefile, status, metrics, page)
-
 
 def create_app(settings: Settings) -> FastAPI:
     """Build the application."""
@@ -39,7 +37,7 @@ def create_app(settings: Settings) -> FastAPI:
     errors.install(app)
     app.add_middleware(BodyLimit, max_bytes=services.settings.max_request_bytes)
     app.add_middleware(RequestId)
-    for module in _MODULES:
+    for module in (jobs, events, webhooks, results, parts, retry, scorefile, status, metrics, page):
         app.include_router(module.router)
     metrics.install(app, services)
     document.install(app)

@@ -5,13 +5,13 @@ import re
 from datetime import UTC, date, datetime
 from typing import Any, Literal, Self
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, JsonValue, field_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 
 from api.urls import url_problem
 from worker.jobs.host_statistics import heaviest_hosts
 from worker.jobs.items import RejectionCode, Stage
 from worker.jobs.ledger.reader import StoredResult
-from worker.jobs.record import JOB_ERRORS, Job, JobStatus, Lane, utc
+from worker.jobs.record import JOB_ERRORS, Job, JobStatus, Lane
 
 LISTED_HOSTS = 20
 _SHARE = re.compile(r"(100|[0-9]{1,2})(\.[0-9]{1,3})?%")
@@ -21,10 +21,12 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class _Out(BaseModel):
-    """Validated from a dictionary, or from an object with these attributes."""
+class Out(BaseModel):
+    """Validated from a dictionary, or from an object with these attributes; stamps are in ms."""
 
-    model_config = ConfigDict(from_attributes=True)
+    model_config = ConfigDict(
+        from_attributes=True, validate_by_name=True, val_temporal_unit="milliseconds"
+    )
 
 
 class JobOptions(_Body):
@@ -118,7 +120,7 @@ class Problem(BaseModel):
     problems: list[dict[str, Any]] | None = Field(None, description="The first 100 refused items")
 
 
-class ModelOut(_Out):
+class ModelOut(Out):
     """The model version that scores a job."""
 
     name: str
@@ -126,7 +128,7 @@ class ModelOut(_Out):
     sha256: str
 
 
-class CountsOut(_Out):
+class CountsOut(Out):
     """Items by state; they add up to `total`, without `cached`."""
 
     total: int
@@ -138,11 +140,11 @@ class CountsOut(_Out):
     cached: int = Field(description="Succeeded items whose scores came from the cache")
 
 
-class ImageOut(_Out):
+class ImageOut(Out):
     """A picture; `width` and `height` are in pixels, after any rotation that its EXIF asks for."""
 
     sha256: str
-    bytes: int = Field(validation_alias=AliasChoices("bytes", "byte_count"))
+    bytes: int = Field(validation_alias="byte_count")
     format: str | None
     width: int | None
     height: int | None
@@ -156,15 +158,15 @@ class SourceOut(BaseModel):
     filename: str | None = None
 
 
-class TimingsOut(_Out):
+class TimingsOut(Out):
     """Milliseconds spent in each stage."""
 
-    fetch: int = Field(validation_alias=AliasChoices("fetch", "fetch_ms"))
-    decode: int = Field(validation_alias=AliasChoices("decode", "decode_ms"))
-    infer: int = Field(validation_alias=AliasChoices("infer", "infer_ms"))
+    fetch: int = Field(validation_alias="fetch_ms")
+    decode: int = Field(validation_alias="decode_ms")
+    infer: int = Field(validation_alias="infer_ms")
 
 
-class ErrorOut(_Out):
+class ErrorOut(Out):
     """Why an item has no scores."""
 
     code: RejectionCode
@@ -235,11 +237,11 @@ class LinksOut(BaseModel):
     cancel: str
 
 
-class JobHostOut(_Out):
+class JobHostOut(Out):
     """The fetches from one host so far; a redirect counts for the host where it began."""
 
     host: str | None = Field(
-        validation_alias=AliasChoices("host", "name"),
+        validation_alias="name",
         description="Null for the sum of all hosts that are not listed",
     )
     ok: int = Field(description="Successful fetches, whether or not the body was a picture")
@@ -253,7 +255,7 @@ class JobHostOut(_Out):
     )
 
 
-class JobOut(BaseModel):
+class JobOut(Out):
     """A job: its state, counts and progress."""
 
     id: str
@@ -261,7 +263,7 @@ class JobOut(BaseModel):
     done: bool
     name: str | None
     model: ModelOut
-    priority: Lane
+    priority: Lane = Field(validation_alias="lane")
     counts: CountsOut
     rate_per_s: float | None = Field(description="Finished items a second since the start")
     eta_s: int | None
@@ -270,10 +272,10 @@ class JobOut(BaseModel):
         description="The 20 busiest hosts, where a failure counts as ten fetches; those with "
         "most failures first"
     )
-    created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
-    expires_at: datetime
+    created_at: datetime = Field(validation_alias="created_ms")
+    started_at: datetime | None = Field(validation_alias="started_ms")
+    finished_at: datetime | None = Field(validation_alias="finished_ms")
+    expires_at: datetime = Field(validation_alias="expires_ms")
     metadata: dict[str, JsonValue]
     parent_job: str | None
     error: str | None = Field(description="Why the whole job failed")
@@ -294,33 +296,19 @@ class JobOut(BaseModel):
             if rate and not job.status.done:
                 eta = round((counts.waiting + counts.running) / rate)
         path = f"/jobs/{job.id}"
-        return cls(
-            id=job.id,
-            status=job.status,
-            done=job.status.done,
-            name=job.name,
-            model=job.model,
-            priority=job.lane,
-            counts=counts,
-            rate_per_s=rate,
-            eta_s=eta,
-            failures=job.failures,
-            hosts=heaviest_hosts(job.hosts, LISTED_HOSTS),
-            created_at=utc(job.created_ms),
-            started_at=job.started_ms and utc(job.started_ms),
-            finished_at=job.finished_ms and utc(job.finished_ms),
-            expires_at=utc(job.expires_ms),
-            metadata=job.metadata,
-            parent_job=job.parent_job,
-            error=job.error and JOB_ERRORS[job.error],
-            links=LinksOut(
-                self=path,
-                results=f"{path}/results",
-                events=f"{path}/events",
-                cancel=f"{path}/cancel",
-            ),
-            results=results,
-        )
+        links = {"self": path} | {
+            name: f"{path}/{name}" for name in ("results", "events", "cancel")
+        }
+        derived = {
+            "done": job.status.done,
+            "rate_per_s": rate,
+            "eta_s": eta,
+            "hosts": heaviest_hosts(job.hosts, LISTED_HOSTS),
+            "error": job.error and JOB_ERRORS[job.error],
+            "links": links,
+            "results": results,
+        }
+        return cls.model_validate(vars(job) | derived)
 
 
 class HostOut(BaseModel):

@@ -266,7 +266,7 @@ def test_a_fetch_from_s3_is_in_the_trace_of_its_chunk(
     for name, value in collector.env.items():
         monkeypatch.setenv(name, value)
     settings = load_settings(s3_fetch_buckets=("ours",), s3_endpoint_url=NOWHERE)
-    fetcher = S3Fetcher.open(settings)
+    fetcher = S3Fetcher(settings)
     start_traces("piqueue-test")
     try:
         with span("s3"), fetcher.fetching(["s3://theirs/1", "s3://theirs/2"]) as outcomes:

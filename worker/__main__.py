@@ -29,7 +29,7 @@ def main() -> int:
         start_traces("piqueue-worker")
         runtime = Runtime(settings)
         heartbeat = Heartbeat(runtime)
-        upkeep: list[PeriodicThread | WebhookSender] = [
+        upkeep: list[PeriodicThread] = [
             ModelRefresher(runtime),
             heartbeat,
             WebhookSender(settings, runtime.metrics),

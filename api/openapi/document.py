@@ -66,12 +66,7 @@ def _add_example(media: dict[str, Any]) -> None:
         return
     schema = media.get("schema", {})
     for part in schema.get("anyOf", [schema]):
-        if (example := _example(part)) is not None:
-            media["example"] = example
+        name = part.get("items", part).get("$ref", "").removeprefix(_REF)
+        if name in EXAMPLES:
+            media["example"] = [EXAMPLES[name]] if "items" in part else EXAMPLES[name]
             return
-    if (example := _example(schema.get("items", {}))) is not None:
-        media["example"] = [example]
-
-
-def _example(schema: dict[str, Any]) -> Any:
-    return EXAMPLES.get(schema.get("$ref", "").removeprefix(_REF))

@@ -5,7 +5,6 @@ import io
 import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Any
 
 from api.results.selection import ResultView
 from api.results.table import Table
@@ -78,11 +77,8 @@ def parquet(table: Table, results: Iterator[ResultView]) -> Iterator[bytes]:
         buffer = io.BytesIO()
         with ParquetWriter(buffer, schema) as writer:
             while group := [table.cells(view) for view in islice(results, ROW_GROUP_ROWS)]:
-                columns: list[Any] = list(zip(*group, strict=True))
-                arrays = [
-                    pyarrow.array(column, kind) for column, kind in zip(columns, kinds, strict=True)
-                ]
-                writer.write_batch(pyarrow.record_batch(arrays, schema=schema))
+                columns = list(zip(*group, strict=True))
+                writer.write_batch(pyarrow.record_batch(columns, schema=schema))
                 yield _drain(buffer)
         yield _drain(buffer)
 

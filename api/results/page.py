@@ -15,11 +15,9 @@ def results_page(results: Iterator[StoredResult], selection: Selection, limit: i
     """Return the first `limit` results that are selected."""
     items: list[ResultOut] = []
     for scanned, stored in enumerate(results):
-        if scanned == PAGE_SCAN_ITEMS:
+        view = selection.view(stored)
+        if scanned == PAGE_SCAN_ITEMS or (view and len(items) == limit):
             return ResultsPage(items=items, next_cursor=cursors.to_index(stored.index))
-        if (view := selection.view(stored)) is None:
-            continue
-        if len(items) == limit:
-            return ResultsPage(items=items, next_cursor=cursors.to_index(stored.index))
-        items.append(ResultOut.of(*view))
+        if view:
+            items.append(ResultOut.of(*view))
     return ResultsPage(items=items)

@@ -49,14 +49,13 @@ class Table:
         # The name of each score column, and whether it is numeric.
         self.scores = [(label, True) for label in labels]
         if ranks:
-            pairs = [(("top", False), ("score", True))] * ranks
             self.scores = [
-                (f"{name}_{rank}", number)
-                for rank, pair in enumerate(pairs, start=1)
-                for name, number in pair
+                column
+                for rank in range(1, ranks + 1)
+                for column in ((f"top_{rank}", False), (f"score_{rank}", True))
             ]
-        added = ("status", *(name for name, _ in self.scores))
-        added += ("labels", "error_code", "error_detail")
+        scores = [name for name, _ in self.scores]
+        added = ("status", *scores, "labels", "error_code", "error_detail")
         self.input_count = len(shape.header)
         self.header = (*shape.header, *free_names(added, shape.header))
         self._input = shape.header

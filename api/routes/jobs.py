@@ -83,17 +83,16 @@ async def add_items(draft: OwnJobDep, request: Request, services: ServicesDep) -
 
 @router.get("/jobs/{job_id}/items", responses=problems(400, 401, 404, 409, 503))
 def list_draft_items(
-    job_id: str,
+    job: OwnJobDep,
     services: ServicesDep,
-    owner: OwnerDep,
     cursor: CursorQuery = None,
     limit: LimitQuery = PAGE_ITEMS,
 ) -> DraftItemsPage:
     """List the items of a draft, so that an interrupted upload can send only the rest."""
-    if own_job(services, owner, job_id).status is not JobStatus.DRAFT:
-        raise JobNotDraft(f"{job_id} is already submitted: read its results instead")
+    if job.status is not JobStatus.DRAFT:
+        raise JobNotDraft(f"{job.id} is already submitted: read its results instead")
     start = cursors.index(cursor)
-    specs = next(services.store.draft_items(job_id, limit + 1, start), [])
+    specs = next(services.store.draft_items(job.id, limit + 1, start), [])
     return DraftItemsPage(
         items=[DraftItemOut(id=spec.id) for spec in specs[:limit]],
         next_cursor=cursors.to_index(start + limit) if len(specs) > limit else None,

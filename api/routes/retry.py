@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Body, Header, Response
 
-from api.auth import OwnerDep, own_job
+from api.auth import OwnJobDep
 from api.errors import problems
 from api.intake.admission import check_capacity
 from api.intake.idempotency import MakeEntry, create_once
@@ -33,10 +33,9 @@ router = APIRouter(tags=["jobs"])
     },
 )
 def retry_job(
-    job_id: str,
+    parent: OwnJobDep,
     response: Response,
     services: ServicesDep,
-    owner: OwnerDep,
     body: Annotated[RetryIn | None, Body(openapi_examples=RETRIES)] = None,
     idempotency_key: Annotated[str | None, Header()] = None,
 ) -> JobOut:
@@ -45,12 +44,11 @@ def retry_job(
     The new job has this one as its `parent_job`, and the same options. Its items keep their ids,
     URLs, uploads and columns. Read `results?merge=parents` of the new job for the results of both.
     """
-    parent = own_job(services, owner, job_id)
     only = (body or RetryIn()).only
     fingerprint = hashlib.sha256(f"retry {only} of {parent.id}".encode()).hexdigest()
     job, replayed = create_once(
         services,
-        owner,
+        parent.owner,
         idempotency_key,
         lambda: fingerprint,
         lambda make_entry: _retry(services, parent, only, make_entry, fingerprint),
@@ -87,9 +85,12 @@ def _retry(
     options = JobOptions.model_validate({**services.store.options(parent.id), "model": reference})
     with JobBuilder(services, parent.owner, options, parent_job=parent.id) as builder:
         builder.csv = parent.csv
-        for stored, payload in _with_uploads(
-            services, parent, _failed_items(services, parent, only)
-        ):
+        failed = (
+            stored
+            for stored in services.store.results(parent)
+            if (rejection := stored.result.rejection) and (only == "failed" or rejection.retryable)
+        )
+        for stored, payload in _with_uploads(services, parent, failed):
             spec = replace(stored.spec, parent_index=stored.index)
             if spec.url is None and payload is None:
                 gone = f"the bytes of upload {stored.index} are gone: submit the file again"
@@ -99,15 +100,6 @@ def _retry(
         if not builder.count:
             raise JobRefused(f"{parent.id} has no {only} items: there is nothing to retry")
         return builder.finish(make_entry(fingerprint, builder.job_id))
-
-
-def _failed_items(
-    services: Services, parent: Job, only: Literal["failed", "retryable"]
-) -> Iterator[StoredResult]:
-    for stored in services.store.results(parent):
-        rejection = stored.result.rejection
-        if rejection is not None and (only == "failed" or rejection.retryable):
-            yield stored
 
 
 def _with_uploads(

@@ -66,8 +66,9 @@ class Fetcher:
         # A lookup blocks its thread, even after its download was cancelled.
         lookups = ThreadPoolExecutor(2 * self._limits.concurrency, "lookup")
         asyncio.get_running_loop().set_default_executor(lookups)
-        self._session = open_session(self._limits, resolver)
-        self._downloads = Downloads(self._session, self._limits)
+        limits = self._limits
+        self._session = open_session(limits.per_host, limits.allow_networks, resolver)
+        self._downloads = Downloads(self._session, limits)
 
     async def _fetch_each(self, urls: Sequence[str], deliver: Callable[[_Delivery], None]) -> None:
         async with asyncio.TaskGroup() as group:

@@ -3,12 +3,11 @@
 import queue
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
 from functools import partial
-from typing import Any, Self
 
 from botocore.exceptions import (
     BotoCoreError,
@@ -35,23 +34,15 @@ REQUEST_SHARE = 1 / 3
 class S3Fetcher:
     """Downloads objects from allowed buckets, in threads that all chunks share."""
 
-    def __init__(
-        self, client: Any, buckets: Collection[str], timeout_s: float, max_bytes: int
-    ) -> None:
-        self._client = client
-        self._buckets = frozenset(buckets)
-        self._timeout_s = timeout_s
-        self._max_bytes = max_bytes
-        self._pool = ThreadPoolExecutor(CONCURRENCY, "s3")
-
-    @classmethod
-    def open(cls, settings: Settings) -> Self:
+    def __init__(self, settings: Settings) -> None:
         """Configure a fetcher from the settings, without a request to the server."""
-        timeout_s = settings.fetch_timeout_s
-        client = connect_s3(
+        self._timeout_s = timeout_s = settings.fetch_timeout_s
+        self._client = connect_s3(
             settings, connections=CONCURRENCY, timeout_s=timeout_s * REQUEST_SHARE, attempts=1
         )
-        return cls(client, settings.s3_fetch_buckets, timeout_s, settings.max_item_bytes)
+        self._buckets = settings.s3_fetch_buckets
+        self._max_bytes = settings.max_item_bytes
+        self._pool = ThreadPoolExecutor(CONCURRENCY, "s3")
 
     @contextmanager
     def fetching(self, urls: Sequence[str]) -> Iterator[Iterator[tuple[int, Outcome]]]:

@@ -6,6 +6,7 @@ import random
 import re
 import socket
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Self
@@ -137,7 +138,7 @@ def parse_url(text: str) -> URL:
 
 
 def open_session(
-    limits: FetchLimits, resolver: AbstractResolver | None = None
+    per_host: int, allow_networks: Sequence[Network], resolver: AbstractResolver | None = None
 ) -> aiohttp.ClientSession:
     """Open a session that dials allowed addresses only; open and close it in the event loop.
 
@@ -147,14 +148,14 @@ def open_session(
 
     def guarded_socket(addr_info: aiohttp.AddrInfoType) -> socket.socket:
         family, kind, protocol, _, address = addr_info
-        if not may_dial(address[0], limits.allow_networks):
+        if not may_dial(address[0], allow_networks):
             raise _AddressBlocked
         return socket.socket(family, kind, protocol)
 
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(
             limit=0,
-            limit_per_host=limits.per_host,
+            limit_per_host=per_host,
             resolver=resolver,
             ttl_dns_cache=DNS_TTL_S,
             socket_factory=guarded_socket,

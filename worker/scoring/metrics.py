@@ -41,9 +41,7 @@ class WorkerMetrics:
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
         ProcessCollector(registry=self.registry)
         counter = partial(Counter, registry=self.registry)
-
-        def histogram(name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
-            return Histogram(name, text, labels, buckets=buckets, registry=self.registry)
+        histogram = partial(Histogram, registry=self.registry)
 
         self._items = counter("piqueue_items", "Results by error code", ["model", "outcome"])
         self._attempts = counter("piqueue_chunk_attempts", "Claimed chunks by attempt", ["attempt"])
@@ -51,19 +49,19 @@ class WorkerMetrics:
             "piqueue_webhook_attempts", "Webhook requests by resulting state", ["outcome"]
         )
         text = "Time from the notification of a chunk to its claim"
-        self._queue_s = histogram("piqueue_queue_seconds", text, QUEUE_BUCKETS_S, "lane")
+        self._queue_s = histogram("piqueue_queue_seconds", text, ["lane"], buckets=QUEUE_BUCKETS_S)
         text = "Time from the claim of a chunk to its commit"
-        self._chunk_s = histogram("piqueue_chunk_seconds", text, CHUNK_BUCKETS_S)
+        self._chunk_s = histogram("piqueue_chunk_seconds", text, buckets=CHUNK_BUCKETS_S)
         text = "Download of a picture, also a failed one"
-        self._fetch_s = histogram("piqueue_fetch_seconds", text, FETCH_BUCKETS_S)
+        self._fetch_s = histogram("piqueue_fetch_seconds", text, buckets=FETCH_BUCKETS_S)
         text = "Decoding of a picture"
-        self._decode_s = histogram("piqueue_decode_seconds", text, DECODE_BUCKETS_S)
+        self._decode_s = histogram("piqueue_decode_seconds", text, buckets=DECODE_BUCKETS_S)
         text = "Scoring of a batch"
         self.inference_s = histogram(
-            "piqueue_inference_seconds", text, INFERENCE_BUCKETS_S, "model"
+            "piqueue_inference_seconds", text, ["model"], buckets=INFERENCE_BUCKETS_S
         )
         text = "Pictures in a batch"
-        self.batch_items = histogram("piqueue_batch_items", text, BATCH_BUCKETS, "model")
+        self.batch_items = histogram("piqueue_batch_items", text, ["model"], buckets=BATCH_BUCKETS)
 
     def claimed(self, claim: Claim) -> None:
         """Count a claimed chunk, and observe how long it waited."""

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -68,11 +68,9 @@ class ScoringGate:
         self._slots = threading.BoundedSemaphore(size)
         self._exclusive = threading.Lock()
 
-    @contextmanager
-    def shared(self) -> Iterator[None]:
+    def shared(self) -> AbstractContextManager[bool]:
         """Hold the lock beside other threads."""
-        with self._slots:
-            yield
+        return self._slots
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -191,4 +189,4 @@ def _open_s3_fetcher(settings: Settings) -> "S3Fetcher | None":
     require_boto3()
     from worker.fetching.s3 import S3Fetcher
 
-    return S3Fetcher.open(settings)
+    return S3Fetcher(settings)

@@ -20,15 +20,12 @@ def recover_stalled_work(store: JobStore, notifier: Notifier) -> None:
     jobs = store.open_jobs()
     if not jobs:
         return
-    lost_after_s = _lost_after_s(store.messages())
+    messages = store.messages()
+    lost_after_s: float = LOST_AFTER_S if messages else LOST_FROM_EMPTY_QUEUE_AFTER_S
+    if messages >= FAR_BEHIND:
+        lost_after_s = NEVER_S
     for job_id in jobs:
         lane, chunks = store.recover(job_id, lost_after_s)
         if chunks:
             log.info("notified_again", job_id=job_id, chunks=chunks)
             notifier.notify(job_id, chunks, lane)
-
-
-def _lost_after_s(messages: int) -> float:
-    if messages == 0:
-        return LOST_FROM_EMPTY_QUEUE_AFTER_S
-    return LOST_AFTER_S if messages < FAR_BEHIND else NEVER_S

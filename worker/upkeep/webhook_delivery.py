@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,13 +13,7 @@ import structlog
 from standardwebhooks import Webhook
 
 from worker.fetching.host_slots import HostSlots
-from worker.fetching.session import (
-    FetchLimits,
-    UrlRefused,
-    open_session,
-    parse_url,
-    rejection_from,
-)
+from worker.fetching.session import UrlRefused, open_session, parse_url, rejection_from
 from worker.jobs.errors import JobNotFound, LedgerUnavailable
 from worker.jobs.items import RejectionCode
 from worker.jobs.ledger.connection import connect
@@ -31,6 +24,7 @@ from worker.jobs.webhooks.outbox import Attempt, Delivery, HookState, Outbox
 from worker.jobs.webhooks.payload import job_finished, webhook_id
 from worker.jobs.webhooks.secrets import WebhookSecret, WebhookSecrets
 from worker.scoring.metrics import WorkerMetrics
+from worker.upkeep.periodic import PeriodicThread
 
 POLL_S = 0.5
 # The interval while deliveries are due.
@@ -53,10 +47,15 @@ HEADERS = {
 log = structlog.get_logger()
 
 
-class WebhookSender:
-    """Posts the webhooks that are due, until stopped; the outbox keeps the others."""
+class WebhookSender(PeriodicThread):
+    """Posts the webhooks that are due, until stopped; the outbox keeps the others.
+
+    `stop` gives the requests under way a few seconds.
+    """
 
     def __init__(self, settings: Settings, metrics: WorkerMetrics) -> None:
+        stop_s = POLL_S + GRACE_S + 1
+        super().__init__("webhooks", 0, lambda: asyncio.run(self._deliver_until_stopped()), stop_s)
         redis = connect(settings.redis_url, retry_silence=True)
         self._settings = settings
         self._metrics = metrics
@@ -65,33 +64,13 @@ class WebhookSender:
         self._secrets = WebhookSecrets(redis)
         self._slots = HostSlots(PER_HOST)
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._deliver_forever()), name="webhooks", daemon=True
-        )
 
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Start no further request, and give those under way a few seconds."""
-        self._stopping.set()
-        self._thread.join(POLL_S + GRACE_S + 1)
-
-    async def _deliver_forever(self) -> None:
+    async def _deliver_until_stopped(self) -> None:
         # Calls of Redis and name lookups run in threads: at most one of each per delivery.
         executor = ThreadPoolExecutor(2 * CONCURRENCY, "webhook")
         asyncio.get_running_loop().set_default_executor(executor)
-        limits = FetchLimits(
-            timeout_s=self._settings.webhook_timeout_s,
-            max_bytes=0,
-            concurrency=CONCURRENCY,
-            per_host=PER_HOST,
-            allow_networks=self._settings.fetch_allow_networks,
-        )
-        async with open_session(limits) as session:
-            while not self._stopping.is_set():
+        async with open_session(PER_HOST, self._settings.fetch_allow_networks) as session:
+            while not self.stopping.is_set():
                 due = await self._due(CONCURRENCY - len(self._tasks))
                 for job_id in due:
                     if job_id not in self._tasks:

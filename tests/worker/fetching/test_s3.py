@@ -27,7 +27,7 @@ def settings(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 @pytest.fixture
 def fetcher(settings: Settings) -> Iterator[S3Fetcher]:
-    fetcher = S3Fetcher.open(settings)
+    fetcher = S3Fetcher(settings)
     yield fetcher
     fetcher.close()
 
@@ -38,7 +38,7 @@ def rejection(outcome: Outcome) -> Rejection:
 
 
 def fetch(settings: Settings, url: str) -> Outcome:
-    fetcher = S3Fetcher.open(settings)
+    fetcher = S3Fetcher(settings)
     try:
         return fetcher.fetch(url, threading.Event())
     finally:
@@ -157,7 +157,7 @@ def test_taking_outcomes_raises_if_s3_is_not_available(settings: Settings) -> No
         {f"/{BUCKET}/{at}": overloaded for at in range(3)} | {f"/{BUCKET}": overloaded}
     ) as site:
         failing = settings.model_copy(update={"s3_endpoint_url": site.url("").rstrip("/")})
-        fetcher = S3Fetcher.open(failing)
+        fetcher = S3Fetcher(failing)
         try:
             with (
                 fetcher.fetching([f"s3://{BUCKET}/{at}" for at in range(3)]) as arriving,
