@@ -1,18 +1,32 @@
-"""Each request of the API: its path, its body and the type of its answer."""
+"""The requests of the API, each described once for both clients."""
 
 import json
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import wraps
 from pathlib import Path
-from types import NoneType
-from typing import Any, Generic, Literal, Self, TypeVar
+from types import GenericAlias, NoneType
+from typing import (
+    Any,
+    Concatenate,
+    Generic,
+    Literal,
+    ParamSpec,
+    Protocol,
+    Self,
+    TypeVar,
+    Unpack,
+    get_args,
+    overload,
+)
 
 import msgspec
 
 from piqueue.types import (
     Body,
     Columns,
+    DraftItem,
     DraftItemsPage,
     DryRun,
     Filters,
@@ -23,6 +37,8 @@ from piqueue.types import (
     JobStatus,
     Limits,
     Model,
+    Page,
+    Result,
     ResultsFormat,
     ResultsPage,
 )
@@ -33,11 +49,13 @@ _NDJSON = "application/x-ndjson"
 _CSV = "text/csv"
 
 Answer = TypeVar("Answer")
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class Request(Generic[Answer]):
-    """A request. `body` gives the parts of its content; `more` holds arguments of httpx2."""
+    """A request. `body` gives the parts of its content; `files` are read for each attempt."""
 
     answer: type[Answer]
     method: str
@@ -45,102 +63,245 @@ class Request(Generic[Answer]):
     params: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     body: Body | None = None
+    files: Mapping[str, Path | bytes] = field(default_factory=dict)
     more: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
     def arguments(self) -> dict[str, Any]:
-        """The arguments of httpx2, without the body."""
-        return {"params": self.params, "headers": self.headers, **self.more}
+        """Give the arguments of httpx2, without the body."""
+        arguments = {"params": self.params, "headers": self.headers, **self.more}
+        if self.files:
+            arguments["files"] = [
+                ("files", (item_id, file if isinstance(file, bytes) else file.read_bytes()))
+                for item_id, file in self.files.items()
+            ]
+        return arguments
 
     def at(self, cursor: str) -> Self:
         """The request for the page at `cursor`."""
         return replace(self, params={**self.params, "cursor": cursor})
 
 
-MODELS = Request(list[Model], "GET", "/models")
-LIMITS = Request(Limits, "GET", "/limits")
+class Blocking(Protocol):
+    """Sends requests and returns their answers."""
+
+    def _send(self, request: Request[Answer]) -> Answer: ...
+    def _list(self, request: Request[Page[_T]]) -> Iterator[_T]: ...
 
 
-def submit_ndjson(lines: Path | Body, options: JobOptions | None) -> Request[Job]:
-    return _table(Job, _NDJSON, lines, _fields(options))
+class Awaiting(Protocol):
+    """Sends requests and returns coroutines of their answers."""
+
+    async def _send(self, request: Request[Answer]) -> Answer: ...
+    def _list(self, request: Request[Page[_T]]) -> AsyncIterator[_T]: ...
 
 
-def dry_run_ndjson(lines: Path | Body, options: JobOptions | None) -> Request[DryRun]:
-    return _table(DryRun, _NDJSON, lines, {**_fields(options), "dry_run": True})
+class operation(Generic[_P, Answer]):  # noqa: N801 - a decorator, as property is
+    """A method of both clients that sends the request which the decorated function returns."""
+
+    def __init__(self, function: Callable[Concatenate[Any, _P], Request[Answer]]) -> None:
+        self._function = function
+        (answer,) = get_args(function.__annotations__["return"])
+        function.__annotations__["return"] = answer  # for help() and other readers
+
+    @overload
+    def __get__(self, client: None, owner: Any) -> Callable[..., Any]: ...
+    @overload
+    def __get__(self, client: Blocking, owner: Any) -> Callable[_P, Answer]: ...
+    @overload
+    def __get__(
+        self, client: Awaiting, owner: Any
+    ) -> Callable[_P, Coroutine[Any, Any, Answer]]: ...
+    def __get__(self, client: Any, owner: Any) -> Any:
+        return _bound(self._function, client, "_send")
 
 
-def submit_csv(table: Path | Body, options: JobOptions | None, columns: Columns) -> Request[Job]:
-    return _table(Job, _CSV, table, {**_fields(options), **columns})
+class listing(Generic[_P, _T]):  # noqa: N801
+    """A method of both clients that gives what is on the pages of a list, one by one."""
+
+    def __init__(self, function: Callable[Concatenate[Any, _P], Request[Page[_T]]]) -> None:
+        self._function = function
+        (page,) = get_args(function.__annotations__["return"])
+        function.__annotations__["return"] = GenericAlias(Iterator, get_args(page))
+
+    @overload
+    def __get__(self, client: None, owner: Any) -> Callable[..., Any]: ...
+    @overload
+    def __get__(self, client: Blocking, owner: Any) -> Callable[_P, Iterator[_T]]: ...
+    @overload
+    def __get__(self, client: Awaiting, owner: Any) -> Callable[_P, AsyncIterator[_T]]: ...
+    def __get__(self, client: Any, owner: Any) -> Any:
+        return _bound(self._function, client, "_list")
 
 
-def dry_run_csv(
-    table: Path | Body, options: JobOptions | None, columns: Columns
-) -> Request[DryRun]:
-    return _table(DryRun, _CSV, table, {**_fields(options), **columns, "dry_run": True})
+class Operations:
+    """The methods of both clients that send one request, or one for each page of a list."""
+
+    # Submitting.
+
+    @operation
+    def submit_urls(self, urls: Iterable[str], options: JobOptions | None = None) -> Request[Job]:
+        """Submit pictures by URL. The ids of the items are their indexes, "0", "1", ...
+
+        Raises:
+            PiqueueApiError: `items_refused` lists the invalid URLs; nothing is submitted.
+
+        Example:
+            client.submit_urls(["https://example.com/a.jpg"], JobOptions(model="scenes"))
+        """
+        body = ndjson(Item(url=url) for url in urls)
+        return _table(Job, _NDJSON, lambda: [body], options)
+
+    @operation
+    def submit_items(
+        self, items: Iterable[Item], options: JobOptions | None = None
+    ) -> Request[Job]:
+        """Submit pictures by URL, with ids and columns of your own.
+
+        Example:
+            client.submit_items([Item(url=url, id=sku) for url, sku in rows])
+        """
+        body = ndjson(items)
+        return _table(Job, _NDJSON, lambda: [body], options)
+
+    @operation
+    def submit_ndjson(self, lines: Path | Body, options: JobOptions | None = None) -> Request[Job]:
+        """Submit items as JSON, one a line: a file, or a function that gives the parts of one."""
+        return _table(Job, _NDJSON, lines, options)
+
+    @operation
+    def submit_csv(
+        self, table: Path | Body, options: JobOptions | None = None, **columns: Unpack[Columns]
+    ) -> Request[Job]:
+        """Submit a CSV table: a file, or a function that gives the parts of one.
+
+        The table is UTF-8 with commas and a header row. All columns are returned with the results.
+
+        Example:
+            client.submit_csv(Path("photos.csv"), url_column="image", id_column="sku")
+        """
+        return _table(Job, _CSV, table, options, **columns)
+
+    @operation
+    def dry_run_ndjson(
+        self, lines: Path | Body, options: JobOptions | None = None
+    ) -> Request[DryRun]:
+        """Check what `submit_ndjson` would submit, and fetch up to 50 URLs; nothing is stored."""
+        return _table(DryRun, _NDJSON, lines, options, dry_run=True)
+
+    @operation
+    def dry_run_csv(
+        self, table: Path | Body, options: JobOptions | None = None, **columns: Unpack[Columns]
+    ) -> Request[DryRun]:
+        """Check what `submit_csv` would submit, and fetch up to 50 URLs; nothing is stored."""
+        return _table(DryRun, _CSV, table, options, **columns, dry_run=True)
+
+    @operation
+    def submit_files(
+        self, pictures: Mapping[str, Path | bytes], options: JobOptions | None = None
+    ) -> Request[Job]:
+        """Submit files by id in one request, all or none. Use a draft for more than a thousand.
+
+        Example:
+            client.submit_files({"beach": Path("beach.jpg")})
+        """
+        more = {"data": {"options": json.dumps(_fields(options))}} if options else {}
+        return Request(Job, "POST", "/jobs", headers=_new_key(), files=pictures, more=more)
+
+    # Drafts: items are added in parts, each once by its id, then submitted as a whole.
+
+    @operation
+    def open_draft(self, options: JobOptions | None = None) -> Request[Job]:
+        """Create a job that accepts items until it is submitted.
+
+        Example:
+            draft = client.open_draft()
+            client.add_files(draft.id, {"beach": Path("beach.jpg")})
+            client.submit_draft(draft.id)
+        """
+        return Request(Job, "POST", "/jobs", more={"json": {**_fields(options), "draft": True}})
+
+    @operation
+    def add_items(self, job_id: str, items: Iterable[Item]) -> Request[Job]:
+        """Add pictures by URL to a draft. Give them ids: an id is added only once."""
+        headers = {"Content-Type": _NDJSON}
+        more = {"content": ndjson(items)}
+        return Request(Job, "POST", f"/jobs/{job_id}/items", headers=headers, more=more)
+
+    @operation
+    def add_files(self, job_id: str, pictures: Mapping[str, Path | bytes]) -> Request[Job]:
+        """Add files by id to a draft. An id is added only once.
+
+        Raises:
+            PiqueueApiError: `items_refused` lists the refused files; the others are added.
+        """
+        return Request(Job, "POST", f"/jobs/{job_id}/items", files=pictures)
+
+    @listing
+    def _draft_items(self, job_id: str) -> Request[Page[DraftItem]]:
+        return Request(DraftItemsPage, "GET", f"/jobs/{job_id}/items")
+
+    @operation
+    def _submit_draft(self, job_id: str) -> Request[Job]:
+        return Request(Job, "POST", f"/jobs/{job_id}/submit")
+
+    # Following and reading.
+
+    @operation
+    def models(self) -> Request[list[Model]]:
+        """List the models that jobs may name."""
+        return Request(list[Model], "GET", "/models")
+
+    @operation
+    def limits(self) -> Request[Limits]:
+        """Read the limits of requests and jobs, and the use of the caller's quota."""
+        return Request(Limits, "GET", "/limits")
+
+    @operation
+    def job(self, job_id: str, *, wait_s: float = 0) -> Request[Job]:
+        """Read a job: now, or once it is done or `wait_s` seconds have passed.
+
+        Raises:
+            PiqueueApiError: `job_not_found`: there is no such job, or it has expired.
+        """
+        return Request(Job, "GET", f"/jobs/{job_id}", {"wait": wait_s, "results": False})
+
+    @listing
+    def jobs(self, status: JobStatus | None = None) -> Request[Page[Job]]:
+        """List the jobs of the caller, newest first."""
+        return Request(JobsPage, "GET", "/jobs", {"status": status} if status else {})
+
+    @listing
+    def results(self, job_id: str, **filters: Unpack[Filters]) -> Request[Page[Result]]:
+        """Read the finished items in index order, also while the job runs.
+
+        Example:
+            for result in client.results(job.id, label="beach", threshold=0.9): ...
+        """
+        params = {**filters, "format": "json", "limit": PAGE_ITEMS}
+        return Request(ResultsPage, "GET", f"/jobs/{job_id}/results", params)
+
+    # Acting.
+
+    @operation
+    def cancel(self, job_id: str) -> Request[Job]:
+        """Stop a job; the results it has remain."""
+        return Request(Job, "POST", f"/jobs/{job_id}/cancel")
+
+    @operation
+    def retry(self, job_id: str, only: Literal["failed", "retryable"] = "failed") -> Request[Job]:
+        """Submit the failed items of a job again, or the retryable ones; returns the new job."""
+        more = {"json": {"only": only}}
+        return Request(Job, "POST", f"/jobs/{job_id}/retry", headers=_new_key(), more=more)
+
+    @operation
+    def delete(self, job_id: str) -> Request[None]:
+        """Stop a job and erase it with its pictures and results."""
+        return Request(NoneType, "DELETE", f"/jobs/{job_id}")
 
 
-def submit_files(pictures: Mapping[str, Path | bytes], options: JobOptions | None) -> Request[Job]:
-    more = _files(pictures)
-    if options:
-        more["data"] = {"options": json.dumps(_fields(options))}
-    return Request(Job, "POST", "/jobs", headers=_new_key(), more=more)
-
-
-def open_draft(options: JobOptions | None) -> Request[Job]:
-    return Request(Job, "POST", "/jobs", more={"json": {**_fields(options), "draft": True}})
-
-
-def add_items(job_id: str, items: Iterable[Item]) -> Request[Job]:
-    return Request(
-        Job,
-        "POST",
-        f"/jobs/{job_id}/items",
-        headers={"Content-Type": _NDJSON},
-        more={"content": ndjson(items)},
-    )
-
-
-def add_files(job_id: str, pictures: Mapping[str, Path | bytes]) -> Request[Job]:
-    return Request(Job, "POST", f"/jobs/{job_id}/items", more=_files(pictures))
-
-
-def draft_items(job_id: str) -> Request[DraftItemsPage]:
-    return Request(DraftItemsPage, "GET", f"/jobs/{job_id}/items")
-
-
-def submit_draft(job_id: str) -> Request[Job]:
-    return Request(Job, "POST", f"/jobs/{job_id}/submit")
-
-
-def job(job_id: str, wait_s: float = 0) -> Request[Job]:
-    return Request(Job, "GET", f"/jobs/{job_id}", {"wait": wait_s, "results": False})
-
-
-def jobs(status: JobStatus | None) -> Request[JobsPage]:
-    return Request(JobsPage, "GET", "/jobs", {} if status is None else {"status": status})
-
-
-def results(job_id: str, filters: Filters) -> Request[ResultsPage]:
-    params = {**filters, "format": "json", "limit": PAGE_ITEMS}
-    return Request(ResultsPage, "GET", f"/jobs/{job_id}/results", params)
-
-
-def download(job_id: str, results_format: ResultsFormat, filters: Filters) -> Request[None]:
+def results_file(job_id: str, results_format: ResultsFormat, filters: Filters) -> Request[None]:
     params = {**filters, "format": results_format}
     return Request(NoneType, "GET", f"/jobs/{job_id}/results", params)
-
-
-def cancel(job_id: str) -> Request[Job]:
-    return Request(Job, "POST", f"/jobs/{job_id}/cancel")
-
-
-def retry(job_id: str, only: Literal["failed", "retryable"]) -> Request[Job]:
-    more = {"json": {"only": only}}
-    return Request(Job, "POST", f"/jobs/{job_id}/retry", headers=_new_key(), more=more)
-
-
-def delete(job_id: str) -> Request[None]:
-    return Request(NoneType, "DELETE", f"/jobs/{job_id}")
 
 
 def ndjson(items: Iterable[Item]) -> bytes:
@@ -148,28 +309,31 @@ def ndjson(items: Iterable[Item]) -> bytes:
     return msgspec.json.Encoder().encode_lines(list(items))
 
 
+def _bound(function: Callable[..., Any], client: Any, send: str) -> Callable[..., Any]:
+    if client is None:
+        return function
+    method = function.__get__(client)
+
+    @wraps(method)
+    def call(*arguments: Any, **named: Any) -> Any:
+        return getattr(client, send)(method(*arguments, **named))
+
+    return call
+
+
 def _table(
-    answer: type[Answer], content_type: str, table: Path | Body, params: Mapping[str, Any]
+    answer: type[Answer],
+    content_type: str,
+    table: Path | Body,
+    options: JobOptions | None,
+    **params: Any,
 ) -> Request[Answer]:
+    params = {**_fields(options), **params}
     if "metadata" in params:
-        params = {**params, "metadata": json.dumps(params["metadata"])}
-    return Request(
-        answer,
-        "POST",
-        "/jobs",
-        params,
-        headers={"Content-Type": content_type, **_new_key()},
-        body=(lambda: _parts(table)) if isinstance(table, Path) else table,
-    )
-
-
-def _files(pictures: Mapping[str, Path | bytes]) -> dict[str, Any]:
-    return {
-        "files": [
-            ("files", (item_id, file if isinstance(file, bytes) else file.read_bytes()))
-            for item_id, file in pictures.items()
-        ]
-    }
+        params["metadata"] = json.dumps(params["metadata"])
+    headers = {"Content-Type": content_type, **_new_key()}
+    body = (lambda: _parts(table)) if isinstance(table, Path) else table
+    return Request(answer, "POST", "/jobs", params, headers, body)
 
 
 def _fields(options: JobOptions | None) -> dict[str, Any]:

@@ -2,45 +2,26 @@
 
 from collections.abc import Callable, Iterable
 from datetime import date, datetime
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Generic, Literal, TypedDict, TypeVar
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
+_T = TypeVar("_T")
 Body = Callable[[], Iterable[bytes]]
 """The parts of a request body; called once for each attempt."""
 Time = Annotated[datetime, Meta(tz=True)]
 
-JobStatus = Literal[
-    "draft",
-    "queued",
-    "running",
-    "cancelling",
-    "succeeded",
-    "partially_succeeded",
-    "failed",
-    "cancelled",
-]
+DoneStatus = Literal["succeeded", "partially_succeeded", "failed", "cancelled"]
+JobStatus = Literal["draft", "queued", "running", "cancelling", DoneStatus]
 ItemStatus = Literal["succeeded", "failed"]
 Priority = Literal["interactive", "bulk"]
 ResultsFormat = Literal["csv", "jsonl", "parquet"]
 Stage = Literal["fetch", "decode", "infer"]
-ErrorCode = Literal[
-    "fetch_dns",
-    "fetch_blocked_address",
-    "fetch_timeout",
-    "fetch_connection",
-    "fetch_http_status",
-    "fetch_too_large",
-    "fetch_redirects",
-    "not_an_image",
-    "unsupported_format",
-    "too_many_pixels",
-    "truncated",
-    "decode_failed",
-    "model_error",
-    "worker_lost",
-    "internal",
-]
+_Url = Literal["fetch_dns", "fetch_blocked_address", "fetch_redirects"]
+_Fetch = Literal["fetch_timeout", "fetch_connection", "fetch_http_status", "fetch_too_large"]
+_Format = Literal["not_an_image", "unsupported_format", "too_many_pixels", "truncated"]
+_Scoring = Literal["decode_failed", "model_error", "worker_lost", "internal"]
+ErrorCode = Literal[_Url, _Fetch, _Format, _Scoring]
 
 
 class Columns(TypedDict, total=False):
@@ -277,31 +258,28 @@ class Problem(Struct, frozen=True):
     problems: list[dict[str, Any]] | None = None
 
 
-class Page(Struct, frozen=True, kw_only=True):
-    """Part of a list; the last page has no `next_cursor`."""
-
-    next_cursor: str | None = None
-
-
-class JobsPage(Page, frozen=True, kw_only=True):
-    """Jobs, newest first."""
-
-    jobs: list[Job]
-
-
-class ResultsPage(Page, frozen=True, kw_only=True):
-    """Finished items in index order."""
-
-    items: list[Result]
-
-
 class DraftItem(Struct, frozen=True):
     """An item of a draft."""
 
     id: str
 
 
-class DraftItemsPage(Page, frozen=True, kw_only=True):
-    """Items of a draft in the order in which they were added."""
+class Page(Struct, Generic[_T], frozen=True, kw_only=True):
+    """Part of a list; the last page has no `next_cursor`."""
 
-    items: list[DraftItem]
+    items: list[_T]
+    next_cursor: str | None = None
+
+
+class JobsPage(Page[Job], frozen=True, kw_only=True):
+    """Jobs, newest first."""
+
+    items: list[Job] = field(name="jobs")
+
+
+class ResultsPage(Page[Result], frozen=True, kw_only=True):
+    """Finished items in index order."""
+
+
+class DraftItemsPage(Page[DraftItem], frozen=True, kw_only=True):
+    """Items of a draft in the order in which they were added."""
