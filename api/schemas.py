@@ -6,14 +6,16 @@ from datetime import UTC, date, datetime
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
+from pydantic_core import to_json
 
 from api.urls import url_problem
 from worker.jobs.host_statistics import heaviest_hosts
-from worker.jobs.items import RejectionCode, Stage
+from worker.jobs.items import MAX_ID_CHARS, RejectionCode, Stage
 from worker.jobs.ledger.reader import StoredResult
 from worker.jobs.record import JOB_ERRORS, Job, JobStatus, Lane
 
 LISTED_HOSTS = 20
+MAX_METADATA_BYTES = 16_384
 _SHARE = re.compile(r"(100|[0-9]{1,2})(\.[0-9]{1,3})?%")
 
 
@@ -32,9 +34,13 @@ class Out(BaseModel):
 class JobOptions(_Body):
     """The options of a job."""
 
-    model: str | None = Field(None, description="`name` or `name@version`", examples=["scenes"])
+    model: str | None = Field(
+        None, max_length=200, description="`name` or `name@version`", examples=["scenes"]
+    )
     name: str | None = Field(None, max_length=200)
-    metadata: dict[str, JsonValue] = Field({}, description="Any JSON; returned unchanged")
+    metadata: dict[str, JsonValue] = Field(
+        {}, description="Any JSON of up to 16 KB; returned unchanged"
+    )
     priority: Lane | None = Field(None, description="Default: `interactive` for up to 64 items")
     max_failures: int | str | None = Field(
         None,
@@ -53,6 +59,13 @@ class JobOptions(_Body):
         description="Receives a signed request (Standard Webhooks) when the job is done",
         examples=["https://example.com/piqueue"],
     )
+
+    @field_validator("metadata")
+    @classmethod
+    def _is_small(cls, value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        if (size := len(to_json(value))) > MAX_METADATA_BYTES:
+            raise ValueError(f"has {size} bytes as JSON, and the limit is {MAX_METADATA_BYTES}")
+        return value
 
     @field_validator("webhook_url")
     @classmethod
@@ -88,7 +101,9 @@ class ItemIn(_Body):
     """A picture to fetch."""
 
     url: str
-    id: str | None = Field(None, min_length=1, max_length=1024, description="Default: its index")
+    id: str | None = Field(
+        None, min_length=1, max_length=MAX_ID_CHARS, description="Default: its index"
+    )
     columns: dict[str, str] | None = Field(None, description="Returned with its result")
 
 

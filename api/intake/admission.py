@@ -3,7 +3,7 @@
 from api.services import Services
 from api.urls import source_problem
 from worker.jobs.errors import OverQuota, QueueFull
-from worker.jobs.items import ItemSpec
+from worker.jobs.items import MAX_ID_CHARS, ItemSpec
 from worker.jobs.ledger.api_keys import ANYONE
 from worker.jobs.ledger.load import Load
 from worker.jobs.settings import Settings
@@ -43,6 +43,8 @@ def item_problem(spec: ItemSpec, payload: bytes | None, settings: Settings) -> s
     An upload is checked by its size and first bytes; one that a draft has already stored comes
     without payload and is not checked again.
     """
+    if len(spec.id) > MAX_ID_CHARS:
+        return f"the id has {len(spec.id)} characters, and the limit is {MAX_ID_CHARS}"
     if payload is None:
         return None if spec.url is None else source_problem(spec.url, settings.s3_fetch_buckets)
     if not payload:

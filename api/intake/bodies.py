@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import BinaryIO
@@ -11,6 +10,7 @@ from urllib.parse import unquote
 from anyio import from_thread
 from fastapi import Request
 from pydantic import ValidationError
+from pydantic_core import from_json
 from starlette.datastructures import UploadFile
 
 from api.intake.items import ItemReceiver, ProblemList
@@ -197,12 +197,13 @@ def options_from_query(params: Mapping[str, str]) -> JobOptions:
     }
     try:
         if "metadata" in params:
-            fields["metadata"] = json.loads(params["metadata"])
+            # Unlike json.loads, it limits how deep the text is nested.
+            fields["metadata"] = from_json(params["metadata"])
         return JobOptions.model_validate(fields)
-    except json.JSONDecodeError as error:
-        raise JobRefused(f"the parameter metadata is not JSON: {error}") from None
     except ValidationError as error:
         raise JobRefused(describe(error.errors())) from None
+    except ValueError as error:
+        raise JobRefused(f"the parameter metadata is not JSON: {error}") from None
 
 
 def form_parts(

@@ -16,6 +16,8 @@ SCORE_DECIMALS = 5
 # Longer score vectors are 16-bit integers: this many steps from 0 to 1.
 FEW_SCORES = 32
 SCORE_STEPS = 65535
+# As long as a key in S3 may be.
+MAX_ID_CHARS = 1024
 
 
 class Stage(StrEnum):

@@ -119,6 +119,59 @@ def test_ndjson_is_one_item_a_line(client: httpx2.Client, site: Site) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"metadata": {"note": "x" * 16_384}}, "16395 bytes as JSON, and the limit is 16384"),
+        ({"metadata": {"note": "ü" * 8_192}}, "limit is 16384"),
+        ({"model": "m" * 201}, "at most 200 characters"),
+        ({"name": "n" * 201}, "at most 200 characters"),
+        ({"webhook_url": f"https://h/{'x' * 4096}"}, "longer than 4096 characters"),
+        ({"items": [{"url": "http://h/", "id": "x" * 1025}]}, "at most 1024 characters"),
+    ],
+)
+def test_every_option_has_a_limit(
+    client: httpx2.Client, options: dict[str, object], says: str
+) -> None:
+    body = options if "items" in options else {"urls": ["http://h/"], **options}
+    answer = client.post("/jobs", json=body)
+    assert answer.status_code == 422
+    assert says in answer.text
+
+
+def test_metadata_of_16_kb_are_accepted(client: httpx2.Client) -> None:
+    metadata = {"note": "x" * 16_373}
+    answer = client.post("/jobs", json={"draft": True, "items": [], "metadata": metadata})
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["metadata"] == metadata
+
+
+def test_ids_of_tables_and_names_of_files_have_a_limit(client: httpx2.Client) -> None:
+    long = "x" * 1025
+    table = post_csv(client, f"id,url\n{long},http://h/\n".encode(), id_column="id")
+    form = client.post("/jobs", files=[("files", (long, jpeg(1)))])
+    for answer in (table, form):
+        assert answer.status_code == 422
+        assert "the id has 1025 characters, and the limit is 1024" in answer.text
+
+
+def test_deep_nesting_is_refused_in_every_place_that_takes_json(client: httpx2.Client) -> None:
+    deep = '{"a":' + "[" * 20_000
+    csv_headers = {"content-type": "text/csv"}
+    query = client.post(
+        "/jobs", params={"metadata": deep}, content=b"url\nhttp://h/\n", headers=csv_headers
+    )
+    form = client.post(
+        "/jobs", files=[("files", ("a.jpg", jpeg(1)))], data={"options": f'{{"metadata":{deep}'}
+    )
+    for answer in (query, form):
+        assert (answer.status_code, answer.json()["code"]) == (422, "job_refused")
+    for path in ("/jobs", "/jobs/job_x/retry"):
+        body = f'{{"urls":["http://h/"],"metadata":{deep}'
+        answer = client.post(path, content=body, headers={"content-type": "application/json"})
+        assert answer.status_code == 400, answer.text
+
+
 def test_invalid_lines_of_ndjson_are_refused_by_number(client: httpx2.Client) -> None:
     lines = ['{"url": "http://h/"}', "{", '{"id": "x"}', '{"url": "http://h/", "uri": 1}']
     problem = post_ndjson(client, lines).json()
