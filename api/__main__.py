@@ -63,9 +63,12 @@ class _Server(uvicorn.Server):
 def _require_keys_beyond_loopback(host: str, services: Services) -> None:
     """Require API keys on other addresses than loopback, unless the settings allow none.
 
-    They stay required when the last key is removed later.
+    They stay required when the last key is removed later. On loopback, requests without a key must
+    name this machine as their host.
     """
-    services.keys.required = not is_loopback(host) and not services.settings.allow_no_keys
+    loopback, settings = is_loopback(host), services.settings
+    services.allowed_hosts = settings.allowed_hosts or (() if loopback else None)
+    services.keys.required = not loopback and not settings.allow_no_keys
     if services.keys.required and not services.keys.all():
         raise SettingsInvalid(
             f"no API key exists, so anyone who reaches {host} could use this API: make a key "

@@ -2,12 +2,13 @@
 
 from typing import Annotated
 
-from fastapi import Depends
+from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
+from api.foreign_requests import foreign_reason
 from api.services import Services, ServicesDep
-from worker.jobs.errors import JobNotFound, Unauthorized
+from worker.jobs.errors import ForeignRequest, JobNotFound, Unauthorized
 from worker.jobs.ledger.api_keys import ANYONE
 from worker.jobs.record import Job
 
@@ -15,6 +16,7 @@ _bearer = HTTPBearer(auto_error=False, description="An API key; not needed while
 
 
 async def _owner(
+    request: Request,
     services: ServicesDep,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> str:
@@ -29,6 +31,9 @@ async def _owner(
         return key.owner
     keys = services.keys
     if not keys.required and (keys.none_lately or not await run_in_threadpool(keys.all)):
+        reason = foreign_reason(request.method, request.headers, services.allowed_hosts)
+        if reason is not None:
+            raise ForeignRequest(reason)
         return ANYONE
     raise Unauthorized("this API needs a key: send the header Authorization: Bearer pq_…")
 

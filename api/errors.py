@@ -41,6 +41,7 @@ STATUS: dict[type[PiqueueError], tuple[int, str]] = {
     errors.IdempotencyMismatch: (422, "idempotency_mismatch"),
     errors.IdempotencyInFlight: (409, "idempotency_in_flight"),
     errors.Unauthorized: (401, "unauthorized"),
+    errors.ForeignRequest: (403, "foreign_request"),
     errors.OverQuota: (429, "over_quota"),
     errors.UploadRejected: (422, "upload_rejected"),
     errors.QueueFull: (503, "queue_full"),
@@ -55,7 +56,9 @@ log = structlog.get_logger()
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Document that a route may return these errors."""
+    """Document that a route may return these errors; one that needs a key may return 403 too."""
+    if HTTPStatus.UNAUTHORIZED in statuses:
+        statuses += (HTTPStatus.FORBIDDEN,)
     return {
         status: {"model": Problem, "description": HTTPStatus(status).phrase} for status in statuses
     }

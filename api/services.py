@@ -26,6 +26,8 @@ class Services:
         """Build them; the first use opens the connections."""
         redis = connect(settings.redis_url)
         self.settings = settings
+        # The names in `Host` that requests without a key may have; None for any.
+        self.allowed_hosts: tuple[str, ...] | None = settings.allowed_hosts
         self.store = JobStore(redis)
         self.load = Load(redis)
         self.workers = Workers(redis)

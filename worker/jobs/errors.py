@@ -23,6 +23,7 @@ PiqueueError
 ├── IdempotencyMismatch     the key was used for another submission
 ├── IdempotencyInFlight     a submission with this key is still in progress
 ├── Unauthorized            the API key is missing or unknown
+├── ForeignRequest          a request without a key may come from another site's page
 ├── OverQuota               the caller has too many items waiting
 ├── UploadRejected          the only picture of a waiting caller was rejected
 ├── QueueFull               too many items are waiting
@@ -131,6 +132,9 @@ class IdempotencyInFlight(PiqueueError): ...
 
 
 class Unauthorized(PiqueueError): ...
+
+
+class ForeignRequest(PiqueueError): ...
 
 
 class UploadRejected(PiqueueError): ...

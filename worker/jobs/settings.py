@@ -181,6 +181,9 @@ class Settings(BaseSettings):
     """Maximum time that the receiver of a webhook has to answer"""
     allow_no_keys: bool = False
     """Serve other machines even if no API key exists"""
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    """Host names by which requests without an API key may address the API, besides localhost and IP
+    addresses, comma separated; an API that listens beyond loopback accepts any if this is unset"""
     metrics_host: str = "127.0.0.1"
     """Address on which a worker serves its metrics, without authentication"""
     metrics_port: int = Field(0, ge=0, le=65535)
@@ -206,7 +209,10 @@ class Settings(BaseSettings):
             raise ValueError("set PIQUEUE_S3_ENCRYPTION=aws:kms as well, or unset this")
         return value
 
-    @field_validator("fetch_allow_networks", "s3_fetch_buckets", "webhook_retry_s", mode="before")
+    @field_validator(
+        *("fetch_allow_networks", "s3_fetch_buckets", "webhook_retry_s", "allowed_hosts"),
+        mode="before",
+    )
     @classmethod
     def _comma_separated(cls, value: Any) -> Any:
         if isinstance(value, str):

@@ -12,6 +12,7 @@ from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from pydantic import BaseModel, ConfigDict
 
+from api.foreign_requests import foreign_reason
 from api.routes.page import policy_of
 from model.images.result import ImageRejected
 from scripts.workshop.labelling.session import LabelSession
@@ -61,15 +62,14 @@ class ChangeOut(BaseModel):
     can_undo: bool
 
 
-def create_app(session: LabelSession, token: str, port: int, finish: Callable[[], None]) -> FastAPI:
+def create_app(session: LabelSession, token: str, finish: Callable[[], None]) -> FastAPI:
     """Build the application, which serves everything below `/token/` on a loopback port.
 
-    Any page in the browser can send requests to this port. A request without the token, or by
-    another host name for 127.0.0.1 (DNS rebinding), gets 403.
+    Any page in the browser can send requests to this port. A request without the token, or that
+    another site's page may have sent, gets 403.
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     router = APIRouter(prefix=f"/{token}")
-    hosts = {f"{HOST}:{port}", f"localhost:{port}"}
     html = PATH.read_text(encoding="utf-8")
     policy = policy_of(html, images="'self' data:")
 
@@ -79,7 +79,7 @@ def create_app(session: LabelSession, token: str, port: int, finish: Callable[[]
     ) -> Response:
         given = request.url.path.split("/")[1]
         known = secrets.compare_digest(given.encode(), token.encode())
-        if not known or request.headers.get("host") not in hosts:
+        if not known or foreign_reason(request.method, request.headers, ()) is not None:
             return PlainTextResponse("open the address that the command printed", 403)
         response = await call_next(request)
         response.headers["X-Content-Type-Options"] = "nosniff"
@@ -146,7 +146,7 @@ def serve(session: LabelSession, *, browser: bool) -> None:
         def finish() -> None:
             server.should_exit = True
 
-        app = create_app(session, token, port, finish)
+        app = create_app(session, token, finish)
         config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1)
         server = uvicorn.Server(config)
         url = f"http://{HOST}:{port}/{token}/"

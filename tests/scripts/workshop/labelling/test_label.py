@@ -293,6 +293,8 @@ def test_requests_without_the_token_or_by_another_host_name_are_rejected(folder:
         rebound = {"Host": f"evil.example:{httpx2.URL(url).port}"}
         assert client.get(f"{url}state", headers=rebound).status_code == 403
         assert client.post(f"{url}pictures/0", json=answer, headers=rebound).status_code == 403
+        foreign = {"Origin": "http://evil.example"}
+        assert client.post(f"{url}pictures/0", json=answer, headers=foreign).status_code == 403
         assert not (folder / "labels.csv").exists()
         html = client.get(url).raise_for_status()
         assert "default-src 'none'" in html.headers["content-security-policy"]
