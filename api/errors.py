@@ -116,6 +116,8 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
         detail = f"the request is larger than {size} bytes: send it as several smaller ones"
         return await _piqueue_error(request, errors.TooLarge(detail))
     code = HTTPStatus(error.status_code).name.lower()
+    if error.status_code == HTTPStatus.UNSUPPORTED_MEDIA_TYPE:
+        code = "unsupported_body"
     headers = dict(error.headers) if error.headers else None
     return problem(error.status_code, code, str(error.detail), headers)
 

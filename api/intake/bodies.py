@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+from codecs import BOM_UTF8
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import BinaryIO
 from urllib.parse import unquote
@@ -24,6 +25,7 @@ CSV, NDJSON = "text/csv", "application/x-ndjson"
 CONTENT_TYPES = (JSON, FORM, CSV, NDJSON)
 READ_BYTES = 1 << 18
 MAX_LINE_CHARS = 100_000
+MAX_OPTIONS_BYTES = 1 << 20
 _ENCODED = re.compile("%(22|0A|0D)")
 
 
@@ -66,7 +68,7 @@ def read_json(body: bytes) -> JobIn:
         JobRefused: it does not fit the schema; invalid items are listed by their index.
     """
     try:
-        return JobIn.model_validate_json(body)
+        return JobIn.model_validate_json(body.removeprefix(BOM_UTF8))
     except ValidationError as error:
         found = error.errors()
     problems = ProblemList()
@@ -172,6 +174,8 @@ def add_ndjson(stream: io.RawIOBase, items: ItemReceiver) -> None:
     """
     lines = io.BufferedReader(stream, READ_BYTES)
     for number, line in enumerate(iter(lambda: lines.readline(MAX_LINE_CHARS), b""), start=1):
+        if number == 1:
+            line = line.removeprefix(BOM_UTF8)
         if len(line) == MAX_LINE_CHARS:
             raise BodyUnreadable(
                 f"line {number} is longer than {MAX_LINE_CHARS} bytes: send one item a line"
@@ -218,11 +222,18 @@ def form_parts(
     for name, value in parts:
         if name == "files" and isinstance(value, UploadFile):
             files.append(value)
-        elif name == "options" and isinstance(value, str):
+        elif name == "options":
+            # Browsers send a JSON Blob as a file.
+            text = value if isinstance(value, str) else value.file.read(MAX_OPTIONS_BYTES)
             try:
-                options = JobOptions.model_validate_json(value)
+                options = JobOptions.model_validate_json(text)
             except ValidationError as error:
                 raise JobRefused(f"options: {describe(error.errors())}") from None
+        elif name == "files":
+            raise JobRefused(
+                "the form has a part 'files' without a file name: send each picture as a file, "
+                'with filename="…" in its Content-Disposition'
+            )
         else:
             raise JobRefused(
                 f"the form has a part {name!r}: send pictures as files named `files` and the "

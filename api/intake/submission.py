@@ -8,6 +8,7 @@ from fastapi import Request
 
 from api.intake import bodies
 from api.intake.admission import check_capacity
+from api.intake.forms import read_form
 from api.intake.idempotency import MakeEntry, create_once
 from api.intake.items import ItemReceiver
 from api.intake.job_builder import JobBuilder
@@ -43,7 +44,7 @@ async def read_submission(request: Request, services: Services) -> AsyncIterator
             job = bodies.read_json(await _read_all(request, settings.max_json_bytes))
             yield Submission(job.options, lambda items: bodies.add_json(job, items), job.draft)
         case bodies.FORM:
-            async with request.form(max_files=settings.max_files, max_fields=10) as form:
+            async with read_form(request, settings.max_files) as form:
                 options, files = bodies.form_parts(form.multi_items())
                 named = [
                     (bodies.file_name(file) or str(at), file.file) for at, file in enumerate(files)

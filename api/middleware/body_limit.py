@@ -1,4 +1,4 @@
-"""Refuses request bodies over the limit, with a problem like any other error."""
+"""Refuses request bodies that are too large or compressed, with a problem."""
 
 from http import HTTPStatus
 
@@ -10,7 +10,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 class BodyLimit:
     """ASGI middleware that stops reading a body that, or whose Content-Length, is over `max_bytes`.
 
-    FastAPI's `max_body_size` answers a large Content-Length with plain text.
+    It also refuses any Content-Encoding. FastAPI's `max_body_size` answers a large
+    Content-Length with plain text.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
@@ -18,19 +19,30 @@ class BodyLimit:
         self._max_bytes = max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on; reading its body raises HTTPException 413."""
+        """Pass the request on; reading its body may raise HTTPException 413 or 415."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        declared = Headers(scope=scope).get("content-length", "")
+        headers, complete = Headers(scope=scope), False
+        encoding = headers.get("content-encoding", "identity").lower()
+        declared = headers.get("content-length", "")
         left_bytes = self._max_bytes
         too_large = declared.isdecimal() and int(declared) > left_bytes
 
         async def limited() -> Message:
-            nonlocal left_bytes
+            nonlocal left_bytes, complete
+            if complete:
+                return await receive()
             if too_large:
                 raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
             message = await receive()
+            complete = not message.get("more_body", False)
+            if message.get("body") and encoding != "identity":
+                raise HTTPException(
+                    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+                    f"the body has the Content-Encoding {encoding!r}: send it unpacked",
+                    {"Accept-Encoding": "identity"},
+                )
             left_bytes -= len(message.get("body", b""))
             if left_bytes < 0:
                 raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)

@@ -41,7 +41,7 @@ _WaitHeader = Annotated[
             "description": "Done within the time of `Prefer: wait`, or a dry run",
         },
         201: {"model": JobOut, "description": "A draft, to which items can be added"},
-        **problems(400, 401, 409, 413, 415, 422, 429, 503),
+        **problems(400, 401, 408, 409, 413, 415, 422, 429, 503),
     },
 )
 async def submit_job(
@@ -73,7 +73,7 @@ async def submit_job(
 @router.post(
     "/jobs/{job_id}/items",
     openapi_extra=JOBS_BODY,
-    responses=problems(400, 401, 404, 409, 413, 415, 422, 429, 503),
+    responses=problems(400, 401, 404, 408, 409, 413, 415, 422, 429, 503),
 )
 async def add_items(draft: OwnJobDep, request: Request, services: ServicesDep) -> JobOut:
     """Add items to a draft; an item whose id the draft has already is skipped."""

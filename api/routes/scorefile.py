@@ -6,7 +6,8 @@ from starlette.datastructures import UploadFile
 
 from api.auth import OwnerDep
 from api.errors import problems
-from api.intake.bodies import add_files, file_name
+from api.intake.bodies import FORM, add_files, content_type, file_name
+from api.intake.forms import read_form
 from api.intake.submission import Submission, submit
 from api.job_view import wait_for_job
 from api.openapi.literals import SCOREFILE_BODY, SCORES
@@ -23,17 +24,22 @@ router = APIRouter(tags=["one picture"])
     openapi_extra=SCOREFILE_BODY,
     responses={
         200: {"content": {"application/json": {"example": SCORES}}},
-        **problems(400, 401, 413, 422, 429, 503),
+        **problems(400, 401, 408, 413, 415, 422, 429, 503),
     },
 )
 async def score_file(request: Request, services: ServicesDep, owner: OwnerDep) -> dict[str, float]:
     """Score one picture while the caller waits; returns the score of each label."""
     wait_s = services.settings.sync_timeout_s
     # FastAPI would read the whole body before it checks the API key, so the form is read here.
-    async with request.form(max_files=1) as form:
+    if (kind := content_type(request)) != FORM:
+        raise JobRefused(f"the content type is {kind or 'missing'}: send a file as {FORM}")
+    async with read_form(request, max_files=1) as form:
         file = form.get("file")
         if not isinstance(file, UploadFile):
-            raise JobRefused("the form has no file named `file`: send one picture under that name")
+            raise JobRefused(
+                "the form has no file named `file`: send one picture under that name, with a file "
+                "name"
+            )
         files, size = [(file_name(file) or "file", file.file)], services.settings.max_item_bytes
         submission = Submission(
             JobOptions(priority=Lane.INTERACTIVE),

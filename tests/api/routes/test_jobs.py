@@ -1,6 +1,7 @@
 """Jobs over HTTP on a running Piqueue: real Redis, real worker, real pictures."""
 
 import asyncio
+import gzip
 import hashlib
 import json
 from collections.abc import Iterator
@@ -225,6 +226,7 @@ def test_a_hundred_invalid_items_are_listed_and_the_rest_counted(client: httpx2.
             "cannot be scored",
         ),
         ({"files": [("files", ("a.jpg", b""))]}, 422, "items_refused", "cannot be scored"),
+        ({"files": [("files", (None, b"x"))]}, 422, "job_refused", "'files' without a file name"),
     ],
 )
 def test_invalid_submissions_are_refused_with_a_reason(
@@ -237,6 +239,62 @@ def test_invalid_submissions_are_refused_with_a_reason(
     assert body["code"].startswith(problem)
     assert body["status"] == code
     assert says in body["detail"]
+
+
+@pytest.mark.parametrize("path", ["/jobs", "/scorefile/"])
+@pytest.mark.parametrize("end", ["", "\r\n", "\r\n--BB\r\n", "\r\n--BB-"])
+def test_a_form_that_ends_early_makes_no_job(client: httpx2.Client, path: str, end: str) -> None:
+    before = client.get("/jobs", params={"limit": 1}).json()
+    field = "files" if path == "/jobs" else "file"
+    part = f'--BB\r\nContent-Disposition: form-data; name="{field}"; filename="a.jpg"\r\n\r\n'
+    body = part.encode() + jpeg(1) + end.encode()
+    headers = {"content-type": "multipart/form-data; boundary=BB"}
+    answer = client.post(path, content=body, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (400, "body_unreadable")
+    assert "closing boundary" in answer.json()["detail"] or end == "\r\n--BB-"
+    assert client.get("/jobs", params={"limit": 1}).json() == before
+
+
+def test_the_options_of_a_form_can_be_a_blob(client: httpx2.Client) -> None:
+    blob = ("blob", b'{"name": "from a browser"}', "application/json")
+    answer = client.post("/jobs", files={"options": blob, "files": ("a.jpg", jpeg(1))})
+    assert answer.status_code == 202, answer.text
+    assert answer.json()["name"] == "from a browser"
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/jobs", "text/csv"),
+        ("/jobs", "application/json"),
+        ("/jobs", "application/x-ndjson"),
+        ("/jobs", "multipart/form-data; boundary=BB"),
+        ("/scorefile/", "multipart/form-data; boundary=BB"),
+        ("/jobs/job_x/retry", "application/json"),
+    ],
+)
+def test_a_compressed_body_is_refused_as_such(client: httpx2.Client, path: str, kind: str) -> None:
+    headers = {"content-type": kind, "content-encoding": "gzip"}
+    answer = client.post(path, content=gzip.compress(b"url\n"), headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_body")
+    assert "'gzip': send it unpacked" in answer.json()["detail"]
+    assert answer.headers["accept-encoding"] == "identity"
+    plain = client.get("/limits", headers={"content-encoding": "gzip"})
+    assert plain.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("application/json", '{"urls": ["http://127.0.0.1:9/"]}'),
+        ("application/x-ndjson", '{"url": "http://127.0.0.1:9/"}\n'),
+        ("text/csv", "url\nhttp://127.0.0.1:9/\n"),
+    ],
+)
+def test_a_byte_order_mark_is_ignored(client: httpx2.Client, kind: str, body: str) -> None:
+    answer = client.post("/jobs", content=body.encode("utf-8-sig"), headers={"content-type": kind})
+    assert answer.status_code == 202, answer.text
+    assert answer.json()["counts"]["total"] == 1
 
 
 def test_a_body_over_the_limit_is_refused_while_it_streams_in(client: httpx2.Client) -> None:
