@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 
 import httpx2
+from pip._internal.models.index import PyPI
 
 CONSTRAINTS = Path(__file__).resolve().parent.parent / "constraints.txt"
 # What pip-audit reads for each pinned version; mirrors of PyPI often do not have it.
-PROBE_URL, PROBE_TIMEOUT_S = "https://pypi.org/pypi/pip/25.0/json", 3
+PROBE_URL, PROBE_TIMEOUT_S = f"{PyPI.url}pypi/pip/25.0/json", 3
 DEADLINE_S = 40  # one request for each pinned version
 _COMMAND = (
     *(sys.executable, "-m", "pip_audit", "--requirement", str(CONSTRAINTS)),
