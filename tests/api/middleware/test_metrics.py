@@ -33,7 +33,7 @@ async def service(redis_url: str) -> AsyncIterator[httpx2.AsyncClient]:
         return 1 / (number - number)
 
     transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
+    async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
         yield client
 
 
