@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
@@ -14,8 +15,10 @@ from worker.jobs.errors import FormatUnavailable
 BLOCK_ROWS = 500
 ROW_GROUP_ROWS = 5000
 LABEL_SEPARATOR = ";"
-# A spreadsheet evaluates a cell that begins with one of these, unless it is a plain number.
+# A spreadsheet evaluates a cell that begins with one of these, unless it is a plain number. Some
+# also evaluate their full-width forms, and ignore invisible characters before them.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+_INVISIBLE = "\0\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"
 _NUMBER = re.compile(r"[+-]([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?%?")
 
 
@@ -46,12 +49,12 @@ def csv_table(table: Table, results: Iterator[ResultView]) -> Iterator[bytes]:
 
 def _escape(cells: Iterable[str | None]) -> list[str | None]:
     """Prefix each cell that a spreadsheet would evaluate with an apostrophe."""
-    return [
-        f"'{cell}"
-        if cell and cell.startswith(_FORMULA_STARTS) and not _NUMBER.fullmatch(cell)
-        else cell
-        for cell in cells
-    ]
+    return [f"'{cell}" if cell and _is_formula(cell) else cell for cell in cells]
+
+
+def _is_formula(cell: str) -> bool:
+    first = unicodedata.normalize("NFKC", cell.lstrip(_INVISIBLE)[:1])
+    return first.startswith(_FORMULA_STARTS) and not _NUMBER.fullmatch(cell)
 
 
 def parquet(table: Table, results: Iterator[ResultView]) -> Iterator[bytes]:

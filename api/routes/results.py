@@ -56,7 +56,8 @@ def read_results(
     column of one of these names, the added one gets `_` at its end. A model with `top_k` has the
     columns `top_1`, `score_1`, `top_2` and so on instead of one for each label. In CSV, text that
     begins with `=`, `+`, `-`, `@`, tab or a line break is prefixed with `'`, so that no spreadsheet
-    evaluates it, unless it is a plain number such as -1.5.
+    evaluates it, unless it is a plain number such as -1.5. The same holds for the full-width forms
+    of these signs, and for text that begins with invisible characters such as a byte order mark.
     """
     job = own_job(services, owner, job_id)
     line = ancestry(services.store, job) if query.merge else [job]

@@ -133,7 +133,7 @@ def _add(table: LabelTable, photo: Photo, keyword: str, page: int, is_label: boo
 
 def _plain_cell(text: str) -> str:
     """Text from the Internet as a cell that no spreadsheet runs as a formula."""
-    return text.strip().lstrip("=+-@")[:_DESCRIPTION_CHARACTERS]
+    return text.lstrip("=+-@＝＋－＠\u200b\ufeff \t\r\n").rstrip()[:_DESCRIPTION_CHARACTERS]
 
 
 def _pages_by_name(table: LabelTable, keyword: str) -> dict[str, int]:

@@ -352,8 +352,18 @@ def test_spreadsheet_formulas_are_escaped_in_csv_only(
     client: httpx2.Client, store: JobStore
 ) -> None:
     hot = ["=1+1", "+1+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "-", '=HYPERLINK("http://x")']
+    hot += [
+        "＝1+1",
+        "＋1",
+        "－1.5",
+        "＠SUM(A1)",
+        "\ufeff=1+1",
+        "\ufeff\ufeff=1",
+        "\u200b＝1",
+        "\0=1",
+    ]
     hot.append("+" + "1" * 100_000 + "x")  # an expression quadratic in digits takes five minutes
-    cool = ["-1.5", "+1.5e3", "-.5", "-7.", "-7%", "a=b", "'=1", "1-1", "", "−1+1"]
+    cool = ["-1.5", "+1.5e3", "-.5", "-7.", "-7%", "a=b", "'=1", "1-1", "", "−1+1", "\ufeff1"]
     cells = hot + cool
     job = store_job(
         store,
@@ -370,6 +380,12 @@ def test_spreadsheet_formulas_are_escaped_in_csv_only(
     assert columns["=evil()"] == cells
     lines = read(client, job, format="jsonl").text.splitlines()
     assert [json.loads(line)["columns"]["=evil()"] for line in lines] == cells
+
+
+def test_a_second_byte_order_mark_hides_no_formula(client: httpx2.Client) -> None:
+    job = submit(client, "\ufeff\ufeff=evil(),url\n\ufeff=1,http://127.0.0.2/\n")
+    header, row = table(client, job)
+    assert (header[0], row[0]) == ("'\ufeff=evil()", "'\ufeff=1")
 
 
 def test_an_error_detail_is_escaped_too(client: httpx2.Client, store: JobStore) -> None:

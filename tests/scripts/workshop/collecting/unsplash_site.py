@@ -90,7 +90,7 @@ class UnsplashSite(Site):
                 "download_location": self.url(f"/photos/{shot.id}/download?ixid=abc"),
             },
             "user": {
-                "name": f"=Ann, who took {shot.id}",
+                "name": f"\ufeff＝=Ann, who took {shot.id}",
                 "links": {"html": "https://unsplash.com/@ann"},
             },
             "tags": [{"type": "search", "title": tag} for tag in shot.tags],
