@@ -106,6 +106,8 @@ async def _piqueue_error(_request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, errors.ItemsRefused):
         extra["problem_count"] = error.problem_count
         extra["problems"] = [asdict(item) for item in error.problems]
+    if error.draft_change is not None:
+        extra |= asdict(error.draft_change)
     return problem(status, code, str(error), headers, **extra)
 
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 from pydantic_core import to_json
 
 from api.urls import url_problem
+from worker.jobs.errors import DraftChange
 from worker.jobs.host_statistics import heaviest_hosts
 from worker.jobs.items import MAX_ID_CHARS, RejectionCode, Stage
 from worker.jobs.ledger.reader import StoredResult
@@ -133,6 +134,10 @@ class Problem(BaseModel):
     )
     problem_count: int | None = Field(None, description="The number of refused items")
     problems: list[dict[str, Any]] | None = Field(None, description="The first 100 refused items")
+    added_count: int | None = Field(None, description="Items that the draft has now all the same")
+    added_ids: list[str] | None = Field(None, description="The first 1,000 of their ids")
+    existing_count: int | None = Field(None, description="Items that the draft had already")
+    existing_ids: list[str] | None = Field(None, description="The first 1,000 of their ids")
 
 
 class ModelOut(Out):
@@ -324,6 +329,22 @@ class JobOut(Out):
             "results": results,
         }
         return cls.model_validate(vars(job) | derived)
+
+
+class DraftOut(JobOut):
+    """A draft, and what a request added to it."""
+
+    added_count: int = Field(description="Items that are new")
+    added_ids: list[str] = Field(
+        description="The first 1,000 of their ids; an item without one gets the next free number"
+    )
+    existing_count: int = Field(description="Items that the draft had already")
+    existing_ids: list[str] = Field(description="The first 1,000 of their ids")
+
+    @classmethod
+    def of_change(cls, job: Job, change: DraftChange) -> Self:
+        """Convert a draft, with what a request added to it."""
+        return cls.model_validate(vars(JobOut.of(job)) | vars(change))
 
 
 class HostOut(BaseModel):

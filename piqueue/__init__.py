@@ -5,6 +5,7 @@ from piqueue.client import Client
 from piqueue.errors import PiqueueApiError
 from piqueue.types import (
     Counts,
+    Draft,
     DryRun,
     Filters,
     Item,
@@ -20,6 +21,7 @@ __all__ = [
     "AsyncClient",
     "Client",
     "Counts",
+    "Draft",
     "DryRun",
     "Filters",
     "Item",

@@ -26,6 +26,7 @@ import msgspec
 from piqueue.types import (
     Body,
     Columns,
+    Draft,
     DraftItem,
     DraftItemsPage,
     DryRun,
@@ -221,20 +222,29 @@ class Operations:
         return Request(Job, "POST", "/jobs", more={"json": {**_fields(options), "draft": True}})
 
     @operation
-    def add_items(self, job_id: str, items: Iterable[Item]) -> Request[Job]:
-        """Add pictures by URL to a draft. Give them ids: an id is added only once."""
-        headers = {"Content-Type": _NDJSON}
-        more = {"content": ndjson(items)}
-        return Request(Job, "POST", f"/jobs/{job_id}/items", headers=headers, more=more)
+    def add_items(self, job_id: str, items: Iterable[Item]) -> Request[Draft]:
+        """Add pictures by URL to a draft; those without ids get the next numbers.
 
-    @operation
-    def add_files(self, job_id: str, pictures: Mapping[str, Path | bytes]) -> Request[Job]:
-        """Add files by id to a draft. An id is added only once.
+        Give them ids: an item with an id is added once. If an answer is lost, the client sends the
+        request again, and the draft then has its items without ids twice.
 
         Raises:
-            PiqueueApiError: `items_refused` lists the refused files; the others are added.
+            PiqueueApiError: `items_refused` lists the refused items, such as those whose id another
+                item of the draft has; the others are added.
         """
-        return Request(Job, "POST", f"/jobs/{job_id}/items", files=pictures)
+        headers = {"Content-Type": _NDJSON}
+        more = {"content": ndjson(items)}
+        return Request(Draft, "POST", f"/jobs/{job_id}/items", headers=headers, more=more)
+
+    @operation
+    def add_files(self, job_id: str, pictures: Mapping[str, Path | bytes]) -> Request[Draft]:
+        """Add files by id to a draft. A file that the draft has already is not added again.
+
+        Raises:
+            PiqueueApiError: `items_refused` lists the refused files, such as those whose id another
+                file of the draft has; the others are added.
+        """
+        return Request(Draft, "POST", f"/jobs/{job_id}/items", files=pictures)
 
     @listing
     def _draft_items(self, job_id: str) -> Request[Page[DraftItem]]:

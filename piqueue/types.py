@@ -194,6 +194,17 @@ class Job(Struct, frozen=True):
     results: list[Result] | None = None
 
 
+class Draft(Job, frozen=True, kw_only=True):
+    """A draft, and what a request added to it: the count and the first 1,000 ids of the items that
+    are new, and of those that the draft had already.
+    """
+
+    added_count: int
+    added_ids: list[str]
+    existing_count: int
+    existing_ids: list[str]
+
+
 class SampledHost(Struct, frozen=True):
     """What a dry run saw of one host; `failures` counts by error code."""
 
@@ -246,7 +257,10 @@ class Limits(Struct, frozen=True):
 
 
 class Problem(Struct, frozen=True):
-    """An error answer, RFC 9457. `problems` are the first 100 of `problem_count` refused items."""
+    """An error answer, RFC 9457. `problems` are the first 100 of `problem_count` refused items.
+
+    `added_count` and the next three fields are those of `Draft`, if items were sent to a draft.
+    """
 
     type: str
     title: str
@@ -256,6 +270,10 @@ class Problem(Struct, frozen=True):
     request_id: str | None = None
     problem_count: int | None = None
     problems: list[dict[str, Any]] | None = None
+    added_count: int | None = None
+    added_ids: list[str] | None = None
+    existing_count: int | None = None
+    existing_ids: list[str] | None = None
 
 
 class DraftItem(Struct, frozen=True):

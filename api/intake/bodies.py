@@ -92,7 +92,7 @@ def add_json(job: JobIn, items: ItemReceiver) -> None:
     if (job.urls is None) == (job.items is None):
         raise JobRefused("give either urls or items, and not both")
     for url in job.urls or ():
-        items.add(ItemSpec(str(items.count), url))
+        items.add(ItemSpec(items.default_id(), url))
     for item in job.items or ():
         _add(item, items)
 
@@ -107,9 +107,10 @@ def file_name(file: UploadFile) -> str:
 
 
 def add_files(files: Sequence[tuple[str, BinaryIO]], max_bytes: int, items: ItemReceiver) -> None:
-    """Add uploaded files; the id of an item is its name."""
+    """Add uploaded files; the id of an item is its name, if it has one."""
     for name, file in files:
-        items.add(ItemSpec(name, filename=name), file.read(max_bytes + 1))
+        item_id = name or items.default_id()
+        items.add(ItemSpec(item_id, filename=item_id), file.read(max_bytes + 1))
 
 
 def add_csv(stream: io.RawIOBase, params: Mapping[str, str], items: ItemReceiver) -> None:
@@ -138,8 +139,8 @@ def add_csv(stream: io.RawIOBase, params: Mapping[str, str], items: ItemReceiver
                     f"line {rows.line_num} has {len(row)} cells, but the header has {len(header)}"
                 )
                 continue
-            item_id = str(items.count) if id_at is None else row[id_at]
-            if not item_id:
+            item_id = items.default_id() if id_at is None else row[id_at]
+            if id_at is not None and not item_id:
                 items.add_problem(f"line {rows.line_num} has no {id_column}")
                 continue
             columns = {header[at]: row[at] for at in others} or None
@@ -243,5 +244,5 @@ def form_parts(
 
 
 def _add(item: ItemIn, items: ItemReceiver, line: int | None = None) -> None:
-    item_id = str(items.count) if item.id is None else item.id
+    item_id = items.default_id() if item.id is None else item.id
     items.add(ItemSpec(item_id, item.url, columns=item.columns), line=line)

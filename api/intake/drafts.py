@@ -1,18 +1,28 @@
 """Drafts: jobs that take items over several requests before they are submitted."""
 
+import hashlib
+import json
+from dataclasses import dataclass, replace
+
 from api.intake.admission import check_capacity, check_memory
-from api.intake.items import ItemReceiver
+from api.intake.items import ItemReceiver, at_line
 from api.intake.job_builder import JobBuilder
 from api.intake.submission import Submission
-from api.intake.uploads import Uploads
+from api.intake.uploads import BUFFER_BYTES
 from api.schemas import JobOptions
 from api.services import Services
-from worker.jobs.errors import JobNotDraft, JobRefused
+from worker.jobs.errors import DraftChange, JobNotDraft, JobRefused, PiqueueError
 from worker.jobs.items import ItemSpec
 from worker.jobs.ledger.layout import NewJob
+from worker.jobs.ledger.store import IdState
 from worker.jobs.record import Job, JobStatus, new_job_id
 
 WRITE_ITEMS = 500
+FINGERPRINT_BYTES = 16
+TAKEN = (
+    "the draft has another item of this id, with another file, URL or columns: give this one "
+    "another id, or delete the draft and start again"
+)
 
 
 def open_draft(services: Services, owner: str, options: JobOptions) -> Job:
@@ -51,21 +61,46 @@ def submit_draft(services: Services, draft: Job) -> Job:
         return builder.finish()
 
 
-def add_to_draft(services: Services, draft: Job, submission: Submission) -> Job:
-    """Add items to a draft; return it with its new count.
+def add_to_draft(services: Services, draft: Job, submission: Submission) -> tuple[Job, DraftChange]:
+    """Add items to a draft; return it with its new count, and what was added.
 
-    An item whose id the draft has already is skipped, so a request may be sent again. Items that
-    came before an invalid one are kept.
+    An item that the draft has already is skipped, so a request with ids may be sent again. Another
+    item of the same id is refused. Items that came before an invalid one are kept.
 
     Raises:
-        PiqueueError: the draft takes no more items, or some are invalid.
+        PiqueueError: the draft takes no more items, or some are invalid; the error says what was
+            added before.
     """
     check_capacity(services, draft.owner, draft.counts.total + 1)
     if draft.status is not JobStatus.DRAFT:
         raise JobNotDraft(f"{draft.id} is already submitted: it takes no more items")
     writer = _DraftWriter(services, draft)
-    submission.add_items_to(writer)
-    return writer.finish()
+    try:
+        try:
+            submission.add_items_to(writer)
+        finally:
+            writer.write()
+        writer.problems.check()
+    except PiqueueError as error:
+        error.draft_change = writer.change
+        raise
+    return services.store.job(draft.id), writer.change
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """A received item that is not written yet; `index` and `line` are its place in the request."""
+
+    index: int
+    line: int | None
+    spec: ItemSpec
+    payload: bytes | None
+    fingerprint: bytes
+
+    def with_id(self, item_id: str) -> ItemSpec:
+        """Return the item under the id that the draft gives it."""
+        named = self.spec.filename is not None
+        return replace(self.spec, id=item_id, filename=item_id if named else None)
 
 
 class _DraftWriter(ItemReceiver):
@@ -73,27 +108,49 @@ class _DraftWriter(ItemReceiver):
 
     def __init__(self, services: Services, draft: Job) -> None:
         super().__init__(services.settings)
+        self.change = DraftChange()
         self._services = services
         self._draft = draft
-        self._pending: list[ItemSpec] = []
-        self._uploads = Uploads(services.blobs, draft.id, services.settings.draft_ttl_s)
+        self._pending: list[_Pending] = []
+        self._pending_bytes = 0
+
+    def default_id(self) -> str:
+        """Return no id: the draft numbers the item when it is written."""
+        return ""
 
     def _accept(self, spec: ItemSpec, payload: bytes | None) -> None:
         if payload is not None:
             check_memory(self._services.load)
-            self._uploads.add(spec.id, payload)
-        self._pending.append(spec)
-        if len(self._pending) == WRITE_ITEMS:
-            self._write()
+            self._pending_bytes += len(payload)
+        digest = hashlib.sha256(json.dumps(spec.to_row()).encode())
+        digest.update(hashlib.sha256(payload or b"").digest())
+        fingerprint = digest.digest()[:FINGERPRINT_BYTES]
+        self._pending.append(_Pending(self.count - 1, self._line, spec, payload, fingerprint))
+        if len(self._pending) == WRITE_ITEMS or self._pending_bytes >= BUFFER_BYTES:
+            self.write()
 
-    def finish(self) -> Job:
-        """Return the draft with its new items; raises ItemsRefused if some were invalid."""
-        if self._pending:
-            self._write()
-        self.problems.check()
-        return self._services.store.job(self._draft.id)
-
-    def _write(self) -> None:
-        self._uploads.write()
-        self._services.store.add(self._draft.id, self._pending, self._settings.max_items)
-        self._pending = []
+    def write(self) -> None:
+        """Write the pending items."""
+        pending, self._pending, self._pending_bytes = self._pending, [], 0
+        if not pending:
+            return
+        store, job_id = self._services.store, self._draft.id
+        reserved = store.reserve(job_id, [(item.spec.id, item.fingerprint) for item in pending])
+        payloads: dict[str, bytes] = {}
+        specs: list[tuple[bytes, ItemSpec]] = []
+        for item, (item_id, state) in zip(pending, reserved, strict=True):
+            if state is IdState.TAKEN:
+                detail = at_line(item.line, TAKEN)
+                self.problems.add(item.index, item_id, detail)
+            elif state is IdState.ADDED:
+                self.change.add(item_id, is_new=False)
+            else:
+                specs.append((item.fingerprint, item.with_id(item_id)))
+                if item.payload is not None:
+                    payloads[item_id] = item.payload
+        if payloads:
+            self._services.blobs.put(job_id, payloads, self._settings.draft_ttl_s)
+        if specs:
+            added = store.add(job_id, specs, self._settings.max_items)
+            for (_, spec), is_new in zip(specs, added, strict=True):
+                self.change.add(spec.id, is_new=is_new)

@@ -28,6 +28,11 @@ class ProblemList:
             raise ItemsRefused(self._listed, self.count)
 
 
+def at_line(line: int | None, problem: str) -> str:
+    """Write a problem with the line of its item, if it has one."""
+    return problem if line is None else f"line {line}: {problem}"
+
+
 class ItemReceiver(ABC):
     """Receives items as a body is read; `count` is how many came, with or without a problem."""
 
@@ -37,6 +42,12 @@ class ItemReceiver(ABC):
         self.csv: CsvShape | None = None
         self.problems = ProblemList()
         self._settings = settings
+        # The line of the item that is accepted now.
+        self._line: int | None = None
+
+    def default_id(self) -> str:
+        """Return the id of the next item if it comes without one: its index."""
+        return str(self.count)
 
     def add_problem(self, detail: str, item_id: str | None = None) -> None:
         """Count the next item as invalid, for this reason."""
@@ -50,9 +61,10 @@ class ItemReceiver(ABC):
         """
         problem = item_problem(spec, payload, self._settings) or self._problem(spec)
         if problem is not None:
-            self.add_problem(problem if line is None else f"line {line}: {problem}", spec.id)
+            self.add_problem(at_line(line, problem), spec.id or None)
             return
         self.count += 1
+        self._line = line
         self._accept(spec, payload)
 
     def _problem(self, _spec: ItemSpec) -> str | None:

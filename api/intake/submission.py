@@ -46,9 +46,7 @@ async def read_submission(request: Request, services: Services) -> AsyncIterator
         case bodies.FORM:
             async with read_form(request, settings.max_files) as form:
                 options, files = bodies.form_parts(form.multi_items())
-                named = [
-                    (bodies.file_name(file) or str(at), file.file) for at, file in enumerate(files)
-                ]
+                named = [(bodies.file_name(file), file.file) for file in files]
                 size = settings.max_item_bytes
                 yield Submission(options, lambda items: bodies.add_files(named, size, items))
         case bodies.CSV:

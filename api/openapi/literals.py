@@ -14,6 +14,12 @@ SCOREFILE_BODY: dict[str, Any] = {"requestBody": _VALUES["requests"]["scorefile"
 EXAMPLES: dict[str, Any] = _VALUES["schemas"]
 JOB: dict[str, Any] = EXAMPLES["JobOut"]
 EXAMPLES["JobsPage"] = {"jobs": [JOB], "next_cursor": None}
+EXAMPLES["DraftOut"] = {
+    **{**JOB, "status": "draft", "started_at": None, "rate_per_s": None, "eta_s": None},
+    **{"counts": dict.fromkeys(JOB["counts"], 0) | {"total": 3, "waiting": 3}},
+    **{"failures": {}, "hosts": []},
+    **{"added_count": 1, "added_ids": ["2"], "existing_count": 0, "existing_ids": []},
+}
 EVENTS = "\n".join(_VALUES["events"])
 SCORES: dict[str, float] = _VALUES["scores"]
 

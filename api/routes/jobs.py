@@ -16,7 +16,7 @@ from api.job_view import job_view, retry_after, wait_for_job
 from api.openapi.literals import JOBS_BODY
 from api.results import cursors
 from api.results.cursors import PAGE_ITEMS, CursorQuery, LimitQuery
-from api.schemas import DraftItemOut, DraftItemsPage, DryRunOut, JobOut, JobsPage
+from api.schemas import DraftItemOut, DraftItemsPage, DraftOut, DryRunOut, JobOut, JobsPage
 from api.services import Services, ServicesDep
 from worker.jobs.errors import JobNotDraft
 from worker.jobs.record import Job, JobStatus
@@ -75,10 +75,15 @@ async def submit_job(
     openapi_extra=JOBS_BODY,
     responses=problems(400, 401, 404, 408, 409, 413, 415, 422, 429, 503),
 )
-async def add_items(draft: OwnJobDep, request: Request, services: ServicesDep) -> JobOut:
-    """Add items to a draft; an item whose id the draft has already is skipped."""
+async def add_items(draft: OwnJobDep, request: Request, services: ServicesDep) -> DraftOut:
+    """Add items to a draft.
+
+    An item that the draft has already is skipped; another item of the same id is refused. Items
+    without an id get the next numbers, so a request that is sent again needs ids.
+    """
     async with read_submission(request, services) as submission:
-        return JobOut.of(await run_in_threadpool(add_to_draft, services, draft, submission))
+        job, change = await run_in_threadpool(add_to_draft, services, draft, submission)
+        return DraftOut.of_change(job, change)
 
 
 @router.get("/jobs/{job_id}/items", responses=problems(400, 401, 404, 409, 503))

@@ -14,6 +14,7 @@ DOCUMENT = create_app(Settings()).openapi()
 ANSWERS = {
     "CountsOut": types.Counts,
     "DraftItemOut": types.DraftItem,
+    "DraftOut": types.Draft,
     "DraftItemsPage": types.DraftItemsPage,
     "DryRunOut": types.DryRun,
     "ErrorOut": types.ItemError,

@@ -35,15 +35,42 @@ PiqueueError
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 # An answer lists at most this many refused items and counts the others.
 LISTED_PROBLEMS = 100
+LISTED_IDS = 1000
+
+
+@dataclass
+class DraftChange:
+    """What a request changed in a draft: how many items are new, and how many it had already.
+
+    The first thousand ids of both are listed.
+    """
+
+    added_count: int = 0
+    added_ids: list[str] = field(default_factory=list)
+    existing_count: int = 0
+    existing_ids: list[str] = field(default_factory=list)
+
+    def add(self, item_id: str, *, is_new: bool) -> None:
+        """Count one item."""
+        ids = self.added_ids if is_new else self.existing_ids
+        if is_new:
+            self.added_count += 1
+        else:
+            self.existing_count += 1
+        if len(ids) < LISTED_IDS:
+            ids.append(item_id)
 
 
 class PiqueueError(Exception):
     """Base of all errors; the text is a sentence for people."""
+
+    # What the request had added to a draft by then.
+    draft_change: DraftChange | None = None
 
 
 class SettingsInvalid(PiqueueError): ...
@@ -87,13 +114,13 @@ class ItemProblem:
 
 
 class ItemsRefused(JobRefused):
-    """Some items of the submission are invalid; nothing was stored.
+    """Some items of the submission are invalid; nothing was stored, but in a draft the others.
 
     `problems` lists the first hundred of `problem_count`.
     """
 
     def __init__(self, problems: Sequence[ItemProblem], problem_count: int) -> None:
-        super().__init__(f"{problem_count} of the items cannot be scored: correct or remove them")
+        super().__init__(f"{problem_count} of the items are refused: correct or remove them")
         self.problems = tuple(problems)
         self.problem_count = problem_count
 

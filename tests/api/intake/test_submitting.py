@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -223,6 +224,95 @@ def test_a_draft_takes_items_from_many_requests_at_once(client: httpx2.Client) -
     job = wait_done(client, client.post(f"/jobs/{draft['id']}/submit").json())
     assert job["counts"]["total"] == 800
     assert len({result["id"] for result in all_results(client, job, limit=500)}) == 800
+
+
+def test_items_without_ids_are_numbered_on_in_a_draft(client: httpx2.Client, site: Site) -> None:
+    draft = client.post("/jobs", json={"draft": True}).json()["links"]["self"]
+    tables = {"content-type": "text/csv"}
+    lines = {"content-type": "application/x-ndjson"}
+    row = '{"url":"%s"}'
+    head = b'--BB\r\nContent-Disposition: form-data; name="files"; filename=""\r\n\r\n'
+    unnamed = head + jpeg(5) + b"\r\n--BB--\r\n"
+    requests: list[dict[str, Any]] = [
+        {"json": {"urls": [site.url("/0.jpg"), site.url("/1.jpg")]}},
+        {"content": f"url,k\n{site.url('/2.jpg')},2\n".encode(), "headers": tables},
+        {"content": "\n".join(row % site.url(f"/{at}.jpg") for at in (3, 4)), "headers": lines},
+        {"content": unnamed, "headers": {"content-type": "multipart/form-data; boundary=BB"}},
+        {"json": {"items": [{"url": site.url("/6.jpg"), "id": "7"}]}},
+        {"json": {"urls": [site.url("/7.jpg"), site.url("/8.jpg")]}},
+    ]
+    answers = [client.post(f"{draft}/items", **request) for request in requests]
+    assert [answer.status_code for answer in answers] == [200] * 6, answers[3].text
+    added = [answer.json()["added_ids"] for answer in answers]
+    assert added == [["0", "1"], ["2"], ["3", "4"], ["5"], ["7"], ["8", "9"]]
+    assert [answer.json()["counts"]["total"] for answer in answers] == [2, 3, 5, 6, 7, 9]
+    assert {answer.json()["existing_count"] for answer in answers} == {0}
+    job = wait_done(client, client.post(f"{draft}/submit").json())
+    assert [item["id"] for item in job["results"]] == [id_ for ids in added for id_ in ids]
+    urls = [item["source"]["url"] for item in job["results"] if item["source"]["url"]]
+    assert urls == [site.url(f"/{at}.jpg") for at in (0, 1, 2, 3, 4, 6, 7, 8)]
+
+
+def test_a_draft_says_what_it_had_and_refuses_another_item_of_the_same_id(
+    client: httpx2.Client, site: Site
+) -> None:
+    draft = client.post("/jobs", json={"draft": True}).json()["links"]["self"]
+    two = [("files", ("x.jpg", jpeg(1))), ("files", ("x.jpg", jpeg(2)))]
+    answer = client.post(f"{draft}/items", files=[*two, ("files", ("x.jpg", jpeg(1)))])
+    body = answer.json()
+    assert (answer.status_code, body["code"]) == (422, "items_refused")
+    assert [(row["index"], row["id"]) for row in body["problems"]] == [(1, "x.jpg")]
+    assert "another item of this id" in body["problems"][0]["detail"]
+    assert (body["added_count"], body["added_ids"]) == (1, ["x.jpg"])
+    assert (body["existing_count"], body["existing_ids"]) == (1, ["x.jpg"])
+
+    later = client.post(f"{draft}/items", files=[("files", ("x.jpg", jpeg(3)))])
+    assert (later.status_code, later.json()["added_count"]) == (422, 0)
+    item = {"id": "web", "url": site.url("/1.jpg")}
+    first = client.post(f"{draft}/items", json={"items": [item]}).json()
+    again = client.post(f"{draft}/items", json={"items": [item, {**item, "id": "w"}]}).json()
+    assert (first["added_ids"], again["added_ids"], again["existing_ids"]) == (
+        ["web"],
+        ["w"],
+        ["web"],
+    )
+    table = f"id,url\nnew,{site.url('/1.jpg')}\nweb,{site.url('/2.jpg')}\n"
+    other = client.post(
+        f"{draft}/items",
+        content=table,
+        params={"id_column": "id"},
+        headers={"content-type": "text/csv"},
+    ).json()
+    assert (other["problems"][0]["index"], other["added_ids"]) == (1, ["new"])
+    assert other["problems"][0]["detail"].startswith("line 3: ")
+
+    job = wait_done(client, client.post(f"{draft}/submit").json())
+    alone = client.post("/jobs", files=[("files", ("x.jpg", jpeg(1)))]).json()
+    scores = wait_done(client, alone)["results"][0]["scores"]
+    assert [item["id"] for item in job["results"]] == ["x.jpg", "web", "w", "new"]
+    assert job["results"][0]["scores"] == scores, "the first picture was replaced"
+
+
+def test_a_body_that_breaks_off_in_a_draft_says_what_was_added(client: httpx2.Client) -> None:
+    draft = client.post("/jobs", json={"draft": True}).json()["links"]["self"]
+    table = b"url\n" + b"http://127.0.0.1:9/\n" * 1200 + b'"a"b\n' + b"http://127.0.0.1:9/\n"
+    answer = client.post(f"{draft}/items", content=table, headers={"content-type": "text/csv"})
+    assert answer.status_code == 400
+    assert (answer.json()["added_count"], len(answer.json()["added_ids"])) == (1200, 1000)
+    assert client.get(draft).json()["counts"]["total"] == 1200
+
+
+def test_requests_without_ids_share_no_number(client: httpx2.Client) -> None:
+    draft = client.post("/jobs", json={"draft": True}).json()["links"]["self"]
+
+    def send(_: int) -> list[str]:
+        urls = ["http://127.0.0.1:9/"] * 50
+        ids: list[str] = client.post(f"{draft}/items", json={"urls": urls}).json()["added_ids"]
+        return ids
+
+    with ThreadPoolExecutor(8) as pool:
+        ids = [item_id for added in pool.map(send, range(16)) for item_id in added]
+    assert sorted(map(int, ids)) == list(range(800))
 
 
 def test_an_invalid_or_empty_draft_is_refused(client: httpx2.Client) -> None:

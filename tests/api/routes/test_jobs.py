@@ -223,9 +223,9 @@ def test_a_hundred_invalid_items_are_listed_and_the_rest_counted(client: httpx2.
             {"files": [("files", ("a.jpg", NOT_A_PICTURE))]},
             422,
             "items_refused",
-            "cannot be scored",
+            "of the items are refused",
         ),
-        ({"files": [("files", ("a.jpg", b""))]}, 422, "items_refused", "cannot be scored"),
+        ({"files": [("files", ("a.jpg", b""))]}, 422, "items_refused", "of the items are refused"),
         ({"files": [("files", (None, b"x"))]}, 422, "job_refused", "'files' without a file name"),
     ],
 )

@@ -332,7 +332,7 @@ def test_refused_rows_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert cli.main(["submit", str(table), "--id-column", "sku"]) == 1
     captured = capsys.readouterr()
     lines = captured.err.splitlines()
-    assert lines[0].startswith("piqueue submit: 202 of the items cannot be scored")
+    assert lines[0].startswith("piqueue submit: 202 of the items are refused")
     assert lines[1] == "  item 1, b: line 3: the URL must begin with http:// or https://"
     assert "line 4 has 1 cells" in lines[2]
     assert lines[-1] == "  and 102 more"

@@ -90,19 +90,60 @@ local function open_draft()
   set_expiry()
 end
 
--- ARGV: id, maximum of items, then the id and the row of each item. Existing ids are skipped.
--- Returns the count of items, -1 if no draft is open, -2 if there would be too many.
+-- Appended to the fingerprint of an id whose item is in the draft.
+local ADDED = '+'
+
+-- ARGV: id, then the id, or '' for the next free number, and the fingerprint of each item. Reserves
+-- the ids before the uploads are stored, so that no upload replaces another. Returns the id and the
+-- state of each item: free, added (the draft has this item) or taken (it has another of this id);
+-- false if no draft is open.
+local function reserve()
+  if redis.call('HGET', META, 'status') ~= 'draft' or number('closed') == 1 then return false end
+  local answer, next_number = {}, math.max(number('next_number'), number('total'))
+  for index = 2, #ARGV, 2 do
+    local item, fingerprint = ARGV[index], ARGV[index + 1]
+    if item == '' then
+      while redis.call('HEXISTS', IDS, next_number) == 1 do next_number = next_number + 1 end
+      item = string.format('%d', next_number)
+    end
+    local found = redis.call('HGET', IDS, item)
+    local state = 'taken'
+    if not found or found == fingerprint then state = 'free'
+    elseif found == fingerprint .. ADDED then state = 'added' end
+    if not found then redis.call('HSET', IDS, item, fingerprint) end
+    answer[#answer + 1] = item
+    answer[#answer + 1] = state
+  end
+  redis.call('HSET', META, 'next_number', next_number)
+  set_expiry()
+  return answer
+end
+
+-- ARGV: id, maximum of items, then the reserved id, the fingerprint and the row of each item.
+-- Returns for each 1 if it is new, 0 if another request has added it meanwhile; -1 if no draft is
+-- open, -2 if there would be too many.
 local function add()
   if redis.call('HGET', META, 'status') ~= 'draft' or number('closed') == 1 then return -1 end
-  if number('total') + (#ARGV - 2) / 2 > tonumber(ARGV[2]) then return -2 end
-  for index = 3, #ARGV, 2 do
-    if redis.call('SADD', IDS, ARGV[index]) == 1 then
-      redis.call('RPUSH', DRAFT, ARGV[index + 1])
-      redis.call('HINCRBY', META, 'total', 1)
-    end
+  local answer, added = {}, 0
+  for index = 3, #ARGV, 3 do
+    local is_new = redis.call('HGET', IDS, ARGV[index]) == ARGV[index + 1]
+    if is_new then redis.call('HSET', IDS, ARGV[index], ARGV[index + 1] .. ADDED) end
+    answer[#answer + 1] = is_new and 1 or 0
+    added = added + answer[#answer]
   end
+  if number('total') + added > tonumber(ARGV[2]) then
+    for position, is_new in ipairs(answer) do
+      local index = 3 * position
+      if is_new == 1 then redis.call('HSET', IDS, ARGV[index], ARGV[index + 1]) end
+    end
+    return -2
+  end
+  for position, is_new in ipairs(answer) do
+    if is_new == 1 then redis.call('RPUSH', DRAFT, ARGV[3 * position + 2]) end
+  end
+  redis.call('HINCRBY', META, 'total', added)
   set_expiry()
-  return number('total')
+  return answer
 end
 
 -- ARGV: id. The draft accepts no more items. Returns 0 if there is no draft.

@@ -4,6 +4,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,21 @@ UNSUBMITTED_TTL_S = 3600
 
 # A full Redis accepts no new jobs, but those it has can be scored, cancelled and erased.
 _STEPS = {
-    "": ("open_draft", "add", "close", "submit"),
+    "": ("open_draft", "reserve", "add", "close", "submit"),
     "allow-oom": (
         *("claim", "renew", "defer", "checkpoint", "commit"),
         *("recover", "cancel", "erase", "abandon"),
     ),
 }
 _LEDGER = Path(__file__).with_name("ledger.lua").read_text()
+
+
+class IdState(StrEnum):
+    """Whether a draft may take an item of this id, has it, or has another item of this id."""
+
+    FREE = "free"
+    ADDED = "added"
+    TAKEN = "taken"
 
 
 class JobStore(JobReader):
@@ -94,20 +103,38 @@ class JobStore(JobReader):
         fields = {**fields_of(job), "lane": Lane.BULK, "chunk_items": 1}
         self._step("open_draft", job.id, job.model.model_dump_json(), *_flat(fields))
 
-    def add(self, job_id: str, specs: Sequence[ItemSpec], max_items: int) -> int:
-        """Add items to a draft, except those whose id it already has; returns its item count.
+    def reserve(self, job_id: str, items: Sequence[tuple[str, bytes]]) -> list[tuple[str, IdState]]:
+        """Reserve the ids of items, given with fingerprints; returns the id and state of each.
+
+        An empty id becomes the next free number, counted from the items that the draft has.
 
         Raises:
             JobNotDraft: the job is submitted, or is being submitted.
-            TooLarge: the draft would hold more than `max_items`.
         """
-        forms = [part for spec in specs for part in (spec.id, json.dumps(spec.to_row()))]
-        count = int(self._step("add", job_id, max_items, *forms))
-        if count == -1:
+        answer = self._step("reserve", job_id, *(part for item in items for part in item))
+        if answer is None:
             raise JobNotDraft(f"{job_id} is already submitted and accepts no more items")
-        if count == -2:
-            raise TooLarge(f"a job may hold {max_items} items")
-        return count
+        return [
+            (item_id.decode(), IdState(state.decode()))
+            for item_id, state in zip(answer[::2], answer[1::2], strict=True)
+        ]
+
+    def add(
+        self, job_id: str, items: Sequence[tuple[bytes, ItemSpec]], max_items: int
+    ) -> list[bool]:
+        """Add items whose ids are reserved, given with fingerprints; returns which are new.
+
+        Raises:
+            JobNotDraft: the job is submitted, or is being submitted.
+            TooLarge: the draft would hold more than `max_items`; none is added.
+        """
+        rows = ((spec.id, fingerprint, json.dumps(spec.to_row())) for fingerprint, spec in items)
+        answer = self._step("add", job_id, max_items, *(part for row in rows for part in row))
+        if answer == -1:
+            raise JobNotDraft(f"{job_id} is already submitted and accepts no more items")
+        if answer == -2:
+            raise TooLarge(f"a job may hold {max_items} items: submit the rest as another job")
+        return [bool(is_new) for is_new in answer]
 
     def close_draft(self, job_id: str) -> None:
         """Accept no more items.

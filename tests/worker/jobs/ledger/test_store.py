@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from worker.jobs.errors import JobNotFound
+from worker.jobs.errors import JobNotDraft, JobNotFound, TooLarge
 from worker.jobs.items import ItemResult, ItemSpec, Rejection, RejectionCode, Stage
 from worker.jobs.ledger.claims import Claim
 from worker.jobs.ledger.layout import NewJob, Shape
 from worker.jobs.ledger.load import Load
-from worker.jobs.ledger.store import JobStore
+from worker.jobs.ledger.store import IdState, JobStore
 from worker.jobs.ledger.workers import Workers
 from worker.jobs.models.catalog import ModelCard
 from worker.jobs.record import Job, JobStatus, Lane, new_job_id
@@ -340,3 +340,27 @@ def test_the_ledger_script_ships_with_the_package() -> None:
     import worker.jobs.ledger
 
     assert (Path(worker.jobs.ledger.__file__).parent / "ledger.lua").is_file()
+
+
+def test_a_full_draft_refuses_more_but_knows_its_items(store: JobStore) -> None:
+    draft = NewJob(new_job_id(), "anyone", MODEL, ttl_s=3600)
+    store.open_draft(draft)
+    items = [(b"print %d" % at, ItemSpec(str(at), "http://h/")) for at in range(4)]
+    reserved = store.reserve(draft.id, [(spec.id, fingerprint) for fingerprint, spec in items])
+    assert reserved == [(str(at), IdState.FREE) for at in range(4)]
+    assert store.add(draft.id, items[:2], 2) == [True, True]
+    for more in (items[1:3], items[2:]):
+        with pytest.raises(TooLarge):
+            store.add(draft.id, more, 2)
+    assert store.add(draft.id, items[:2], 2) == [False, False], "the same items, sent again"
+    assert store.job(draft.id).counts.total == 2
+    asked = [("0", b"print 0"), ("0", b"other"), ("2", b"print 2"), ("", b"print 5")]
+    assert store.reserve(draft.id, asked) == [
+        ("0", IdState.ADDED),
+        ("0", IdState.TAKEN),
+        ("2", IdState.FREE),
+        ("4", IdState.FREE),
+    ]
+    store.close_draft(draft.id)
+    with pytest.raises(JobNotDraft):
+        store.reserve(draft.id, asked)
