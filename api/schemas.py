@@ -11,9 +11,9 @@ from pydantic_core import to_json
 from api.urls import url_problem
 from worker.jobs.errors import DraftChange
 from worker.jobs.host_statistics import heaviest_hosts
-from worker.jobs.items import MAX_ID_CHARS, RejectionCode, Stage
-from worker.jobs.ledger.reader import StoredResult
+from worker.jobs.items import MAX_ID_CHARS
 from worker.jobs.record import JOB_ERRORS, Job, JobStatus, Lane
+from worker.jobs.results import Out, ResultOut
 
 LISTED_HOSTS = 20
 MAX_METADATA_BYTES = 16_384
@@ -22,14 +22,6 @@ _SHARE = re.compile(r"(100|[0-9]{1,2})(\.[0-9]{1,3})?%")
 
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
-
-
-class Out(BaseModel):
-    """Validated from a dictionary, or from an object with these attributes; stamps are in ms."""
-
-    model_config = ConfigDict(
-        from_attributes=True, validate_by_name=True, val_temporal_unit="milliseconds"
-    )
 
 
 class JobOptions(_Body):
@@ -158,81 +150,6 @@ class CountsOut(Out):
     failed: int
     cancelled: int
     cached: int = Field(description="Succeeded items whose scores came from the cache")
-
-
-class ImageOut(Out):
-    """A picture; `width` and `height` are in pixels, after any rotation that its EXIF asks for."""
-
-    sha256: str
-    bytes: int = Field(validation_alias="byte_count")
-    format: str | None
-    width: int | None
-    height: int | None
-
-
-class SourceOut(BaseModel):
-    """The source of a picture."""
-
-    type: Literal["url", "upload"]
-    url: str | None = None
-    filename: str | None = None
-
-
-class TimingsOut(Out):
-    """Milliseconds spent in each stage."""
-
-    fetch: int = Field(validation_alias="fetch_ms")
-    decode: int = Field(validation_alias="decode_ms")
-    infer: int = Field(validation_alias="infer_ms")
-
-
-class ErrorOut(Out):
-    """Why an item has no scores."""
-
-    code: RejectionCode
-    stage: Stage
-    retryable: bool
-    detail: str
-
-
-class ResultOut(BaseModel):
-    """One finished item: `scores` or `error`, never both."""
-
-    index: int
-    id: str
-    status: Literal["succeeded", "failed"]
-    source: SourceOut
-    columns: dict[str, str] | None
-    image: ImageOut | None
-    scores: dict[str, float] | None
-    labels: list[str] | None
-    cached: bool
-    attempts: int
-    ms: TimingsOut
-    error: ErrorOut | None
-
-    @classmethod
-    def of(
-        cls, stored: StoredResult, scores: dict[str, float] | None, labels: list[str] | None
-    ) -> Self:
-        """Convert a stored result, with these scores and labels."""
-        result, spec = stored.result, stored.spec
-        return cls(
-            index=stored.index,
-            id=spec.id,
-            status="failed" if result.rejection else "succeeded",
-            source=SourceOut(type="upload", filename=spec.filename)
-            if spec.url is None
-            else SourceOut(type="url", url=spec.url),
-            columns=spec.columns,
-            image=result.image,
-            scores=scores,
-            labels=labels,
-            cached=result.cached,
-            attempts=stored.attempts,
-            ms=result.timings,
-            error=result.rejection,
-        )
 
 
 class RetryIn(_Body):

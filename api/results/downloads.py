@@ -9,8 +9,8 @@ from itertools import islice
 
 from api.results.selection import ResultView
 from api.results.table import Table
-from api.schemas import ResultOut
 from worker.jobs.errors import FormatUnavailable
+from worker.jobs.results import ResultOut
 
 BLOCK_ROWS = 500
 ROW_GROUP_ROWS = 5000

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 from api.results import cursors
 from api.results.selection import Selection
-from api.schemas import ResultOut, ResultsPage
+from api.schemas import ResultsPage
 from worker.jobs.ledger.reader import StoredResult
+from worker.jobs.results import ResultOut
 
 # A page ends after this many results are read, however few of them are selected.
 PAGE_SCAN_ITEMS = 20_000

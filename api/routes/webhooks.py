@@ -7,10 +7,10 @@ from pydantic import Field
 
 from api.auth import OwnerDep, OwnJobDep
 from api.errors import problems
-from api.schemas import Out
 from api.services import Services, ServicesDep
 from worker.jobs.errors import JobNotDone, WebhookNotFound
 from worker.jobs.record import Job
+from worker.jobs.results import Out
 from worker.jobs.webhooks.outbox import HookState
 from worker.jobs.webhooks.payload import webhook_id
 

@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby, islice
-from typing import Any
 
 from pydantic import BaseModel
 from pydantic_core import to_json
@@ -15,6 +14,7 @@ from worker.jobs.ledger.claims import Claim
 from worker.jobs.ledger.reader import StoredResult
 from worker.jobs.models.catalog import ModelCard
 from worker.jobs.record import Job
+from worker.jobs.results import ResultOut
 from worker.jobs.s3 import Folder
 from worker.jobs.storage.s3_blobs import ExpiryIndex
 from worker.jobs.webhooks.payload import job_fields
@@ -133,36 +133,6 @@ def _chunks(job: Job, results: Iterable[StoredResult]) -> Iterator[tuple[int, li
 
 def _result_line(stored: StoredResult, model: ModelCard) -> bytes:
     """Write a result with its line break; the bytes are deterministic."""
-    return to_json(_result_fields(stored, model)) + b"\n"
-
-
-def _result_fields(stored: StoredResult, model: ModelCard) -> dict[str, Any]:
-    spec, result = stored.spec, stored.result
-    image, rejection, timings = result.image, result.rejection, result.timings
-    scores = labels = None
-    if result.scores is not None:
-        scores, labels = model.answer(result.scores)
-    return {
-        "index": stored.index,
-        "id": spec.id,
-        "status": "failed" if rejection else "succeeded",
-        "source": {"type": "upload", "filename": spec.filename}
-        if spec.url is None
-        else {"type": "url", "url": spec.url},
-        "columns": spec.columns,
-        "image": image
-        and {
-            "sha256": image.sha256,
-            "bytes": image.byte_count,
-            "format": image.format,
-            "width": image.width,
-            "height": image.height,
-        },
-        "scores": scores,
-        "labels": labels,
-        "cached": result.cached,
-        "attempts": stored.attempts,
-        "ms": {stage: getattr(timings, f"{stage}_ms") for stage in ("fetch", "decode", "infer")},
-        "error": rejection
-        and {name: getattr(rejection, name) for name in ("code", "stage", "retryable", "detail")},
-    }
+    scores = stored.result.scores
+    answer = (None, None) if scores is None else model.answer(scores)
+    return ResultOut.of(stored, *answer).model_dump_json(exclude_unset=True).encode() + b"\n"
