@@ -7,7 +7,7 @@ from itertools import cycle
 from model.images.decode import decode
 from model.predictor import load_predictor
 from scripts.benchmarks.benchmark_run import BenchmarkRun
-from scripts.benchmarks.connection import Connection, multipart
+from scripts.benchmarks.connection import Connection, picture_field
 from scripts.benchmarks.figures import Figure, alternate, percentile
 from scripts.benchmarks.pictures import read_pictures
 from worker.jobs.settings import ARTIFACTS_PATH
@@ -27,9 +27,9 @@ def one_picture(run: BenchmarkRun) -> Iterator[Figure]:
     with run.stack() as stack, Connection(stack.url) as connection:
 
         def service() -> float:
-            body, headers = multipart("files", next(ours))
+            fields = picture_field("files", next(ours))
             time.sleep(PAUSE_S)
-            job = connection.send("POST", "/jobs", body, {**headers, "Prefer": "wait=20"})
+            job = connection.send("POST", "/jobs", fields=fields, headers={"Prefer": "wait=20"})
             assert job["counts"]["succeeded"] == 1
             return connection.last_s
 

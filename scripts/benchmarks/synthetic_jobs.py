@@ -33,7 +33,8 @@ def write_table(path: Path, rows: int) -> None:
 def submit_table(connection: Connection, path: Path) -> Any:
     """Submit a table of `write_table`; gives the job."""
     with path.open("rb") as table:
-        return connection.send("POST", "/jobs?id_column=sku", table, {"Content-Type": "text/csv"})
+        headers = {"Content-Type": "text/csv"}
+        return connection.send("POST", "/jobs?id_column=sku", body=table, headers=headers)
 
 
 def score_all(store: JobStore, job_id: str, chunks: range) -> None:

@@ -9,7 +9,7 @@ from typing import TypeVar
 from model.images.decode import decode
 from model.predictor import load_predictor
 from scripts.benchmarks.benchmark_run import BenchmarkRun, cpu_s, serving
-from scripts.benchmarks.connection import Connection, multipart
+from scripts.benchmarks.connection import Connection, picture_field
 from scripts.benchmarks.figures import Figure, alternate, ratios
 from scripts.benchmarks.pictures import read_pictures
 from worker.jobs.settings import ARTIFACTS_PATH
@@ -103,7 +103,7 @@ def post_each(url: str, payloads: Sequence[bytes]) -> Pace:
     def post(payload: bytes) -> int:
         if not hasattr(client, "connection"):
             client.connection = Connection(url)
-        client.connection.send("POST", "/scorefile/", *multipart("file", payload))
+        client.connection.send("POST", "/scorefile/", fields=picture_field("file", payload))
         return 1
 
     return _measure(post, payloads, TUTORIAL_CLIENTS)
