@@ -13,6 +13,7 @@ import httpx2
 import msgspec
 
 from piqueue.errors import PiqueueApiError
+from piqueue.local_mistakes import check_key, check_url, local_mistake
 from piqueue.requests import Answer, Request
 
 FIRST_CONTACT_S = 10.0
@@ -35,13 +36,16 @@ class ClientSettings:
         """What is given, else PIQUEUE_URL and PIQUEUE_API_KEY, else the address of a local API.
 
         Raises:
-            PiqueueApiError: the address is not a URL of HTTP.
+            PiqueueApiError: the address is not a URL of HTTP, or the key is not one ASCII word.
         """
+        source = "the address of the API" if url else "PIQUEUE_URL"
         url = url or os.environ.get("PIQUEUE_URL") or "http://127.0.0.1:8000"
-        if not _is_http(url):
-            detail = f"{url} is not the address of an API: give one such as http://127.0.0.1:8000"
-            raise PiqueueApiError("url_invalid", detail)
-        return cls(url.rstrip("/"), api_key or os.environ.get("PIQUEUE_API_KEY") or None)
+        check_url(url, source)
+        source = "the API key" if api_key else "PIQUEUE_API_KEY"
+        api_key = api_key or os.environ.get("PIQUEUE_API_KEY") or None
+        if api_key:
+            check_key(api_key, source)
+        return cls(url.rstrip("/"), api_key)
 
 
 class Connection(ABC):
@@ -61,12 +65,16 @@ class Connection(ABC):
         self.patience_s = patience_s
         self.on_retry = on_retry
         self.reached = False
-        self._open(
-            base_url=self.url,
-            headers={"Authorization": f"Bearer {settings.api_key}"} if settings.api_key else {},
-            timeout=timeout_s,
-            trust_env=urlsplit(self.url).hostname not in _LOOPBACK,  # no proxy leads back here
-        )
+        try:
+            self._open(
+                base_url=self.url,
+                headers={"Authorization": f"Bearer {settings.api_key}"} if settings.api_key else {},
+                timeout=timeout_s,
+                trust_env=urlsplit(self.url).hostname not in _LOOPBACK,  # no proxy leads back here
+            )
+        except (ImportError, ValueError, httpx2.InvalidURL) as error:
+            detail = f"the proxy in the environment cannot be used: {error}"
+            raise PiqueueApiError("proxy_invalid", detail) from None
 
     @abstractmethod
     def _open(self, **options: Any) -> None:
@@ -106,6 +114,8 @@ class Attempts:
         patience_s, again = connection.patience_s, True
         if isinstance(error, PiqueueApiError):
             failure, again = error, error.transient
+        elif not connection.reached and (mistake := local_mistake(error, connection.url)):
+            failure, again = mistake, False
         else:
             detail = f"no answer from {connection.url} ({str(error) or type(error).__name__})"
             failure = PiqueueApiError("unreachable", detail)
@@ -122,16 +132,3 @@ class Attempts:
         if connection.on_retry:
             connection.on_retry(failure, wait_s)
         return failure, wait_s
-
-
-def _is_http(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return bool(
-            parts.scheme in ("http", "https")
-            and parts.hostname
-            and parts.username is None
-            and parts.port != 0
-        )
-    except ValueError:
-        return False

@@ -1,5 +1,6 @@
 """Checks a Piqueue installation, whether it works or not, and says what to change."""
 
+import argparse
 import json
 import queue
 import sys
@@ -10,6 +11,7 @@ from dataclasses import asdict
 from functools import partial
 from importlib.util import find_spec
 
+from piqueue.commands.terminal import run
 from piqueue.connection import ClientSettings
 from scripts.commands.parser import command_parser
 from scripts.doctor.api import check_api
@@ -44,8 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     chosen = parser.parse_args(arguments)
+    return run(parser.prog, lambda: _run(chosen))
 
-    results = list(run_checks(ClientSettings.load(chosen.url).url, chosen.api_key, chosen.fetch))
+
+def _run(chosen: argparse.Namespace) -> int:
+    api = ClientSettings.load(chosen.url, chosen.api_key)
+    results = list(run_checks(api.url, chosen.api_key, chosen.fetch))
     healthy = all(result.level is not Level.PROBLEM for result in results)
     if chosen.json:
         report = {"healthy": healthy, "findings": [asdict(result) for result in results]}

@@ -8,6 +8,7 @@ import httpx2
 
 from piqueue.connection import ClientSettings
 from piqueue.errors import PiqueueApiError
+from piqueue.local_mistakes import local_mistake
 from scripts.doctor.check_result import CheckResult, ok, problem, warning
 
 TIMEOUT_S = 5.0
@@ -28,12 +29,10 @@ def check_api(url: str, api_key: str | None) -> Iterator[CheckResult]:
             f"accepts connections but does not answer within {TIMEOUT_S:g} s",
             "solve problems of Redis first; otherwise read the API's log",
         )
-    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-        yield problem(
-            "api",
-            f"does not answer ({type(error).__name__})",
-            "start it, or pass its address as --url or $PIQUEUE_URL",
-        )
+    except httpx2.TransportError as error:
+        mistake = local_mistake(error, url)
+        text = mistake.detail if mistake else f"does not answer ({type(error).__name__})"
+        yield problem("api", text, "start it, or pass its address as --url or $PIQUEUE_URL")
 
 
 def _ready(answer: httpx2.Response) -> CheckResult:

@@ -294,12 +294,6 @@ def test_address_and_key_come_from_the_environment(
     assert load_settings(), "a process of the server starts with these set"
 
 
-def test_an_address_that_is_none_is_told() -> None:
-    for address in ("localhost:8000", "http://[::1", "http://"):
-        with pytest.raises(PiqueueApiError, match="is not the address of an API"):
-            Client(address)
-
-
 def test_a_body_over_the_bound_is_refused_and_not_sent_again(api: Client) -> None:
     sendings = 0
 
