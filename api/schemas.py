@@ -42,7 +42,8 @@ class JobOptions(_Body):
     expires_in_s: int | None = Field(None, ge=60, le=90 * 86400)
     use_cache: bool = Field(
         False,
-        description="Reuse scores of pictures that the model has scored before, and keep these",
+        description="Reuse scores of pictures that the model has scored for you before, and keep "
+        "these",
     )
     dry_run: bool = Field(
         False, description="Only check the items, try up to 50 URLs, and estimate the time"

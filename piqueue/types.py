@@ -59,7 +59,7 @@ class JobOptions(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `model` is `name` or `name@version`; `max_failures` a count or a share such as `"5%"`, beyond
     which the job fails; `expires_in_s` the seconds until the job is erased, 60 or more;
-    `use_cache` takes and stores scores of pictures seen before; `webhook_url` receives a Standard
+    `use_cache` reuses scores of pictures scored before; `webhook_url` receives a Standard
     Webhooks message when the job is done.
     """
 

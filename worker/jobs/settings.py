@@ -143,6 +143,9 @@ class Settings(BaseSettings):
     """Time after which a job and its results expire"""
     cache_ttl_s: int = Field(86400, ge=1)
     """Time after which cached scores expire"""
+    cache_shared: bool = False
+    """Share cached scores among API keys, which saves work if they submit the same pictures; a key
+    can then see by `cached` that another one submitted a picture"""
     sync_timeout_s: float = Field(30, gt=0)
     """Maximum time that POST /scorefile/ waits for scores"""
     fetch_timeout_s: float = Field(15, gt=0)

@@ -112,7 +112,9 @@ def _score(runtime: Runtime, claim: Claim, predictor: Predictor) -> list[ItemRes
     payloads, count = load_payloads(runtime, claim), len(claim.specs)
     if claim.first_try:
         limits = Limits(settings.batch_size, settings.max_pixels, runtime.memory)
-        cached = partial(runtime.cache.get, claim.model.key) if claim.use_cache else None
+        cached = (
+            partial(runtime.cache.get, claim.job_id, claim.model.key) if claim.use_cache else None
+        )
         return classify(payloads, count, predictor, limits, lambda _: runtime.gate.shared(), cached)
 
     @contextmanager
@@ -175,4 +177,4 @@ def _cache_scores(runtime: Runtime, claim: Claim, results: Sequence[ItemResult])
     if claim.use_cache and claim.first_try:
         for result in results:
             if result.scores and not result.cached:
-                runtime.cache.put(claim.model.key, result)
+                runtime.cache.put(claim.job_id, claim.model.key, result)

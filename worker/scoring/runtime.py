@@ -92,7 +92,7 @@ class Runtime:
         self.metrics = WorkerMetrics()
         self.store = JobStore(redis)
         self.workers = Workers(redis)
-        self.cache = ScoreCache(redis, settings.cache_ttl_s)
+        self.cache = ScoreCache(redis, settings.cache_ttl_s, shared=settings.cache_shared)
         self.presence = ModelPresence(redis)
         self.notifier = Notifier(make_celery(settings))
         # The result files and the fetcher are None if the settings name no bucket for them.

@@ -499,6 +499,21 @@ def test_a_caller_over_its_quota_is_told_to_wait(guarded: tuple[Stack, str, str]
     assert 1 <= int(answer.headers["retry-after"]) <= 300
 
 
+def test_cached_scores_tell_no_other_key_that_a_picture_was_submitted(
+    guarded: tuple[Stack, str, str],
+) -> None:
+    stack, alice_key, bob_key = guarded
+    files = [("files", ("a.jpg", jpeg(2000)))]
+    options = {"options": json.dumps({"use_cache": True})}
+    with httpx2.Client(base_url=stack.url) as client:
+        cached = []
+        for key in (alice_key, bob_key, alice_key, bob_key):
+            client.headers["Authorization"] = f"Bearer {key}"
+            job = wait_done(client, client.post("/jobs", files=files, data=options).json())
+            cached.append(job["counts"]["cached"])
+    assert cached == [0, 0, 1, 1]
+
+
 def test_keys_are_stored_as_hashes_only(redis_client: Redis) -> None:
     keys = KeyStore(redis_client)
     key = keys.add("alice")

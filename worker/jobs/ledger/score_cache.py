@@ -1,35 +1,50 @@
-"""The score cache: results by model and by the hash of the picture."""
+"""The score cache: results by owner, by model and by the hash of the picture."""
 
 from dataclasses import replace
+from functools import lru_cache
 
 from redis import Redis
 
 from worker.jobs.items import ItemResult, Timings, pack_results, unpack_results
 from worker.jobs.ledger.connection import RedisClient
+from worker.jobs.ledger.layout import job_key
+
+_SHARED = "shared"
 
 
 class ScoreCache(RedisClient):
-    """Results in Redis, each stored for `ttl_s`."""
+    """Results in Redis, each stored for `ttl_s`.
 
-    def __init__(self, redis: Redis, ttl_s: int) -> None:
+    Each owner has its own: a result that says `cached` would tell others that somebody submitted
+    the picture. With `shared`, all owners have the same.
+    """
+
+    def __init__(self, redis: Redis, ttl_s: int, *, shared: bool = False) -> None:
         super().__init__(redis)
         self._ttl_s = ttl_s
+        self._shared = shared
+        self._owner_of = lru_cache(maxsize=1000)(self._read_owner)
 
-    @staticmethod
-    def _key(model_key: str, image_sha256: str) -> str:
-        return f"piqueue:scored:{model_key}:{image_sha256}"
-
-    def get(self, model_key: str, image_sha256: str) -> ItemResult | None:
-        """The result of a model for a picture, None if it is not stored."""
-        found = self._redis.get(self._key(model_key, image_sha256))
+    def get(self, job_id: str, model_key: str, image_sha256: str) -> ItemResult | None:
+        """The result of a model for a picture of this job, None if it is not stored."""
+        found = self._redis.get(self._key(job_id, model_key, image_sha256))
         if found is None:
             return None
         _, (result,) = unpack_results(found)
         return result
 
-    def put(self, model_key: str, result: ItemResult) -> None:
-        """Store a result that has scores."""
+    def put(self, job_id: str, model_key: str, result: ItemResult) -> None:
+        """Store a result of this job that has scores."""
         assert result.image is not None
-        key = self._key(model_key, result.image.sha256)
+        key = self._key(job_id, model_key, result.image.sha256)
         kept = pack_results(0, [replace(result, timings=Timings(), cached=True)])
         self._redis.set(key, kept, ex=self._ttl_s)
+
+    def _key(self, job_id: str, model_key: str, image_sha256: str) -> str:
+        owner = _SHARED if self._shared else self._owner_of(job_id)
+        return f"piqueue:scored:{owner}:{model_key}:{image_sha256}"
+
+    def _read_owner(self, job_id: str) -> str:
+        """The owner of a job; that of an erased job is its id, which no other job has."""
+        owner = self._redis.hget(job_key(job_id, "meta"), "owner")
+        return owner.decode() if owner else job_id
