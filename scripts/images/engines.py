@@ -64,9 +64,10 @@ class Docker:
         port = listenable_port("127.0.0.1", 0)
         flags = [flag for name, value in env.items() for flag in ("--env", f"{name}={value}")]
         writable = ("--read-only", "--tmpfs", "/tmp", "--tmpfs", "/data:mode=1777")  # noqa: S108
+        restricted = ("--cap-drop", "ALL", "--security-opt", "no-new-privileges")
         publish = ("--publish", f"127.0.0.1:{port}:8080")
         name = _output_of(
-            *("docker", "run", "--detach", *writable, *publish, *flags),
+            *("docker", "run", "--detach", *writable, *restricted, *publish, *flags),
             *("piqueue-worker", *SERVE, "8080"),
         )
         return DockerContainer(name.strip(), f"http://127.0.0.1:{port}")
@@ -109,11 +110,16 @@ class DockerContainer:
 
 
 class StandIn:
-    """Like `Docker`, with a program that does `build`, `up` and `down` on the host network."""
+    """Like `Docker`, with a program that does `build`, `up` and `down` on the host network.
+
+    Containers of that program can write everywhere. The API at `url` and the second worker are
+    further containers, restricted like the services of the Compose file.
+    """
 
     def __init__(self, program: Path) -> None:
-        self.url = "http://127.0.0.1:8000"
+        self.url = ""
         self._program = program.resolve()
+        self._api: ChrootContainer | None = None
 
     def build(self) -> None:
         self._run("build")
@@ -127,18 +133,30 @@ class StandIn:
 
     def up(self) -> None:
         self._run("up")
+        port = str(listenable_port("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{port}"
+        self._api = ChrootContainer(
+            "api-2", _service("api"), ["python", "-m", "api", "--port", port]
+        )
 
     def second_worker(self) -> "ChrootContainer":
         """Start a worker like the first one, with a host name of its own."""
-        service = yaml.safe_load(_COMPOSE.read_text())["services"]["worker"]
-        env = {name: os.path.expandvars(value) for name, value in service["environment"].items()}
-        return ChrootContainer("worker-2", env, [], "")
+        return ChrootContainer("worker-2", _service("worker"), ["python", "-m", "worker"])
 
     def serve(self, env: Mapping[str, str]) -> "ChrootContainer":
-        port = listenable_port("127.0.0.1", 0)
-        return ChrootContainer("piqueue", env, [*SERVE, str(port)], f"http://127.0.0.1:{port}")
+        port = str(listenable_port("127.0.0.1", 0))
+        service = {
+            "image": "piqueue-worker",
+            "environment": env,
+            "tmpfs": ["/tmp"],  # noqa: S108
+            "volumes": ["data:/data"],
+        }
+        url = f"http://127.0.0.1:{port}"
+        return ChrootContainer("piqueue", service, [*SERVE, port], url)
 
     def down(self) -> None:
+        if self._api is not None:
+            self._api.kill()
         self._run("down")
 
     def _run(self, verb: str) -> None:
@@ -148,23 +166,31 @@ class StandIn:
 class ChrootContainer:
     """Like `DockerContainer`, in Linux namespaces of its own that are entered with chroot.
 
-    Without a command it runs the command of the image; with one, /data is writable too.
+    It can write only where a service of the Compose file has a tmpfs or a volume.
     """
 
-    def __init__(self, name: str, env: Mapping[str, str], command: Sequence[str], url: str) -> None:
+    def __init__(
+        self, name: str, service: Mapping[str, Any], command: Sequence[str], url: str = ""
+    ) -> None:
         self.url = url
-        self._container = _buildah("from", "--pull-never", "localhost/piqueue-worker")
+        image = f"localhost/{service['image']}"
+        self._container = _buildah("from", "--pull-never", image)
         root = _buildah("mount", self._container)
-        image = json.loads(_buildah("inspect", "--type", "image", "localhost/piqueue-worker"))
-        config: dict[str, Any] = image["Docker"]["config"]
+        inspected = json.loads(_buildah("inspect", "--type", "image", image))
+        config: dict[str, Any] = inspected["Docker"]["config"]
+        env = {key: os.path.expandvars(value) for key, value in service["environment"].items()}
+        volumes = [volume.split(":")[1] for volume in service["volumes"]]
+        writable = [*(one.partition(":")[0] for one in service["tmpfs"]), *volumes]
         self._folder = tempfile.TemporaryDirectory(prefix="piqueue-")
         hosts, self._log_path = (Path(self._folder.name, name) for name in ("hosts", "log"))
         hosts.write_text("127.0.0.1 localhost redis\n")
-        writable = "/tmp /data" if command else "/tmp"  # noqa: S108
-        arguments = (root, name, str(hosts), config["User"], writable, *(command or config["Cmd"]))
+        user = config["User"].split(":")
         with self._log_path.open("w") as log:
             self._process = subprocess.Popen(
-                [*_IN_NAMESPACES, "sh", str(_ENTER_CHROOT), *arguments],
+                [
+                    *(*_IN_NAMESPACES, "sh", str(_ENTER_CHROOT), root, name, str(hosts), *user),
+                    *(" ".join(writable), *command),
+                ],
                 env={**dict(pair.split("=", 1) for pair in config["Env"]), **env},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -212,6 +238,11 @@ def find_engine(stand_in: Path | None) -> Engine | None:
     beside = ROOT.parent / "shared" / "tools" / "images"
     stand_in = stand_in or (beside if beside.exists() else None)
     return StandIn(stand_in) if stand_in else None
+
+
+def _service(name: str) -> dict[str, Any]:
+    services: dict[str, dict[str, Any]] = yaml.safe_load(_COMPOSE.read_text())["services"]
+    return services[name]
 
 
 def _buildah(*arguments: str) -> str:

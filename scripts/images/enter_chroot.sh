@@ -1,7 +1,7 @@
-# Enters the file system of a container, as an engine with `--read-only --tmpfs /tmp` does.
-# The command becomes process 1 of its namespaces.
+# Enters the file system of a container as an engine does with a read-only root, no capabilities and
+# no new privileges. The command becomes process 1 of its namespaces.
 set -e
-root=$1 name=$2 hosts=$3 user=$4 writable=$5; shift 5
+root=$1 name=$2 hosts=$3 uid=$4 gid=$5 writable=$6; shift 6
 mount --bind "$root" "$root"
 mount --rbind /dev "$root/dev"
 mount -t proc proc "$root/proc"
@@ -9,4 +9,5 @@ for folder in $writable; do mount -t tmpfs -o mode=1777 tmpfs "$root$folder"; do
 mount --bind "$hosts" "$root/etc/hosts"
 mount -o remount,ro,bind "$root"
 hostname "$name"
-exec chroot --userspec="$user" "$root" "$@"
+exec chroot "$root" setpriv --reuid "$uid" --regid "$gid" --clear-groups \
+  --bounding-set=-all --inh-caps=-all --no-new-privs "$@"

@@ -29,6 +29,7 @@ ABSENT = {
     "piqueue-worker": ("tensorflow", "pip"),
 }
 TOOLS = ("gcc", "cc", "make", "git", "curl")
+SETUID = ("find", "/", "-xdev", "-type", "f", "-perm", "/6000")
 COPIES = 120
 # A chunk whose worker was killed is tried again once its lease of 30 s has run out.
 JOB_DEADLINE_S = 180
@@ -110,6 +111,8 @@ def inspect(engine: Engine, image: str) -> None:
     which = "for tool; do command -v $tool; done; true"
     tools = engine.inside(image, "sh", "-c", which, "sh", *TOOLS).split()
     check(not tools, f"{image} contains {tools}")
+    privileged = engine.inside(image, *SETUID).split()
+    check(not privileged, f"{image} contains setuid programs: {privileged}")
 
 
 def lose_a_worker(engine: Engine, client: Client) -> None:

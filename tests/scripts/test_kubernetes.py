@@ -139,19 +139,8 @@ def test_redis_is_the_one_of_compose() -> None:
 
 
 @pytest.mark.parametrize("manifest", WORKLOADS)
-def test_a_pod_is_unprivileged_and_has_resource_limits(manifest: Manifest) -> None:
-    pod = manifest["spec"]["template"]["spec"]
-    assert pod["securityContext"]["runAsNonRoot"] is True
-    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    assert pod["automountServiceAccountToken"] is False
-    for container in pod["containers"]:
-        assert container["securityContext"] == {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        }
-        assert {"cpu", "memory"} <= set(container["resources"]["requests"])
-        assert "memory" in container["resources"]["limits"]
+def test_a_container_is_probed(manifest: Manifest) -> None:
+    for container in containers(manifest):
         assert {"livenessProbe", "readinessProbe", "startupProbe"} <= set(container)
 
 
@@ -180,9 +169,6 @@ def test_selectors_match_labels() -> None:
             wanted = selector.get("matchLabels", selector)
             found = [pod for pod, labels in pods.items() if wanted.items() <= labels.items()]
             assert found == [name], (one["kind"], name)
-    [rule] = one_of("NetworkPolicy", "redis")["spec"]["ingress"]
-    [expression] = rule["from"][0]["podSelector"]["matchExpressions"]
-    assert expression["values"] == [pods[name][expression["key"]] for name in ("api", "worker")]
 
 
 @pytest.mark.parametrize("name", ["api", "worker"])
