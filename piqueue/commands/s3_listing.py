@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from piqueue.commands.sources import S3Folder, is_picture
+from piqueue.commands.pictures import LISTED, LeftOut, is_hidden, may_be_picture
+from piqueue.commands.sources import S3Folder
 from piqueue.commands.terminal import CommandFailed
 from piqueue.requests import READ_BYTES
 from piqueue.types import Body
@@ -21,46 +22,59 @@ _ADDRESSING = {"": "auto", "true": "path", "false": "virtual"}
 
 @dataclass(frozen=True)
 class Listed:
-    """The pictures as items, JSON one a line, and the count of objects that are not pictures."""
+    """The pictures as items, JSON one a line, and the counts of them and of other objects.
+
+    `others` are the first of the other objects that are not hidden.
+    """
 
     items: Body
     picture_count: int
+    others: list[LeftOut]
     other_count: int
+    hidden_count: int
 
 
 @contextmanager
 def list_pictures(folder: S3Folder) -> Iterator[Listed]:
-    """List the pictures in a folder and its subfolders; recognised by suffix, without hidden ones.
+    """List the pictures in a folder and its subfolders, without hidden ones.
 
-    The id of an item is its key relative to the folder. The list is kept in a file during the
-    block: it may be long, and a request that is sent again must have the same body.
+    An object is a picture by its suffix, or has none: its first bytes are not read. The id of an
+    item is its key relative to the folder. The list is kept in a file during the block: it may be
+    long, and a request that is sent again must have the same body.
 
     Raises:
         CommandFailed: S3 refuses the listing, or there are no pictures.
     """
     if importlib.util.find_spec("boto3") is None:
         raise CommandFailed(f"{folder}: listing it needs boto3: pip install 'piqueue[s3]'")
-    picture_count = other_count = 0
+    picture_count = other_count = hidden_count = 0
+    others: list[LeftOut] = []
     with tempfile.TemporaryFile() as found:
         with _explained(folder):
             for key in _keys(folder):
                 item_id = key.removeprefix(folder.prefix)
-                if is_picture(PurePosixPath(item_id)):
+                path = PurePosixPath(item_id)
+                if any(map(is_hidden, path.parts)):
+                    hidden_count += 1
+                elif may_be_picture(path):
                     picture_count += 1
                     item = {"url": f"s3://{folder.bucket}/{key}", "id": item_id}
                     found.write(json.dumps(item).encode() + b"\n")
                 else:
                     other_count += 1
+                    if other_count <= LISTED:
+                        others.append(LeftOut(item_id, "not a picture by its suffix"))
         if not picture_count:
-            others = f", only {other_count} other objects" if other_count else ""
-            raise CommandFailed(f"{folder}: no pictures there{others}")
+            only = f", only {other_count + hidden_count} other objects"
+            only = only if other_count + hidden_count else ""
+            raise CommandFailed(f"{folder}: no pictures there{only}")
 
         def lines() -> Iterator[bytes]:
             found.seek(0)
             while part := found.read(READ_BYTES):
                 yield part
 
-        yield Listed(lines, picture_count, other_count)
+        yield Listed(lines, picture_count, others, other_count, hidden_count)
 
 
 def connect_s3() -> Any:

@@ -1,29 +1,32 @@
-"""The sources of a submission, recognised by name: tables, URL lists, pictures, folders, S3."""
+"""The sources of a submission: tables and lists by their names, pictures by their first bytes."""
 
 import codecs
 import csv
 import importlib.util
 import json
 import lzma
-import os
 import shutil
 import sys
 import tempfile
 import zipfile
 import zlib
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import BinaryIO, Self
 
+from piqueue.commands.pictures import (
+    Found,
+    LeftOut,
+    as_id,
+    named,
+    picture_problem,
+    search,
+)
 from piqueue.commands.terminal import CommandFailed
 from piqueue.types import Body
 
-PICTURE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
-)
 _PACKED_SUFFIXES = (".gz", ".bz2", ".xz", ".zip")
 # Raised when a table is read that is damaged or not a table.
 _UNREADABLE = (
@@ -51,9 +54,11 @@ class Lines:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Files by item id."""
+    """Files by item id, the other files that were found, and the count of hidden ones."""
 
     files: Mapping[str, Path]
+    left_out: tuple[LeftOut, ...] = ()
+    hidden_count: int = 0
 
 
 @dataclass(frozen=True)
@@ -83,10 +88,13 @@ Source = Table | Lines | Pictures | S3Folder
 Opened = Callable[[], AbstractContextManager[BinaryIO]]
 
 
-def find_source(names: Sequence[str], encoding: str, separator: str | None) -> Source:
+def find_source(
+    names: Sequence[str], encoding: str, separator: str | None, output: Path | None = None
+) -> Source:
     """Find the source that `names` stand for.
 
-    `encoding` and `separator` are those of a table or a list of URLs.
+    `encoding` and `separator` are those of a table or a list of URLs. `output` is the file for the
+    results, which may be in a folder of pictures.
 
     Raises:
         CommandFailed: there is no such source.
@@ -95,11 +103,18 @@ def find_source(names: Sequence[str], encoding: str, separator: str | None) -> S
         if name != "-" and not name.startswith("s3://") and not Path(name).exists():
             raise CommandFailed(f"{name}: not found")
     kinds = [_kind(name) for name in names]
-    if set(kinds) <= {"folder", "picture"}:
-        return Pictures(_pictures([Path(name) for name in names]))
-    if len(names) > 1:
+    if kinds == ["file"] and (problem := picture_problem(Path(names[0]))):
         raise CommandFailed(
-            "give one table, list or S3 folder at a time, or any number of pictures and folders"
+            f"{names[0]}: {problem}, nor the name of a table or list: "
+            "submit a .csv, .tsv, .ndjson, .jsonl or .txt file, pictures, folders or s3://"
+        )
+    if set(kinds) <= {"folder", "file"}:
+        return _pictures([Path(name) for name in names], output)
+    if len(names) > 1:
+        table = next(name for name, kind in zip(names, kinds, strict=True) if kind != "file")
+        raise CommandFailed(
+            f"{table}: give one table, list or S3 folder at a time, or any number of pictures and "
+            "folders"
         )
     try:
         codec = codecs.lookup(encoding).name
@@ -117,52 +132,40 @@ def find_source(names: Sequence[str], encoding: str, separator: str | None) -> S
             return Lines(path)
         case "csv" if path.suffix.lower() == ".csv" and separator in (None, ",") and codec in _UTF8:
             return Table(path)
-        case "csv":
+        case _:
             return Table(_plain_csv(path, codec, separator))
-    raise CommandFailed(
-        f"{path}: submit a .csv, .tsv, .ndjson, .jsonl or .txt file, pictures, folders or s3://"
-    )
 
 
-def find_pictures(folder: Path) -> list[Path]:
-    """The pictures in a folder and its subfolders, sorted, by suffix and without hidden ones."""
-    return [
-        path
-        for path in sorted(folder.rglob("*"))
-        if is_picture(path.relative_to(folder)) and path.is_file()
-    ]
-
-
-def is_picture(path: PurePath) -> bool:
-    """Whether a relative path has the suffix of a picture and no hidden part."""
-    hidden = any(part.startswith(".") for part in path.parts)
-    return path.suffix.lower() in PICTURE_SUFFIXES and not hidden
-
-
-def named(pictures: Iterable[Path]) -> dict[str, Path]:
-    """The files by name, or by path where two have the same name."""
-    pictures = list(pictures)
-    count = Counter(path.name for path in pictures)
-    return {_text(path.name if count[path.name] == 1 else path): path for path in pictures}
-
-
-def _pictures(paths: Sequence[Path]) -> dict[str, Path]:
+def _pictures(paths: Sequence[Path], output: Path | None) -> Pictures:
     """The pictures of a single folder by relative path, others by name."""
-    found: list[Path] = []
+    found = Found()
     for path in paths:
-        pictures = find_pictures(path) if path.is_dir() else [path]
-        if not pictures:
-            raise CommandFailed(f"{path}: no pictures there")
-        found += pictures
+        if path.is_dir():
+            inside = search(path)
+            found.pictures += inside.pictures
+            found.others += inside.others
+            found.hidden_count += inside.hidden_count
+        elif problem := picture_problem(path):
+            found.others.append((path, problem))
+        else:
+            found.pictures.append(path)
+    others = [(path, why) for path, why in found.others if not _is_same(path, output)]
+    if not found.pictures:
+        where = ", ".join(map(str, paths[:3])) + ", …" * (len(paths) > 3)
+        first = f": {others[0][0]} is {others[0][1]}" if others else ""
+        count = f" ({len(others)} other files{first})" if others else ""
+        raise CommandFailed(f"{where}: no pictures there{count}")
     if len(paths) == 1 and paths[0].is_dir():
-        return {_text(path.relative_to(paths[0])): path for path in found}
-    return named(found)
+        files = {as_id(path.relative_to(paths[0])): path for path in found.pictures}
+        others = [(path.relative_to(paths[0]), why) for path, why in others]
+    else:
+        files = named(found.pictures)
+    left_out = tuple(LeftOut(as_id(path), why) for path, why in others)
+    return Pictures(files, left_out, found.hidden_count)
 
 
-def _text(path: Path | str) -> str:
-    """A path as valid UTF-8 with forward slashes."""
-    text = path.as_posix() if isinstance(path, Path) else path
-    return os.fsencode(text).decode(errors="replace")
+def _is_same(path: Path, output: Path | None) -> bool:
+    return output is not None and output.exists() and path.exists() and path.samefile(output)
 
 
 def _kind(name: str) -> str:
@@ -174,15 +177,13 @@ def _kind(name: str) -> str:
         return "s3"
     if path.is_dir():
         return "folder"
-    if suffix in PICTURE_SUFFIXES:
-        return "picture"
     if suffix in (".ndjson", ".jsonl"):
         return "ndjson"
     if suffix == ".txt":
         return "urls"
     if suffix in _PACKED_SUFFIXES:
         suffix = path.with_suffix("").suffix.lower()
-    return "csv" if suffix in (".csv", ".tsv") else "unknown"
+    return "csv" if suffix in (".csv", ".tsv") else "file"
 
 
 def _spooled(stream: BinaryIO) -> Opened:

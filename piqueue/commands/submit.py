@@ -2,31 +2,30 @@
 
 import argparse
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import get_args
 
 from piqueue.client import Client
+from piqueue.commands.pictures import listed
 from piqueue.commands.progress import Progress, tell
-from piqueue.commands.s3_listing import list_pictures
+from piqueue.commands.s3_listing import Listed, list_pictures
 from piqueue.commands.sources import Lines, Pictures, S3Folder, Source, Table, find_source
 from piqueue.commands.terminal import (
     CommandFailed,
     ExitCode,
     check_folder,
     connect,
-    refusal,
     results_format,
     summary,
     written_whole,
 )
-from piqueue.commands.uploads import Refused, upload
+from piqueue.commands.uploads import upload
 from piqueue.errors import PiqueueApiError
-from piqueue.types import Body, Columns, Job, JobOptions, Priority
+from piqueue.types import Columns, Job, JobOptions, Priority
 
 PATIENCE_S = 600
-_LISTED_FILES = 100
 
 EXAMPLES = """\
 examples:
@@ -39,8 +38,8 @@ examples:
   piqueue submit items.ndjson --no-wait                one {"url": …, "id": …} per line
   piqueue submit --resume job_01J… -o results.csv      continue after Ctrl-C
 
-After Ctrl-C the job continues. Exit code: 0 if all pictures succeeded, 2 if some failed, 1 if none
-succeeded or the job was refused."""
+After Ctrl-C the job continues. Exit code: 0 if all pictures succeeded, 2 if some failed or a file
+of a folder is not part of the job, 1 if none succeeded or the job was refused."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -90,7 +89,7 @@ def submit(options: argparse.Namespace) -> int:
         check_folder(options.output)
     source = None
     if options.sources:
-        source = find_source(options.sources, options.encoding, options.sep)
+        source = find_source(options.sources, options.encoding, options.sep, options.output)
     with connect(options, PATIENCE_S) as client:
         if options.dry_run:
             return _dry_run(client, options, source)
@@ -114,18 +113,18 @@ class _Submission:
         self._client = client
         self._options = options
         self._source = source
+        self._left_out_count = 0
 
     def run(self) -> int:
         """Run all steps; gives the exit code."""
         options = self._options
         self.job = self._client.job(options.resume) if options.resume else self._begin()
-        refused: list[Refused] = []
         if self.job.status == "draft":
-            refused = self._fill(self.job)
+            self._fill(self.job)
             self.job = self._client.submit_draft(self.job.id)
         if options.no_wait:
             print(self.job.id)
-            return ExitCode.SOME_FAILED if refused else ExitCode.ALL_SUCCEEDED
+            return ExitCode.SOME_FAILED if self._left_out_count else ExitCode.ALL_SUCCEEDED
         self.job = self._follow(self.job)
         if options.output:
             with written_whole(options.output) as file:
@@ -133,7 +132,7 @@ class _Submission:
         print(summary(self.job))
         if not options.output:
             tell(f"to get the results: piqueue results {self.job.id} -o results.csv")
-        return _exit_code(self.job, refused)
+        return _exit_code(self.job, self._left_out_count)
 
     def how_to_continue(self) -> str:
         """Say what state the job is in, and which command continues it."""
@@ -159,18 +158,19 @@ class _Submission:
             case Lines(items):
                 return self._client.submit_ndjson(items, options)
             case S3Folder() as folder:
-                with _listed(self._client, folder) as items:
-                    return self._client.submit_ndjson(items, options)
+                with _listed(self._client, folder) as found:
+                    self._left_out_count = found.other_count
+                    return self._client.submit_ndjson(found.items, options)
             case _:
                 return self._client.open_draft(options)
 
-    def _fill(self, draft: Job) -> list[Refused]:
-        """Upload the files that a draft does not have; gives those that were refused."""
+    def _fill(self, draft: Job) -> None:
+        """Upload the files that a draft does not have, and list those that it will not have."""
         if not isinstance(self._source, Pictures):
             raise CommandFailed(
                 f"the upload of {draft.id} is not complete: name its pictures again"
             )
-        files = self._source.files
+        files, found_count = self._source.files, len(self._source.files)
         present = set(self._client.draft_ids(draft.id)) if draft.counts.total else set()
         missing = {item_id: path for item_id, path in files.items() if item_id not in present}
         done = len(files) - len(missing)
@@ -182,17 +182,19 @@ class _Submission:
                 progress.show(done)
 
             refused = upload(self._client, draft.id, missing, sent)
-        if refused:
-            tell(f"{len(refused)} of {len(files)} files were refused and are not part of the job:")
-            for one in refused[:_LISTED_FILES]:
-                tell(refusal(None, one.id, one.detail))
-            if len(refused) > _LISTED_FILES:
-                tell(f"  and {len(refused) - _LISTED_FILES} more")
+        others = [one for one in self._source.left_out if one.id not in present]
+        left_out = [*others, *refused]
+        self._left_out_count = len(left_out)
+        if left_out:
+            found_count += len(others)
+            tell(f"{len(left_out)} of {found_count} files are not part of the job:")
+            tell("\n".join(listed(left_out, len(left_out))))
+        if hidden_count := self._source.hidden_count:
+            tell(f"{hidden_count} hidden files or folders are ignored")
         if len(refused) == len(files):
             self._client.delete(draft.id)
             self.job = None
             raise CommandFailed("no file is left to submit")
-        return refused
 
     def _follow(self, job: Job) -> Job:
         tell(f"{job.id}: {job.counts.total} pictures")
@@ -210,8 +212,8 @@ def _dry_run(client: Client, options: argparse.Namespace, source: Source | None)
         case Lines(items):
             tried = client.dry_run_ndjson(items, _job_options(options))
         case S3Folder() as folder:
-            with _listed(client, folder) as items:
-                tried = client.dry_run_ndjson(items, _job_options(options))
+            with _listed(client, folder) as found:
+                tried = client.dry_run_ndjson(found.items, _job_options(options))
         case _:
             raise CommandFailed("a dry run needs a table, a list or an S3 folder")
     print(f"{tried.items} pictures for {tried.model.name}@{tried.model.version}")
@@ -228,7 +230,7 @@ def _dry_run(client: Client, options: argparse.Namespace, source: Source | None)
 
 
 @contextmanager
-def _listed(client: Client, folder: S3Folder) -> Iterator[Body]:
+def _listed(client: Client, folder: S3Folder) -> Iterator[Listed]:
     """List the pictures of a folder in S3, if the service may fetch from its bucket.
 
     Raises:
@@ -239,10 +241,13 @@ def _listed(client: Client, folder: S3Folder) -> Iterator[Body]:
             f"{folder}: this Piqueue fetches no pictures from the bucket {folder.bucket}: "
             "its operator can add it to PIQUEUE_S3_FETCH_BUCKETS"
         )
-    with list_pictures(folder) as listed:
-        others = f", and {listed.other_count} other objects ignored" if listed.other_count else ""
-        tell(f"{folder}: {listed.picture_count} pictures{others}")
-        yield listed.items
+    with list_pictures(folder) as found:
+        hidden = f", and {found.hidden_count} hidden ones are ignored" if found.hidden_count else ""
+        tell(f"{folder}: {found.picture_count} pictures{hidden}")
+        if found.other_count:
+            tell(f"{found.other_count} other objects are not part of the job:")
+            tell("\n".join(listed(found.others, found.other_count)))
+        yield found
 
 
 def _columns(options: argparse.Namespace) -> Columns:
@@ -262,8 +267,8 @@ def _over(job: Job) -> int:
     return job.counts.total - job.counts.waiting - job.counts.running
 
 
-def _exit_code(job: Job, refused: Sequence[Refused]) -> ExitCode:
+def _exit_code(job: Job, left_out_count: int) -> ExitCode:
     if not job.counts.succeeded:
         return ExitCode.NOTHING_SUCCEEDED
-    complete = job.counts.succeeded == job.counts.total and not refused
+    complete = job.counts.succeeded == job.counts.total and not left_out_count
     return ExitCode.ALL_SUCCEEDED if complete else ExitCode.SOME_FAILED

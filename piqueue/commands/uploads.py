@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 
 from piqueue.client import Client
+from piqueue.commands.pictures import LeftOut
 from piqueue.errors import PiqueueApiError
 
 BATCH_FILES = 100
@@ -14,17 +14,9 @@ BATCH_BYTES = 16_000_000
 PARALLEL = 4
 
 
-@dataclass(frozen=True)
-class Refused:
-    """A file that is not part of the job, and why."""
-
-    id: str
-    detail: str
-
-
 def upload(
     client: Client, job_id: str, pictures: Mapping[str, Path], sent: Callable[[int], None]
-) -> list[Refused]:
+) -> list[LeftOut]:
     """Add files to a draft and give those that were refused.
 
     `sent` is called after each batch with the number of its files.
@@ -32,7 +24,7 @@ def upload(
     Raises:
         PiqueueApiError: the API does not answer, or the draft accepts no more files.
     """
-    refused: list[Refused] = []
+    refused: list[LeftOut] = []
     pool = ThreadPoolExecutor(PARALLEL, thread_name_prefix="upload")
     try:
         batches = list(_batches(pictures, refused))
@@ -48,7 +40,7 @@ def upload(
     return refused
 
 
-def _batches(pictures: Mapping[str, Path], unreadable: list[Refused]) -> Iterator[dict[str, Path]]:
+def _batches(pictures: Mapping[str, Path], unreadable: list[LeftOut]) -> Iterator[dict[str, Path]]:
     """Split the files into batches of at most BATCH_FILES and, unless it is one, BATCH_BYTES."""
     batch: dict[str, Path] = {}
     batch_bytes = 0
@@ -56,7 +48,7 @@ def _batches(pictures: Mapping[str, Path], unreadable: list[Refused]) -> Iterato
         try:
             size_bytes = path.stat().st_size
         except OSError as error:
-            unreadable.append(Refused(item_id, str(error.strerror)))
+            unreadable.append(LeftOut(item_id, str(error.strerror)))
             continue
         if batch and (len(batch) == BATCH_FILES or batch_bytes + size_bytes > BATCH_BYTES):
             yield batch
@@ -67,7 +59,7 @@ def _batches(pictures: Mapping[str, Path], unreadable: list[Refused]) -> Iterato
         yield batch
 
 
-def _send(client: Client, job_id: str, batch: Mapping[str, Path]) -> list[Refused]:
+def _send(client: Client, job_id: str, batch: Mapping[str, Path]) -> list[LeftOut]:
     """Send one batch; gives the files that cannot be read or that the API refuses."""
     readable: dict[str, bytes] = {}
     refused = []
@@ -75,7 +67,7 @@ def _send(client: Client, job_id: str, batch: Mapping[str, Path]) -> list[Refuse
         try:
             readable[item_id] = path.read_bytes()
         except OSError as error:
-            refused.append(Refused(item_id, str(error.strerror)))
+            refused.append(LeftOut(item_id, str(error.strerror)))
     if not readable:
         return refused
     try:
@@ -83,9 +75,9 @@ def _send(client: Client, job_id: str, batch: Mapping[str, Path]) -> list[Refuse
     except PiqueueApiError as error:
         if error.code == "items_refused":
             ids = list(readable)
-            refused += [Refused(ids[row["index"]], row["detail"]) for row in error.problems]
+            refused += [LeftOut(ids[row["index"]], row["detail"]) for row in error.problems]
         elif error.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE and len(batch) == 1:
-            refused += [Refused(item_id, error.detail) for item_id in readable]
+            refused += [LeftOut(item_id, error.detail) for item_id in readable]
         else:
             raise
     return refused

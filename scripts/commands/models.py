@@ -11,7 +11,7 @@ from pathlib import Path
 from model.artifact.card import ArtifactInvalid
 from model.artifact.subprocess_module import ROOT, ModuleFailed, run_module
 from model.predictor import verify_artifact
-from piqueue.commands.sources import find_pictures
+from piqueue.commands.pictures import find_pictures
 from piqueue.commands.terminal import CommandFailed, run
 from scripts.commands.parser import command_parser
 from worker.jobs.models.catalog import ModelCatalog

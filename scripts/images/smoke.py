@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx2
 
 from piqueue import Client, Job, PiqueueApiError
-from piqueue.commands.sources import find_pictures
+from piqueue.commands.pictures import find_pictures
 from scripts.images.engines import APPLICATION, Container, Engine, EngineFailed, find_engine
 from scripts.local.serve import SAMPLES, stop_on_signals
 

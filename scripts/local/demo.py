@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from piqueue import Client, Item, Job, PiqueueApiError, Result
-from piqueue.commands.sources import find_pictures, named
+from piqueue.commands.pictures import find_pictures, named
 from scripts.local.image_server import ImageServer
 from scripts.local.serve import SAMPLES, how_to_submit, stop_on_signals, wait_for_signal
 from scripts.local.stack import ROOT, Stack

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from piqueue.commands.sources import find_pictures
+from piqueue.commands.pictures import find_pictures
 from piqueue.commands.terminal import CommandFailed, ExitCode, run
 from scripts.commands.parser import command_parser
 from scripts.workshop.label_table import LabelTable

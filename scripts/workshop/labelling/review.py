@@ -8,8 +8,8 @@ from heapq import nsmallest
 from pathlib import Path
 
 from piqueue import Model, Result
+from piqueue.commands.pictures import PICTURE_SUFFIXES
 from piqueue.commands.progress import tell
-from piqueue.commands.sources import PICTURE_SUFFIXES
 from piqueue.commands.terminal import CommandFailed, connect, connection_options, run
 from scripts.commands.parser import command_parser
 from scripts.workshop.collecting.download import fetch_pictures, is_safe_name

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from model.artifact.card import ArtifactInvalid, Card
 from model.predictor import EngineChoice, Predictor, load_predictor
-from piqueue.commands import sources
+from piqueue.commands import pictures as picture_files
 from piqueue.commands.progress import Progress
 from piqueue.commands.terminal import CommandFailed
 from scripts.workshop.label_table import NAME, SPLIT, check_cells, read_rows
@@ -144,7 +144,7 @@ def find_pictures(
         return _from_table(source / TABLE_NAME, source.name, labels, images, split)
     if split:
         raise CommandFailed(f"{source}: --split requires a table")
-    paths = tuple(sources.find_pictures(source))
+    paths = tuple(picture_files.find_pictures(source))
     if not paths:
         raise CommandFailed(f"{source}: there are no pictures")
     names = tuple(path.relative_to(source).as_posix() for path in paths)

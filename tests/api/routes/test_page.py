@@ -96,7 +96,7 @@ def test_three_pictures_are_uploaded_scored_shown_and_downloaded(
     page.open(stack.url)
     names = ["a.jpg", "b.jpg", "c.jpg"]
     page.one("#pick-files").send_keys(picture_files(tmp_path, names))
-    assert page.one("#start").text == "Score 3 pictures"
+    page.wait("pictures", lambda: page.one("#start").text == "Score 3 pictures")
     page.start("Done")
 
     rows = page.rows(3)
@@ -123,13 +123,17 @@ def test_three_pictures_are_uploaded_scored_shown_and_downloaded(
 def test_a_hostile_file_name_is_shown_as_text(page: Page, stack: Stack, tmp_path: Path) -> None:
     page.open(stack.url)
     page.one("#pick-files").send_keys(picture_files(tmp_path, [HOSTILE, "b.jpg"]))
-    text = tmp_path / f"no{HOSTILE}"
+    raw, text = tmp_path / f"no{HOSTILE}", tmp_path / f"text{HOSTILE}"
+    raw.write_bytes(b"\0\0\0\x18ftypcrx " + bytes(100))
     text.write_text("no picture")
-    page.one("#pick-files").send_keys(str(text))
+    page.one("#pick-files").send_keys(f"{raw}\n{text}")
+    says = "1 file without a picture skipped: text"
+    page.wait("count", lambda: says in page.one("#chosen-text").text)
     page.start("Done")
     assert sorted(page.names(2)) == sorted([HOSTILE, "b.jpg"])
     assert page.all(".name img") == []
-    (refused,) = page.all("#refused-files li")
+    skipped, refused = page.all("#refused-files li")
+    assert skipped.text == f"text{HOSTILE}: not a picture by its first bytes"
     assert refused.text.startswith(f"no{HOSTILE}: not a JPEG")
     assert page.all("#left-out img") == []
     assert page.browser.title == "Done – Piqueue"

@@ -194,8 +194,11 @@ def test_a_folder_is_uploaded_although_the_api_is_killed(
     code = cli.main(["submit", str(folder), "--url", own_stack.url, "-o", str(results)])
     poison.join()
     captured = capfd.readouterr()
-    assert (code, 0 < killed_at[0] < 150) == (0, True), captured.err
+    assert (code, 0 < killed_at[0] < 150) == (2, True), captured.err
     assert "waiting for the API: no answer" in captured.err
+    assert "1 of 151 files are not part of the job:\n" in captured.err
+    assert "  notes.md: not a picture by its first bytes\n" in captured.err
+    assert "1 hidden files or folders are ignored" in captured.err
     assert "150 of 150 succeeded" in captured.out
     rows = {row["id"]: row for row in rows_of(results)}
     assert set(rows) == {
@@ -356,13 +359,38 @@ def test_a_file_that_is_no_picture_does_not_stop_the_others(
     (tmp_path / "3.jpg").write_bytes(b"\xff\xd8\xff" + bytes(25_000_000))  # over any bound
     assert cli.main(["submit", str(tmp_path)]) == 2
     captured = capsys.readouterr()
-    assert "2 of 3 files were refused" in captured.err
-    assert "  2.jpg: not a JPEG" in captured.err
+    assert "2 of 3 files are not part of the job:" in captured.err
+    assert "  2.jpg: not a picture by its first bytes" in captured.err
     assert "  3.jpg: the " in captured.err
     assert "1 of 1 succeeded" in captured.out
     (tmp_path / "1.jpg").unlink()
     assert cli.main(["submit", str(tmp_path)]) == 1
     assert "no file is left to submit" in capsys.readouterr().err
+
+
+def test_pictures_are_told_by_their_first_bytes_and_the_others_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.jpg", "photo.jfif", "download"):
+        (tmp_path / name).write_bytes(jpeg(1))
+    output = tmp_path / "results.csv"
+    for code in (0, 0):  # the results of the first time are no file that is left out
+        assert cli.main(["submit", str(tmp_path), "-o", str(output)]) == code
+        assert "3 of 3 succeeded" in capsys.readouterr().out
+    assert {row["id"] for row in rows_of(output)} == {"a.jpg", "photo.jfif", "download"}
+    (tmp_path / "IMG_0001.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
+    (tmp_path / "notes.txt").write_text("ours")
+    assert cli.main(["submit", str(tmp_path)]) == 2
+    captured = capsys.readouterr()
+    assert "3 of 6 files are not part of the job:" in captured.err
+    assert "  notes.txt: not a picture by its first bytes" in captured.err
+    assert "IMG_0001.HEIC" in captured.err
+    assert "3 of 3 succeeded" in captured.out
+
+    alone = [str(tmp_path / name) for name in ("photo.jfif", "download")]
+    assert cli.main(["submit", *alone]) == 0
+    assert cli.main(["submit", alone[0], str(tmp_path / "notes.txt")]) == 1
+    assert "notes.txt: give one table" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

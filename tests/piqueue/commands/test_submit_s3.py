@@ -34,7 +34,7 @@ def folder(s3_server: S3Server) -> str:
     """Give a folder of twelve pictures, with others around them."""
     for seed, name in enumerate(NAMES):
         s3_server.put(f"holiday/{name}", jpeg(seed))
-    for name in ("text/notes.md", "._0.jpg", ".hidden/1.jpg"):
+    for name in ("text/notes.md", "._0.jpg", ".hidden/1.jpg", "text/.hidden"):
         s3_server.put(f"holiday/{name}", b"no picture")
     s3_server.client.put_object(Bucket=BUCKET, Key="holiday/empty/")
     s3_server.put("holiday-2/0.jpg", jpeg(0))
@@ -57,9 +57,10 @@ def test_all_pictures_below_a_prefix_are_scored(
     folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results = tmp_path / "results.jsonl"
-    assert cli.main(["submit", folder, "-o", str(results)]) == 0
+    assert cli.main(["submit", folder, "-o", str(results)]) == 2
     captured = capsys.readouterr()
-    assert f"{folder}/: 12 pictures, and 3 other objects ignored" in captured.err
+    assert f"{folder}/: 12 pictures, and 3 hidden ones are ignored" in captured.err
+    assert "1 other objects are not part of the job:\n  text/notes.md: not a " in captured.err
     assert "12 of 12 succeeded" in captured.out
     found = {item["id"]: item for item in map(json.loads, results.read_text().splitlines())}
     assert set(found) == set(NAMES)
@@ -110,7 +111,7 @@ def test_a_long_list_is_read_page_by_page_and_a_second_time_the_same(
 
     monkeypatch.setattr("piqueue.commands.s3_listing.connect_s3", in_small_pages)
     with list_pictures(S3Folder.of(folder)) as listed:
-        assert (listed.picture_count, listed.other_count) == (12, 3)
+        assert (listed.picture_count, listed.other_count, listed.hidden_count) == (12, 1, 3)
         first = b"".join(listed.items())
         assert {json.loads(line)["id"] for line in first.splitlines()} == set(NAMES)
         late = "holiday/late.jpg"
@@ -128,7 +129,7 @@ def test_a_long_list_is_read_page_by_page_and_a_second_time_the_same(
         ("s3://gone/a", {}, "there is no bucket gone"),
         ("s3://", {}, "give s3://bucket"),
         (f"s3://{BUCKET}/holi", {}, "no pictures there\n"),
-        (f"s3://{BUCKET}/holiday/text", {}, "no pictures there, only 1 other objects"),
+        (f"s3://{BUCKET}/holiday/text", {}, "no pictures there, only 2 other objects"),
         (f"s3://{BUCKET}", {"AWS_ACCESS_KEY_ID": None}, "set AWS_ACCESS_KEY_ID"),
         (f"s3://{BUCKET}", {"AWS_SECRET_ACCESS_KEY": "x"}, "403 (SignatureDoesNotMatch)"),
         (f"s3://{BUCKET}", {"AWS_PROFILE": "nobody"}, "profile (nobody) could not be found"),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from piqueue.commands.sources import named
+from piqueue.commands.pictures import named
 from scripts.local.demo import DemoFailed, demonstrate, find_photos
 from scripts.local.stack import Stack
 from tests.pictures import jpeg
@@ -40,11 +40,12 @@ def test_photos_are_scored_as_files_and_by_url(
 def test_a_bad_photo_is_shown_and_the_demo_fails(
     stack: Stack, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (folder / "z.jpg").write_bytes(b"<html>")
+    (folder / "page.jpg").write_bytes(b"<html>")
+    (folder / "z.jpg").write_bytes(b"\xff\xd8\xff" + bytes(100))
     assert not demonstrate(stack.url, named(find_photos([folder])))
     captured = capsys.readouterr()
-    assert "not_an_image" in captured.out.splitlines()[-1]
-    assert "The upload was refused" in captured.err
+    assert captured.out.splitlines()[-1].startswith("z.jpg")
+    assert "page.jpg: not a picture by its first bytes" in captured.err
 
 
 def test_photos_of_the_same_name_keep_their_paths(tmp_path: Path) -> None:
