@@ -2,46 +2,64 @@
 
 import contextlib
 import fcntl
-import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from scripts.local.supervised_process import StartFailed, SupervisedProcess
+from worker.jobs.ledger.connection import connect
 
+STOP_GRACE_S = 10.0
 _START_DEADLINE_S = 60.0  # loading a gigabyte takes some seconds
-_STOP_GRACE_S = 10.0
 # The path of a unix socket may have 103 bytes on macOS and 107 on Linux.
 _LONGEST_TEMPORARY_FOLDER = 70
 # At the file size limit the server must answer writes with an error instead of dying of SIGXFSZ.
 _IGNORE_FILE_SIZE_SIGNAL = ("sh", "-c", 'trap "" XFSZ; exec "$@"', "redis")
-_NOT_STARTED = "the embedded Redis was not started"
+
+
+@dataclass
+class _Server(SupervisedProcess):
+    """The process at `url`; SIGTERM has the effect of SHUTDOWN and needs no free connection."""
+
+    url: str = ""
+
+    def start(self) -> None:
+        """Start it and wait until it has loaded its data and answers."""
+        super().start()
+        try:
+            with connect(self.url, timeout_s=2, retries=0) as client:
+                self.wait_until(lambda: _answers(client), _START_DEADLINE_S, "Redis")
+        except BaseException:
+            self.stop(grace_s=0)
+            raise
 
 
 class EmbeddedRedis:
-    """A Valkey server on a unix socket that only this user may open, with its data in `folder`."""
+    """A Valkey server on a unix socket that only this user may open, with its data in `folder`.
+
+    Once it was started, its `process` can be stopped and started again, at the same address.
+    """
 
     def __init__(self, folder: Path, *, maxmemory: str = "1gb") -> None:
         self._folder = folder.resolve()
         self._maxmemory = maxmemory
-        self._lock_fd: int | None = None
-        self._socket_folder: Path | None = None
-        self._process: SupervisedProcess | None = None
+        self._held = contextlib.ExitStack()
+        self.process = _Server((), self._folder / "redis.log")
 
     @property
     def url(self) -> str:
         """Its address, for `PIQUEUE_REDIS_URL`; known once it was started."""
-        return f"unix://{self._socket_path}?db=0"
+        return self.process.url
 
     @property
     def pid(self) -> int | None:
         """Its process id, or None while it does not run."""
-        return self._process.pid if self._process else None
+        return self.process.pid
 
     def start(self) -> None:
         """Start the server and wait until it has loaded its data and answers.
@@ -51,61 +69,23 @@ class EmbeddedRedis:
                 answer; the text includes the end of its log.
         """
         binary = find_server()
-        try:
-            lock_fd = self._lock_folder()
-            # mkdtemp makes a private folder.
-            too_long = len(tempfile.gettempdir()) > _LONGEST_TEMPORARY_FOLDER
-            parent = "/tmp" if too_long else None  # noqa: S108
-            self._socket_folder = Path(tempfile.mkdtemp(prefix="piqueue-", dir=parent))
-            self._process = SupervisedProcess(
-                self._command(binary), self._folder / "redis.log", pass_fds=(lock_fd,)
+        too_long = len(tempfile.gettempdir()) > _LONGEST_TEMPORARY_FOLDER
+        parent = "/tmp" if too_long else None  # noqa: S108
+        with contextlib.ExitStack() as held:
+            self.process.pass_fds = (held.enter_context(_locked(self._folder)),)
+            private = tempfile.TemporaryDirectory(
+                prefix="piqueue-", dir=parent, ignore_cleanup_errors=True
             )
-            self.restart()
-        except BaseException:
-            self.stop()
-            raise
-
-    def restart(self) -> None:
-        """Start the server again, at the same address, after it ended.
-
-        Raises:
-            StartFailed: it does not answer.
-        """
-        assert self._process, _NOT_STARTED
-        no_retry = Retry(NoBackoff(), 0)
-        path = str(self._socket_path)
-        self._process.start()
-        try:
-            with redis.Redis(unix_socket_path=path, socket_timeout=2, retry=no_retry) as client:
-                self._process.wait_until(lambda: _answers(client), _START_DEADLINE_S, "Redis")
-        except BaseException:
-            self._process.stop(grace_s=0)
-            raise
-
-    def wait(self) -> int | None:
-        """Block until the server ends; its exit code, negative for a signal."""
-        assert self._process, _NOT_STARTED
-        return self._process.wait()
-
-    def shut_down(self) -> None:
-        """Shut the server down with all data on disk; `restart` starts it at the same address.
-
-        SIGTERM has the effect of SHUTDOWN and needs no free connection.
-        """
-        assert self._process, _NOT_STARTED
-        self._process.stop(_STOP_GRACE_S)
+            socket_path = f"{held.enter_context(private)}/redis.sock"
+            self.process.url = f"unix://{socket_path}?db=0"
+            self.process.command = self._command(binary, socket_path)
+            held.callback(self.process.stop, STOP_GRACE_S)
+            self.process.start()
+            self._held = held.pop_all()
 
     def stop(self) -> None:
-        """Shut the server down and release its folders; no effect if it was not started."""
-        if self._process:
-            self.shut_down()
-            self._process = None
-        if self._socket_folder:
-            shutil.rmtree(self._socket_folder, ignore_errors=True)
-            self._socket_folder = None
-        if self._lock_fd is not None:
-            os.close(self._lock_fd)
-            self._lock_fd = None
+        """Shut the server down with all data on disk, and release its folders."""
+        self._held.close()
 
     def __enter__(self) -> Self:
         self.start()
@@ -114,27 +94,10 @@ class EmbeddedRedis:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    @property
-    def _socket_path(self) -> Path:
-        assert self._socket_folder, _NOT_STARTED
-        return self._socket_folder / "redis.sock"
-
-    def _lock_folder(self) -> int:
-        """Lock the folder until this process and the server, which inherits the lock, end."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._lock_fd = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StartFailed(
-                f"{self._folder} is in use by another Piqueue: stop that one or name another folder"
-            ) from None
-        return self._lock_fd
-
-    def _command(self, binary: Path) -> list[str]:
+    def _command(self, binary: Path, socket_path: str) -> list[str]:
         options = {
             "port": "0",
-            "unixsocket": str(self._socket_path),
+            "unixsocket": socket_path,
             "unixsocketperm": "700",
             "dir": str(self._folder),
             "appendonly": "yes",
@@ -145,6 +108,20 @@ class EmbeddedRedis:
         }
         arguments = (part for name, value in options.items() for part in (f"--{name}", value))
         return [*_IGNORE_FILE_SIZE_SIGNAL, str(binary), *arguments]
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[int]:
+    """Lock a folder until this process and the server, which inherits the descriptor, end."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StartFailed(
+                f"{folder} is in use by another Piqueue: stop that one or name another folder"
+            ) from None
+        yield lock.fileno()
 
 
 def _answers(client: redis.Redis) -> bool:

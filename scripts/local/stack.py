@@ -7,11 +7,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Self
 
 import httpx2
 
-from scripts.local.embedded_redis import EmbeddedRedis
+from scripts.local.embedded_redis import STOP_GRACE_S, EmbeddedRedis
 from scripts.local.supervised_process import StartFailed, SupervisedProcess
 from scripts.local.supervisor import Supervisor
 
@@ -22,11 +22,6 @@ _API_GRACE_S = 12.0  # longer than the API waits for requests in progress
 _WORKER_GRACE_S = 30.0  # to finish the chunks in progress
 _METRICS_PORT = "PIQUEUE_METRICS_PORT"
 _FOLDERS = ("PIQUEUE_ARTIFACTS_PATH", "PIQUEUE_MODELS_CACHE_PATH", "PIQUEUE_REGISTRY_URL")
-
-
-class _Service(NamedTuple):
-    process: SupervisedProcess
-    supervisor: Supervisor
 
 
 class Stack:
@@ -53,8 +48,8 @@ class Stack:
         self._env = _absolute_folders(os.environ) | dict(env or {})
         self._redis = EmbeddedRedis(self._folder / "redis")
         self._redis_supervisor: Supervisor | None = None
-        self._api: _Service | None = None
-        self._workers: list[_Service] = []
+        self._api: Supervisor | None = None
+        self._workers: list[Supervisor] = []
 
     @property
     def url(self) -> str:
@@ -92,7 +87,7 @@ class Stack:
         self._port = listenable_port(self._host, self._port)
         try:
             self._redis.start()
-            self._supervise_redis()
+            self._redis_supervisor = Supervisor("redis", self._redis.process)
             address = ("--host", self._host, "--port", str(self._port))
             self._api = self._launch("api", ("-m", "api", *address), {})
             for number in range(self._worker_count):
@@ -110,7 +105,7 @@ class Stack:
         """
         try:
             for service in self._services:
-                service.supervisor.release()
+                service.release()
             if self._api:
                 self._api.process.stop(_API_GRACE_S)
             for worker in self._workers:
@@ -120,27 +115,22 @@ class Stack:
                 worker.process.wait(max(0.0, deadline - time.monotonic()))
         finally:
             for service in self._services:
-                service.process.stop(grace_s=0)
-                service.supervisor.join()
+                service.stop(grace_s=0)
             if self._redis_supervisor:
-                self._redis_supervisor.release()
+                self._redis_supervisor.stop(STOP_GRACE_S)
             self._redis.stop()
-            if self._redis_supervisor:
-                self._redis_supervisor.join()
             self._redis_supervisor, self._api, self._workers = None, None, []
 
     @contextmanager
     def redis_stopped(self) -> Iterator[None]:
         """Shut Redis down, with its data on disk, while the block runs."""
         assert self._redis_supervisor, "the stack does not run"
-        self._redis_supervisor.release()
-        self._redis.shut_down()
-        self._redis_supervisor.join()
+        self._redis_supervisor.stop(STOP_GRACE_S)
         try:
             yield
         finally:
-            self._redis.restart()
-            self._supervise_redis()
+            self._redis.process.start()
+            self._redis_supervisor = Supervisor("redis", self._redis.process)
 
     def __enter__(self) -> Self:
         self.start()
@@ -150,11 +140,8 @@ class Stack:
         self.stop()
 
     @property
-    def _services(self) -> list[_Service]:
+    def _services(self) -> list[Supervisor]:
         return [self._api, *self._workers] if self._api else []
-
-    def _supervise_redis(self) -> None:
-        self._redis_supervisor = Supervisor("redis", self._redis.wait, self._redis.restart)
 
     def _metrics_env(self, number: int) -> dict[str, str]:
         """A metrics port for each worker, counted up from the configured one."""
@@ -162,26 +149,26 @@ class Stack:
         counts = port.isdecimal() and int(port) > 0
         return {_METRICS_PORT: str(int(port) + number)} if counts else {}
 
-    def _launch(self, name: str, arguments: Sequence[str], env: Mapping[str, str]) -> _Service:
+    def _launch(self, name: str, arguments: Sequence[str], env: Mapping[str, str]) -> Supervisor:
         log_path = self._folder / f"{name}.log"
         if log_path.exists():
             log_path.replace(f"{log_path}.1")
         env = {**self._env, "PIQUEUE_REDIS_URL": self._redis.url, **env}
         process = SupervisedProcess([sys.executable, *arguments], log_path, env, ROOT)
         process.start()
-        return _Service(process, Supervisor(name, process.wait, process.start))
+        return Supervisor(name, process)
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + _READY_DEADLINE_S
         path = "/readyz" if self._workers else "/healthz"
         with httpx2.Client(base_url=self.url, timeout=5, trust_env=False) as client:
             while not _succeeds(client, path):
-                for process, supervisor in self._services:
-                    if supervisor.exit_count >= _EXITS_BEFORE_READY_COUNT:
-                        failed = f"{supervisor.name} does not keep running"
-                        raise StartFailed(f"{failed}\n{process.log_tail()}")
+                for service in self._services:
+                    if service.exit_count >= _EXITS_BEFORE_READY_COUNT:
+                        failed = f"{service.name} does not keep running"
+                        raise StartFailed(f"{failed}\n{service.process.log_tail()}")
                 if time.monotonic() > deadline:
-                    logs = "\n".join(process.log_tail() for process, _ in self._services)
+                    logs = "\n".join(one.process.log_tail() for one in self._services)
                     raise StartFailed(f"not ready after {_READY_DEADLINE_S:.0f} s\n{logs}")
                 time.sleep(0.02)
 

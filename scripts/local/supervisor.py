@@ -3,9 +3,8 @@
 import sys
 import threading
 import time
-from collections.abc import Callable
 
-from scripts.local.supervised_process import StartFailed
+from scripts.local.supervised_process import StartFailed, SupervisedProcess
 
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 10.0
@@ -13,18 +12,12 @@ _STABLE_S = 10.0  # a process that ran this long restarts after the first pause 
 
 
 class Supervisor:
-    """Watches one running process in a thread until `release`.
+    """Watches one running process in a thread until `release`."""
 
-    `wait` blocks until the process ends and returns its exit code; `restart` starts it again.
-    """
-
-    def __init__(
-        self, name: str, wait: Callable[[], int | None], restart: Callable[[], None]
-    ) -> None:
+    def __init__(self, name: str, process: SupervisedProcess) -> None:
         self.name = name
+        self.process = process
         self.exit_count = 0
-        self._wait = wait
-        self._restart = restart
         self._released = threading.Event()
         self._restarting = threading.Lock()
         self._thread = threading.Thread(target=self._run, name=f"supervisor-{name}", daemon=True)
@@ -36,15 +29,17 @@ class Supervisor:
         with self._restarting:
             pass
 
-    def join(self) -> None:
-        """Wait for the thread; only after `release` and the end of the process."""
+    def stop(self, grace_s: float) -> None:
+        """Release the process, stop it, and end the thread."""
+        self.release()
+        self.process.stop(grace_s)
         self._thread.join()
 
     def _run(self) -> None:
         pause_s = _FIRST_PAUSE_S
         while True:
             started = time.monotonic()
-            code = self._wait()
+            code = self.process.wait()
             if self._released.is_set():
                 return
             self.exit_count += 1
@@ -57,7 +52,7 @@ class Supervisor:
                 if self._released.is_set():
                     return
                 try:
-                    self._restart()
+                    self.process.start()
                 except (StartFailed, OSError) as error:  # the next round tries again
                     self._log(f"does not start: {error}")
 

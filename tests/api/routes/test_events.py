@@ -182,8 +182,8 @@ def test_a_stream_survives_a_restart_of_redis(tmp_path: Path) -> None:
             next(events)
             assert redis.pid is not None
             os.kill(redis.pid, signal.SIGTERM)
-            redis.wait()
-            redis.restart()
+            redis.process.wait()
+            redis.process.start()
             client.post(draft["links"]["cancel"]).raise_for_status()
             (last,) = (event for event in events if not event.comment)
         assert (last.name, last.body["status"]) == ("done", "cancelled")

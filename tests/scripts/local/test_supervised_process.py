@@ -79,14 +79,12 @@ def test_a_process_that_takes_too_long_to_start_is_reported(sleeper: SupervisedP
 
 
 def test_a_supervised_process_restarts_until_it_is_released(sleeper: SupervisedProcess) -> None:
-    supervisor = Supervisor("sleeper", sleeper.wait, sleeper.start)
+    supervisor = Supervisor("sleeper", sleeper)
     first = sleeper.pid
     assert first
     os.kill(first, signal.SIGKILL)
     assert eventually(lambda: sleeper.pid not in (None, first))
-    supervisor.release()
-    sleeper.stop(grace_s=5)
-    supervisor.join()
+    supervisor.stop(grace_s=5)
     assert sleeper.pid is None
     assert supervisor.exit_count == 1
 
@@ -94,12 +92,10 @@ def test_a_supervised_process_restarts_until_it_is_released(sleeper: SupervisedP
 def test_a_supervised_process_that_cannot_start_is_tried_again(
     sleeper: SupervisedProcess, tmp_path: Path
 ) -> None:
-    supervisor = Supervisor("sleeper", sleeper.wait, sleeper.start)
+    supervisor = Supervisor("sleeper", sleeper)
     sleeper.command = [str(tmp_path / "not-there-yet")]
     sleeper.kill()
     assert eventually(lambda: supervisor.exit_count == 2)
     sleeper.command = ["sleep", "300"]
     assert eventually(lambda: sleeper.pid is not None)
-    supervisor.release()
-    sleeper.stop(grace_s=5)
-    supervisor.join()
+    supervisor.stop(grace_s=5)
