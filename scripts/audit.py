@@ -8,12 +8,14 @@ from pathlib import Path
 import httpx2
 from pip._internal.models.index import PyPI
 
-CONSTRAINTS = Path(__file__).resolve().parent.parent / "constraints.txt"
+ROOT = Path(__file__).resolve().parent.parent
+CONSTRAINTS = (ROOT / "constraints.txt", ROOT / "constraints-gpu.txt")
 # What pip-audit reads for each pinned version; mirrors of PyPI often do not have it.
 PROBE_URL, PROBE_TIMEOUT_S = f"{PyPI.url}pypi/pip/25.0/json", 3
 DEADLINE_S = 40  # one request for each pinned version
-_COMMAND = (
-    *(sys.executable, "-m", "pip_audit", "--requirement", str(CONSTRAINTS)),
+COMMAND = (
+    *(sys.executable, "-m", "pip_audit"),
+    *(word for path in CONSTRAINTS for word in ("--requirement", str(path))),
     *("--no-deps", "--disable-pip", "--format", "json", "--progress-spinner", "off"),
     *("--timeout", "5"),
 )
@@ -23,7 +25,7 @@ def main() -> int:
     """Audit; 1 if a pinned version is vulnerable, 0 if none is or no advisory can be read."""
     try:
         httpx2.get(PROBE_URL, timeout=PROBE_TIMEOUT_S).raise_for_status()
-        answer = subprocess.run(_COMMAND, capture_output=True, text=True, timeout=DEADLINE_S)
+        answer = subprocess.run(COMMAND, capture_output=True, text=True, timeout=DEADLINE_S)
         dependencies = json.loads(answer.stdout)["dependencies"]
     except (httpx2.HTTPError, subprocess.TimeoutExpired, ValueError) as error:
         return _not_audited(type(error).__name__)
@@ -40,6 +42,12 @@ def main() -> int:
         return _not_audited(f"{len(dependencies) - len(known)} of {len(dependencies)} are unknown")
     print(f"{len(known)} pinned versions, none with a known vulnerability")
     return 0
+
+
+def read_pins() -> list[str]:
+    """Read the pinned versions that are audited, each as `name==version`."""
+    lines = [line for path in CONSTRAINTS for line in path.read_text().splitlines()]
+    return [line for line in lines if not line.startswith("#")]
 
 
 def _not_audited(reason: str) -> int:

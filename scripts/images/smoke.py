@@ -6,17 +6,21 @@ this project, named by --images or $IMAGES. Without either it exits with 69.
 
 import argparse
 import csv
+import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx2
 
 from piqueue import Client, Job, PiqueueApiError
 from piqueue.commands.pictures import find_pictures
+from scripts.audit import read_pins
 from scripts.images.engines import APPLICATION, Container, Engine, EngineFailed, find_engine
 from scripts.local.serve import SAMPLES, stop_on_signals
 
@@ -30,6 +34,7 @@ ABSENT = {
 }
 TOOLS = ("gcc", "cc", "make", "git", "curl")
 SETUID = ("find", "/", "-xdev", "-type", "f", "-perm", "/6000")
+SBOM = f"{APPLICATION}/sbom.cdx.json"
 COPIES = 120
 # A chunk whose worker was killed is tried again once its lease of 30 s has run out.
 JOB_DEADLINE_S = 180
@@ -113,6 +118,31 @@ def inspect(engine: Engine, image: str) -> None:
     check(not tools, f"{image} contains {tools}")
     privileged = engine.inside(image, *SETUID).split()
     check(not privileged, f"{image} contains setuid programs: {privileged}")
+    show = "import importlib.metadata as m; [print(d.name, d.version) for d in m.distributions()]"
+    lines = engine.inside(image, "python", "-c", show).splitlines()
+    installed = {canonical(*line.split()) for line in lines}
+    check_sbom(image, json.loads(engine.inside(image, "cat", SBOM)), installed)
+    check_pins(image, installed)
+
+
+def check_sbom(image: str, sbom: dict[str, Any], installed: set[str]) -> None:
+    """Compare the components of an SBOM with what is installed."""
+    components = [sbom["metadata"]["component"], *sbom["components"]]
+    listed = {canonical(one["name"], one["version"]) for one in components}
+    check(listed == installed, f"{image}: the SBOM is wrong about {sorted(listed ^ installed)}")
+    print(f"{image}: {len(listed)} components in {SBOM}", flush=True)
+
+
+def check_pins(image: str, installed: set[str]) -> None:
+    """Check that `scripts.audit` audits what is installed."""
+    pins = {canonical(*pin.split("==")) for pin in read_pins()}
+    unpinned = {one for one in installed - pins if not one.startswith("piqueue")}
+    check(not unpinned, f"{image} contains versions that are not pinned: {sorted(unpinned)}")
+
+
+def canonical(name: str, version: str) -> str:
+    """Give `name==version` with the name as a package index spells it."""
+    return f"{re.sub('[-_.]+', '-', name).lower()}=={version}"
 
 
 def lose_a_worker(engine: Engine, client: Client) -> None:

@@ -57,3 +57,11 @@ def test_an_unreachable_service_is_reported_without_waiting_for_each_pin(
     monkeypatch.delattr(subprocess, "run")
     assert audit.main() == 0
     assert "NOT AUDITED" in capsys.readouterr().err
+
+
+def test_every_pin_is_audited() -> None:
+    pins = audit.read_pins()
+    assert {pin.partition("==")[0] for pin in pins} > {"pillow", "nvidia-cublas-cu12"}
+    command = (*audit.COMMAND, "--dry-run")
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert f"would have audited {len(pins)} packages" in done.stderr

@@ -2,13 +2,17 @@
 
 import json
 import re
+import subprocess
+import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from scripts import audit
 from scripts.images import engines, smoke
 from scripts.images.engines import SERVE
 from scripts.local.stack import ROOT
@@ -163,6 +167,36 @@ def test_an_image_is_built_in_stages_pinned_and_not_run_as_root(path: Path) -> N
     assert "org.opencontainers.image.licenses" in " ".join(result)
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert f'image.version="{version}"' in " ".join(result)
+
+
+def test_the_sbom_of_an_image_lists_what_is_installed(tmp_path: Path) -> None:
+    """Run the command of the Dockerfiles on the environment of this test."""
+    [command] = {
+        line[line.index("cyclonedx-py ") :]
+        for path in DOCKERFILES
+        for line in instructions(path)
+        if "cyclonedx-py" in line
+    }
+    assert smoke.SBOM in command
+    assert command.endswith(f" {engines.APPLICATION}/bin/python")
+    words = command.replace(smoke.SBOM, str(tmp_path / "sbom")).split()
+    program = Path(sys.executable).with_name(words[0])
+    subprocess.run([program, *words[1:-1], sys.executable], cwd=ROOT, check=True)
+
+    sbom = json.loads((tmp_path / "sbom").read_text())
+    assert sbom["bomFormat"] == "CycloneDX"
+    installed = {smoke.canonical(one.name, one.version) for one in metadata.distributions()}
+    smoke.check_sbom("image", sbom, installed)
+    missing = sbom["components"].pop()
+    with pytest.raises(smoke.SmokeFailed, match=smoke.canonical(missing["name"], "")):
+        smoke.check_sbom("image", sbom, installed)
+
+
+def test_a_version_in_an_image_that_is_not_audited_is_reported() -> None:
+    pinned = {smoke.canonical(*pin.split("==")) for pin in audit.read_pins()}
+    smoke.check_pins("image", {*pinned, "piqueue-server==0.1.0"})
+    with pytest.raises(smoke.SmokeFailed, match=re.escape("['aiohttp==0.0.1']")):
+        smoke.check_pins("image", {*pinned, "aiohttp==0.0.1"})
 
 
 def test_the_single_container_starts_as_app_engine_requires() -> None:
