@@ -184,6 +184,10 @@ class Downloads:
         if size > max_bytes:
             detail = f"larger than {max_bytes:,} bytes"
             raise DownloadError(fetch_rejection(RejectionCode.FETCH_TOO_LARGE, detail))
+        if not parts:
+            # A store whose copies differ may have the bytes at the next request.
+            detail = f"answered {response.status} with an empty body"
+            raise DownloadError(fetch_rejection(RejectionCode.NOT_AN_IMAGE, detail, retryable=True))
         return b"".join(parts)
 
 

@@ -93,7 +93,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def answering(
-    status: int = 200, body: bytes = b"", headers: dict[str, str] | None = None
+    status: int = 200, body: bytes = b"body", headers: dict[str, str] | None = None
 ) -> Answer:
     async def answer(request: web.BaseRequest) -> web.Response:
         return web.Response(status=status, body=body, headers=headers)
@@ -316,6 +316,25 @@ def test_a_transient_status_is_retried_twice(status: int) -> None:
     assert (outcome.code, outcome.retryable) == (RejectionCode.FETCH_HTTP_STATUS, True)
     assert outcome.detail == f"answered {status}"
     assert len(site.requests) == 3
+
+
+@pytest.mark.parametrize("status", [200, 204])
+def test_an_empty_answer_says_so_and_is_retried(status: int) -> None:
+    with Site({"/": answering(status, body=b"")}) as site:
+        outcome = failed(fetch(site.url()))
+    assert (outcome.code, outcome.retryable) == (RejectionCode.NOT_AN_IMAGE, True)
+    assert outcome.detail == f"answered {status} with an empty body"
+    assert len(site.requests) == 3
+
+
+def test_a_store_that_is_behind_loses_no_item() -> None:
+    bodies = iter([b"", b"picture"])
+
+    async def behind(request: web.BaseRequest) -> web.Response:
+        return web.Response(body=next(bodies))
+
+    with Site({"/": behind}) as site:
+        assert payload(fetch(site.url())) == b"picture"
 
 
 def test_a_server_that_recovers_loses_no_item() -> None:
@@ -595,7 +614,7 @@ def test_a_host_that_recovers_gets_as_many_requests_as_before() -> None:
     refusals = iter([429] * 4)
 
     async def recovering(request: web.BaseRequest) -> web.Response:
-        return web.Response(status=next(refusals, 200))
+        return web.Response(status=next(refusals, 200), text="picture")
 
     paths = [f"/{n}" for n in range(40)]
     answers: dict[str, Answer] = dict.fromkeys(paths, recovering)
