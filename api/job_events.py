@@ -7,17 +7,20 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TypeVar
 
 import structlog
-from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 from starlette.concurrency import run_in_threadpool
 
 from api.schemas import JobOut
+from worker.jobs.ledger.connection import connect_async
 from worker.jobs.ledger.store import EVENTS_CHANNEL
 from worker.jobs.record import Job, JobStatus
 
 # An event can be lost with its connection, so the job itself is read this often.
 REREAD_EVERY_S = 2.0
 RECONNECT_S = 0.5
+# A server that sends nothing for this long is asked for an answer.
+SILENT_S = 5.0
 
 log = structlog.get_logger()
 
@@ -117,16 +120,16 @@ class JobEvents:
                 await subscription.wait(min_s=wait_s, max_s=wait_s)
 
     async def _receive(self) -> None:
-        while True:
-            try:
-                async with Redis.from_url(self._redis_url) as redis, redis.pubsub() as pubsub:
-                    await pubsub.subscribe(EVENTS_CHANNEL)
-                    async for message in pubsub.listen():
-                        if message["type"] == "message":
-                            self._dispatch(message["data"].decode())
-            except (RedisError, OSError) as error:
-                log.warning("job_events_disconnected", reason=str(error))
-                await asyncio.sleep(RECONNECT_S)
+        async with connect_async(self._redis_url) as redis:
+            while True:
+                try:
+                    async with redis.pubsub() as pubsub:
+                        await pubsub.subscribe(EVENTS_CHANNEL)
+                        async for message in _messages(pubsub):
+                            self._dispatch(message)
+                except (RedisError, OSError) as error:
+                    log.warning("job_events_disconnected", reason=str(error))
+                    await asyncio.sleep(RECONNECT_S)
 
     def _dispatch(self, message: str) -> None:
         job_id, _, status = message.partition(" ")
@@ -134,3 +137,16 @@ class JobEvents:
             final = status == "erased" or JobStatus(status).done
             for subscription in self._subscriptions[job_id]:
                 subscription.notify(final=final)
+
+
+async def _messages(pubsub: PubSub) -> AsyncIterator[str]:
+    """Give each message; raises TimeoutError if the server is silent, such as one that is gone."""
+    while True:
+        message = await pubsub.get_message(timeout=SILENT_S)
+        if message is None:
+            await pubsub.ping()
+            message = await pubsub.get_message(timeout=SILENT_S)
+        if message is None:
+            raise TimeoutError("Redis does not answer")
+        if message["type"] == "message":
+            yield message["data"].decode()

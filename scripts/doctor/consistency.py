@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 from functools import partial
-from urllib.parse import urlsplit
 
 from scripts.doctor import check_result
 from scripts.doctor.check_result import CheckResult, ok
+from worker.jobs.redis_url import RedisAddress
 from worker.jobs.settings import IN_REDIS, Settings, is_loopback
 
 SHORTEST_LEASE_S = 10
@@ -96,8 +96,8 @@ def _addresses(settings: Settings) -> Iterator[CheckResult]:
             "PIQUEUE_S3_ENDPOINT_URL is set, but no setting uses S3",
             "set PIQUEUE_STORAGE_URL or PIQUEUE_S3_FETCH_BUCKETS, or unset it",
         )
-    redis = urlsplit(settings.redis_url)
-    if redis.scheme != "unix" and not redis.password and not is_loopback(redis.hostname or ""):
+    redis = RedisAddress.parse(settings.redis_url)
+    if not redis.login and not all(is_loopback(node) for node, _ in redis.nodes):
         yield warning(
             "PIQUEUE_REDIS_URL names another machine but no password",
             "give Redis a password (requirepass), and write redis://:PASSWORD@HOST:6379/0",

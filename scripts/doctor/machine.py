@@ -5,13 +5,13 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from redis.exceptions import RedisError
 
 from scripts.doctor.check_result import CheckResult, ok, problem, warning
 from scripts.doctor.redis import open_redis
 from scripts.local.serve import DATA
+from worker.jobs.redis_url import RedisAddress
 from worker.jobs.settings import Settings
 
 # Files and connections to Redis and S3 that a worker opens besides its downloads.
@@ -54,13 +54,13 @@ def check_disk(settings: Settings) -> Iterator[CheckResult]:
 
 def _redis_folder(settings: Settings) -> Path | None:
     """The folder of a Redis on a unix socket, from its configuration or that of `piqueue serve`."""
-    if urlsplit(settings.redis_url).scheme == "unix":
+    if RedisAddress.parse(settings.redis_url).socket_path:
         try:
             with open_redis(settings) as client:
                 answer: Any = client.config_get("dir")
             if (folder := Path(answer["dir"])).is_dir():  # not one of another container
                 return folder
-        except (RedisError, OSError, ValueError, LookupError):
+        except (RedisError, OSError, LookupError):
             pass
     return DATA if DATA.is_dir() else None
 

@@ -4,13 +4,13 @@ import time
 from collections.abc import Callable, Iterator
 from statistics import median
 from typing import Any
-from urllib.parse import urlsplit
 
 from redis import Redis
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from scripts.doctor.check_result import CheckResult, ok, problem, warning
 from worker.jobs.ledger.connection import connect
+from worker.jobs.redis_url import RedisAddress
 from worker.jobs.settings import Settings
 
 TIMEOUT_S = 3.0
@@ -25,37 +25,26 @@ _SET = "in redis.conf and by CONFIG SET"
 
 
 def open_redis(settings: Settings) -> Redis:
-    """Connect with a short timeout; raises ValueError if the URL cannot be parsed."""
+    """Connect with a short timeout."""
     return connect(settings.redis_url, timeout_s=TIMEOUT_S, retries=0)
 
 
 def check_redis(settings: Settings, now: Callable[[], float] = time.time) -> Iterator[CheckResult]:
     """Check the server of PIQUEUE_REDIS_URL; `now` is this machine's clock."""
+    address = str(RedisAddress.parse(settings.redis_url))
     try:
         with open_redis(settings) as client:
-            yield from _check(client, _address(settings.redis_url), now)
+            yield from _check(client, address, now)
     except AuthenticationError:
         yield problem(
             "redis", "refuses the password or needs one", "put the password into PIQUEUE_REDIS_URL"
         )
-    except ValueError:  # its text may contain a part of the password
-        yield problem(
-            "redis",
-            "PIQUEUE_REDIS_URL is not a valid URL",
-            "write redis://:PASSWORD@HOST:PORT/0, and percent-encode the password (# is %23)",
-        )
     except (RedisError, OSError) as error:
         yield problem(
             "redis",
-            f"{_address(settings.redis_url)} does not answer ({type(error).__name__})",
+            f"{address} does not answer ({type(error).__name__})",
             "start it, or correct PIQUEUE_REDIS_URL; without Redis all work stops",
         )
-
-
-def _address(url: str) -> str:
-    """The address in a URL, without the password."""
-    parts = urlsplit(url)
-    return parts.path if parts.scheme == "unix" else f"{parts.hostname}:{parts.port or 6379}"
 
 
 def _check(client: Any, address: str, now: Callable[[], float]) -> Iterator[CheckResult]:

@@ -26,7 +26,7 @@ def check_workers(settings: Settings) -> Iterator[CheckResult]:
             presence = ModelPresence(client)
             models = dict(zip(slots, presence.of(slots), strict=True))
             wanted = [f"{model.name}@{model.version}" for model in presence.wanted()]
-    except (LedgerUnavailable, ValueError):
+    except LedgerUnavailable:
         yield problem("workers", *_NOT_KNOWN)
         return
     if not slots:
@@ -71,7 +71,7 @@ def check_keys(settings: Settings, api_url: str) -> Iterator[CheckResult]:
     try:
         with open_redis(settings) as client:
             count = len(KeyStore(client).all())
-    except (LedgerUnavailable, ValueError):
+    except LedgerUnavailable:
         yield problem("keys", *_NOT_KNOWN)
         return
     advice = (

@@ -1,33 +1,29 @@
 """Notifications: Celery messages that carry a job id and a chunk index, and nothing else."""
 
 from collections.abc import Iterable
-from urllib.parse import parse_qs, urlsplit
 
 import structlog
 from celery import Celery
 from kombu import Queue as KombuQueue
 from kombu.exceptions import OperationalError
 
+from worker.jobs.ledger.connection import sentinel_options
 from worker.jobs.record import Lane
+from worker.jobs.redis_url import RedisAddress
 from worker.jobs.settings import Settings
 
 CLASSIFY_CHUNK = "piqueue.classify_chunk"
 log = structlog.get_logger()
 
 
-def broker_url(redis_url: str) -> str:
-    """Write a Redis URL as Celery does, which differs for unix sockets."""
-    parts = urlsplit(redis_url)
-    if parts.scheme != "unix":
-        return redis_url
-    database = parse_qs(parts.query).get("db", ["0"])[0]
-    return f"redis+socket://{parts.path}?virtual_host={database}"
-
-
 def make_celery(settings: Settings) -> Celery:
     """Configure Celery without results, events and priorities, and with timeouts on Redis."""
-    celery = Celery("piqueue", broker=broker_url(settings.redis_url), set_as_current=False)
+    address = RedisAddress.parse(settings.redis_url)
+    broker = ";".join(address.broker_urls())
+    celery = Celery("piqueue", broker=broker, set_as_current=False)
     celery.conf.update(
+        # kombu verifies no certificate unless it is told to.
+        broker_use_ssl=dict(address.tls),
         task_queues=[KombuQueue(lane) for lane in Lane],
         task_default_queue=Lane.BULK,
         task_acks_late=True,
@@ -61,6 +57,9 @@ def make_celery(settings: Settings) -> Celery:
             "unacked_restore_throttle": 1,
             "global_keyprefix": "piqueue:",
             "client_name": "piqueue-worker",
+            # Of Sentinel alone.
+            "master_name": address.service,
+            "sentinel_kwargs": sentinel_options(address),
         },
     )
     return celery

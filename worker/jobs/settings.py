@@ -20,6 +20,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from worker.jobs.errors import SettingsInvalid
+from worker.jobs.redis_url import RedisAddress
 
 PREFIX = "PIQUEUE_"
 # Read by piqueue.client and scripts.workshop.collecting.unsplash: an API or a worker ignores them.
@@ -46,9 +47,12 @@ def _matching(pattern: str, expected: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-_RedisUrl = Annotated[
-    str, _matching(r"(redis|rediss|unix):.*", "begin with redis://, rediss:// or unix://")
-]
+def _valid_redis_url(url: str) -> str:
+    RedisAddress.parse(url)
+    return url
+
+
+_RedisUrl = Annotated[str, AfterValidator(_valid_redis_url)]
 _HttpUrl = Annotated[str, _matching(r"https?://.*", "begin with https:// or http://")]
 _S3Endpoint = Annotated[
     str,
@@ -78,11 +82,16 @@ class Settings(BaseSettings):
     """Every setting, with its unit in its name; `load_settings` reads the environment."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, frozen=True, extra="forbid", use_attribute_docstrings=True
+        env_prefix=PREFIX,
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,
     )
 
     redis_url: _RedisUrl = "redis://127.0.0.1:6379/0"
-    """Redis for the ledger and the queue: redis://, rediss:// or unix://"""
+    """Redis for the ledger and the queue: redis://, rediss:// (TLS), unix://, or Sentinels as
+    redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/0; OPERATIONS.md lists the options"""
     artifacts_path: Path = ARTIFACTS_PATH
     """Folder of models, as <name>/<version>/"""
     default_model: str = "scenes"

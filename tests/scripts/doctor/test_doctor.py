@@ -207,13 +207,6 @@ def test_a_replica_is_a_problem(own_redis: Redis, dead_port: int) -> None:
     assert levels(check_redis(settings_of(own_redis)))["redis role"] is Level.PROBLEM
 
 
-@pytest.mark.parametrize("url", ["redis://:pa#ss@host:6379/0", "redis://:x@host:none/0"])
-def test_a_redis_url_that_cannot_be_parsed_is_not_repeated(url: str) -> None:
-    found = [*check_redis(Settings(redis_url=url)), *check_workers(Settings(redis_url=url))]
-    assert {one.level for one in found} == {Level.PROBLEM}
-    assert not any("pa" in one.text.removeprefix("PIQUEUE_REDIS_URL") for one in found[:1])
-
-
 @pytest.mark.parametrize(
     ("off_s", "level"),
     [(0, Level.OK), (30, Level.WARNING), (-30, Level.WARNING), (-900, Level.PROBLEM)],
