@@ -2,16 +2,15 @@
 
 import fcntl
 import hashlib
-import http.client
 import time
-import urllib.error
-import urllib.request
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import BinaryIO
 
+import httpx2
 import structlog
 
 from worker.jobs.errors import ModelUnavailable
@@ -78,43 +77,37 @@ def _fill(file: BinaryIO, url: str) -> None:
     """Download the rest of a file, retrying while the connection breaks."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            if _append(file, url):
-                return
-            reason = "the connection broke"
-        except urllib.error.HTTPError as error:
-            reason = f"answered {error.code}"
-            if error.code < 500 and error.code not in (408, 429):
+            return _append(file, url)
+        except httpx2.HTTPStatusError as error:
+            status = error.response.status_code
+            reason = f"answered {status}"
+            if status < 500 and status not in (408, 429):
                 break
-        except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
-            reason = str(getattr(error, "reason", error)) or type(error).__name__
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
+            reason = str(error) or type(error).__name__
         log.warning("model_download_broken", attempt=attempt, reason=reason)
         if attempt < ATTEMPTS:
             time.sleep(BACKOFF_S * 2 ** (attempt - 1))
     raise ModelUnavailable(f"{_without_query(url)} cannot be downloaded: {reason}")
 
 
-def _append(file: BinaryIO, url: str) -> bool:
-    """Request and append the missing bytes; True if the file is complete."""
+def _append(file: BinaryIO, url: str) -> None:
+    """Request and append the missing bytes."""
     start = file.seek(0, 2)
-    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})  # noqa: S310
-    try:
-        answer = urllib.request.urlopen(request, timeout=TIMEOUT_S)  # noqa: S310 - an operator's URL
-    except urllib.error.HTTPError as error:
-        if error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
-            raise
-        error.close()
-        return True  # the file is complete
-    with answer:
-        if answer.status != http.client.PARTIAL_CONTENT:
-            start = 0
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+    with httpx2.stream(
+        "GET", url, headers=headers, timeout=TIMEOUT_S, follow_redirects=True
+    ) as answer:
+        if answer.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            return  # the file is complete
+        answer.raise_for_status()
+        if answer.status_code != HTTPStatus.PARTIAL_CONTENT:
             file.truncate(0)  # the server sends the whole file
-        length = answer.headers.get("Content-Length")
-        while block := answer.read(READ_BYTES):
+        for block in answer.iter_raw():
             file.write(block)
             if file.tell() > MAX_BYTES:
                 raise ModelUnavailable(f"{_without_query(url)} is larger than {MAX_BYTES:,} bytes")
     file.flush()
-    return length is None or file.tell() == start + int(length)
 
 
 def _without_query(url: str) -> str:
