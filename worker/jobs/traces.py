@@ -1,4 +1,4 @@
-"""Traces: the spans of a job, sent if OpenTelemetry is installed and configured.
+"""Traces: the spans of a job, sent if OpenTelemetry's SDK is installed and configured.
 
 The trace context of a job is in its record, not in the messages: the API, the worker that committed
 another chunk and recovery each send notifications, and any of them may be lost.
@@ -7,16 +7,18 @@ another chunk and recovery each send notifications, and any of them may be lost.
 import os
 import time
 from collections.abc import Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import version
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import structlog
+from opentelemetry.context import Context
+from opentelemetry.trace import Link, NoOpTracer, SpanKind, StatusCode, Tracer, get_current_span
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.trace import Tracer
 
 # Further chunks start traces of their own, linked to the request: no viewer shows a trace of a
 # million pictures.
@@ -26,7 +28,7 @@ FLUSH_S = 2
 
 # One for each process, like the logs.
 _provider: "TracerProvider | None" = None
-_tracer: "Tracer | None" = None
+_tracer: Tracer = NoOpTracer()
 
 log = structlog.get_logger()
 
@@ -57,7 +59,7 @@ def stop_traces() -> None:
     if _provider is None:
         return
     ending = Thread(target=_provider.shutdown, daemon=True)
-    _provider = _tracer = None
+    _provider, _tracer = None, NoOpTracer()
     ending.start()
     ending.join(FLUSH_S)
 
@@ -67,29 +69,19 @@ def tracer_provider() -> "TracerProvider | None":
     return _provider
 
 
-@contextmanager
-def span(name: str, **attributes: str | int) -> Iterator[dict[str, str | int]]:
+def span(name: str, **attributes: str | int) -> AbstractContextManager[dict[str, str | int]]:
     """Record a block as a span; the block may add to the yielded attributes.
 
     Of an exception only the type is recorded, because its text may contain a URL.
     """
-    with _span(name, attributes):
-        yield attributes
+    return _span(name, attributes)
 
 
-@contextmanager
 def chunk_span(
     traceparent: str | None, waited_s: float | None, job_id: str, chunk_index: int
-) -> Iterator[dict[str, str | int]]:
+) -> AbstractContextManager[dict[str, str | int]]:
     """Record the work on a chunk, and its time in the queue, in the trace of its job."""
     attributes: dict[str, str | int] = {"job_id": job_id, "chunk_index": chunk_index}
-    if _tracer is None:
-        yield attributes
-        return
-    from opentelemetry.context import Context
-    from opentelemetry.trace import Link, SpanKind, get_current_span
-    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
     carrier = {} if traceparent is None else {"traceparent": traceparent}
     context: Context = TraceContextTextMapPropagator().extract(carrier, Context())
     if waited_s is not None and chunk_index < CHUNKS_IN_TRACE:
@@ -102,16 +94,11 @@ def chunk_span(
     submitted = get_current_span(context).get_span_context()
     if chunk_index >= CHUNKS_IN_TRACE and submitted.trace_flags.sampled:
         links, context = [Link(submitted)], Context()
-    with _span("chunk", attributes, context=context, kind=SpanKind.CONSUMER, links=links):
-        yield attributes
+    return _span("chunk", attributes, context=context, kind=SpanKind.CONSUMER, links=links)
 
 
 def traceparent() -> str | None:
     """The W3C trace context of the current span, None outside of one."""
-    if _tracer is None:
-        return None
-    from opentelemetry.trace import get_current_span
-
     context = get_current_span().get_span_context()
     if not context.is_valid:
         return None
@@ -128,17 +115,14 @@ def add_trace_id(
 
 
 @contextmanager
-def _span(name: str, attributes: dict[str, str | int], **options: Any) -> Iterator[None]:
-    if _tracer is None:
-        yield
-        return
-    from opentelemetry.trace import StatusCode
-
+def _span(
+    name: str, attributes: dict[str, str | int], **options: Any
+) -> Iterator[dict[str, str | int]]:
     with _tracer.start_as_current_span(
         name, record_exception=False, set_status_on_exception=False, **options
     ) as current:
         try:
-            yield
+            yield attributes
         except BaseException as error:
             attributes["error.type"] = type(error).__name__
             current.set_status(StatusCode.ERROR)
