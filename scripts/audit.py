@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CONSTRAINTS = (ROOT / "constraints.txt", ROOT / "constraints-gpu.txt")
 # What pip-audit reads for each pinned version; mirrors of PyPI often do not have it.
 PROBE_URL, PROBE_TIMEOUT_S = f"{PyPI.url}pypi/pip/25.0/json", 3
-DEADLINE_S = 40  # one request for each pinned version
+DEADLINE_S = 120  # one request for each pinned version
 COMMAND = (
     *(sys.executable, "-m", "pip_audit"),
     *(word for path in CONSTRAINTS for word in ("--requirement", str(path))),

@@ -215,6 +215,26 @@ def below(path: str, folders: list[str]) -> bool:
     return any(PurePosixPath(path).is_relative_to(folder) for folder in folders)
 
 
+def test_the_memory_of_a_container_is_enough_for_its_settings() -> None:
+    services = COMPOSED[""]["services"]
+    [maxmemory] = re.findall(r"--maxmemory (\S+)", " ".join(services["redis"]["command"]))
+    # The fork that rewrites the append-only file may need the same memory again.
+    assert in_bytes(services["redis"]["mem_limit"]) >= 2 * in_bytes(maxmemory)
+    settings = Settings(threads=2)
+    most = 250_000_000 + settings.decode_memory_bytes + settings.fetch_budget_bytes
+    most += settings.models_bytes
+    [pod] = pods(one_of("Deployment", "worker"))
+    [worker] = containers(pod)
+    assert in_bytes(worker["resources"]["limits"]["memory"]) >= most
+    assert in_bytes(services["worker"]["mem_limit"]) >= most
+
+
+def in_bytes(text: str) -> int:
+    """Read 2Gi, 2g, or the default of a variable."""
+    [(number, unit)] = re.findall(r"(?:^|:-)(\d+)([kmg])i?b?\}?$", text.lower())
+    return int(number) << 10 * ("kmg".index(unit) + 1)
+
+
 def test_redis_of_compose_has_no_way_to_the_outside() -> None:
     composed = COMPOSED[""]
     redis = composed["services"]["redis"]
