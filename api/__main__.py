@@ -69,7 +69,7 @@ def _require_keys_beyond_loopback(host: str, services: Services) -> None:
     loopback, settings = is_loopback(host), services.settings
     services.allowed_hosts = settings.allowed_hosts or (() if loopback else None)
     services.keys.required = not loopback and not settings.allow_no_keys
-    if services.keys.required and not services.keys.all():
+    if services.keys.required and not services.keys.exist():
         raise SettingsInvalid(
             f"no API key exists, so anyone who reaches {host} could use this API: make a key "
             "with `piqueue keys add NAME`, listen on 127.0.0.1, or set PIQUEUE_ALLOW_NO_KEYS=true"

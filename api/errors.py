@@ -41,6 +41,8 @@ STATUS: dict[type[PiqueueError], tuple[int, str]] = {
     errors.IdempotencyMismatch: (422, "idempotency_mismatch"),
     errors.IdempotencyInFlight: (409, "idempotency_in_flight"),
     errors.Unauthorized: (401, "unauthorized"),
+    errors.ScopeMissing: (403, "scope_missing"),
+    errors.WrongKeysSent: (429, "wrong_keys_sent"),
     errors.ForeignRequest: (403, "foreign_request"),
     errors.OverQuota: (429, "over_quota"),
     errors.UploadRejected: (422, "upload_rejected"),
@@ -56,9 +58,9 @@ log = structlog.get_logger()
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Document that a route may return these errors; one that needs a key may return 403 too."""
+    """Document that a route may return these errors; one that needs a key, 403 and 429 too."""
     if HTTPStatus.UNAUTHORIZED in statuses:
-        statuses += (HTTPStatus.FORBIDDEN,)
+        statuses += (HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS)
     return {
         status: {"model": Problem, "description": HTTPStatus(status).phrase} for status in statuses
     }

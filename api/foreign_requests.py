@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 
-_READS = ("GET", "HEAD", "OPTIONS")
+READS = ("GET", "HEAD", "OPTIONS")
 
 
 def foreign_reason(
@@ -26,7 +26,7 @@ def foreign_reason(
             f"the request is for the host {name!r}: use 127.0.0.1 or localhost, add the name to "
             "PIQUEUE_ALLOWED_HOSTS, or make an API key"
         )
-    if method in _READS:
+    if method in READS:
         return None
     origin = headers.get("origin", "")
     own = origin.partition("://")[2] == host or _hostname(origin) in (allowed_hosts or ())

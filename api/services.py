@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from api.job_events import JobEvents
+from api.wrong_keys import WrongKeys
 from worker.jobs.ledger.api_keys import KeyStore
 from worker.jobs.ledger.connection import connect
 from worker.jobs.ledger.idempotency import IdempotencyKeys
@@ -38,6 +39,7 @@ class Services:
         self.presence = ModelPresence(redis)
         self.job_events = JobEvents(settings.redis_url)
         self.keys = KeyStore(redis)
+        self.wrong_keys = WrongKeys()
         self.idempotency = IdempotencyKeys(redis, settings.idempotency_ttl_s)
         self.outbox = Outbox(redis)
         self.webhook_secrets = WebhookSecrets(redis)

@@ -67,4 +67,6 @@ class PiqueueApiError(Exception):
     @property
     def transient(self) -> bool:
         """Whether the same request may succeed later."""
+        if self.code == "wrong_keys_sent":  # which time alone does not mend
+            return False
         return self.status in _TRANSIENT or self.code == "idempotency_in_flight"

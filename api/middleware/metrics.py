@@ -11,7 +11,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.auth import OwnerDep
+from api.auth import ScraperDep
 from api.services import Services
 
 # A path or method that a caller invents must not become a series of its own.
@@ -113,7 +113,7 @@ def install(app: FastAPI, services: Services) -> None:
 
 
 @router.get("/metrics", include_in_schema=False)
-def read_metrics(request: Request, _owner: OwnerDep) -> Response:
-    """Return the metrics; needs an API key like other requests."""
+def read_metrics(request: Request, _caller: ScraperDep) -> Response:
+    """Return the metrics; once API keys exist, they need one with the scope `metrics`."""
     body = prometheus_client.generate_latest(request.app.state.metrics)
     return Response(body, media_type=CONTENT_TYPE_PLAIN_0_0_4)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from api.auth import OwnerDep, OwnJobDep, own_job
+from api.auth import CallerDep, OwnerDep, OwnJobDep, own_job
 from api.errors import problems
 from api.intake.drafts import add_to_draft, open_draft, submit_draft
 from api.intake.dry_run import dry_run
@@ -149,7 +149,7 @@ async def read_job(
     job_id: str,
     response: Response,
     services: ServicesDep,
-    owner: OwnerDep,
+    caller: CallerDep,
     results: Annotated[bool, Query(description="Include the first results once done")] = True,
     wait: Annotated[
         float,
@@ -158,7 +158,7 @@ async def read_job(
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Any:
     """Read a job; once it is done, with its first 100 results."""
-    view = JobOut.of(await run_in_threadpool(own_job, services, owner, job_id))
+    view = JobOut.of(await run_in_threadpool(own_job, services, caller, job_id))
     if wait and not view.done:
         view = await wait_for_job(services, job_id, wait)
     tag = _etag(view, results)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from api.auth import OwnerDep, own_job
+from api.auth import CallerDep, own_job
 from api.errors import problems
 from api.openapi.literals import RESULTS
 from api.results import cursors, downloads
@@ -39,7 +39,7 @@ def read_results(
     request: Request,
     response: Response,
     services: ServicesDep,
-    owner: OwnerDep,
+    caller: CallerDep,
     query: Annotated[ResultsQuery, Query()],
 ) -> Any:
     """Read the finished items in the order of submission, also while the job runs.
@@ -59,7 +59,7 @@ def read_results(
     evaluates it, unless it is a plain number such as -1.5. The same holds for the full-width forms
     of these signs, and for text that begins with invisible characters such as a byte order mark.
     """
-    job = own_job(services, owner, job_id)
+    job = own_job(services, caller, job_id)
     line = ancestry(services.store, job) if query.merge else [job]
     form, media_type = choose(query.format, request.headers.get("accept", ""))
     selection = Selection(services.store.model(job_id), query)

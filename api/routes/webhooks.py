@@ -5,7 +5,7 @@ from datetime import datetime
 from fastapi import APIRouter, Response
 from pydantic import Field
 
-from api.auth import OwnerDep, OwnJobDep
+from api.auth import OwnJobDep, SubmitterDep
 from api.errors import problems
 from api.services import Services, ServicesDep
 from worker.jobs.errors import JobNotDone, WebhookNotFound
@@ -72,20 +72,20 @@ def replay_webhook(job: OwnJobDep, services: ServicesDep) -> WebhookOut:
 
 @router.get("/webhooks/secret", responses=problems(401, 503))
 def read_webhook_secret(
-    response: Response, services: ServicesDep, owner: OwnerDep
+    response: Response, services: ServicesDep, caller: SubmitterDep
 ) -> WebhookSecretOut:
     """Read the secret that signs your webhooks; the first call creates it."""
     response.headers["Cache-Control"] = "no-store"
-    return WebhookSecretOut.model_validate(services.webhook_secrets.get(owner))
+    return WebhookSecretOut.model_validate(services.webhook_secrets.get(caller.owner))
 
 
 @router.post("/webhooks/secret/rotate", responses=problems(401, 503))
 def rotate_webhook_secret(
-    response: Response, services: ServicesDep, owner: OwnerDep
+    response: Response, services: ServicesDep, caller: SubmitterDep
 ) -> WebhookSecretOut:
     """Create a new secret; for a day, webhooks are also signed with the previous one."""
     response.headers["Cache-Control"] = "no-store"
-    return WebhookSecretOut.model_validate(services.webhook_secrets.rotate(owner))
+    return WebhookSecretOut.model_validate(services.webhook_secrets.rotate(caller.owner))
 
 
 def _view(services: Services, job: Job) -> WebhookOut:

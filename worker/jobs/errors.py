@@ -22,7 +22,9 @@ PiqueueError
 ├── JobNotDraft             the job was already submitted and accepts no more items
 ├── IdempotencyMismatch     the key was used for another submission
 ├── IdempotencyInFlight     a submission with this key is still in progress
-├── Unauthorized            the API key is missing or unknown
+├── Unauthorized            the API key is missing, unknown or expired
+├── ScopeMissing            the API key does not allow this request
+├── WrongKeysSent           too many wrong API keys came from this address
 ├── ForeignRequest          a request without a key may come from another site's page
 ├── OverQuota               the caller has too many items waiting
 ├── UploadRejected          the only picture of a waiting caller was rejected
@@ -77,10 +79,13 @@ class SettingsInvalid(PiqueueError): ...
 
 
 class JobNotFound(PiqueueError):
-    """No such job, or it has expired."""
+    """No such job for this caller, or it has expired."""
 
     def __init__(self, job_id: str) -> None:
-        super().__init__(f"no job {job_id}: the id is wrong, or the job was deleted or has expired")
+        super().__init__(
+            f"no job {job_id}: the id is wrong, the job was deleted or has expired, or it belongs "
+            "to another key"
+        )
 
 
 class ModelNotFound(PiqueueError): ...
@@ -161,6 +166,9 @@ class IdempotencyInFlight(PiqueueError): ...
 class Unauthorized(PiqueueError): ...
 
 
+class ScopeMissing(PiqueueError): ...
+
+
 class ForeignRequest(PiqueueError): ...
 
 
@@ -179,6 +187,9 @@ class QueueFull(_PushedBack): ...
 
 
 class OverQuota(_PushedBack): ...
+
+
+class WrongKeysSent(_PushedBack): ...
 
 
 class NoAnswer(PiqueueError): ...

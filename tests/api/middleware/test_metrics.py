@@ -14,7 +14,7 @@ from redis import Redis
 from api.main import create_app
 from tests.scrape import Sample, read_scrape
 from tests.worker.jobs.ledger.test_store import claim, finish, submit
-from worker.jobs.ledger.api_keys import KeyStore
+from worker.jobs.ledger.api_keys import KeyStore, Scope
 from worker.jobs.ledger.store import JobStore
 from worker.jobs.ledger.workers import Workers
 from worker.jobs.settings import load_settings
@@ -135,12 +135,12 @@ def test_the_document_names_every_metric_and_no_other(redis_client: Redis, redis
 
 
 def test_once_there_are_keys_a_scrape_needs_one(redis_client: Redis, redis_url: str) -> None:
-    key = KeyStore(redis_client).add("prometheus")
+    keys = KeyStore(redis_client)
+    added = [keys.add("alice"), keys.add("prometheus", scopes=[Scope.METRICS])]
 
     async def run() -> list[int]:
         async with service(redis_url) as client:
-            headers = {"Authorization": f"Bearer {key}"}
-            answers = [await client.get("/metrics"), await client.get("/metrics", headers=headers)]
-            return [answer.status_code for answer in answers]
+            tried = [{}, *({"Authorization": f"Bearer {key}"} for key in added)]
+            return [(await client.get("/metrics", headers=each)).status_code for each in tried]
 
-    assert asyncio.run(run()) == [401, 200]
+    assert asyncio.run(run()) == [401, 403, 200]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from redis import Redis
 
 from piqueue import cli
 from scripts.commands.__main__ import main
@@ -12,6 +13,7 @@ from scripts.local.stack import Stack
 from tests.conftest import STACK_ENV
 from tests.pictures import jpeg
 from tests.scripts.processes import eventually
+from worker.jobs.ledger.api_keys import KeyStore, Scope
 
 
 def test_keys_are_created_used_and_removed(
@@ -27,22 +29,94 @@ def test_keys_are_created_used_and_removed(
         assert re.fullmatch(r"pq_[\w-]{43}\n", key)
         assert "shown only once" in told
         main(["keys", "list"])
-        listed = re.fullmatch(r"(\w+)  Alice B\.\n", capsys.readouterr().out)
-        assert listed
+        head, row = capsys.readouterr().out.splitlines()
+        assert head.split("  ")[0] == "owner"
+        assert re.fullmatch(r"\w{12}  Alice B\.  submit  1       never      never", row)
         # For a second the API takes it that there are no keys.
         assert eventually(lambda: httpx2.get(f"{stack.url}/jobs").status_code == 401)
         assert cli.main(["submit", str(picture)]) == 1
         assert "this API needs a key" in capsys.readouterr().err
         monkeypatch.setenv("PIQUEUE_API_KEY", key.strip())
         assert cli.main(["submit", str(picture)]) == 0
-        assert main(["keys", "remove", listed[1]]) == 0
+        assert main(["keys", "rotate", "Alice B."]) == 0
+        assert cli.main(["jobs"]) == 0, "the earlier key is valid until the overlap ends"
         capsys.readouterr()
+        assert main(["keys", "rotate", "Alice B.", "--overlap", "0s"]) == 0
+        renewed = capsys.readouterr().out.strip()
+        assert cli.main(["jobs"]) == 1
+        assert "this API key expired on" in capsys.readouterr().err
+        monkeypatch.setenv("PIQUEUE_API_KEY", renewed)
+        assert cli.main(["jobs"]) == 0
+        assert "1 of 1 succeeded" in capsys.readouterr().out, "its jobs stay its own"
         assert main(["keys", "list"]) == 0
-        assert capsys.readouterr().out == ""
+        _, new, *_, old = capsys.readouterr().out.splitlines()
+        assert re.search(r"  20\d\d-\d\d-\d\d \d\d:\d\dZ  never$", new)
+        assert re.search(r"Z  20\d\d-\d\d-\d\d \d\d:\d\dZ \(expired\)$", old)
+        assert main(["keys", "remove", "Alice B."]) == 0
+        assert main(["keys", "list"]) == 0
+        assert capsys.readouterr().out.splitlines() == [
+            "owner  name  scopes  weight  last used  expires"
+        ]
         assert cli.main(["jobs"]) == 1
         assert "this API key is not known" in capsys.readouterr().err
         assert main(["keys", "remove", "nobody"]) == 1
-        assert capsys.readouterr().err.startswith("piqueue keys remove: there is no owner nobody")
+        assert capsys.readouterr().err.startswith(
+            "piqueue keys remove: there is no key named nobody"
+        )
+
+
+@pytest.fixture
+def keys(redis_client: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> KeyStore:
+    """The keys that the command makes."""
+    monkeypatch.setenv("PIQUEUE_REDIS_URL", redis_url)
+    return KeyStore(redis_client)
+
+
+def test_a_key_gets_the_scopes_weight_and_lifetime_that_are_given(
+    keys: KeyStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--scope", "metrics", "--scope", "read", "--weight", "2", "--expires-in", "90d"]
+    assert main(["keys", "add", "import", *options]) == 0
+    added = keys.find(capsys.readouterr().out.strip())
+    assert added.scopes == (Scope.METRICS, Scope.READ)
+    assert added.created_ms
+    assert added.expires_ms == added.created_ms + 90 * 86_400_000
+    assert main(["keys", "weigh", added.owner, "7"]) == 0
+    assert [key.weight for key in keys.all()] == [7]
+    assert main(["keys", "list"]) == 0
+    assert re.search(r"  import  metrics,read  7  .*  never +20\d\d-", capsys.readouterr().out)
+
+
+def test_a_name_stands_for_one_owner(keys: KeyStore, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["keys", "add", "alice"]) == 0
+    assert main(["keys", "add", "alice"]) == 1
+    assert "there is a key named alice already" in capsys.readouterr().err
+    keys.add("alice")  # as an earlier version did
+    assert main(["keys", "rotate", "alice"]) == 1
+    assert "several owners are named alice: give one of" in capsys.readouterr().err
+    assert main(["keys", "remove", keys.all()[0].owner]) == 0
+    assert len(keys.all()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["add", "a\nb"], "a name has 1 to 64 printable characters"),
+        (["add", ""], "a name has 1 to 64 printable characters"),
+        (["add", "a", "--weight", "0"], "a weight is a whole number from 1 to 100"),
+        (["add", "a", "--weight", "1.5"], "a weight is a whole number from 1 to 100"),
+        (["add", "a", "--expires-in", "90"], "a time is a number and a unit"),
+        (["add", "a", "--expires-in", "0d"], "a key is valid for some time"),
+        (["add", "a", "--scope", "admin"], "invalid choice: 'admin'"),
+    ],
+)
+def test_an_invalid_option_is_refused(
+    keys: KeyStore, arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["keys", *arguments])
+    assert told in capsys.readouterr().err
+    assert not keys.exist()
 
 
 def test_redis_that_does_not_answer_is_told_in_one_line(
