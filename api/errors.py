@@ -50,6 +50,7 @@ STATUS: dict[type[PiqueueError], tuple[int, str]] = {
     errors.NoAnswer: (503, "no_answer"),
     errors.LedgerUnavailable: (503, "ledger_unavailable"),
     errors.LedgerFull: (503, "ledger_full"),
+    errors.LedgerReplaced: (503, "ledger_replaced"),
     errors.StorageUnavailable: (503, "storage_unavailable"),
     errors.NotReady: (503, "not_ready"),
 }

@@ -1,10 +1,12 @@
 """The FastAPI application."""
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 
 from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
 
 from api import errors
 from api.middleware import metrics
@@ -14,6 +16,7 @@ from api.middleware.traces import request_traces
 from api.openapi import document
 from api.routes import events, jobs, page, parts, results, retry, scorefile, status, webhooks
 from api.services import Services
+from worker.jobs.errors import LedgerUnavailable
 from worker.jobs.settings import Settings
 
 
@@ -23,8 +26,10 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        learning = asyncio.create_task(_learn_of_keys(services))
         async with services.job_events.receiving():
             yield
+        await learning
 
     app = FastAPI(
         title="Piqueue",
@@ -42,3 +47,9 @@ def create_app(settings: Settings) -> FastAPI:
     metrics.install(app, services)
     document.install(app)
     return app
+
+
+async def _learn_of_keys(services: Services) -> None:
+    """Look for API keys, so that they are missed if Redis loses them before the first request."""
+    with suppress(LedgerUnavailable):
+        await run_in_threadpool(services.keys.exist)

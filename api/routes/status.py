@@ -20,7 +20,10 @@ async def healthz() -> Health:
 
 @router.get("/readyz", response_model_exclude_none=True, responses=problems(503))
 def readyz(services: ServicesDep) -> Health:
-    """Check that Redis responds and that a live worker has, or can load, the default model."""
+    """Check that Redis responds, still has its API keys if there were any, and that a live worker
+    has, or can load, the default model.
+    """
+    services.keys.exist()
     workers = services.workers.live()
     if not workers:
         raise NotReady("no worker is alive: start one, or read the log of a worker")

@@ -2,19 +2,23 @@
 
 import asyncio
 import re
+import shutil
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TypeVar
 
 import httpx2
 import pytest
 import structlog
+from fastapi.testclient import TestClient
 from redis import Redis
 from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
 from api.main import create_app
 from api.wrong_keys import MOST_IN_WINDOW
+from scripts.local.embedded_redis import EmbeddedRedis
 from tests.scripts.processes import eventually
 from worker.jobs.ledger.api_keys import KeyStore, Scope
 from worker.jobs.settings import load_settings
@@ -194,3 +198,52 @@ def test_the_last_use_is_recorded_and_no_request_waits_for_it(
 
     assert with_api(redis_url, ask) < 1.5
     assert eventually(lambda: (keys.all()[0].used_ms or 0) >= started_ms)
+
+
+def test_an_api_knows_of_keys_before_its_first_request(redis_client: Redis, redis_url: str) -> None:
+    KeyStore(redis_client).add("alice")
+    app = create_app(load_settings(redis_url=redis_url))
+    with TestClient(app, base_url="http://localhost") as client:
+        keys = app.state.services.keys
+        assert eventually(lambda: keys._ledger_id is not None)
+        redis_client.flushdb()
+        assert client.get("/jobs").json()["code"] == "ledger_replaced"
+
+
+def test_nobody_is_let_in_by_an_empty_redis_that_replaced_one_with_keys(tmp_path: Path) -> None:
+    redis = EmbeddedRedis(tmp_path)
+    with redis:
+        with Redis.from_url(redis.url) as client:
+            key = KeyStore(client).add("alice")
+
+        def replace() -> None:
+            redis.process.stop(grace_s=10)
+            for name in ("appendonlydir", "dump.rdb"):
+                data = tmp_path / name
+                if data.is_dir():
+                    shutil.rmtree(data)
+                else:
+                    data.unlink(missing_ok=True)
+            redis.process.start()
+
+        async def ask(api: httpx2.AsyncClient) -> list[httpx2.Response]:
+            assert (await api.get("/jobs", headers=bearer(key))).status_code == 200
+            replace()
+            refused = [
+                await api.request(method, path, headers=headers)
+                for method, path in (("GET", "/jobs"), ("POST", "/jobs"), ("GET", "/metrics"))
+                for headers in ({}, bearer(key))
+            ]
+            return [*refused, await api.get("/readyz"), await api.get("/healthz")]
+
+        *refused, alive = with_api(redis.url, ask, "127.0.0.1")
+        assert {(each.status_code, each.json()["code"]) for each in refused} == {
+            (503, "ledger_replaced")
+        }
+        assert "it was emptied, or another one took its place" in refused[-1].json()["detail"]
+        assert alive.status_code == 200
+
+        async def start_anew(api: httpx2.AsyncClient) -> int:
+            return (await api.get("/jobs")).status_code
+
+        assert with_api(redis.url, start_anew) == 200

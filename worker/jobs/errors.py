@@ -32,6 +32,7 @@ PiqueueError
 ├── NoAnswer                nothing was scored before the caller's deadline
 ├── LedgerUnavailable       Redis does not answer
 │   └── LedgerFull          Redis accepts no writes: its memory or disk is full
+├── LedgerReplaced          Redis was emptied or replaced, and the API keys are gone
 ├── StorageUnavailable      S3 does not answer, or refuses the request
 └── NotReady                no worker with a warm model is alive
 """
@@ -199,6 +200,9 @@ class LedgerUnavailable(PiqueueError): ...
 
 
 class LedgerFull(LedgerUnavailable): ...
+
+
+class LedgerReplaced(PiqueueError): ...
 
 
 class StorageUnavailable(PiqueueError): ...

@@ -122,7 +122,7 @@ def test_without_redis_or_worker_the_service_says_so(
 
     with EmbeddedRedis(tmp_path_factory.mktemp("redis")) as redis:
         app = create_app(load_settings(redis_url=redis.url))
-        with TestClient(app) as client:
+        with TestClient(app, base_url="http://localhost") as client:
             answer = client.get("/readyz")
             assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
             redis.stop()

@@ -4,19 +4,22 @@ import hashlib
 import secrets
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from enum import StrEnum
 
 from pydantic import BaseModel, Field
 from redis import Redis
 
-from worker.jobs.errors import Unauthorized
-from worker.jobs.ledger.connection import RedisClient
+from worker.jobs.errors import LedgerFull, LedgerReplaced, Unauthorized
+from worker.jobs.ledger.connection import RedisClient, ledger_errors
 from worker.jobs.record import utc
 
 PREFIX = "pq_"
 # The owner of all jobs while no key exists.
 ANYONE = "anyone"
 _KEYS, _USES = "piqueue:keys", "piqueue:keys:used"
+# Made with the first key, so that a Redis without it never had the keys.
+_LEDGER_ID = "piqueue:ledger-id"
 # The weights of owners that have another one than 1; the scheduler reads them.
 WEIGHTS = "piqueue:weights"
 # Every API process requires a key this long after the first one was made.
@@ -70,6 +73,8 @@ class KeyStore(RedisClient):
         self.required = False
         super().__init__(redis)
         self._none_until = 0.0
+        # The id of the Redis in which keys were found last.
+        self._ledger_id: bytes | None = None
         # When this process recorded the use of a key, by its hash.
         self._recorded_at: dict[str, float] = {}
 
@@ -79,19 +84,48 @@ class KeyStore(RedisClient):
         return time.monotonic() < self._none_until
 
     def exist(self) -> bool:
-        """Whether there are keys, expired ones included."""
-        found = bool(self._redis.hlen(_KEYS))
+        """Whether there are keys, expired ones included.
+
+        Raises:
+            LedgerReplaced: there were, in another Redis.
+        """
+        found, _ = self._lookup("")
         self._none_until = 0.0 if found else time.monotonic() + NONE_LATELY_S
         return found
+
+    def _lookup(self, hashed: str) -> tuple[bool, bytes | None]:
+        """Whether there are keys, and the one of this hash; checks that Redis is still the same."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            pipe.hlen(_KEYS)
+            pipe.hget(_KEYS, hashed)
+            pipe.get(_LEDGER_ID)
+            count, found, ledger_id = pipe.execute()
+        if count:
+            # Keys that an earlier version made have no id beside them.
+            self._ledger_id = ledger_id or self._make_ledger_id()
+        elif self._ledger_id not in (None, ledger_id):
+            raise LedgerReplaced(
+                "Redis has none of the API keys that it had: it was emptied, or another one took "
+                "its place. Restore its data, or make new keys with `piqueue keys add NAME`; until "
+                "then all requests are refused"
+            )
+        return bool(count), found
+
+    def _make_ledger_id(self) -> bytes:
+        """Make the id and return it, or an empty one if Redis accepts no writes."""
+        with suppress(LedgerFull), ledger_errors():
+            self._redis.set(_LEDGER_ID, secrets.token_hex(16), nx=True)
+        return self._redis.get(_LEDGER_ID) or b""
 
     def find(self, key: str) -> ApiKey:
         """Read a key.
 
         Raises:
             Unauthorized: the key is unknown or has expired.
+            LedgerReplaced: keys were found in another Redis, and this one has none.
         """
         hashed = _hash(key)
-        found = self._redis.hget(_KEYS, hashed)
+        _, found = self._lookup(hashed)
         if found is None:
             raise Unauthorized(
                 "this API key is not known: check it for typing errors, or ask for a new one if "
@@ -145,6 +179,7 @@ class KeyStore(RedisClient):
         lifetime_ms = lifetime_s and lifetime_s * 1000
         key, fields = _new_key(owner, name, scopes, _now_ms(), lifetime_ms)
         with self._redis.pipeline(transaction=True) as pipe:
+            pipe.set(_LEDGER_ID, secrets.token_hex(16), nx=True)
             pipe.hset(_KEYS, _hash(key), fields)
             if weight != 1:
                 pipe.hset(WEIGHTS, owner, weight)

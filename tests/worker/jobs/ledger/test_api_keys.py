@@ -8,7 +8,7 @@ import pytest
 from redis import Redis
 
 from tests.scripts.processes import eventually
-from worker.jobs.errors import Unauthorized
+from worker.jobs.errors import LedgerReplaced, Unauthorized
 from worker.jobs.ledger import api_keys
 from worker.jobs.ledger.api_keys import WEIGHTS, ApiKey, KeyStore, Scope
 
@@ -147,3 +147,47 @@ def test_the_use_of_a_key_is_recorded_once_in_a_while(
     assert used.used_ms == pytest.approx(time.time() * 1000, abs=60_000)
     keys.remove(bob.owner)
     assert [key.used_ms for key in keys.all()] == [None]
+
+
+def test_removed_keys_are_missed_only_if_redis_was_replaced(
+    keys: KeyStore, redis_client: Redis
+) -> None:
+    assert not keys.exist(), "a first start with an empty Redis"
+    key = keys.add("alice")
+    keys.find(key)
+    data = {name: redis_client.dump(name) for name in redis_client.scan_iter()}
+    keys.remove(keys.all()[0].owner)
+    assert not keys.exist(), "its operator removed the last key"
+
+    redis_client.restore("piqueue:keys", 0, data[b"piqueue:keys"])  # type: ignore[arg-type]
+    assert keys.exist()
+    redis_client.flushdb()
+    for ask in (keys.exist, lambda: keys.find(key)):
+        with pytest.raises(LedgerReplaced, match="Restore its data, or make new keys"):
+            ask()
+    assert not KeyStore(redis_client).exist(), "another process has missed nothing"
+    assert not keys.none_lately
+
+    for name, value in data.items():
+        redis_client.restore(name, 0, value)  # type: ignore[arg-type]
+    assert keys.find(key).name == "alice"
+    redis_client.flushdb()
+    with pytest.raises(LedgerReplaced):
+        keys.exist()
+    assert keys.find(keys.add("bob")).name == "bob"
+    keys.remove(keys.all()[0].owner)
+    assert not keys.exist(), "the new Redis is the known one since it has keys"
+
+
+def test_keys_of_an_earlier_version_are_missed_too(keys: KeyStore, redis_client: Redis) -> None:
+    keys.add("alice")
+    redis_client.delete("piqueue:ledger-id")
+    assert keys.exist()
+    keys.remove(keys.all()[0].owner)
+    assert not keys.exist()
+    keys.add("bob")
+    redis_client.delete("piqueue:ledger-id")
+    assert keys.exist()
+    redis_client.flushdb()
+    with pytest.raises(LedgerReplaced):
+        keys.exist()
