@@ -3,7 +3,6 @@
 import argparse
 import json
 import queue
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -129,7 +128,3 @@ def line(result: CheckResult) -> str:
     """Format one result for people."""
     advice = f": {result.advice}" if result.advice else ""
     return f"{result.level:<8} {result.check}: {result.text}{advice}"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -6,10 +6,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Self
 
-import httpx2
-import msgspec
-
-from piqueue import Job
+from piqueue import Client, Job, PiqueueApiError
 
 _POLL_S = 0.05
 _ANSWER_S = 2.0
@@ -23,7 +20,7 @@ class Observer:
     """Polls a job in a thread, inside a `with` block; a failed request counts as no progress."""
 
     def __init__(self, url: str, job_id: str) -> None:
-        self._url = f"{url}/jobs/{job_id}"
+        self._url, self._job_id = url, job_id
         # When the count of finished items was seen to grow, by the monotonic clock.
         self._progress_times = [time.monotonic()]
         self._job: Job | None = None
@@ -85,16 +82,14 @@ class Observer:
             self._stopped.wait(_POLL_S)
 
     def _run(self) -> None:
-        with httpx2.Client(timeout=_ANSWER_S, trust_env=False) as client:
+        with Client(self._url, timeout_s=_ANSWER_S, patience_s=0) as client:
             while not self._stopped.wait(_POLL_S):
+                before = self.finished
                 try:
-                    answer = client.get(self._url, params={"results": False})
-                except httpx2.TransportError:
+                    self._job = client.job(self._job_id)
+                except PiqueueApiError:
                     continue
-                if answer.is_success:
-                    before = self.finished
-                    self._job = msgspec.json.decode(answer.content, type=Job)
-                    if self.finished > before:
-                        self._progress_times.append(time.monotonic())
-                    if self._job.done:
-                        return
+                if self.finished > before:
+                    self._progress_times.append(time.monotonic())
+                if self._job.done:
+                    return
