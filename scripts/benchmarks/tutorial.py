@@ -2,8 +2,6 @@
 
 import io
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -17,19 +15,14 @@ from model.artifact.card import load_card
 from worker.jobs.settings import ARTIFACTS_PATH
 
 
-def create_app(artifact: Path, port: int) -> FastAPI:
-    """Load the Keras model of `artifact` once; print `port` when the app is ready."""
+def create_app(artifact: Path) -> FastAPI:
+    """Load and warm up the Keras model of `artifact` once."""
     card = load_card(artifact)
     network = keras.models.load_model(artifact / card.files["keras"].path, compile=False)
     height, width = card.input_size
 
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        network.predict(np.zeros((1, height, width, 3), np.uint8), verbose=0)
-        print(port, flush=True)
-        yield
-
-    app = FastAPI(lifespan=lifespan)
+    network.predict(np.zeros((1, height, width, 3), np.uint8), verbose=0)
+    app = FastAPI()
 
     @app.post("/scorefile/")
     def score_file(file: Annotated[UploadFile, File()]) -> dict[str, float]:
@@ -42,5 +35,6 @@ def create_app(artifact: Path, port: int) -> FastAPI:
 
 if __name__ == "__main__":
     listener = socket.create_server(("127.0.0.1", 0))
-    app = create_app(ARTIFACTS_PATH / "scenes" / "2", listener.getsockname()[1])
+    app = create_app(ARTIFACTS_PATH / "scenes" / "2")
+    print(listener.getsockname()[1], flush=True)  # connections wait until the server runs
     uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])

@@ -3,6 +3,7 @@
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import closing
 
 from scripts.doctor.check_result import CheckResult, ok, problem, warning
 from worker.fetching.fetcher import Fetcher
@@ -40,11 +41,8 @@ def check_fetch(settings: Settings, target: str) -> Iterator[CheckResult]:
 
 
 def _download(settings: Settings, target: str, host: str) -> CheckResult:
-    fetcher = Fetcher(FetchLimits.of(settings))
-    try:
+    with closing(Fetcher(FetchLimits.of(settings))) as fetcher:
         [(_, outcome)] = fetcher.fetch_all([target])
-    finally:
-        fetcher.close()
     payload = outcome.payload
     if isinstance(payload, Rejection):
         return problem(

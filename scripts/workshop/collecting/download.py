@@ -5,7 +5,7 @@ import errno
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -122,19 +122,18 @@ def fetch_pictures(
         checks = pool.map(lambda index: _is_complete(folder / names[index], settings), valid)
         wanted = [index for index, complete in zip(valid, checks, strict=True) if not complete]
     done = len(names) - len(wanted)
-    fetcher = Fetcher(replace(FetchLimits.of(settings), patience_s=_PATIENCE_S))
-    try:
-        with Progress("downloaded", len(names), done) as progress:
-            for position, outcome in fetcher.fetch_all([urls[index] for index in wanted]):
-                index = wanted[position]
-                if isinstance(payload := outcome.payload, Rejection):
-                    missing[index] = Missing(payload.code.value, payload.detail)
-                elif problem := _write(folder / names[index], payload, settings.max_pixels):
-                    missing[index] = problem
-                done += 1
-                progress.show(done)
-    finally:
-        fetcher.close()
+    with (
+        closing(Fetcher(replace(FetchLimits.of(settings), patience_s=_PATIENCE_S))) as fetcher,
+        Progress("downloaded", len(names), done) as progress,
+    ):
+        for position, outcome in fetcher.fetch_all([urls[index] for index in wanted]):
+            index = wanted[position]
+            if isinstance(payload := outcome.payload, Rejection):
+                missing[index] = Missing(payload.code.value, payload.detail)
+            elif problem := _write(folder / names[index], payload, settings.max_pixels):
+                missing[index] = problem
+            done += 1
+            progress.show(done)
     return missing
 
 

@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import shutil
 import time
 import zipfile
 from collections.abc import Iterator
@@ -20,7 +21,6 @@ from worker.jobs.models.folder import ModelFolder, new_folder
 ATTEMPTS = 5
 BACKOFF_S = 0.5  # before the second attempt, doubled for each further one
 TIMEOUT_S = 30.0
-READ_BYTES = 1024 * 1024
 # A larger download or archive is refused, so that it cannot fill the disk.
 MAX_BYTES = 4 * 1024**3
 
@@ -145,5 +145,4 @@ def _extract(archive: zipfile.ZipFile, name: str, target: Path) -> None:
     if archive.getinfo(name).file_size > MAX_BYTES:
         raise ModelUnavailable(f"{name} is larger than {MAX_BYTES:,} bytes")
     with archive.open(name) as source, target.open("wb") as file:
-        while block := source.read(READ_BYTES):
-            file.write(block)
+        shutil.copyfileobj(source, file)

@@ -1,7 +1,7 @@
 """Results on S3: a JSONL file for each chunk, and a manifest that lists the valid ones."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby, islice
 
@@ -77,7 +77,8 @@ class ResultParts:
         is called now and then, and may raise to stop.
         """
         parts: list[Part] = []
-        chunks = _chunks(job, results)
+        by_chunk = groupby(results, lambda result: result.index // job.chunk_items)
+        chunks = ((index, list(stored)) for index, stored in by_chunk)
         with ThreadPoolExecutor(CONCURRENCY, "parts") as pool:
             while some := list(islice(chunks, PARTS_BATCH)):
                 keep_alive()
@@ -124,11 +125,6 @@ def part_key(job_id: str, chunk_index: int) -> str:
 def part_bytes(stored: Iterable[StoredResult], model: ModelCard) -> bytes:
     """Write the lines of a part."""
     return b"".join(_result_line(result, model) for result in stored)
-
-
-def _chunks(job: Job, results: Iterable[StoredResult]) -> Iterator[tuple[int, list[StoredResult]]]:
-    for chunk_index, stored in groupby(results, lambda result: result.index // job.chunk_items):
-        yield chunk_index, list(stored)
 
 
 def _result_line(stored: StoredResult, model: ModelCard) -> bytes:
