@@ -12,6 +12,7 @@ from api.urls import url_problem
 from worker.jobs.errors import DraftChange
 from worker.jobs.host_statistics import heaviest_hosts
 from worker.jobs.items import MAX_ID_CHARS
+from worker.jobs.ledger.load import Turn
 from worker.jobs.record import JOB_ERRORS, Job, JobStatus, Lane
 from worker.jobs.results import Out, ResultOut
 
@@ -205,6 +206,14 @@ class JobOut(Out):
     counts: CountsOut
     rate_per_s: float | None = Field(description="Finished items a second since the start")
     eta_s: int | None
+    position: int | None = Field(
+        None, description="Of a job that waits to start: 1 starts next. An estimate"
+    )
+    starts_in_s: int | None = Field(
+        None,
+        description="Of a job that waits to start, at the rate of the last minute; null if nothing "
+        "was scored in it",
+    )
     failures: dict[str, int] = Field(description="Failed items by error code")
     hosts: list[JobHostOut] = Field(
         description="The 20 busiest hosts, where a failure counts as ten fetches; those with "
@@ -223,7 +232,7 @@ class JobOut(Out):
     )
 
     @classmethod
-    def of(cls, job: Job, results: list[ResultOut] | None = None) -> Self:
+    def of(cls, job: Job, results: list[ResultOut] | None = None, turn: Turn | None = None) -> Self:
         """Convert a job, with its rate and the time that the rest takes at that rate."""
         counts = job.counts
         rate = eta = None
@@ -241,6 +250,8 @@ class JobOut(Out):
             "done": job.status.done,
             "rate_per_s": rate,
             "eta_s": eta,
+            "position": turn and turn.position,
+            "starts_in_s": None if turn is None or turn.start_s is None else round(turn.start_s),
             "hosts": heaviest_hosts(job.hosts, LISTED_HOSTS),
             "error": job.error and JOB_ERRORS[job.error],
             "links": links,

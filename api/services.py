@@ -13,7 +13,7 @@ from worker.jobs.ledger.load import Load
 from worker.jobs.ledger.store import JobStore
 from worker.jobs.ledger.workers import ModelPresence, Workers
 from worker.jobs.models.configured import open_catalog
-from worker.jobs.queue import Notifier, make_celery
+from worker.jobs.queue import WakeUps, make_celery
 from worker.jobs.settings import Settings
 from worker.jobs.storage.blobs import open_storage
 from worker.jobs.webhooks.outbox import Outbox
@@ -21,7 +21,7 @@ from worker.jobs.webhooks.secrets import WebhookSecrets
 
 
 class Services:
-    """Stores, notifier, catalog and job events; all safe to use from many threads."""
+    """Stores, wake-ups, catalog and job events; all safe to use from many threads."""
 
     def __init__(self, settings: Settings) -> None:
         """Build them; the first use opens the connections."""
@@ -34,7 +34,7 @@ class Services:
         self.workers = Workers(redis)
         # `parts` is None unless results are written to S3.
         self.blobs, self.parts = open_storage(settings, redis)
-        self.notifier = Notifier(make_celery(settings))
+        self.wake_ups = WakeUps(make_celery(settings))
         self.catalog = open_catalog(settings)
         self.presence = ModelPresence(redis)
         self.job_events = JobEvents(settings.redis_url)

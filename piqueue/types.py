@@ -170,7 +170,11 @@ class Links(Struct, frozen=True):
 
 
 class Job(Struct, frozen=True):
-    """A job. `rate_per_s` counts finished items; `failures` counts failed items by error code."""
+    """A job. `rate_per_s` counts finished items; `failures` counts failed items by error code.
+
+    While a job waits to start, `position` 1 starts next, and `starts_in_s` is an estimate at the
+    rate of the last minute; otherwise both are None.
+    """
 
     id: str
     status: JobStatus
@@ -192,6 +196,8 @@ class Job(Struct, frozen=True):
     error: str | None
     links: Links
     results: list[Result] | None = None
+    position: int | None = None
+    starts_in_s: int | None = None
 
 
 class Draft(Job, frozen=True, kw_only=True):

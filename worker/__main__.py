@@ -2,7 +2,7 @@
 
 import sys
 
-from celery.signals import setup_logging
+from celery.signals import setup_logging, worker_shutting_down
 
 from worker.jobs.errors import PiqueueError
 from worker.jobs.ledger.connection import connect
@@ -13,8 +13,10 @@ from worker.scoring.metrics import serve_metrics
 from worker.scoring.runtime import Runtime
 from worker.tasks import make_worker_app
 from worker.upkeep.heartbeat import Heartbeat
+from worker.upkeep.leases import LeaseRenewal
 from worker.upkeep.model_refresh import ModelRefresher
 from worker.upkeep.periodic import PeriodicThread
+from worker.upkeep.recovery import Recovery
 from worker.upkeep.storage_maintenance import StorageMaintenance
 from worker.upkeep.webhook_delivery import WebhookSender
 
@@ -32,6 +34,8 @@ def main() -> int:
         upkeep: list[PeriodicThread] = [
             ModelRefresher(runtime),
             heartbeat,
+            LeaseRenewal(runtime),
+            Recovery(runtime),
             WebhookSender(settings, runtime.metrics),
         ]
         if settings.storage_url != IN_REDIS:
@@ -42,6 +46,11 @@ def main() -> int:
         print(f"piqueue worker: {error}", file=sys.stderr)  # noqa: T201
         return 1
     setup_logging.connect(_keep_our_logs)
+
+    def claim_no_more(**_: object) -> None:
+        runtime.stopping.set()
+
+    worker_shutting_down.connect(claim_no_more, weak=False)
     worker = make_worker_app(runtime).Worker(
         pool="threads",
         concurrency=runtime.max_chunks,

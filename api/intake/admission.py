@@ -95,5 +95,5 @@ def check_memory(load: Load) -> None:
 
 
 def _retry_after_s(load: Load, waiting: int) -> int:
-    rate = load.rate_per_s()
+    rate = load.rate().items
     return max(1, min(MAX_RETRY_AFTER_S, round(waiting / rate))) if rate else RETRY_UNKNOWN_S

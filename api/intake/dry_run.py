@@ -26,7 +26,7 @@ async def dry_run(services: Services, owner: str, submission: Submission) -> Dry
     """
     builder = await run_in_threadpool(_check, services, owner, submission)
     reference = submission.options.model
-    rate = await run_in_threadpool(services.load.rate_per_s)
+    rate = await run_in_threadpool(lambda: services.load.rate().items)
     hosts: list[HostOut] = []
     sampled = 0
     if builder.sample:

@@ -133,7 +133,7 @@ class JobBuilder(ItemReceiver):
             self._store_chunks()
 
     def finish(self, entry: ExpiringKey | None = None) -> Job:
-        """Write the job's record, with the entry of its idempotency key, and notify the workers.
+        """Write the job's record, with the entry of its idempotency key, and wake the workers.
 
         Raises:
             PiqueueError: the submission is refused.
@@ -153,9 +153,9 @@ class JobBuilder(ItemReceiver):
             services.blobs.keep(self.job_id, self._ttl_s)
         if self._parts is not None:
             self._parts.expect(self.job_id, job.ttl_s)
-        ready_chunks = store.submit(job, shape, entry)
+        wake_ups = store.submit(job, shape, entry)
         self._erase_on_exit = False
-        services.notifier.notify(self.job_id, ready_chunks, lane)
+        services.wake_ups.send(wake_ups)
         log.info("job_submitted", job_id=self.job_id, items=self.count, lane=lane)
         return store.job(self.job_id)
 

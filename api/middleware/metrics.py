@@ -37,13 +37,7 @@ class LedgerCollector(Collector):
             ("piqueue_items_waiting", "Items that no worker has claimed yet", items.waiting),
             ("piqueue_items_running", "Items that a worker has claimed", items.running),
             ("piqueue_backlog_items", "Items without a result", items.waiting + items.running),
-            (
-                "piqueue_oldest_waiting_item_age_seconds",
-                "Time since the submission of the oldest waiting item",
-                items.oldest_waiting_s,
-            ),
             ("piqueue_jobs_open", "Jobs that have unfinished items", items.job_count),
-            ("piqueue_queue_messages", "Messages on the queues", services.store.messages()),
             ("piqueue_workers", "Worker processes with a recent heartbeat", len(workers)),
             (
                 "piqueue_worker_slots",
@@ -52,6 +46,14 @@ class LedgerCollector(Collector):
             ),
         ):
             yield GaugeMetricFamily(name, text, value)
+        oldest = GaugeMetricFamily(
+            "piqueue_oldest_waiting_item_age_seconds",
+            "Time since the submission of the oldest waiting item",
+            labels=["lane"],
+        )
+        for lane, age_s in items.oldest_waiting_s.items():
+            oldest.add_metric([lane], age_s)
+        yield oldest
 
 
 class HttpMetrics:

@@ -129,8 +129,7 @@ def list_jobs(
     limit: LimitQuery = PAGE_ITEMS,
 ) -> JobsPage:
     """List your jobs, newest first."""
-    jobs = services.store.jobs(owner, cursors.job_id(cursor))
-    page = list(islice((job for job in jobs if status in (None, job.status)), limit + 1))
+    page = list(islice(services.store.jobs(owner, cursors.job_id(cursor), status), limit + 1))
     return JobsPage(
         jobs=[JobOut.of(job) for job in page[:limit]],
         next_cursor=cursors.to_job(page[limit - 1].id) if len(page) > limit else None,
@@ -158,7 +157,12 @@ async def read_job(
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Any:
     """Read a job; once it is done, with its first 100 results."""
-    view = JobOut.of(await run_in_threadpool(own_job, services, caller, job_id))
+
+    def read() -> JobOut:
+        job = own_job(services, caller, job_id)
+        return JobOut.of(job, turn=services.load.turn(job))
+
+    view = await run_in_threadpool(read)
     if wait and not view.done:
         view = await wait_for_job(services, job_id, wait)
     tag = _etag(view, results)

@@ -66,5 +66,5 @@ def limits(services: ServicesDep, owner: OwnerDep) -> LimitsOut:
         **settings.model_dump(include=set(LimitsOut.model_fields) - {"quota_items"}),
         quota_items=None if owner == ANYONE else settings.quota_items,
         waiting_items=load.backlog(owner),
-        rate_per_s=round(load.rate_per_s(), 1),
+        rate_per_s=round(load.rate().items, 1),
     )

@@ -98,6 +98,9 @@ def summary(job: Job) -> str:
         parts.append(f"{counts.cancelled} cancelled")
     if not job.done and job.eta_s is not None:
         parts.append(f"{job.rate_per_s}/s, about {job.eta_s} s left")
+    if job.position is not None:
+        soon = "" if job.starts_in_s is None else f", starts in about {job.starts_in_s} s"
+        parts.append(f"number {job.position} in the queue{soon}")
     if job.error:
         parts.append(job.error)
     return f"{job.id} {job.status}: {'; '.join(parts)}"

@@ -1,11 +1,13 @@
 """The cost of reading a job with many items, compared with one with few."""
 
+from collections import Counter
 from collections.abc import Iterator
+from itertools import compress
 
 from scripts.benchmarks.benchmark_run import BenchmarkRun
 from scripts.benchmarks.connection import Connection
 from scripts.benchmarks.figures import Figure, alternate, percentile, ratios
-from scripts.benchmarks.synthetic_jobs import score_all, submit_table, write_table
+from scripts.benchmarks.synthetic_jobs import claim_all, score_all, submit_table, write_table
 from worker.jobs.ledger.connection import connect
 from worker.jobs.ledger.store import JobStore
 
@@ -27,11 +29,11 @@ def job_reads(run: BenchmarkRun) -> Iterator[Figure]:
             connection.get(f"/jobs/{job_id}?results=false")
             return connection.last_s
 
+        claims = claim_all(store)
+        counts = Counter(claim.job_id for claim in claims)
         for state in ("running", "done"):
-            for job_id in job_ids:
-                chunks = range(store.job(job_id).chunk_count)
-                half = len(chunks) // 2
-                score_all(store, job_id, chunks[:half] if state == "running" else chunks[half:])
+            first_half = [claim.chunk_index < counts[claim.job_id] // 2 for claim in claims]
+            score_all(store, compress(claims, first_half) if state == "running" else claims)
             pairs = alternate(
                 lambda: latency_s(job_ids[0]), lambda: latency_s(job_ids[1]), run.scale.requests
             )

@@ -7,7 +7,7 @@ from redis import Redis
 from scripts.benchmarks.benchmark_run import BenchmarkRun
 from scripts.benchmarks.connection import Connection
 from scripts.benchmarks.figures import Figure
-from scripts.benchmarks.synthetic_jobs import score_all, submit_table, write_table
+from scripts.benchmarks.synthetic_jobs import claim_all, score_all, submit_table, write_table
 from worker.jobs.ledger.connection import connect
 from worker.jobs.ledger.store import JobStore
 
@@ -24,10 +24,10 @@ def redis_memory(run: BenchmarkRun) -> Iterator[Figure]:
         redis = connect(stack.redis_url)
         connection.get("/jobs")
         empty = _used_bytes(redis)
-        job = submit_table(connection, table)
+        submit_table(connection, table)
         submitted = _used_bytes(redis)
         store = JobStore(redis)
-        score_all(store, job["id"], range(store.job(job["id"]).chunk_count))
+        score_all(store, claim_all(store))
         scored = _used_bytes(redis)
     for state, used, bound in (("before", submitted, 200), ("after", scored, 300)):
         per_item = [(used - empty) / rows]

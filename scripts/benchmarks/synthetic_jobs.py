@@ -1,11 +1,13 @@
 """Tables of any size, and synthetic results for their items, stored as workers store them."""
 
 import random
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from scripts.benchmarks.connection import Connection
 from worker.jobs.items import ImageFacts, ItemResult, Timings
+from worker.jobs.ledger.claims import Claim
 from worker.jobs.ledger.store import JobStore
 
 _WORDS = (
@@ -37,12 +39,15 @@ def submit_table(connection: Connection, path: Path) -> Any:
         return connection.send("POST", "/jobs?id_column=sku", body=table, headers=headers)
 
 
-def score_all(store: JobStore, job_id: str, chunks: range) -> None:
-    """Claim chunks of a job and commit synthetic results for them."""
+def claim_all(store: JobStore) -> list[Claim]:
+    """Claim every chunk that waits."""
+    return list(iter(lambda: store.claim_next(_LEASE_S, bulk_share=0.5), None))
+
+
+def score_all(store: JobStore, claims: Iterable[Claim]) -> None:
+    """Commit synthetic results for claimed chunks."""
     rng = random.Random(0)  # noqa: S311
-    for chunk in chunks:
-        claim = store.claim(job_id, chunk, _LEASE_S)
-        assert claim
+    for claim in claims:
         store.commit(claim, [_result(rng) for _ in claim.specs])
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from scripts.local.stack import Stack
 from worker.jobs.ledger.connection import connect
-from worker.jobs.record import Lane
+from worker.jobs.queue import QUEUE
 
 # On their PYTHONPATH, kills workers that decode a picture that a PictureServer poisoned.
 POISON_PATH = Path(__file__).parent / "poison"
@@ -28,7 +28,7 @@ for _, queue in ipairs(KEYS) do
 end
 return count
 """
-_QUEUES = [f"piqueue:{lane}" for lane in Lane]
+_QUEUES = [f"piqueue:{QUEUE}"]
 
 
 @dataclass(frozen=True)

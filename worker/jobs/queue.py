@@ -1,6 +1,4 @@
-"""Notifications: Celery messages that carry a job id and a chunk index, and nothing else."""
-
-from collections.abc import Iterable
+"""Wake-ups: Celery messages that make a worker claim what waits in the ledger."""
 
 import structlog
 from celery import Celery
@@ -8,11 +6,12 @@ from kombu import Queue as KombuQueue
 from kombu.exceptions import OperationalError
 
 from worker.jobs.ledger.connection import sentinel_options
-from worker.jobs.record import Lane
 from worker.jobs.redis_url import RedisAddress
 from worker.jobs.settings import Settings
 
-CLASSIFY_CHUNK = "piqueue.classify_chunk"
+WORK = "piqueue.work"
+# The list of this queue in Redis, which ledger.lua measures, has the prefix piqueue: before it.
+QUEUE = "wake-ups"
 log = structlog.get_logger()
 
 
@@ -24,10 +23,8 @@ def make_celery(settings: Settings) -> Celery:
     celery.conf.update(
         # kombu verifies no certificate unless it is told to.
         broker_use_ssl=dict(address.tls),
-        task_queues=[KombuQueue(lane) for lane in Lane],
-        task_default_queue=Lane.BULK,
-        task_acks_late=True,
-        task_reject_on_worker_lost=True,
+        task_queues=[KombuQueue(QUEUE)],
+        task_default_queue=QUEUE,
         task_ignore_result=True,
         result_backend=None,
         task_serializer="json",
@@ -65,24 +62,18 @@ def make_celery(settings: Settings) -> Celery:
     return celery
 
 
-class Notifier:
-    """Sends one message for each chunk to the queue of its lane."""
+class WakeUps:
+    """Sends messages that make workers look for work; they carry nothing."""
 
     def __init__(self, celery: Celery) -> None:
         self._celery = celery
 
-    def notify(self, job_id: str, chunk_indexes: Iterable[int], lane: Lane) -> None:
-        """Notify the workers of chunks; recovery sends again what cannot be sent now."""
-        for chunk_index in chunk_indexes:
-            try:
+    def send(self, count: int) -> None:
+        """Send `count` wake-ups; recovery sends again what cannot be sent now."""
+        try:
+            for _ in range(count):
                 self._celery.send_task(
-                    CLASSIFY_CHUNK,
-                    (job_id, chunk_index),
-                    queue=lane,
-                    retry_policy={"max_retries": 1, "interval_start": 0.1},
+                    WORK, queue=QUEUE, retry_policy={"max_retries": 1, "interval_start": 0.1}
                 )
-            except OperationalError as error:
-                log.warning(
-                    "notify_failed", job_id=job_id, chunk_index=chunk_index, reason=str(error)
-                )
-                return
+        except OperationalError as error:
+            log.warning("wake_up_failed", reason=str(error))

@@ -122,6 +122,9 @@ class Settings(BaseSettings):
     """Items in one chunk"""
     lease_s: float = Field(30, gt=0)
     """Duration of the lease of a chunk; if a worker dies, its chunks are retried after this time"""
+    bulk_share: float = Field(0.2, gt=0, lt=1)
+    """Share of the workers that bulk jobs keep while interactive jobs wait; without bulk jobs,
+    interactive ones get all"""
     chunk_deadline_s: float = Field(600, gt=0)
     """Maximum time that a worker works on a chunk; after it, the worker exits and its supervisor
     restarts it"""

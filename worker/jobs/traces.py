@@ -78,13 +78,13 @@ def span(name: str, **attributes: str | int) -> AbstractContextManager[dict[str,
 
 
 def chunk_span(
-    traceparent: str | None, waited_s: float | None, job_id: str, chunk_index: int
+    traceparent: str | None, waited_s: float, job_id: str, chunk_index: int
 ) -> AbstractContextManager[dict[str, str | int]]:
     """Record the work on a chunk, and its time in the queue, in the trace of its job."""
     attributes: dict[str, str | int] = {"job_id": job_id, "chunk_index": chunk_index}
     carrier = {} if traceparent is None else {"traceparent": traceparent}
     context: Context = TraceContextTextMapPropagator().extract(carrier, Context())
-    if waited_s is not None and chunk_index < CHUNKS_IN_TRACE:
+    if chunk_index < CHUNKS_IN_TRACE:
         now_ns = time.time_ns()
         queued = _tracer.start_span(
             "queue", context, attributes=attributes, start_time=now_ns - int(waited_s * 1e9)

@@ -1,4 +1,4 @@
-"""Runs one chunk: claims, scores and commits it, and notifies the workers of the next one."""
+"""Runs one chunk: claims, scores and commits it."""
 
 import time
 from collections import Counter
@@ -21,9 +21,7 @@ from worker.scoring.runtime import Runtime
 
 # A chunk that needs S3 while that is unavailable is tried again after this time, without a limit.
 S3_RETRY_S = 10
-# A chunk whose model this worker cannot load is released after a moment, so that another worker
-# gets the next message; if no worker can load the model, the chunk is tried again later.
-RELEASE_DELAY_S = 0.2
+# A chunk whose model no worker can load is tried again after this time.
 NO_WORKER_RETRY_S = 2
 # While Redis is full, the commit is tried again at this interval.
 COMMIT_RETRY_S = 1
@@ -31,18 +29,25 @@ COMMIT_RETRY_S = 1
 log = structlog.get_logger()
 
 
-def run_chunk(runtime: Runtime, job_id: str, chunk_index: int) -> None:
-    """Claim a chunk, score it and commit it; a message delivered twice has no effect."""
-    claim = runtime.store.claim(job_id, chunk_index, runtime.settings.lease_s)
+def run_next_chunk(runtime: Runtime) -> bool:
+    """Claim the next chunk, score it and commit it; False if none waits."""
+    # All log lines of this thread get these fields, those of Celery too.
+    structlog.contextvars.clear_contextvars()
+    settings, models = runtime.settings, runtime.models
+    others = {key for key in models.unable if not runtime.others_unable(key)}
+    warm = {model.key for model in models.warm}
+    claim = runtime.store.claim_next(settings.lease_s, settings.bulk_share, warm, others)
     if claim is None:
-        log.debug("chunk_not_claimed")
-        return
+        return False
+    job_id, chunk_index = claim.job_id, claim.chunk_index
+    structlog.contextvars.bind_contextvars(job_id=job_id, chunk_index=chunk_index)
     if not claim.first_try:
         runtime.store.renew(claim, runtime.lease_s(claim))
     runtime.metrics.claimed(claim)
     with chunk_span(claim.traceparent, claim.waited_s, job_id, chunk_index) as attributes:
         attributes |= {"model": model_name(claim.model), "attempt": claim.attempt}
         attributes |= _run_claimed(runtime, claim)
+    return True
 
 
 def _run_claimed(runtime: Runtime, claim: Claim) -> dict[str, str | int]:
@@ -55,19 +60,18 @@ def _run_claimed(runtime: Runtime, claim: Claim) -> dict[str, str | int]:
                 if claim.parts and not _write_part(runtime, claim, results):
                     log.info("lease_lost")
                     return {"outcome": "lease_lost"}
-                chunks = _commit(runtime, claim, results)
+                committed = _commit(runtime, claim, results)
     except CannotLoad as error:
         log.info("chunk_released", model=model_name(claim.model), reason=str(error))
         _release(runtime, claim)
         return {"outcome": "released"}
     except StorageUnavailable as error:
-        runtime.store.defer(claim, S3_RETRY_S)
+        runtime.store.release(claim, S3_RETRY_S)
         log.warning("chunk_deferred", attempt=claim.attempt, reason=str(error))
         return {"outcome": "deferred"}
-    if chunks is None:
+    if not committed:
         log.info("commit_superseded", attempt=claim.attempt)
         return {"outcome": "superseded"}
-    runtime.notifier.notify(claim.job_id, chunks, claim.lane)
     runtime.metrics.committed(claim, claim.model, results, time.monotonic() - started)
     try:
         _discard_scored(runtime, claim, results)
@@ -95,7 +99,7 @@ def _results(runtime: Runtime, claim: Claim) -> list[ItemResult]:
             return _score(runtime, claim, predictor)
     except CannotLoad:
         waited_s = runtime.presence.request(model)
-        if waited_s < runtime.settings.model_wait_s or not runtime.others_unable(model):
+        if waited_s < runtime.settings.model_wait_s or not runtime.others_unable(model.key):
             raise
     detail = f"no worker can load {model_name(model)}; the workers' logs say why"
     return _reject_all(claim, RejectionCode.MODEL_ERROR, detail)
@@ -130,12 +134,8 @@ def _score(runtime: Runtime, claim: Claim, predictor: Predictor) -> list[ItemRes
 
 def _release(runtime: Runtime, claim: Claim) -> None:
     """Release a chunk for another worker: at once if one may be able to score it."""
-    if runtime.others_unable(claim.model):
-        runtime.store.defer(claim, NO_WORKER_RETRY_S)
-        return
-    time.sleep(RELEASE_DELAY_S)
-    runtime.store.defer(claim, 0)
-    runtime.notifier.notify(claim.job_id, [claim.chunk_index], claim.lane)
+    delay_s = NO_WORKER_RETRY_S if runtime.others_unable(claim.model.key) else 0
+    runtime.wake_ups.send(runtime.store.release(claim, delay_s))
 
 
 def _write_part(runtime: Runtime, claim: Claim, results: Sequence[ItemResult]) -> bool:
@@ -155,7 +155,7 @@ def _write_part(runtime: Runtime, claim: Claim, results: Sequence[ItemResult]) -
     return True
 
 
-def _commit(runtime: Runtime, claim: Claim, results: Sequence[ItemResult]) -> list[int] | None:
+def _commit(runtime: Runtime, claim: Claim, results: Sequence[ItemResult]) -> bool:
     """Commit results; while Redis is full, keep them and try again."""
     while True:
         try:

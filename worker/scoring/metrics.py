@@ -48,7 +48,7 @@ class WorkerMetrics:
         self._webhooks = counter(
             "piqueue_webhook_attempts", "Webhook requests by resulting state", ["outcome"]
         )
-        text = "Time from the notification of a chunk to its claim"
+        text = "Time that a job with waiting chunks waited for its next claim"
         self._queue_s = histogram("piqueue_queue_seconds", text, ["lane"], buckets=QUEUE_BUCKETS_S)
         text = "Time from the claim of a chunk to its commit"
         self._chunk_s = histogram("piqueue_chunk_seconds", text, buckets=CHUNK_BUCKETS_S)
@@ -67,8 +67,7 @@ class WorkerMetrics:
         """Count a claimed chunk, and observe how long it waited."""
         many = claim.attempt >= MANY_ATTEMPTS
         self._attempts.labels(f"{MANY_ATTEMPTS}+" if many else str(claim.attempt)).inc()
-        if claim.waited_s is not None:
-            self._queue_s.labels(claim.lane).observe(claim.waited_s)
+        self._queue_s.labels(claim.lane).observe(claim.waited_s)
 
     def committed(
         self, claim: Claim, model: ModelRef, results: Sequence[ItemResult], took_s: float

@@ -6,7 +6,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -23,7 +23,7 @@ from worker.jobs.ledger.score_cache import ScoreCache
 from worker.jobs.ledger.store import JobStore
 from worker.jobs.ledger.workers import ModelPresence, Workers
 from worker.jobs.models.configured import open_catalog
-from worker.jobs.queue import Notifier, make_celery
+from worker.jobs.queue import WakeUps, make_celery
 from worker.jobs.record import ModelRef
 from worker.jobs.settings import Settings, require_boto3
 from worker.jobs.storage.blobs import open_storage
@@ -94,7 +94,7 @@ class Runtime:
         self.workers = Workers(redis)
         self.cache = ScoreCache(redis, settings.cache_ttl_s, shared=settings.cache_shared)
         self.presence = ModelPresence(redis)
-        self.notifier = Notifier(make_celery(settings))
+        self.wake_ups = WakeUps(make_celery(settings))
         # The result files and the fetcher are None if the settings name no bucket for them.
         self.blobs, self.parts = open_storage(settings, redis)
         self.s3_fetcher = _open_s3_fetcher(settings)
@@ -110,6 +110,9 @@ class Runtime:
         self.gate = ScoringGate(settings.threads + FETCH_AHEAD)
         self.claimed: dict[tuple[str, int], ClaimedChunk] = {}
         self.catalog = open_catalog(settings)
+        # Set when the process is told to stop: it claims no more chunks.
+        self.stopping = threading.Event()
+        self._lock, self._occupied = threading.Lock(), 0
         self.models = ModelPool(self._load, self._memory_bytes, settings.models_bytes)
         # The model pool logs the reason, and the API reports the model as not loaded.
         with suppress(CannotLoad), self.models.using(self.catalog.resolve(None).ref):
@@ -132,10 +135,21 @@ class Runtime:
         stalled = sum(chunk.waiting_since < stalled_from for chunk in list(self.claimed.values()))
         return min(self.slots + stalled, self.max_chunks)
 
-    def others_unable(self, model: ModelRef) -> bool:
+    @contextmanager
+    def slot(self) -> Iterator[Callable[[], bool]]:
+        """Occupy a slot; gives a function that says whether to claim another chunk in it."""
+        with self._lock:
+            self._occupied += 1
+        try:
+            yield lambda: not self.stopping.is_set() and self._occupied <= self.allowed_chunks
+        finally:
+            with self._lock:
+                self._occupied -= 1
+
+    def others_unable(self, model_key: str) -> bool:
         """Whether every other live worker reports that it cannot load a model."""
         others = self.workers.live().keys() - {self.worker_id}
-        return all(model.key in one.unable for one in self.presence.of(others))
+        return all(model_key in one.unable for one in self.presence.of(others))
 
     def lease_s(self, claim: Claim) -> float:
         """The lease of a chunk: a shorter one if it may contain a poison item."""

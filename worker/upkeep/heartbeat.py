@@ -1,4 +1,4 @@
-"""The heartbeat of a worker process, with lease renewal, recovery and a watchdog."""
+"""The heartbeat of a worker process, and a watchdog."""
 
 import faulthandler
 import os
@@ -9,10 +9,8 @@ import structlog
 from worker.jobs.errors import LedgerFull, LedgerUnavailable
 from worker.scoring.runtime import Runtime
 from worker.upkeep.periodic import PeriodicThread
-from worker.upkeep.recovery import recover_stalled_work
 
 HEARTBEAT_S = 2.5
-RECOVERY_S = 5
 # Celery's event loop ticks once a second; after this time without a tick it counts as stuck.
 LOOP_SILENT_S = 90
 EXIT_STUCK = 70
@@ -27,9 +25,7 @@ class Heartbeat(PeriodicThread):
     """Sends heartbeats until stopped; ends the process if a part of it is stuck."""
 
     def __init__(self, runtime: Runtime) -> None:
-        # Three heartbeats a lease, so that one may be late.
-        period_s = min(HEARTBEAT_S, runtime.settings.lease_s / 3)
-        super().__init__("heartbeat", period_s, self._send, stop_s=HEARTBEAT_S)
+        super().__init__("heartbeat", HEARTBEAT_S, self._send, stop_s=HEARTBEAT_S)
         self._watchdog = PeriodicThread(
             "watchdog", HEARTBEAT_S, self._exit_if_stuck, stop_s=HEARTBEAT_S
         )
@@ -67,11 +63,7 @@ class Heartbeat(PeriodicThread):
     def _send(self) -> None:
         runtime = self._runtime
         try:
-            for chunk in list(runtime.claimed.values()):
-                runtime.store.renew(chunk.claim, runtime.lease_s(chunk.claim))
             runtime.workers.heartbeat(runtime.worker_id, runtime.slots)
-            if runtime.workers.elect_recovery_leader(runtime.worker_id, RECOVERY_S):
-                recover_stalled_work(runtime.store, runtime.notifier)
         except LedgerUnavailable as error:
             log.warning("heartbeat_missed", reason=str(error))
             self._redis_failed_at = time.monotonic()

@@ -1,31 +1,38 @@
-"""Recovers work that stalled: expired leases and lost messages; one elected worker does it."""
+"""Recovers work that stalled: expired leases, deferred chunks and lost wake-ups."""
 
 import structlog
 
-from worker.jobs.ledger.store import JobStore
-from worker.jobs.queue import Notifier
+from worker.jobs.errors import LedgerUnavailable
+from worker.jobs.ledger.store import RECOVERED_AT_ONCE, JobStore
+from worker.jobs.queue import WakeUps
+from worker.scoring.runtime import Runtime
+from worker.upkeep.periodic import PeriodicThread
 
-# A worker takes a message at once if the queue is empty, and in turn if it is not.
-LOST_AFTER_S = 30
-LOST_FROM_EMPTY_QUEUE_AFTER_S = 5
-# With this many messages the workers are far behind, and no message counts as lost.
-FAR_BEHIND = 1000
-NEVER_S = 1e9
+RECOVERY_S = 1.0
 
 log = structlog.get_logger()
 
 
-def recover_stalled_work(store: JobStore, notifier: Notifier) -> None:
-    """Free expired leases and fill windows in all open jobs, and notify for what was lost."""
-    jobs = store.open_jobs()
-    if not jobs:
-        return
-    messages = store.messages()
-    lost_after_s: float = LOST_AFTER_S if messages else LOST_FROM_EMPTY_QUEUE_AFTER_S
-    if messages >= FAR_BEHIND:
-        lost_after_s = NEVER_S
-    for job_id in jobs:
-        lane, chunks = store.recover(job_id, lost_after_s)
-        if chunks:
-            log.info("notified_again", job_id=job_id, chunks=chunks)
-            notifier.notify(job_id, chunks, lane)
+class Recovery(PeriodicThread):
+    """Does what is due, until stopped; every worker runs it, and each step is atomic."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        super().__init__("recovery", RECOVERY_S, self._recover, stop_s=RECOVERY_S)
+        self._runtime = runtime
+
+    def _recover(self) -> None:
+        try:
+            recover_stalled_work(self._runtime.store, self._runtime.wake_ups)
+        except LedgerUnavailable as error:
+            log.warning("recovery_failed", reason=str(error))
+
+
+def recover_stalled_work(store: JobStore, wake_ups: WakeUps) -> None:
+    """Do what is due, and wake workers if chunks wait and no message says so."""
+    while True:
+        missing, due = store.recover()
+        if due:
+            log.info("recovered", due=due)
+        if len(due) < RECOVERED_AT_ONCE:
+            break
+    wake_ups.send(missing)

@@ -7,13 +7,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx2
-import pytest
 from prometheus_client import generate_latest
 from redis import Redis
 
 from api.main import create_app
 from tests.scrape import Sample, read_scrape
-from tests.worker.jobs.ledger.test_store import claim, finish, submit
+from tests.worker.jobs.ledger.test_store import claim, scored, submit
 from worker.jobs.ledger.api_keys import KeyStore, Scope
 from worker.jobs.ledger.store import JobStore
 from worker.jobs.ledger.workers import Workers
@@ -54,49 +53,35 @@ def test_the_gauges_are_those_of_the_ledger(redis_client: Redis, redis_url: str)
     store = JobStore(redis_client)
     first, _ = submit(store, total=25)
     submit(store, total=7)
-    for chunk in (0, 2):
-        claim(store, first, chunk)
-    redis_client.hincrby(f"piqueue:{{{first}}}:meta", "submitted_ms", -90_000)
+    claim(store, first, 0)
+    redis_client.zincrby("piqueue:waiting:bulk", -90_000, first)
     workers = Workers(redis_client)
     workers.heartbeat("one", 3)
     workers.heartbeat("two", 4)
-    redis_client.rpush("piqueue:bulk", "message", "message")
 
     value, _ = scrape_after(redis_url)
-    assert value("piqueue_items_running") == 15
-    assert value("piqueue_items_waiting") == 17
+    assert value("piqueue_items_running") == 10
+    assert value("piqueue_items_waiting") == 22
     assert value("piqueue_backlog_items") == 32
     assert value("piqueue_jobs_open") == 2
-    assert 90 <= value("piqueue_oldest_waiting_item_age_seconds") < 150
+    assert 90 <= value("piqueue_oldest_waiting_item_age_seconds", lane="bulk") < 150
+    assert value("piqueue_oldest_waiting_item_age_seconds", lane="interactive") == 0
     assert value("piqueue_workers") == 2
     assert value("piqueue_worker_slots") == 7
-    assert value("piqueue_queue_messages") == 2
 
 
 def test_running_items_do_not_count_as_waiting(redis_client: Redis, redis_url: str) -> None:
     store = JobStore(redis_client)
-    job_id, chunks = submit(store, total=5)
-    redis_client.hincrby(f"piqueue:{{{job_id}}}:meta", "submitted_ms", -90_000)
-    claim(store, job_id, 0, lease_s=0)
+    job_id, _ = submit(store, total=5)
+    redis_client.zincrby("piqueue:waiting:bulk", -90_000, job_id)
+    taken = claim(store, job_id, 0)
     value, _ = scrape_after(redis_url)
     assert value("piqueue_items_running") == 5
-    assert value("piqueue_oldest_waiting_item_age_seconds") == 0
+    assert value("piqueue_oldest_waiting_item_age_seconds", lane="bulk") == 0
 
-    finish(store, job_id, chunks)
-    value, text = scrape_after(redis_url)
-    assert value("piqueue_backlog_items") == 0
-    assert "piqueue_oldest_waiting_item_age_seconds 0.0" in text
-
-
-def test_open_jobs_beyond_the_scan_limit_are_counted(
-    redis_client: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("worker.jobs.ledger.load.OPEN_JOBS_READ", 3)
-    store = JobStore(redis_client)
-    jobs = [submit(store, total=2)[0] for _ in range(5)]
-    claim(store, jobs[1], 0)
+    store.commit(taken, scored(taken))
     value, _ = scrape_after(redis_url)
-    assert (value("piqueue_backlog_items"), value("piqueue_items_running")) == (10, 2)
+    assert value("piqueue_backlog_items") == value("piqueue_items_running") == 0
 
 
 def test_requests_are_counted_by_route_and_never_by_path(

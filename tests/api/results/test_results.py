@@ -21,14 +21,22 @@ from api.results.table import Table
 from api.schemas import JobOut, ResultsPage
 from scripts.local.stack import Stack
 from tests.api.polling import wait_done
-from tests.api.stored_jobs import MODEL, NOT_FOUND, TIMEOUT, ledger, rejected, scored, store_job
+from tests.api.stored_jobs import (
+    MODEL,
+    NOT_FOUND,
+    TIMEOUT,
+    HeldJobs,
+    ledger,
+    rejected,
+    scored,
+    store_job,
+)
 from tests.pictures import jpeg
 from worker.jobs.items import ItemResult, ItemSpec, Rejection
 from worker.jobs.ledger.api_keys import ANYONE
 from worker.jobs.ledger.claims import Claim
 from worker.jobs.ledger.layout import NewJob, Shape
 from worker.jobs.ledger.reader import StoredResult
-from worker.jobs.ledger.store import JobStore
 from worker.jobs.record import CsvShape, Job, Lane, new_job_id
 
 LABELS = ["beach", "city", "sunset", "trees"]
@@ -48,13 +56,13 @@ def result(index: int) -> ItemResult:
 
 
 @pytest.fixture(scope="module")
-def store(stack: Stack) -> Iterator[JobStore]:
+def store(stack: Stack) -> Iterator[HeldJobs]:
     with ledger(stack.redis_url) as opened:
         yield opened
 
 
 @pytest.fixture(scope="module")
-def job(store: JobStore) -> Job:
+def job(store: HeldJobs) -> Job:
     return store_job(store, COUNT, spec, result, csv=SHAPE, chunk_items=4)
 
 
@@ -301,7 +309,7 @@ def test_other_thresholds_need_no_inference(client: httpx2.Client) -> None:
     assert (after["counts"], after["finished_at"]) == (job["counts"], job["finished_at"])
 
 
-def test_a_page_reads_a_bounded_number_of_items(client: httpx2.Client, store: JobStore) -> None:
+def test_a_page_reads_a_bounded_number_of_items(client: httpx2.Client, store: HeldJobs) -> None:
     failed = {0, 30_000, 49_999}
     good, bad = scored(0.1, 0.2, 0.3, 0.4), rejected()
     long = store_job(
@@ -349,7 +357,7 @@ def test_a_table_begins_with_the_submitted_csv_unchanged(client: httpx2.Client) 
 
 
 def test_spreadsheet_formulas_are_escaped_in_csv_only(
-    client: httpx2.Client, store: JobStore
+    client: httpx2.Client, store: HeldJobs
 ) -> None:
     hot = ["=1+1", "+1+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "-", '=HYPERLINK("http://x")']
     hot += [
@@ -388,7 +396,7 @@ def test_a_second_byte_order_mark_hides_no_formula(client: httpx2.Client) -> Non
     assert (header[0], row[0]) == ("'\ufeff=evil()", "'\ufeff=1")
 
 
-def test_an_error_detail_is_escaped_too(client: httpx2.Client, store: JobStore) -> None:
+def test_an_error_detail_is_escaped_too(client: httpx2.Client, store: HeldJobs) -> None:
     evil = Rejection(TIMEOUT.code, TIMEOUT.stage, True, "=cmd|' /C calc'!A0")
     job = store_job(store, 1, spec, lambda _: rejected(evil))
     assert table(client, job)[1][-1] == "'=cmd|' /C calc'!A0"
@@ -460,7 +468,7 @@ def test_too_many_different_columns_are_refused_by_row(client: httpx2.Client) ->
 
 
 def begin(
-    store: JobStore, *, held: int = 20, max_failures: int | None = None
+    store: HeldJobs, *, held: int = 20, max_failures: int | None = None
 ) -> tuple[Job, list[Claim]]:
     """Begin a job of 20 chunks of two items, the first ones claimed by the test."""
     job_id = new_job_id()
@@ -469,12 +477,12 @@ def begin(
         store.put_chunk(job_id, chunk, specs)
     new_job = NewJob(job_id, ANYONE, MODEL, ttl_s=600)
     store.submit(new_job, Shape(Lane.BULK, 40, 2, max_failures))
-    claims = [store.claim(job_id, chunk, lease_s=600) for chunk in range(held)]
-    return store.job(job_id), [claim for claim in claims if claim]
+    claims = [store.claim(job_id, chunk) for chunk in range(held)]
+    return store.job(job_id), claims
 
 
 def test_a_finished_part_is_read_while_the_rest_runs(
-    client: httpx2.Client, store: JobStore
+    client: httpx2.Client, store: HeldJobs
 ) -> None:
     job, claims = begin(store)
     for chunk in (0, 8, 9):
@@ -489,7 +497,7 @@ def test_a_finished_part_is_read_while_the_rest_runs(
 
 @pytest.mark.parametrize("ends", ["cancelled", "failed", "succeeded", "partially_succeeded"])
 def test_results_are_read_in_every_final_status(
-    client: httpx2.Client, store: JobStore, ends: str
+    client: httpx2.Client, store: HeldJobs, ends: str
 ) -> None:
     job, claims = begin(
         store,
@@ -527,7 +535,7 @@ def test_results_of_an_unknown_job_are_a_404(client: httpx2.Client, form: str) -
     assert (answer.status_code, answer.json()["code"]) == (404, "job_not_found")
 
 
-def test_a_download_stops_when_its_job_is_erased(client: httpx2.Client, store: JobStore) -> None:
+def test_a_download_stops_when_its_job_is_erased(client: httpx2.Client, store: HeldJobs) -> None:
     wide = "x" * 1000
     job = store_job(
         store,
@@ -570,7 +578,7 @@ def test_a_hundred_thousand_results_stream_in_little_memory(
 
 
 @pytest.fixture(scope="module")
-def hundred_thousand(store: JobStore) -> Job:
+def hundred_thousand(store: HeldJobs) -> Job:
     return store_job(
         store,
         100_000,

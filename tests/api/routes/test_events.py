@@ -83,15 +83,15 @@ def test_progress_is_sent_at_most_twice_a_second_and_only_increases(
     redis_client: Redis, redis_url: str
 ) -> None:
     store = JobStore(redis_client)
-    job_id, chunks = submit(store, total=5000, chunk_items=1)
+    job_id, _ = submit(store, total=5000, chunk_items=1)
     stop = threading.Event()
 
     def score() -> int:
         """Commit chunk after chunk until told to stop; gives their count."""
         count = 0
-        while chunks and not stop.is_set():
-            taken = claim(store, job_id, chunks.pop())
-            chunks.extend(store.commit(taken, scored(taken)) or [])
+        while not stop.is_set():
+            taken = claim(store, job_id, count)
+            store.commit(taken, scored(taken))
             count += 1
         return count
 

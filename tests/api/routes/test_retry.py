@@ -18,19 +18,27 @@ from redis import Redis
 
 from scripts.local.stack import Stack
 from tests.api.polling import wait_done
-from tests.api.stored_jobs import MODEL, NOT_FOUND, TIMEOUT, ledger, rejected, scored, store_job
+from tests.api.stored_jobs import (
+    MODEL,
+    NOT_FOUND,
+    TIMEOUT,
+    HeldJobs,
+    ledger,
+    rejected,
+    scored,
+    store_job,
+)
 from tests.pictures import jpeg
 from tests.worker.fetching.site import Site
 from worker.jobs.items import ItemResult, ItemSpec, Rejection
 from worker.jobs.ledger.api_keys import ANYONE
 from worker.jobs.ledger.connection import connect
 from worker.jobs.ledger.idempotency import IdempotencyKeys
-from worker.jobs.ledger.store import JobStore
 from worker.jobs.record import CsvShape, Job
 
 
 @pytest.fixture(scope="module")
-def store(stack: Stack) -> Iterator[JobStore]:
+def store(stack: Stack) -> Iterator[HeldJobs]:
     with ledger(stack.redis_url) as opened:
         yield opened
 
@@ -133,7 +141,7 @@ def test_a_retry_holds_the_failed_items_and_merges_with_its_parent(
 
 
 def test_a_retry_has_the_options_its_parent_was_submitted_with(
-    client: httpx2.Client, store: JobStore, flaky: Flaky
+    client: httpx2.Client, store: HeldJobs, flaky: Flaky
 ) -> None:
     flaky.status = {f"/{index}.jpg": 500 for index in range(20)}
     options = {
@@ -163,7 +171,7 @@ def test_a_retry_has_the_options_its_parent_was_submitted_with(
     assert same["counts"]["cached"] >= job["counts"]["total"], "those were scored just now"
 
 
-def test_a_drafted_job_is_retried_with_its_options(client: httpx2.Client, store: JobStore) -> None:
+def test_a_drafted_job_is_retried_with_its_options(client: httpx2.Client, store: HeldJobs) -> None:
     options = {"name": "folder", "expires_in_s": 3600, "priority": "bulk"}
     draft = client.post("/jobs", json={"draft": True, **options}).json()
     files = [("files", ("cut.jpg", jpeg(1)[:2000]))]
@@ -175,7 +183,7 @@ def test_a_drafted_job_is_retried_with_its_options(client: httpx2.Client, store:
 
 
 def test_a_retry_sent_again_under_its_key_is_the_same_job(
-    client: httpx2.Client, store: JobStore
+    client: httpx2.Client, store: HeldJobs
 ) -> None:
     def failed_job() -> Job:
         return store_job(store, 3, lambda at: ItemSpec(str(at), "https://h/"), lambda _: rejected())
@@ -202,7 +210,7 @@ def test_a_retry_sent_again_under_its_key_is_the_same_job(
 
 
 def test_a_retry_in_flight_is_not_repeated_and_a_refused_one_frees_its_key(
-    stack: Stack, client: httpx2.Client, store: JobStore
+    stack: Stack, client: httpx2.Client, store: HeldJobs
 ) -> None:
     good = store_job(store, 1, lambda _: ItemSpec("a", "https://h/"), lambda _: scored(0, 0, 0, 0))
     bad = store_job(store, 1, lambda _: ItemSpec("a", "https://h/"), lambda _: rejected())
@@ -253,7 +261,7 @@ def test_the_bytes_of_a_failed_upload_are_kept_as_long_as_its_job(
 
 
 def test_uploads_whose_bytes_are_gone_are_refused_by_row(
-    client: httpx2.Client, store: JobStore
+    client: httpx2.Client, store: HeldJobs
 ) -> None:
     parent = store_job(
         store,
@@ -296,7 +304,7 @@ def test_only_a_job_that_is_done_is_retried(client: httpx2.Client) -> None:
     ],
 )
 def test_a_retry_of_nothing_is_refused(
-    client: httpx2.Client, store: JobStore, kept: Rejection | None, only: str, says: str
+    client: httpx2.Client, store: HeldJobs, kept: Rejection | None, only: str, says: str
 ) -> None:
     job = store_job(
         store,
@@ -310,14 +318,14 @@ def test_a_retry_of_nothing_is_refused(
 
 
 @pytest.mark.parametrize("body", [{"only": "some"}, {"items": []}, []])
-def test_an_invalid_body_is_refused(client: httpx2.Client, store: JobStore, body: object) -> None:
+def test_an_invalid_body_is_refused(client: httpx2.Client, store: HeldJobs, body: object) -> None:
     job = store_job(store, 1, lambda _: ItemSpec("a", "https://h/"), lambda _: rejected())
     answer = client.post(f"/jobs/{job.id}/retry", json=body)
     assert (answer.status_code, answer.json()["code"]) == (422, "parameter_invalid")
 
 
 def test_a_job_is_not_retried_with_a_model_that_was_replaced(
-    client: httpx2.Client, store: JobStore
+    client: httpx2.Client, store: HeldJobs
 ) -> None:
     old = MODEL.model_copy(update={"sha256": "0" * 64})
     job = store_job(
@@ -356,7 +364,7 @@ def attempt_result(index: int, attempt: int) -> ItemResult:
 
 
 @pytest.fixture(scope="module")
-def line(store: JobStore) -> list[Job]:
+def line(store: HeldJobs) -> list[Job]:
     jobs: list[Job] = []
     before = list(range(COUNT))
     for attempt in range(3):
@@ -449,7 +457,7 @@ def test_a_retry_is_merged_while_it_runs(client: httpx2.Client, flaky: Flaky) ->
 
 
 def test_a_retry_whose_parent_is_erased_is_read_alone(
-    client: httpx2.Client, store: JobStore
+    client: httpx2.Client, store: HeldJobs
 ) -> None:
     parent = store_job(store, 2, lambda at: ItemSpec(str(at), "https://h/"), lambda _: rejected())
     job = store_job(

@@ -65,8 +65,9 @@ def run(
     store.submit(new_job, Shape(Lane.BULK, len(specs), CHUNK_ITEMS))
     claims = []
     for chunk, start in enumerate(chunks):
-        claim = store.claim(job_id, chunk, 30)
+        claim = store.claim_next(30, bulk_share=0.2)
         assert claim is not None
+        assert claim.chunk_index == chunk
         claims.append(claim)
         store.commit(claim, results[start : start + CHUNK_ITEMS])
     return job_id, claims
@@ -104,7 +105,7 @@ def test_a_chunk_committed_twice_counts_its_hosts_once(store: JobStore) -> None:
     urls: list[str | None] = ["http://a.example/"] * 30
     job_id, claims = run(store, urls, [fetched()] * 30)
     for claim in claims:
-        assert store.commit(claim, [NOT_FOUND] * CHUNK_ITEMS) is None
+        assert store.commit(claim, [NOT_FOUND] * CHUNK_ITEMS) is False
     assert by_name(store, job_id) == {
         "a.example": HostTally(
             "a.example", 30, answers=[30 if high == 20 else 0 for high in (*BUCKETS_MS, None)]

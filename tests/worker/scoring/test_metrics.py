@@ -19,7 +19,7 @@ from tests.conftest import STACK_ENV
 from tests.pictures import jpeg
 from tests.scrape import Sample, read_scrape
 from tests.worker.fetching.site import Site
-from tests.worker.jobs.ledger.test_store import MODEL, claim, submit
+from tests.worker.jobs.ledger.test_store import MODEL, claim, recover_until_due, submit
 from worker.jobs.errors import SettingsInvalid
 from worker.jobs.ledger.store import JobStore
 from worker.jobs.settings import load_settings
@@ -81,22 +81,22 @@ def test_a_scrape_shows_the_result_and_the_times_of_every_item(tmp_path: Path) -
     assert value("process_resident_memory_bytes") > 10e6
 
 
-def test_a_claim_knows_the_time_since_its_notification(redis_client: Redis) -> None:
+def test_a_claim_knows_how_long_its_job_waited_for_this_turn(redis_client: Redis) -> None:
     store = JobStore(redis_client)
-    job_id, chunks = submit(store, total=20)
-    redis_client.zincrby(f"piqueue:{{{job_id}}}:notified", -5000, chunks[1])
-    waited = claim(store, job_id, chunks[1], lease_s=0).waited_s
-    assert waited is not None
-    assert 5 <= waited < 60
-    again = claim(store, job_id, chunks[1])
-    assert (again.attempt, again.waited_s) == (2, None)
+    job_id, _ = submit(store, total=20)
+    redis_client.hincrby(f"piqueue:{{{job_id}}}:meta", "ready_ms", -5000)
+    assert 5 <= claim(store, job_id, 0).waited_s < 60
+    assert claim(store, job_id, 1, lease_s=0.001).waited_s < 5
+    recover_until_due(store)
+    assert claim(store, job_id, 1).waited_s < 5
 
 
 def test_attempts_from_the_third_on_are_one_series(redis_client: Redis) -> None:
     store, metrics = JobStore(redis_client), WorkerMetrics()
     job_id, _ = submit(store, total=1)
     for _ in range(5):
-        metrics.claimed(claim(store, job_id, 0, lease_s=0))
+        metrics.claimed(claim(store, job_id, 0, lease_s=0.001))
+        recover_until_due(store)
     counted = {
         attempt: metrics.registry.get_sample_value(
             "piqueue_chunk_attempts_total", {"attempt": attempt}

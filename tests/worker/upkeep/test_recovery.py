@@ -1,27 +1,39 @@
-"""Recovery on a real Redis: after which time a message counts as lost."""
+"""Recovery on a real Redis and a real queue."""
 
-import pytest
 from redis import Redis
 
-from tests.worker.jobs.ledger.test_store import submit
-from worker.jobs.ledger.store import JobStore
-from worker.jobs.queue import Notifier, make_celery
+from tests.worker.jobs.ledger.test_store import claim, submit
+from worker.jobs.ledger.store import RECOVERED_AT_ONCE, JobStore
+from worker.jobs.queue import WakeUps, make_celery
 from worker.jobs.settings import load_settings
 from worker.upkeep.recovery import recover_stalled_work
 
 
-@pytest.mark.parametrize(
-    ("queued", "age_s", "notified"),
-    [(0, 4, 0), (0, 6, 4), (1, 6, 0), (1, 31, 4), (1000, 3600, 0)],
-)
-def test_a_message_counts_as_lost_sooner_where_the_queue_is_empty(
-    redis_client: Redis, redis_url: str, queued: int, age_s: int, notified: int
+def test_a_lost_wake_up_is_sent_again_and_no_more_than_workers_have_slots(
+    redis_client: Redis, redis_url: str
 ) -> None:
-    store = JobStore(redis_client)
-    job_id, chunks = submit(store, total=40)
+    store, wake_ups = (
+        JobStore(redis_client),
+        WakeUps(make_celery(load_settings(redis_url=redis_url))),
+    )
+    recover_stalled_work(store, wake_ups)
+    assert redis_client.llen("piqueue:wake-ups") == 0
+    submit(store, total=400)
+    for _ in range(3):
+        recover_stalled_work(store, wake_ups)
+        assert redis_client.llen("piqueue:wake-ups") == 4
+
+
+def test_all_that_is_due_is_done_in_one_run(redis_client: Redis, redis_url: str) -> None:
+    store, wake_ups = (
+        JobStore(redis_client),
+        WakeUps(make_celery(load_settings(redis_url=redis_url))),
+    )
+    count = 2 * RECOVERED_AT_ONCE + 1
+    job_id, chunks = submit(store, total=count, chunk_items=1)
     for chunk in chunks:
-        redis_client.zincrby(f"piqueue:{{{job_id}}}:notified", -1000 * age_s, chunk)
-    if queued:
-        redis_client.rpush("piqueue:interactive", *["message"] * queued)
-    recover_stalled_work(store, Notifier(make_celery(load_settings(redis_url=redis_url))))
-    assert redis_client.llen("piqueue:bulk") == notified
+        claim(store, job_id, chunk)
+        redis_client.zadd("piqueue:due", {f"lease {job_id} {chunk} 1": 1})
+    recover_stalled_work(store, wake_ups)
+    counts = store.job(job_id).counts
+    assert (counts.running, counts.waiting) == (0, count)

@@ -6,7 +6,7 @@ import pytest
 from redis import Redis
 
 from tests.s3 import BUCKET, S3Server
-from tests.worker.jobs.ledger.test_store import MODEL, REJECTED, claim, scored
+from tests.worker.jobs.ledger.test_store import MODEL, REJECTED, claim, recover_until_due, scored
 from worker.jobs.items import ItemSpec
 from worker.jobs.ledger.layout import NewJob, Shape
 from worker.jobs.ledger.store import JobStore
@@ -55,9 +55,10 @@ def test_a_manifest_is_written_although_its_workers_died_after_the_last_commit(
 ) -> None:
     store = JobStore(redis_client)
     job_id = submit(store)
+    claims = [claim(store, job_id, chunk) for chunk in range(3)]
     for chunk in (2, 0, 1):
         assert parts.manifest(job_id) is None
-        taken = claim(store, job_id, chunk)
+        taken = claims[chunk]
         assert taken.parts
         if chunk != 1:  # one part is not written, as by a worker without S3
             parts.write(taken, scored(taken), MODEL)
@@ -83,8 +84,7 @@ def test_the_part_of_a_chunk_scored_twice_has_the_committed_results(
     store = JobStore(redis_client)
     job_id = submit(store, total=10)
     slow = claim(store, job_id, 0, lease_s=0.001)
-    while not store.recover(job_id, lost_after_s=60)[1]:
-        pass
+    recover_until_due(store)
     fast = claim(store, job_id, 0)
     parts.write(fast, scored(fast), MODEL)
     store.commit(fast, scored(fast))
@@ -99,9 +99,12 @@ def test_a_cancelled_job_has_a_manifest_of_its_results(
 ) -> None:
     store = JobStore(redis_client)
     job_id = submit(store)
+    claim(store, job_id, 0)
     taken = claim(store, job_id, 1)
-    store.commit(taken, scored(taken))
     store.cancel(job_id)
+    store.commit(taken, scored(taken))
+    redis_client.zadd("piqueue:due", {f"lease {job_id} 0 10": 1})
+    store.recover()
     maintenance.run_due()
     manifest = parts.manifest(job_id)
     assert manifest is not None
@@ -161,7 +164,7 @@ def test_the_parts_of_an_expired_job_are_erased(
     assert redis_client.zcard("piqueue:object-expiry") == 0
 
 
-def test_a_deferred_chunk_counts_no_attempt_and_is_notified_after_its_delay(
+def test_a_deferred_chunk_counts_no_attempt_and_can_be_claimed_after_its_delay(
     redis_client: Redis,
 ) -> None:
     store = JobStore(redis_client)
@@ -172,16 +175,14 @@ def test_a_deferred_chunk_counts_no_attempt_and_is_notified_after_its_delay(
         assert taken.first_try
         assert not taken.exhausted
         store.checkpoint(taken, 3)
-        store.defer(taken, 0.02)
-        assert store.claim(job_id, 0, 30) is None, "not before its delay is over"
-        while not store.recover(job_id, lost_after_s=60)[1]:
-            pass
+        store.release(taken, 0.02)
+        assert store.claim_next(30, 0.2) is None, "not before its delay is over"
+        recover_until_due(store)
     taken = claim(store, job_id, 0, lease_s=0.001)
     assert taken.quarantined == frozenset()
-    while not store.recover(job_id, lost_after_s=60)[1]:
-        pass
-    store.defer(taken, 60)
+    recover_until_due(store)
+    store.release(taken, 60)
     second = claim(store, job_id, 0)
-    assert not second.first_try, "the attempt was lost, so its worker cannot defer the chunk"
+    assert not second.first_try, "the attempt was lost, so its worker cannot release the chunk"
     store.commit(second, scored(second))
     assert not redis_client.exists(f"piqueue:{{{job_id}}}:attempts")

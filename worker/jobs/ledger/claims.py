@@ -1,9 +1,10 @@
 """A claimed chunk, and what earlier attempts say about its items."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
-from worker.jobs.items import ItemSpec
+from worker.jobs.items import ItemSpec, unpack_specs
 from worker.jobs.record import Lane, ModelRef
 
 MAX_UNEXPLAINED_ATTEMPTS = 6
@@ -21,15 +22,20 @@ class Claim:
     lane: Lane
     first_index: int
     use_cache: bool
-    specs: tuple[ItemSpec, ...]
+    packed_specs: bytes = field(repr=False)
     # The checkpointed position at which each earlier attempt died.
     deaths: tuple[int, ...]
-    # Time since the last notification; None if unknown.
-    waited_s: float | None
+    # How long the job waited for this turn.
+    waited_s: float
     # Attempts that were deferred for a reason that the items did not cause.
     deferrals: int = 0
     parts: bool = False
     traceparent: str | None = None
+
+    @cached_property
+    def specs(self) -> tuple[ItemSpec, ...]:
+        """The items of the chunk."""
+        return tuple(unpack_specs(self.packed_specs))
 
     @property
     def tries(self) -> int:
@@ -51,3 +57,36 @@ class Claim:
         """Poison items by position: one death may have another cause, two at one item do not."""
         deaths = Counter(self.deaths)
         return frozenset(at for at, count in deaths.items() if count >= QUARANTINE_DEATHS)
+
+
+def read_claim(
+    job_id: bytes,
+    chunk_index: int,
+    attempt: int,
+    lane: bytes,
+    chunk_items: int,
+    use_cache: int,
+    specs: bytes,
+    deaths: bytes,
+    deferrals: int,
+    parts: int,
+    model: list[bytes],
+    traceparent: bytes,
+    waited_ms: int,
+) -> Claim:
+    """Read the answer of `claim` in ledger.lua."""
+    return Claim(
+        job_id.decode(),
+        chunk_index,
+        attempt,
+        ModelRef(*(part.decode() for part in model)),
+        Lane(lane.decode()),
+        chunk_index * chunk_items,
+        bool(use_cache),
+        specs,
+        tuple(int(position) for position in deaths.split()),
+        waited_ms / 1000,
+        deferrals,
+        bool(parts),
+        traceparent.decode() or None,
+    )

@@ -1,19 +1,13 @@
 """How a job is stored in Redis: a new job, the keys, and the record as the fields of a hash."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from worker.jobs.host_statistics import read_hosts
 from worker.jobs.models.catalog import ModelCard
 from worker.jobs.record import Counts, CsvShape, Job, JobStatus, Lane, ModelRef
-
-# In the order of ledger.lua.
-JOB_KEYS = (
-    *("meta", "in", "res", "done", "lease", "notified", "attempts", "quarantine", "model"),
-    *("draft", "ids", "webhook", "webhook_log"),
-)
 
 
 @dataclass(frozen=True)
@@ -77,6 +71,7 @@ def fields_of(job: NewJob) -> dict[str, Any]:
         "model": job.model.name,
         "version": job.model.version,
         "sha256": job.model.sha256,
+        "model_key": job.model.ref.key,
         "ttl_ms": job.ttl_s * 1000,
         "metadata": json.dumps(job.metadata or {}),
         "use_cache": int(job.use_cache),
@@ -85,19 +80,13 @@ def fields_of(job: NewJob) -> dict[str, Any]:
     }
 
 
-def running_items(leased: Sequence[bytes], total: int, chunk_items: int) -> int:
-    """Count the items of leased chunks; the last chunk may be shorter."""
-    return sum(min(chunk_items, total - int(chunk) * chunk_items) for chunk in leased)
-
-
-def read_job(job_id: str, meta: Mapping[str, str], leased: Sequence[bytes]) -> Job:
-    """Read a job from its fields and the indexes of the chunks that are leased."""
+def read_job(job_id: str, meta: Mapping[str, str]) -> Job:
+    """Read a job from its fields."""
 
     def maybe(field: str) -> int | None:
         return int(meta[field]) if field in meta else None
 
     csv = json.loads(meta["csv"]) if "csv" in meta else None
-    total, chunk_items = int(meta["total"]), int(meta["chunk_items"])
     return Job(
         id=job_id,
         owner=meta["owner"],
@@ -105,14 +94,14 @@ def read_job(job_id: str, meta: Mapping[str, str], leased: Sequence[bytes]) -> J
         model=ModelRef(meta["model"], meta["version"], meta["sha256"]),
         lane=Lane(meta["lane"]),
         counts=Counts(
-            total=total,
-            running=running_items(leased, total, chunk_items),
+            total=int(meta["total"]),
+            running=int(meta.get("running", 0)),
             succeeded=int(meta["succeeded"]),
             failed=int(meta["failed"]),
             cancelled=int(meta["cancelled"]),
             cached=int(meta.get("cached", 0)),
         ),
-        chunk_items=chunk_items,
+        chunk_items=int(meta["chunk_items"]),
         created_ms=int(meta["created_ms"]),
         expires_ms=int(meta["expires_ms"]),
         started_ms=maybe("started_ms"),

@@ -1,19 +1,30 @@
--- The ledger's atomic steps. Each script is this file followed by the call of one step.
--- KEYS: the keys of one job, in the order of layout.py. ARGV[1] is always the id of the job.
-local META, ITEMS, RESULTS, DONE, LEASES, NOTIFIED, ATTEMPTS, QUARANTINE, MODEL, DRAFT, IDS = unpack(KEYS)
-local JOB = ARGV[1]
+-- The ledger's atomic steps. Each script is clock.lua, ready.lua and this file, followed by the call
+-- of one step. For most steps ARGV[1] is the id of the job.
+local JOB, META, ITEMS, RESULTS, DONE, RETURNED, ATTEMPTS, QUARANTINE, MODEL, DRAFT, IDS
+local WEBHOOK, WEBHOOK_LOG
 
--- Unfinished items by job, as 'count owner', and their sums by owner and, under '*', of all.
+-- Makes `job` the one that the functions below are about.
+local function use(job)
+  local function key(name) return 'piqueue:{' .. job .. '}:' .. name end
+  JOB, META, ITEMS, RESULTS, DONE = job, key('meta'), key('in'), key('res'), key('done')
+  -- Chunks that were claimed and came back, by when.
+  RETURNED, ATTEMPTS, QUARANTINE = key('returned'), key('attempts'), key('quarantine')
+  MODEL, DRAFT, IDS = key('model'), key('draft'), key('ids')
+  WEBHOOK, WEBHOOK_LOG = key('webhook'), key('webhook_log')
+end
+
+-- Unfinished items by job, as 'count lane owner', and their sums by owner and, under '*', of all.
 local OPEN, BACKLOG = 'piqueue:open', 'piqueue:backlog'
+-- Items that are leased, of all jobs.
+local RUNNING = 'piqueue:running'
+-- What recovery must do, by when: 'lease JOB CHUNK ITEMS', 'defer JOB CHUNK', 'expire JOB'.
+local DUE = 'piqueue:due'
+-- The list of Celery's queue.
+local QUEUE = 'piqueue:wake-ups'
 -- Jobs with an undelivered webhook, by when the next attempt is due (outbox.lua).
 local HOOKS = 'piqueue:hooks'
 -- Finished jobs without a manifest, by when it is due (schedule.py).
 local MANIFESTS = 'piqueue:manifests'
-
-local function now_ms()
-  local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
-end
 
 local function number(field)
   return tonumber(redis.call('HGET', META, field)) or 0
@@ -23,29 +34,45 @@ local function publish(status)
   redis.call('PUBLISH', 'piqueue:events', JOB .. ' ' .. status)
 end
 
--- All keys of a job expire together.
-local function set_expiry()
-  local expires = redis.call('HGET', META, 'expires_ms')
-  for _, key in ipairs(KEYS) do redis.call('PEXPIREAT', key, expires) end
+-- Lets a key expire with its job.
+local function keep(key)
+  redis.call('PEXPIREAT', key, redis.call('HGET', META, 'expires_ms'))
 end
 
--- Subtracts finished items from the counts of unfinished work.
+local function list_of(owner, status)
+  return 'piqueue:jobs:' .. owner .. (status and ':' .. status or '')
+end
+
+local function set_status(status)
+  local owner, before = unpack(redis.call('HMGET', META, 'owner', 'status'))
+  if before then redis.call('ZREM', list_of(owner, before), JOB) end
+  redis.call('ZADD', list_of(owner, status), 0, JOB)
+  redis.call('HSET', META, 'status', status)
+end
+
+-- Subtracts finished items, or all, from the counts of unfinished work.
 local function settle(count)
-  local left, owner = string.match(redis.call('HGET', OPEN, JOB) or '', '^(%d+) (.*)$')
+  local left, lane, owner = string.match(redis.call('HGET', OPEN, JOB) or '', '^(%d+) (%a+) (.*)$')
   if not left then return end
   local settled = math.min(count or left, left)
   redis.call('HINCRBY', BACKLOG, '*', -settled)
   if redis.call('HINCRBY', BACKLOG, owner, -settled) == 0 then
     redis.call('HDEL', BACKLOG, owner)
   end
-  if settled == tonumber(left) then redis.call('HDEL', OPEN, JOB)
-  else redis.call('HSET', OPEN, JOB, (left - settled) .. ' ' .. owner) end
+  if settled < tonumber(left) then
+    redis.call('HSET', OPEN, JOB, (left - settled) .. ' ' .. lane .. ' ' .. owner)
+    return
+  end
+  redis.call('HDEL', OPEN, JOB)
+  redis.call('ZREM', DUE, 'expire ' .. JOB)
+  remove_ready(lane, owner, JOB)
 end
 
 local function finish(status)
   local unfinished = number('total') - number('succeeded') - number('failed')
-  redis.call('HSET', META, 'status', status, 'finished_ms', now_ms(), 'cancelled', unfinished)
-  redis.call('DEL', LEASES, NOTIFIED, ATTEMPTS, QUARANTINE, DRAFT, IDS)
+  redis.call('HSET', META, 'finished_ms', wall_ms(), 'cancelled', unfinished, 'running', 0)
+  set_status(status)
+  redis.call('DEL', RETURNED, ATTEMPTS, QUARANTINE, DRAFT, IDS)
   if redis.call('HEXISTS', META, 'webhook_url') == 1 then
     redis.call('ZADD', HOOKS, now_ms(), JOB)
   end
@@ -54,21 +81,47 @@ local function finish(status)
   publish(status)
 end
 
-local function notify(chunk)
-  redis.call('ZADD', NOTIFIED, now_ms(), chunk)
+local function claimable()
+  return number('next_chunk') < number('chunk_count') or redis.call('EXISTS', RETURNED) == 1
 end
 
--- Opens further chunks until `window` are notified or leased; appends their indexes to `chunks`.
-local function top_up(window, chunks)
-  local next_chunk, count = number('next_chunk'), number('chunk_count')
-  local done = number('done_chunks')
-  while next_chunk < count and next_chunk - done < window do
-    notify(next_chunk)
-    chunks[#chunks + 1] = next_chunk
-    next_chunk = next_chunk + 1
+local function make_ready()
+  local lane, owner, submitted_ms = unpack(redis.call('HMGET', META, 'lane', 'owner', 'submitted_ms'))
+  add_ready(lane, owner, JOB, submitted_ms)
+end
+
+-- How many more messages make every slot of the workers look for work.
+local function wake_ups(slots)
+  return math.max(0, slots - redis.call('LLEN', QUEUE))
+end
+
+local function items_of(chunk)
+  local size = number('chunk_items')
+  return math.min(size, number('total') - chunk * size)
+end
+
+local function lease_of(chunk)
+  return 'lease ' .. JOB .. ' ' .. chunk .. ' ' .. items_of(chunk)
+end
+
+-- Ends a lease; false if there is none. A chunk without a lease or a result is claimable or deferred.
+local function end_lease(lease, items, status)
+  if redis.call('ZREM', DUE, lease) == 0 then return false end
+  redis.call('DECRBY', RUNNING, items)
+  if status == 'running' or status == 'cancelling' then
+    redis.call('HINCRBY', META, 'running', -items)
   end
-  redis.call('HSET', META, 'next_chunk', next_chunk)
-  return chunks
+  return true
+end
+
+local function return_chunk(chunk, status)
+  if status == 'running' then
+    redis.call('ZADD', RETURNED, now_ms(), chunk)
+    keep(RETURNED)
+    make_ready()
+  elseif status == 'cancelling' and number('running') == 0 then
+    finish('cancelled')
+  end
 end
 
 -- Stores the model card, which all jobs of the model share, and lists the job under its owner.
@@ -77,17 +130,18 @@ local function register(card)
   local shared, ttl_ms = 'piqueue:card:' .. digest, number('ttl_ms')
   if redis.call('PTTL', shared) < ttl_ms then redis.call('SET', shared, card, 'PX', ttl_ms) end
   redis.call('SET', MODEL, digest)
-  redis.call('ZADD', 'piqueue:jobs:' .. redis.call('HGET', META, 'owner'), 0, JOB)
+  redis.call('ZADD', list_of(redis.call('HGET', META, 'owner')), 0, JOB)
 end
 
 -- ARGV: id, model card, then the fields and values of the record.
 local function open_draft()
   redis.call('HSET', META, unpack(ARGV, 3))
   register(ARGV[2])
-  redis.call('HSET', META, 'status', 'draft', 'created_ms', now_ms(),
-    'expires_ms', now_ms() + number('ttl_ms'), 'total', 0, 'succeeded', 0, 'failed', 0,
-    'cancelled', 0)
-  set_expiry()
+  redis.call('HSET', META, 'created_ms', wall_ms(), 'expires_ms', wall_ms() + number('ttl_ms'),
+    'total', 0, 'succeeded', 0, 'failed', 0, 'cancelled', 0)
+  set_status('draft')
+  keep(META)
+  keep(MODEL)
 end
 
 -- Appended to the fingerprint of an id whose item is in the draft.
@@ -115,7 +169,7 @@ local function reserve()
     answer[#answer + 1] = state
   end
   redis.call('HSET', META, 'next_number', next_number)
-  set_expiry()
+  keep(IDS)
   return answer
 end
 
@@ -142,7 +196,7 @@ local function add()
     if is_new == 1 then redis.call('RPUSH', DRAFT, ARGV[3 * position + 2]) end
   end
   redis.call('HINCRBY', META, 'total', added)
-  set_expiry()
+  keep(DRAFT)
   return answer
 end
 
@@ -153,45 +207,48 @@ local function close()
   return 1
 end
 
--- ARGV: id, window, model card, count of chunks, key, value and time to live in seconds of an extra
--- key (or '' three times), then the fields and values of the record. Returns the chunks to notify of,
--- or false if some items are lost.
+-- ARGV: id, slots of all workers, model card, count of chunks, key, value and time to live in seconds
+-- of an extra key (or '' three times), then the fields and values of the record. Returns how many
+-- wake-ups to send, or false if some items are lost.
 local function submit()
-  local status = redis.call('HGET', META, 'status')
+  local status, slots, chunks = redis.call('HGET', META, 'status'), tonumber(ARGV[2]), tonumber(ARGV[4])
   -- Repeated because the first answer was lost.
-  if status and status ~= 'draft' then return redis.call('ZRANGE', NOTIFIED, 0, -1) end
+  if status and status ~= 'draft' then return wake_ups(slots) end
   -- A Redis that was killed may have lost its last second.
-  if redis.call('HLEN', ITEMS) < tonumber(ARGV[4]) then return false end
+  if redis.call('HLEN', ITEMS) < chunks then return false end
   if ARGV[5] ~= '' then redis.call('SET', ARGV[5], ARGV[6], 'EX', ARGV[7]) end
   redis.call('HSET', META, unpack(ARGV, 8))
   register(ARGV[3])
-  redis.call('HSET', META, 'status', 'queued', 'expires_ms', now_ms() + number('ttl_ms'),
-    'submitted_ms', now_ms(), 'succeeded', 0, 'failed', 0, 'cancelled', 0, 'done_chunks', 0, 'next_chunk', 0)
-  redis.call('HSETNX', META, 'created_ms', now_ms())
+  local wall, total = wall_ms(), number('total')
+  redis.call('HSET', META, 'expires_ms', wall + number('ttl_ms'), 'submitted_ms', wall,
+    'ready_ms', now_ms(), 'running', 0, 'succeeded', 0, 'failed', 0, 'cancelled', 0,
+    'done_chunks', 0, 'next_chunk', 0)
+  redis.call('HSETNX', META, 'created_ms', wall)
+  set_status('queued')
   redis.call('DEL', DRAFT, IDS)
-  local owner = redis.call('HGET', META, 'owner')
-  redis.call('HSET', OPEN, JOB, number('total') .. ' ' .. owner)
-  redis.call('HINCRBY', BACKLOG, '*', number('total'))
-  redis.call('HINCRBY', BACKLOG, owner, number('total'))
-  local chunks = top_up(tonumber(ARGV[2]), {})
-  set_expiry()
+  local lane, owner = unpack(redis.call('HMGET', META, 'lane', 'owner'))
+  redis.call('HSET', OPEN, JOB, total .. ' ' .. lane .. ' ' .. owner)
+  redis.call('HINCRBY', BACKLOG, '*', total)
+  redis.call('HINCRBY', BACKLOG, owner, total)
+  redis.call('ZADD', DUE, now_ms() + number('ttl_ms'), 'expire ' .. JOB)
+  make_ready()
+  keep(META)
+  keep(ITEMS)
+  keep(MODEL)
   publish('queued')
-  return chunks
+  return math.min(chunks, wake_ups(slots))
 end
 
--- ARGV: id, chunk, lease in ms. Returns {outcome, attempt, lane, items in a chunk, use of the cache,
--- items, checkpointed position of each death, ms since the notification or -1, deferrals, whether
--- results become files, {name, version, hash of the model}, trace context or ''}.
-local function claim()
-  local chunk, status = ARGV[2], redis.call('HGET', META, 'status')
-  if status ~= 'queued' and status ~= 'running' then return {'over'} end
-  if redis.call('GETBIT', DONE, chunk) == 1 then return {'done'} end
-  local deadline = tonumber(redis.call('ZSCORE', LEASES, chunk))
-  if deadline and deadline > now_ms() then return {'leased'} end
+-- Leases a chunk. Returns {id, chunk, attempt, lane, items in a chunk, use of the cache, items,
+-- checkpointed position of each death, deferrals, whether results become files, {name, version, hash
+-- of the model}, trace context or '', ms that the job waited for this turn}.
+local function claim(chunk, since_ms, lease_ms)
+  local items, now = items_of(chunk), now_ms()
   local attempt = redis.call('HINCRBY', ATTEMPTS, chunk, 1)
-  local notified_ms = tonumber(redis.call('ZSCORE', NOTIFIED, chunk))
-  redis.call('ZREM', NOTIFIED, chunk)
-  redis.call('ZADD', LEASES, now_ms() + ARGV[3], chunk)
+  keep(ATTEMPTS)
+  redis.call('ZADD', DUE, now + lease_ms, lease_of(chunk))
+  redis.call('INCRBY', RUNNING, items)
+  redis.call('HINCRBY', META, 'running', items)
   local checkpoint = redis.call('HGET', QUARANTINE, 'at:' .. chunk)
   local deaths = redis.call('HGET', QUARANTINE, 'deaths:' .. chunk) or ''
   if checkpoint then
@@ -199,38 +256,74 @@ local function claim()
     redis.call('HSET', QUARANTINE, 'deaths:' .. chunk, deaths)
     redis.call('HDEL', QUARANTINE, 'at:' .. chunk)
   end
-  if status == 'queued' then
-    redis.call('HSET', META, 'status', 'running', 'started_ms', now_ms())
+  if redis.call('HGET', META, 'status') == 'queued' then
+    redis.call('HSET', META, 'started_ms', wall_ms())
+    set_status('running')
     publish('running')
   end
-  set_expiry()
-  return {'claimed', attempt, redis.call('HGET', META, 'lane'), number('chunk_items'),
-    number('use_cache'), redis.call('HGET', ITEMS, chunk), deaths, notified_ms and now_ms() - notified_ms or -1,
+  redis.call('HSET', META, 'ready_ms', now)
+  return {JOB, tonumber(chunk), attempt, redis.call('HGET', META, 'lane'), number('chunk_items'),
+    number('use_cache'), redis.call('HGET', ITEMS, chunk), deaths,
     tonumber(redis.call('HGET', ATTEMPTS, 'deferrals:' .. chunk)) or 0, number('parts'),
     redis.call('HMGET', META, 'model', 'version', 'sha256'),
-    redis.call('HGET', META, 'traceparent') or ''}
+    redis.call('HGET', META, 'traceparent') or '', now - since_ms}
+end
+
+-- ARGV: lease in ms, share of the bulk lane, keys of the models that are warm, and of those that the
+-- worker leaves to others, each as a JSON object. Returns what `claim` does, or false if no chunk
+-- waits.
+local function claim_next()
+  local shares = {bulk = tonumber(ARGV[2]), interactive = 1 - ARGV[2]}
+  local warm, others = cjson.decode(ARGV[3]), cjson.decode(ARGV[4])
+  local model_key
+
+  local function usable(lane, owner, job)
+    use(job)
+    model_key = redis.call('HGET', META, 'model_key')
+    if not model_key then remove_ready(lane, owner, job) end
+    return model_key and not others[model_key]
+  end
+  local function preferred() return warm[model_key] end
+
+  local lane, owner, job = next_ready(usable, preferred)
+  if not job then return false end
+  use(job)
+  local chunk, since_ms = unpack(redis.call('ZPOPMIN', RETURNED))
+  if not chunk then
+    chunk, since_ms = redis.call('HINCRBY', META, 'next_chunk', 1) - 1, number('ready_ms')
+  end
+  charge(lane, owner, job, items_of(chunk), shares[lane])
+  if not claimable() then remove_ready(lane, owner, job) end
+  return claim(chunk, tonumber(since_ms), ARGV[1])
 end
 
 local function holds(chunk, attempt)
   return redis.call('HGET', ATTEMPTS, chunk) == attempt
-    and redis.call('ZSCORE', LEASES, chunk) ~= false
+    and redis.call('ZSCORE', DUE, lease_of(chunk)) ~= false
 end
 
 -- ARGV: id, chunk, attempt, lease in ms. Returns 1 if the caller still has the lease.
 local function renew()
   if not holds(ARGV[2], ARGV[3]) then return 0 end
-  redis.call('ZADD', LEASES, now_ms() + ARGV[4], ARGV[2])
+  redis.call('ZADD', DUE, now_ms() + ARGV[4], lease_of(ARGV[2]))
   return 1
 end
 
--- ARGV: id, chunk, attempt, delay in ms. The chunk is notified after the delay, and the attempt does
--- not count against its items.
-local function defer()
-  if not holds(ARGV[2], ARGV[3]) then return 0 end
-  redis.call('HINCRBY', ATTEMPTS, 'deferrals:' .. ARGV[2], 1)
-  redis.call('HDEL', QUARANTINE, 'at:' .. ARGV[2])
-  redis.call('ZADD', LEASES, now_ms() + ARGV[4], ARGV[2])
-  return 1
+-- ARGV: id, chunk, attempt, delay in ms, slots of all workers. The chunk can be claimed after the
+-- delay, and the attempt does not count against its items. Returns how many wake-ups to send.
+local function release()
+  local chunk, delay_ms = ARGV[2], tonumber(ARGV[4])
+  if not holds(chunk, ARGV[3]) then return 0 end
+  redis.call('HINCRBY', ATTEMPTS, 'deferrals:' .. chunk, 1)
+  redis.call('HDEL', QUARANTINE, 'at:' .. chunk)
+  local status = redis.call('HGET', META, 'status')
+  end_lease(lease_of(chunk), items_of(chunk), status)
+  if delay_ms == 0 or status ~= 'running' then
+    return_chunk(chunk, status)
+    return math.min(1, wake_ups(tonumber(ARGV[5])))
+  end
+  redis.call('ZADD', DUE, now_ms() + delay_ms, 'defer ' .. JOB .. ' ' .. chunk)
+  return 0
 end
 
 -- ARGV: id, chunk, attempt, position of the item that is about to be scored, or ''.
@@ -240,7 +333,7 @@ local function checkpoint()
     redis.call('HDEL', QUARANTINE, 'at:' .. ARGV[2])
   else
     redis.call('HSET', QUARANTINE, 'at:' .. ARGV[2], ARGV[4])
-    set_expiry()
+    keep(QUARANTINE)
   end
   return 1
 end
@@ -279,78 +372,54 @@ local function add_hosts(counted)
   redis.call('HSET', META, 'hosts', cjson.encode(hosts))
 end
 
--- ARGV: id, chunk, results, window, succeeded, failed, cached, host statistics or '', then the code
--- and count of each failure. The first commit of a chunk wins. Returns {accepted, chunk to notify of, ...}.
+-- ARGV: id, chunk, results, succeeded, failed, cached, host statistics or '', then the code and count
+-- of each failure. The first commit of a chunk wins. Returns whether this one did.
 local function commit()
   local chunk, status = ARGV[2], redis.call('HGET', META, 'status')
-  if status ~= 'running' and status ~= 'cancelling' then return {0} end
-  if redis.call('SETBIT', DONE, chunk, 1) == 1 then return {0} end
+  if status ~= 'running' and status ~= 'cancelling' then return 0 end
+  if redis.call('SETBIT', DONE, chunk, 1) == 1 then return 0 end
   redis.call('HSET', RESULTS, chunk, ARGV[3])
-  redis.call('ZREM', LEASES, chunk)
-  redis.call('ZREM', NOTIFIED, chunk)
+  end_lease(lease_of(chunk), items_of(chunk), status)
+  -- The lease of this attempt had expired, and no other worker has claimed the chunk.
+  redis.call('ZREM', DUE, 'defer ' .. JOB .. ' ' .. chunk)
+  if redis.call('ZREM', RETURNED, chunk) == 1 and not claimable() then
+    local lane, owner = unpack(redis.call('HMGET', META, 'lane', 'owner'))
+    remove_ready(lane, owner, JOB)
+  end
   redis.call('HDEL', ATTEMPTS, chunk, 'deferrals:' .. chunk)
   redis.call('HDEL', QUARANTINE, 'at:' .. chunk, 'deaths:' .. chunk)
-  local succeeded = redis.call('HINCRBY', META, 'succeeded', ARGV[5])
-  local failed = redis.call('HINCRBY', META, 'failed', ARGV[6])
-  redis.call('HINCRBY', META, 'cached', ARGV[7])
-  if ARGV[8] ~= '' then add_hosts(ARGV[8]) end
-  for index = 9, #ARGV, 2 do
+  local succeeded = redis.call('HINCRBY', META, 'succeeded', ARGV[4])
+  local failed = redis.call('HINCRBY', META, 'failed', ARGV[5])
+  redis.call('HINCRBY', META, 'cached', ARGV[6])
+  if ARGV[7] ~= '' then add_hosts(ARGV[7]) end
+  for index = 8, #ARGV, 2 do
     redis.call('HINCRBY', META, 'failure:' .. ARGV[index], ARGV[index + 1])
   end
-  settle(ARGV[5] + ARGV[6])
-  set_expiry()
-  -- Items finished in each ten seconds, for the rate.
-  local bucket = 'piqueue:rate:' .. math.floor(now_ms() / 10000)
-  redis.call('INCRBY', bucket, ARGV[5] + ARGV[6])
+  settle(ARGV[4] + ARGV[5])
+  -- What finished in each ten seconds, for the rates.
+  local bucket = 'piqueue:rate:' .. math.floor(wall_ms() / 10000)
+  redis.call('HINCRBY', bucket, 'items', ARGV[4] + ARGV[5])
+  redis.call('HINCRBY', bucket, 'chunks', 1)
   redis.call('EXPIRE', bucket, 90)
   local done = redis.call('HINCRBY', META, 'done_chunks', 1)
+  if done == 1 then
+    keep(DONE)
+    keep(RESULTS)
+  end
   local budget = tonumber(redis.call('HGET', META, 'max_failures'))
   if budget and failed > budget then
     redis.call('HSET', META, 'error', 'failure_budget')
     finish('failed')
-    return {1}
-  end
-  if done == number('chunk_count') then
+  elseif done == number('chunk_count') then
     if failed == 0 then finish('succeeded')
     elseif succeeded == 0 then finish('failed')
     else finish('partially_succeeded') end
-    return {1}
+  elseif status == 'cancelling' and number('running') == 0 then
+    finish('cancelled')
+  else
+    publish(status)
   end
-  if status == 'cancelling' then
-    if redis.call('ZCARD', LEASES) == 0 then finish('cancelled') else publish(status) end
-    return {1}
-  end
-  publish(status)
-  return top_up(tonumber(ARGV[4]), {1})
-end
-
--- ARGV: id, window, age in ms at which an unanswered notification counts as lost.
--- Returns {lane, chunk to notify of, ...}.
-local function recover()
-  local status, now = redis.call('HGET', META, 'status'), now_ms()
-  local answer = {redis.call('HGET', META, 'lane') or 'bulk'}
-  if status ~= 'queued' and status ~= 'running' and status ~= 'cancelling' then
-    settle()
-    return answer
-  end
-  for _, chunk in ipairs(redis.call('ZRANGE', LEASES, '-inf', now, 'BYSCORE')) do
-    redis.call('ZREM', LEASES, chunk)
-    if status ~= 'cancelling' then
-      notify(chunk)
-      answer[#answer + 1] = chunk
-    end
-  end
-  if status == 'cancelling' then
-    if redis.call('ZCARD', LEASES) == 0 then finish('cancelled') end
-    return answer
-  end
-  for _, chunk in ipairs(redis.call('ZRANGE', NOTIFIED, '-inf', now - ARGV[3], 'BYSCORE')) do
-    notify(chunk)
-    answer[#answer + 1] = chunk
-  end
-  top_up(tonumber(ARGV[2]), answer)
-  set_expiry()
-  return answer
+  return 1
 end
 
 -- ARGV: id. Leased chunks may still finish; all others stop. Returns 0 for an unknown job.
@@ -358,30 +427,62 @@ local function cancel()
   local status = redis.call('HGET', META, 'status')
   if not status then return 0 end
   if status ~= 'draft' and status ~= 'queued' and status ~= 'running' then return 1 end
-  if redis.call('ZCARD', LEASES) == 0 then finish('cancelled')
+  if number('running') == 0 then finish('cancelled')
   else
-    redis.call('HSET', META, 'status', 'cancelling')
-    redis.call('DEL', NOTIFIED)
+    local lane, owner = unpack(redis.call('HMGET', META, 'lane', 'owner'))
+    remove_ready(lane, owner, JOB)
+    redis.call('DEL', RETURNED)
+    set_status('cancelling')
     publish('cancelling')
   end
   return 1
+end
+
+local function unlink()
+  redis.call('UNLINK', META, ITEMS, RESULTS, DONE, RETURNED, ATTEMPTS, QUARANTINE, MODEL, DRAFT, IDS,
+    WEBHOOK, WEBHOOK_LOG)
 end
 
 -- ARGV: id. Removes the items of a job that was not submitted. Returns 0 if it was submitted, which a
 -- caller does not know when the answer to `submit` was lost.
 local function abandon()
   if redis.call('EXISTS', META) == 1 then return 0 end
-  redis.call('UNLINK', unpack(KEYS))
+  unlink()
   return 1
 end
 
 -- ARGV: id. Returns 0 for an unknown job.
 local function erase()
-  if redis.call('EXISTS', META) == 0 then return 0 end
+  local owner, status = unpack(redis.call('HMGET', META, 'owner', 'status'))
+  if not status then return 0 end
   settle()
+  redis.call('ZREM', list_of(owner), JOB)
+  redis.call('ZREM', list_of(owner, status), JOB)
   redis.call('ZREM', HOOKS, JOB)
   redis.call('ZREM', MANIFESTS, JOB)
-  redis.call('UNLINK', unpack(KEYS))
+  unlink()
   publish('erased')
   return 1
+end
+
+-- ARGV: how much to do at most, slots of all workers. Ends expired leases, makes deferred chunks
+-- claimable, and forgets expired jobs. Returns how many wake-ups to send, then what was done.
+local function recover()
+  local done = redis.call('ZRANGE', DUE, '-inf', now_ms(), 'BYSCORE', 'LIMIT', 0, ARGV[1])
+  for _, entry in ipairs(done) do
+    local kind, job, chunk, items = string.match(entry, '^(%a+) (%S+) ?(%d*) ?(%d*)$')
+    use(job)
+    local status = redis.call('HGET', META, 'status')
+    if kind == 'lease' then
+      end_lease(entry, tonumber(items), status)
+      return_chunk(chunk, status)
+    else
+      redis.call('ZREM', DUE, entry)
+      if kind == 'defer' then return_chunk(chunk, status)
+      elseif status then erase()
+      else settle() end
+    end
+  end
+  local wanted = redis.call('EXISTS', READY) == 1 and wake_ups(tonumber(ARGV[2])) or 0
+  return {wanted, unpack(done)}
 end

@@ -2,28 +2,45 @@
 
 import time
 from dataclasses import dataclass
-from heapq import nsmallest
 
 from redis import Redis
 
 from worker.jobs.ledger.connection import RedisClient, in_ms
-from worker.jobs.ledger.layout import job_key, running_items
+from worker.jobs.record import Job, JobStatus, Lane
 
-OPEN_JOBS_READ = 1000
 MEMORY_READ_S = 1
-# Unfinished items by job.
-OPEN = "piqueue:open"
+_OPEN = "piqueue:open"
 _BACKLOG = "piqueue:backlog"
+_READY = "piqueue:ready"
 
 
 @dataclass(frozen=True)
 class OpenItems:
-    """The unfinished items of all jobs, and the age of the oldest waiting one."""
+    """The unfinished items of all jobs, and by lane the age of the oldest waiting one, in s."""
 
     waiting: int
     running: int
-    oldest_waiting_s: float
+    oldest_waiting_s: dict[Lane, float]
     job_count: int
+
+
+@dataclass(frozen=True)
+class Rate:
+    """What finished per second during the last minute, all jobs together."""
+
+    items: float
+    chunks: float
+
+
+@dataclass(frozen=True)
+class Turn:
+    """When a waiting job starts: 1 is the next chunk; seconds at the recent rate, if there is one.
+
+    Both are estimates: jobs that arrive later may go first.
+    """
+
+    position: int
+    start_s: float | None
 
 
 class Load(RedisClient):
@@ -41,11 +58,17 @@ class Load(RedisClient):
         """Count the unfinished items of several owners; "*" is all of them."""
         return [int(count or 0) for count in self._redis.hmget(_BACKLOG, owners)]
 
-    def rate_per_s(self) -> float:
-        """Items finished per second during the last minute, all jobs together."""
+    def rate(self) -> Rate:
+        """Read the rate of the last minute."""
         seconds, _ = self._redis.time()
-        buckets = [f"piqueue:rate:{seconds // 10 - ago}" for ago in range(1, 7)]
-        return sum(int(count or 0) for count in self._redis.mget(buckets)) / 60
+        with self._redis.pipeline(transaction=False) as pipe:
+            for ago in range(1, 7):
+                pipe.hmget(f"piqueue:rate:{seconds // 10 - ago}", "items", "chunks")
+            buckets = pipe.execute()
+        items, chunks = (
+            sum(int(count or 0) for count in one) for one in zip(*buckets, strict=True)
+        )
+        return Rate(items / 60, chunks / 60)
 
     def memory_share(self) -> float:
         """How full the memory of Redis is, from 0 to 1, read once a second; 0 without a limit."""
@@ -57,32 +80,42 @@ class Load(RedisClient):
         return share
 
     def open_items(self) -> OpenItems:
-        """Count the unfinished items; only the oldest jobs are read for running ones."""
-        unfinished = {
-            job_id.decode(): int(count.split()[0])
-            for job_id, count in self._redis.hgetall(OPEN).items()
-        }
-        oldest = nsmallest(OPEN_JOBS_READ, unfinished)
-        with self._redis.pipeline(transaction=False) as pipe:
+        """Count the unfinished items; costs the same for any number of jobs."""
+        with self._redis.pipeline(transaction=True) as pipe:
             pipe.time()
-            for job_id in oldest:
-                meta = job_key(job_id, "meta")
-                pipe.hmget(meta, "total", "chunk_items", "submitted_ms")
-                pipe.zrange(job_key(job_id, "lease"), 0, -1)
-            now, *read = pipe.execute()
+            pipe.hget(_BACKLOG, "*")
+            pipe.get("piqueue:running")
+            pipe.hlen(_OPEN)
+            for lane in Lane:
+                pipe.zrange(f"piqueue:waiting:{lane}", 0, 0, withscores=True)
+            now, backlog, running, job_count, *oldest = pipe.execute()
+        unfinished, leased = int(backlog or 0), int(running or 0)
         now_ms = in_ms(now)
-        all_running, oldest_ms = 0, now_ms
-        for job_id, fields, leased in zip(oldest, read[::2], read[1::2], strict=True):
-            if None in fields:  # erased or expired meanwhile
-                continue
-            total, chunk_items, submitted_ms = map(int, fields)
-            running = min(running_items(leased, total, chunk_items), unfinished[job_id])
-            all_running += running
-            if unfinished[job_id] > running:
-                oldest_ms = min(oldest_ms, submitted_ms)
         return OpenItems(
-            waiting=sum(unfinished.values()) - all_running,
-            running=all_running,
-            oldest_waiting_s=(now_ms - oldest_ms) / 1000,
-            job_count=len(unfinished),
+            waiting=max(0, unfinished - leased),
+            running=leased,
+            oldest_waiting_s={
+                lane: max(0, now_ms - first[0][1]) / 1000 if first else 0.0
+                for lane, first in zip(Lane, oldest, strict=True)
+            },
+            job_count=job_count,
         )
+
+    def turn(self, job: Job) -> Turn | None:
+        """Estimate when a job starts whose items all wait; None for any other job."""
+        if job.status is not JobStatus.QUEUED:
+            return None
+        owners, jobs = f"{_READY}:{job.lane}", f"{_READY}:{job.lane}:{job.owner}"
+        with self._redis.pipeline(transaction=True) as pipe:
+            pipe.zrank(jobs, job.id)
+            pipe.zrange(owners, 0, -1)
+            pipe.hgetall("piqueue:weights")
+            rank, waiting, weights = pipe.execute()
+        if rank is None:
+            return None
+        share = float(weights.get(job.owner.encode(), 1)) / sum(
+            float(weights.get(owner, 1)) for owner in waiting
+        )
+        position = 1 + round(rank / share)
+        rate = self.rate().chunks
+        return Turn(position, position / rate if rate else None)

@@ -14,7 +14,7 @@ from worker.jobs.items import ItemResult, ItemSpec, unpack_results, unpack_specs
 from worker.jobs.ledger.connection import RedisClient
 from worker.jobs.ledger.layout import job_key, read_job
 from worker.jobs.models.catalog import ModelCard
-from worker.jobs.record import Job
+from worker.jobs.record import Job, JobStatus
 
 RESULTS_READ_CHUNKS = 16
 LIST_READ = 100
@@ -55,13 +55,12 @@ class JobReader(RedisClient):
     def _read(self, job_id: str, *strings: str) -> tuple[Job, list[bytes]]:
         with self._redis.pipeline(transaction=True) as pipe:
             pipe.hgetall(job_key(job_id, "meta"))
-            pipe.zrange(job_key(job_id, "lease"), 0, -1)
             for key in strings:
                 pipe.get(job_key(job_id, key))
-            meta, leased, *found = pipe.execute()
+            meta, *found = pipe.execute()
         if not meta:
             raise JobNotFound(job_id)
-        return read_job(job_id, {k.decode(): v.decode() for k, v in meta.items()}, leased), found
+        return read_job(job_id, {k.decode(): v.decode() for k, v in meta.items()}), found
 
     def model(self, job_id: str) -> ModelCard:
         """Read the model card a job is pinned to."""
@@ -78,18 +77,23 @@ class JobReader(RedisClient):
             self._cards[digest] = ModelCard.model_validate_json(card)
         return self._cards[digest]
 
-    def jobs(self, owner: str, before: str | None = None) -> Iterator[Job]:
-        """Read an owner's jobs, newest first, or only those older than the job `before`."""
+    def jobs(
+        self, owner: str, before: str | None = None, status: JobStatus | None = None
+    ) -> Iterator[Job]:
+        """Read an owner's jobs, newest first; only those older than the job `before`, or of a
+        status."""
+        key = _list_key(owner, status)
         end = "+" if before is None else f"({before}"
         while True:
-            ids = self._redis.zrange(
-                _list_key(owner), end, "-", desc=True, bylex=True, offset=0, num=LIST_READ
-            )
+            ids = self._redis.zrange(key, end, "-", desc=True, bylex=True, offset=0, num=LIST_READ)
             for job_id in (raw.decode() for raw in ids):
                 try:
-                    yield self.job(job_id)
+                    job = self.job(job_id)
                 except JobNotFound:
-                    self._redis.zrem(_list_key(owner), job_id)
+                    self._redis.zrem(key, job_id)
+                    continue
+                if status in (None, job.status):  # it may have changed just now
+                    yield job
             if len(ids) < LIST_READ:
                 return
             end = f"({ids[-1].decode()}"
@@ -166,5 +170,5 @@ class JobReader(RedisClient):
         return max(0, later - 1) * retry.chunk_items
 
 
-def _list_key(owner: str) -> str:
-    return f"piqueue:jobs:{owner}"
+def _list_key(owner: str, status: JobStatus | None) -> str:
+    return f"piqueue:jobs:{owner}" if status is None else f"piqueue:jobs:{owner}:{status}"

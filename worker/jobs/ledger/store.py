@@ -3,7 +3,7 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -12,27 +12,38 @@ from redis import Redis
 
 from worker.jobs.errors import JobNotDraft, JobNotFound, LedgerUnavailable, TooLarge
 from worker.jobs.host_statistics import count_hosts
-from worker.jobs.items import ItemResult, ItemSpec, pack_results, pack_specs, unpack_specs
-from worker.jobs.ledger.claims import Claim
-from worker.jobs.ledger.layout import JOB_KEYS, ExpiringKey, NewJob, Shape, fields_of, job_key
-from worker.jobs.ledger.load import OPEN
+from worker.jobs.items import ItemResult, ItemSpec, pack_results, pack_specs
+from worker.jobs.ledger.claims import Claim, read_claim
+from worker.jobs.ledger.clock import script
+from worker.jobs.ledger.layout import ExpiringKey, NewJob, Shape, fields_of, job_key
 from worker.jobs.ledger.reader import JobReader
 from worker.jobs.ledger.workers import WORKER_SILENT_S, Workers
-from worker.jobs.record import Lane, ModelRef
+from worker.jobs.record import Lane
 
 EVENTS_CHANNEL = "piqueue:events"
 # Stored items of a job that is not submitted expire after this long.
 UNSUBMITTED_TTL_S = 3600
 
-# A full Redis accepts no new jobs, but those it has can be scored, cancelled and erased.
+# The workers' number is read again after this time.
+SLOTS_READ_S = WORKER_SILENT_S / 3
+# Wake-ups for workers that are about to start.
+MIN_SLOTS = 4
+# Due entries in one step of recovery, so that no step blocks Redis for long.
+RECOVERED_AT_ONCE = 100
+
+# A full Redis accepts no new jobs and gives out no chunks; what is claimed can be committed, and
+# jobs can be cancelled and erased.
 _STEPS = {
     "": ("open_draft", "reserve", "add", "close", "submit"),
     "allow-oom": (
-        *("claim", "renew", "defer", "checkpoint", "commit"),
-        *("recover", "cancel", "erase", "abandon"),
+        *("renew", "release", "checkpoint", "commit"),
+        *("cancel", "erase", "abandon"),
     ),
 }
-_LEDGER = Path(__file__).with_name("ledger.lua").read_text()
+# These steps choose their jobs themselves.
+_STEPS_OF_ALL = {"claim_next": "", "recover": "allow-oom"}
+_FOLDER = Path(__file__).parent
+_LEDGER = (_FOLDER / "ready.lua").read_text() + (_FOLDER / "ledger.lua").read_text()
 
 
 class IdState(StrEnum):
@@ -50,15 +61,17 @@ class JobStore(JobReader):
         super().__init__(redis)
         self._workers = Workers(redis)
         self._scripts = {
-            step: redis.register_script(f"#!lua flags={flags}\n{_LEDGER}\nreturn {step}()")
+            step: script(redis, f"{_LEDGER}\nuse(ARGV[1])\nreturn {step}()", flags)
             for flags, steps in _STEPS.items()
             for step in steps
+        } | {
+            step: script(redis, f"{_LEDGER}\nreturn {step}()", flags)
+            for step, flags in _STEPS_OF_ALL.items()
         }
-        self._window = (0.0, 0)
+        self._slots = (0.0, 0)
 
-    def _step(self, step: str, job_id: str, *args: str | bytes | float) -> Any:
-        keys = [job_key(job_id, key) for key in JOB_KEYS]
-        return self._scripts[step](keys=keys, args=[job_id, *args])
+    def _step(self, step: str, *args: str | bytes | float) -> Any:
+        return self._scripts[step](args=args)
 
     # Submitting: chunks first, the record last.
 
@@ -71,8 +84,8 @@ class JobStore(JobReader):
             pipe.expire(key, UNSUBMITTED_TTL_S)
             pipe.execute()
 
-    def submit(self, job: NewJob, shape: Shape, extra: ExpiringKey | None = None) -> list[int]:
-        """Make the stored chunks a job, and write `extra`; returns the chunks to notify of.
+    def submit(self, job: NewJob, shape: Shape, extra: ExpiringKey | None = None) -> int:
+        """Make the stored chunks a job, and write `extra`; returns how many wake-ups to send.
 
         Raises:
             LedgerUnavailable: also if Redis was killed and lost some of the chunks.
@@ -89,12 +102,12 @@ class JobStore(JobReader):
             fields["max_failures"] = shape.max_failures
         card = job.model.model_dump_json()
         extra_key = (extra.key, extra.value, extra.ttl_s) if extra else ("", "", "")
-        chunks = self._step(
-            "submit", job.id, self.window(), card, chunk_count, *extra_key, *_flat(fields)
+        wake_ups = self._step(
+            "submit", job.id, self.slots(), card, chunk_count, *extra_key, *_flat(fields)
         )
-        if chunks is None:
+        if wake_ups is None:
             raise LedgerUnavailable("Redis lost some of the items: submit them again")
-        return [int(chunk) for chunk in chunks]
+        return int(wake_ups)
 
     # Drafts: items are added in several requests, then submitted together.
 
@@ -147,96 +160,78 @@ class JobStore(JobReader):
 
     # Working: claim, renew, checkpoint, commit.
 
-    def claim(self, job_id: str, chunk_index: int, lease_s: float) -> Claim | None:
-        """Lease a chunk; None if the job is over, or the chunk is done or leased."""
-        answer = self._step("claim", job_id, chunk_index, int(lease_s * 1000))
-        if answer[0] != b"claimed":
-            return None
-        attempt, lane, chunk_items, use_cache, specs = answer[1:6]
-        deaths, waited_ms, deferrals, parts, model, traceparent = answer[6:]
-        return Claim(
-            job_id,
-            chunk_index,
-            int(attempt),
-            ModelRef(*(part.decode() for part in model)),
-            Lane(lane.decode()),
-            chunk_index * int(chunk_items),
-            bool(use_cache),
-            tuple(unpack_specs(specs)),
-            tuple(int(position) for position in deaths.split()),
-            None if waited_ms < 0 else waited_ms / 1000,
-            int(deferrals),
-            bool(parts),
-            traceparent.decode() or None,
-        )
+    def claim_next(
+        self,
+        lease_s: float,
+        bulk_share: float,
+        warm: Collection[str] = (),
+        others: Collection[str] = (),
+    ) -> Claim | None:
+        """Lease the chunk whose turn it is; None if no chunk waits.
+
+        `bulk_share` is the share of the bulk lane while both lanes wait. Among jobs with equal
+        right, those with a model in `warm` go first; jobs with a model in `others` are left to
+        other workers.
+        """
+        models = [json.dumps(dict.fromkeys(keys, True)) for keys in (warm, others)]
+        answer = self._step("claim_next", int(lease_s * 1000), bulk_share, *models)
+        return answer and read_claim(*answer)
 
     def renew(self, claim: Claim, lease_s: float) -> bool:
         """Renew the lease for `lease_s`; False if another worker has it."""
         lease_ms = int(lease_s * 1000)
         return bool(self._step("renew", claim.job_id, claim.chunk_index, claim.attempt, lease_ms))
 
-    def defer(self, claim: Claim, delay_s: float) -> None:
-        """Release a chunk that cannot be scored now; it is notified again after `delay_s`."""
-        delay_ms = int(delay_s * 1000)
-        self._step("defer", claim.job_id, claim.chunk_index, claim.attempt, delay_ms)
+    def release(self, claim: Claim, delay_s: float = 0) -> int:
+        """Return a chunk that cannot be scored now, after `delay_s`; gives the wake-ups to send."""
+        delay_ms, slots = int(delay_s * 1000), self.slots()
+        step = ("release", claim.job_id, claim.chunk_index, claim.attempt, delay_ms, slots)
+        return int(self._step(*step))
 
     def checkpoint(self, claim: Claim, position: int | None) -> None:
         """Record the item that is about to be scored, in case it kills the worker; None clears."""
         at = "" if position is None else position
         self._step("checkpoint", claim.job_id, claim.chunk_index, claim.attempt, at)
 
-    def commit(self, claim: Claim, results: Sequence[ItemResult]) -> list[int] | None:
-        """Store a chunk's results; returns the chunks to notify of next.
-
-        None, without a change, if the chunk already has results or its job is over.
-        """
+    def commit(self, claim: Claim, results: Sequence[ItemResult]) -> bool:
+        """Store a chunk's results; False, without a change, if it has some or its job is over."""
         if len(results) != len(claim.specs):
             raise ValueError(f"{len(results)} results for {len(claim.specs)} items")
         codes = Counter(result.rejection.code for result in results if result.rejection)
         packed = pack_results(claim.tries, results)
         failed = codes.total()
         failures = [part for pair in codes.items() for part in pair]
-        answer = self._step(
+        accepted = self._step(
             "commit",
             claim.job_id,
             claim.chunk_index,
             packed,
-            self.window(),
             len(results) - failed,
             failed,
             sum(result.cached for result in results),
             count_hosts(zip(claim.specs, results, strict=True)),
             *failures,
         )
-        accepted, *chunks = answer
-        return [int(chunk) for chunk in chunks] if accepted else None
+        return bool(accepted)
 
     # Recovery.
 
-    def open_jobs(self) -> list[str]:
-        """List the jobs that have unfinished items."""
-        return [job_id.decode() for job_id in self._redis.hkeys(OPEN)]
+    def recover(self) -> tuple[int, list[str]]:
+        """Do what is due: expired leases, deferred chunks, expired jobs.
 
-    def recover(self, job_id: str, lost_after_s: float) -> tuple[Lane, list[int]]:
-        """Free expired leases and fill the window; returns the chunks to notify of.
-
-        A message that no worker received within `lost_after_s` counts as lost.
+        Returns how many wake-ups to send, and the entries that were due, at most
+        RECOVERED_AT_ONCE.
         """
-        lost_after_ms = int(lost_after_s * 1000)
-        lane, *chunks = self._step("recover", job_id, self.window(), lost_after_ms)
-        return Lane(lane.decode()), [int(chunk) for chunk in chunks]
+        wake_ups, *entries = self._step("recover", RECOVERED_AT_ONCE, self.slots())
+        return int(wake_ups), [entry.decode() for entry in entries]
 
-    def messages(self) -> int:
-        """Count the messages on the queues."""
-        return sum(int(self._redis.llen(f"piqueue:{lane}")) for lane in Lane)
-
-    def window(self) -> int:
-        """How many chunks of a job may be notified or leased at once: twice the worker slots."""
-        read_at, window = self._window
-        if time.monotonic() - read_at > WORKER_SILENT_S / 3 or not window:
-            window = max(4, 2 * sum(self._workers.live().values()))
-            self._window = (time.monotonic(), window)
-        return window
+    def slots(self) -> int:
+        """How many chunks all live workers score at a time, read every few seconds."""
+        read_at, slots = self._slots
+        if time.monotonic() - read_at > SLOTS_READ_S or not slots:
+            slots = max(MIN_SLOTS, sum(self._workers.live().values()))
+            self._slots = (time.monotonic(), slots)
+        return slots
 
     # Ending.
 

@@ -1,16 +1,27 @@
-"""Which workers are alive, which one runs recovery, and which models are warm or requested."""
+"""Which workers are alive, and which models are warm or requested."""
 
 import json
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 
-from worker.jobs.ledger.connection import RedisClient
+from redis import Redis
+
+from worker.jobs.ledger.clock import OFFSET, script
+from worker.jobs.ledger.connection import RedisClient, in_ms
 from worker.jobs.record import ModelRef
 
 # A worker without a heartbeat for this long counts as dead.
 WORKER_SILENT_S = 15
-_WORKERS = "piqueue:workers"
-_LEADER = "piqueue:recovery-leader"
+# Workers by the time of their last heartbeat, and the slots of each.
+_WORKERS, _SLOTS = "piqueue:workers", "piqueue:slots"
+_BEAT = """
+for _, gone in ipairs(redis.call('ZRANGE', KEYS[1], '-inf', now_ms() - ARGV[3], 'BYSCORE')) do
+  redis.call('ZREM', KEYS[1], gone)
+  redis.call('HDEL', KEYS[2], gone)
+end
+redis.call('ZADD', KEYS[1], now_ms(), ARGV[1])
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
+"""
 # A request for a model expires this long after the last chunk that needed it.
 WANTED_S = 120
 _WANTED = "piqueue:models:wanted"
@@ -19,30 +30,33 @@ _WANTED = "piqueue:models:wanted"
 class Workers(RedisClient):
     """The heartbeats of workers in Redis; every method raises LedgerUnavailable."""
 
-    def elect_recovery_leader(self, worker_id: str, term_s: float) -> bool:
-        """Elect one worker for a term; True for the one that is elected."""
-        return bool(self._redis.set(_LEADER, worker_id, nx=True, px=int(term_s * 1000)))
+    def __init__(self, redis: Redis) -> None:
+        super().__init__(redis)
+        self._beat = script(redis, _BEAT)
 
     def heartbeat(self, worker_id: str, slots: int) -> None:
-        """Record that a worker is alive and runs `slots` chunks at a time."""
-        with self._redis.pipeline(transaction=False) as pipe:
-            pipe.set(_key(worker_id), slots, ex=WORKER_SILENT_S)
-            pipe.sadd(_WORKERS, worker_id)
-            pipe.execute()
+        """Record that a worker is alive and runs `slots` chunks at a time; forget dead ones."""
+        self._beat(keys=[_WORKERS, _SLOTS], args=[worker_id, slots, WORKER_SILENT_S * 1000])
 
     def forget(self, worker_id: str) -> None:
         """Record that a worker has stopped."""
-        self._redis.delete(_key(worker_id))
-        self._redis.srem(_WORKERS, worker_id)
+        with self._redis.pipeline(transaction=True) as pipe:
+            pipe.zrem(_WORKERS, worker_id)
+            pipe.hdel(_SLOTS, worker_id)
+            pipe.execute()
 
     def live(self) -> dict[str, int]:
         """The slots of each live worker, by its id."""
-        ids = [worker_id.decode() for worker_id in self._redis.smembers(_WORKERS)]
-        slots = self._redis.mget([_key(worker_id) for worker_id in ids] or [""])
-        live = {worker: int(count) for worker, count in zip(ids, slots, strict=False) if count}
-        if gone := set(ids) - set(live):
-            self._redis.srem(_WORKERS, *gone)
-        return live
+        with self._redis.pipeline(transaction=True) as pipe:
+            pipe.time()
+            pipe.hget(*OFFSET)
+            pipe.zrange(_WORKERS, 0, -1, withscores=True)
+            pipe.hgetall(_SLOTS)
+            now, offset, heartbeats, slots = pipe.execute()
+        silent_ms = in_ms(now) + int(offset or 0) - WORKER_SILENT_S * 1000
+        return {
+            worker.decode(): int(slots[worker]) for worker, at_ms in heartbeats if at_ms > silent_ms
+        }
 
 
 @dataclass(frozen=True)
@@ -98,10 +112,6 @@ class ModelPresence(RedisClient):
     def fulfil(self, model: ModelRef) -> None:
         """Record that a worker has loaded a requested model."""
         self._redis.delete(_wanted_key(model.key))
-
-
-def _key(worker_id: str) -> str:
-    return f"piqueue:worker:{worker_id}"
 
 
 def _models_key(worker_id: str) -> str:

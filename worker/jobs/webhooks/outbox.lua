@@ -1,4 +1,5 @@
--- The atomic steps of the webhook outbox. Each script is this file followed by the call of one step.
+-- The atomic steps of the webhook outbox. Each script is clock.lua and this file,
+-- followed by the call of one step.
 -- KEYS: the keys of one job, in the order of outbox.py. ARGV[1] is always the id of the job.
 local META, HOOK, LOG = unpack(KEYS)
 local JOB = ARGV[1]
@@ -6,11 +7,6 @@ local JOB = ARGV[1]
 -- Jobs by when the next attempt is due. A claimed job is due again when its lease ends; that time
 -- also identifies the claim.
 local HOOKS = 'piqueue:hooks'
-
-local function now_ms()
-  local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
-end
 
 local function set_expiry()
   local expires = redis.call('HGET', META, 'expires_ms')

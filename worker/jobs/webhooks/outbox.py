@@ -8,6 +8,7 @@ from typing import Any
 
 from redis import Redis
 
+from worker.jobs.ledger.clock import script
 from worker.jobs.ledger.connection import RedisClient
 from worker.jobs.ledger.layout import job_key
 from worker.jobs.ledger.schedule import Schedule
@@ -67,7 +68,7 @@ class Outbox(RedisClient):
         super().__init__(redis)
         self._schedule = Schedule(redis, _HOOKS)
         self._steps = {
-            step: redis.register_script(f"{_STEPS}\nreturn {step}()")
+            step: script(redis, f"{_STEPS}\nreturn {step}()")
             for step in ("claim", "defer", "settle", "replay")
         }
 

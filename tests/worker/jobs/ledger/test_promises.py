@@ -1,6 +1,8 @@
 """The ledger's promises under any interleaving of clients, workers and time."""
 
+from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 import hypothesis.strategies as st
 import pytest
@@ -39,10 +41,13 @@ class LastStatus:
     gone: bool = False
 
 
-class Ledger(RuleBasedStateMachine):
-    """Submits, claims, commits, doubles, cancels, deletes and expires, in any order."""
+OWNERS = ("ann", "ben", "cy")
 
-    redis: Redis
+
+class Ledger(RuleBasedStateMachine):
+    """Submits, claims, commits, releases, cancels, deletes and expires, in any order."""
+
+    redis: Any  # redis-py annotates answers as either awaited or not
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,39 +55,47 @@ class Ledger(RuleBasedStateMachine):
         self.store = JobStore(self.redis)
         self.load = Load(self.redis)
         self.seen: dict[str, LastStatus] = {}
-        self.notified: list[tuple[str, int]] = []
         self.claims: list[Claim] = []
+        self.virtual: dict[bytes, float] = {}
+        self.redis.hset("piqueue:weights", "cy", 2)
 
     def pick(self, at: int) -> str:
         return list(self.seen)[at % len(self.seen)]
 
-    def notify(self, job_id: str, chunks: list[int]) -> None:
-        self.notified += [(job_id, chunk) for chunk in chunks]
-
     @rule(
+        owner=st.sampled_from(OWNERS),
+        lane=st.sampled_from(Lane),
         total=st.integers(1, 30),
         chunk_items=st.integers(1, 7),
         budget=st.none() | st.integers(0, 5),
     )
-    @precondition(lambda self: len(self.seen) < 4)
-    def submit(self, total: int, chunk_items: int, budget: int | None) -> None:
-        job = NewJob(new_job_id(), "me", MODEL, ttl_s=3600)
+    @precondition(lambda self: len(self.seen) < 6)
+    def submit(
+        self, owner: str, lane: Lane, total: int, chunk_items: int, budget: int | None
+    ) -> None:
+        job = NewJob(new_job_id(), owner, MODEL, ttl_s=3600)
         specs = [ItemSpec(str(index), "http://h/") for index in range(total)]
         for chunk, start in enumerate(range(0, total, chunk_items)):
             self.store.put_chunk(job.id, chunk, specs[start : start + chunk_items])
-        self.notify(job.id, self.store.submit(job, Shape(Lane.BULK, total, chunk_items, budget)))
+        self.store.submit(job, Shape(lane, total, chunk_items, budget))
         self.seen[job.id] = LastStatus()
 
-    @precondition(lambda self: self.notified)
-    @rule(at=st.integers(0, 99), keep=st.booleans(), dies=st.booleans())
-    def claim(self, at: int, keep: bool, dies: bool) -> None:
-        """Take a message, which may be delivered again, to a worker that may fall silent."""
-        job_id, chunk = self.notified[at % len(self.notified)]
-        if not keep:
-            self.notified.remove((job_id, chunk))
-        claim = self.store.claim(job_id, chunk, lease_s=0.001 if dies else 60)
-        if claim is not None:
-            self.claims.append(claim)
+    @rule(dies=st.booleans())
+    def claim(self, dies: bool) -> None:
+        """Claim for a worker that may fall silent; another worker then claims the chunk again."""
+        claim = self.store.claim_next(0.001 if dies else 60, bulk_share=0.2)
+        if claim is None:
+            return
+        for other in self.claims:
+            if (other.job_id, other.chunk_index) == (claim.job_id, claim.chunk_index):
+                assert claim.attempt > other.attempt
+                assert not self.store.renew(other, 60), "two hold a lease of the same chunk"
+        self.claims.append(claim)
+
+    @precondition(lambda self: self.claims)
+    @rule(at=st.integers(0, 99), delay_s=st.sampled_from([0, 0.001, 60]))
+    def release(self, at: int, delay_s: float) -> None:
+        self.store.release(self.claims.pop(at % len(self.claims)), delay_s)
 
     @precondition(lambda self: self.claims)
     @rule(at=st.integers(0, 99), rejected=st.integers(0, 7), again=st.booleans())
@@ -91,18 +104,11 @@ class Ledger(RuleBasedStateMachine):
         if not again:
             self.claims.remove(claim)
         results = ([REJECTED] * rejected + scored(claim))[: len(claim.specs)]
-        self.notify(claim.job_id, self.store.commit(claim, results) or [])
+        self.store.commit(claim, results)
 
-    @precondition(lambda self: self.seen)
-    @rule(at=st.integers(0, 99))
-    def recover(self, at: int) -> None:
-        job_id = self.pick(at)
-        self.notify(job_id, self.store.recover(job_id, lost_after_s=0)[1])
-
-    @precondition(lambda self: self.notified)
-    @rule(at=st.integers(0, 99))
-    def lose_a_message(self, at: int) -> None:
-        del self.notified[at % len(self.notified)]
+    @rule()
+    def recover(self) -> None:
+        self.store.recover()
 
     @precondition(lambda self: self.seen)
     @rule(at=st.integers(0, 99))
@@ -126,12 +132,14 @@ class Ledger(RuleBasedStateMachine):
         keys = list(self.redis.scan_iter(f"piqueue:{{{job_id}}}:*"))
         if keys:
             self.redis.delete(*keys)
-        self.store.recover(job_id, lost_after_s=60)
+        self.redis.zadd("piqueue:due", {f"expire {job_id}": 1}, xx=True)
+        self.store.recover()
         self.seen[job_id].gone = True
 
     @invariant()
     def promises_hold(self) -> None:
-        waiting = 0
+        waiting: Counter[str] = Counter()
+        running = 0
         for job_id, seen in self.seen.items():
             if seen.gone:
                 with pytest.raises(JobNotFound):
@@ -148,8 +156,33 @@ class Ledger(RuleBasedStateMachine):
             assert len(results) == job.counts.finished
             seen.results = results
             if not job.status.done:
-                waiting += job.counts.total - job.counts.finished
-        assert self.load.backlog() == self.load.backlog("me") == waiting
+                waiting[job.owner] += job.counts.total - job.counts.finished
+                running += job.counts.running
+                self.is_ready_if_a_chunk_waits(job)
+        assert self.load.backlogs(*OWNERS) == [waiting[owner] for owner in OWNERS]
+        assert self.load.backlog() == waiting.total()
+        leases = [entry for entry in self.due() if entry[0] == "lease"]
+        assert self.load.open_items().running == sum(int(entry[3]) for entry in leases)
+        assert running <= self.load.open_items().running
+
+    @invariant()
+    def virtual_times_move_forward(self) -> None:
+        now = {level: float(time) for level, time in self.redis.hgetall("piqueue:virtual").items()}
+        for level, time in self.virtual.items():
+            assert now[level] >= time, level
+        self.virtual = now
+
+    def due(self) -> list[list[str]]:
+        return [entry.decode().split() for entry in self.redis.zrange("piqueue:due", 0, -1)]
+
+    def is_ready_if_a_chunk_waits(self, job: Job) -> None:
+        """A job is in the ready index exactly if a chunk of it has no lease, delay or result."""
+        entries = [entry for entry in self.due() if entry[1] == job.id]
+        away = {int(entry[2]) for entry in entries if entry[0] != "expire"}
+        done = {result.index // job.chunk_items for result in self.store.results(job)}
+        chunks = set(range(job.chunk_count)) - away - done
+        ready = self.redis.zscore(f"piqueue:ready:{job.lane}:{job.owner}", job.id) is not None
+        assert ready == (bool(chunks) and job.status is not JobStatus.CANCELLING)
 
     def counts_add_up(self, job: Job) -> None:
         counts = job.counts
@@ -178,14 +211,14 @@ class Ledger(RuleBasedStateMachine):
         for job_id, seen in self.seen.items():
             if seen.gone:
                 continue
-            leases = f"piqueue:{{{job_id}}}:lease"
-            for leased in self.redis.zrange(leases, 0, -1):
-                self.redis.zadd(leases, {str(int(leased)): 1})  # type: ignore[arg-type]
             while not (job := self.store.job(job_id)).status.done:
-                for chunk in self.store.recover(job_id, lost_after_s=0)[1]:
-                    claim = self.store.claim(job_id, chunk, lease_s=60)
-                    if claim is not None:
-                        self.store.commit(claim, scored(claim))
+                for entry in self.due():
+                    if entry[0] != "expire":
+                        self.redis.zadd("piqueue:due", {" ".join(entry): 1})
+                self.store.recover()
+                claim = self.store.claim_next(60, bulk_share=0.2)
+                if claim is not None:
+                    self.store.commit(claim, scored(claim))
             self.counts_add_up(job)
 
 

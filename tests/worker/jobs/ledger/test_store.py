@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from datetime import date
-from pathlib import Path
 
 import pytest
 from redis import Redis
@@ -42,16 +41,21 @@ def load(redis_client: Redis) -> Load:
 
 
 def submit(store: JobStore, total: int, chunk_items: int = 10) -> tuple[str, list[int]]:
+    """Submit a job; gives its id and the indexes of its chunks."""
     job = NewJob(new_job_id(), "anyone", MODEL, ttl_s=3600)
     specs = [ItemSpec(f"id-{index}", f"http://h/{index}") for index in range(total)]
-    for chunk, start in enumerate(range(0, total, chunk_items)):
+    starts = range(0, total, chunk_items)
+    for chunk, start in enumerate(starts):
         store.put_chunk(job.id, chunk, specs[start : start + chunk_items])
-    return job.id, store.submit(job, Shape(Lane.BULK, total, chunk_items))
+    store.submit(job, Shape(Lane.BULK, total, chunk_items))
+    return job.id, list(range(len(starts)))
 
 
 def claim(store: JobStore, job_id: str, chunk: int, lease_s: float = 30) -> Claim:
-    taken = store.claim(job_id, chunk, lease_s)
+    """Claim the next chunk, which must be this one."""
+    taken = store.claim_next(lease_s, bulk_share=0.2)
     assert taken is not None
+    assert (taken.job_id, taken.chunk_index) == (job_id, chunk)
     return taken
 
 
@@ -62,11 +66,9 @@ def scored(taken: Claim) -> list[ItemResult]:
 
 
 def finish(store: JobStore, job_id: str, chunks: Sequence[int]) -> Job:
-    """Claim chunks as their notifications arrive, the last first, until none remain."""
-    waiting = list(chunks)
-    while waiting:
-        taken = claim(store, job_id, waiting.pop())
-        waiting += store.commit(taken, scored(taken)) or []
+    """Claim the chunks, and commit the last first."""
+    for taken in reversed([claim(store, job_id, chunk) for chunk in chunks]):
+        store.commit(taken, scored(taken))
     return store.job(job_id)
 
 
@@ -97,41 +99,39 @@ def test_a_job_whose_chunks_finish_in_any_order_gives_each_item_its_own_scores(
 def test_a_chunk_delivered_twice_counts_once(store: JobStore) -> None:
     job_id, _ = submit(store, total=20)
     taken = claim(store, job_id, 0)
-    assert store.claim(job_id, 0, 30) is None, "leased by another worker"
-    store.commit(taken, scored(taken))
-    assert store.claim(job_id, 0, 30) is None, "done"
-    assert store.commit(taken, [REJECTED] * 10) is None
+    assert claim(store, job_id, 1), "the first is leased"
+    assert store.claim_next(30, 0.2) is None
+    assert store.commit(taken, scored(taken))
+    assert not store.commit(taken, [REJECTED] * 10)
 
     counts = store.job(job_id).counts
-    assert (counts.succeeded, counts.failed, counts.waiting) == (10, 0, 10)
+    assert (counts.succeeded, counts.failed, counts.running) == (10, 0, 10)
 
 
 def test_the_first_of_two_workers_that_both_scored_a_chunk_wins(store: JobStore) -> None:
     job_id, _ = submit(store, total=10)
     slow = claim(store, job_id, 0, lease_s=0.001)
-    _, chunks = recover_until_notified(store, job_id)
-    assert chunks == [0]
+    recover_until_due(store)
     fast = claim(store, job_id, 0)
     store.commit(fast, [REJECTED] * 10)
-    assert store.commit(slow, scored(slow)) is None
+    assert not store.commit(slow, scored(slow))
 
     job = store.job(job_id)
     assert job.status is JobStatus.FAILED
     assert job.failures == {"not_an_image": 10}
 
 
-def recover_until_notified(store: JobStore, job_id: str) -> tuple[Lane, list[int]]:
-    """Run recovery until a lease of a millisecond has run out."""
-    while True:
-        lane, chunks = store.recover(job_id, lost_after_s=60)
-        if chunks:
-            return lane, chunks
+def recover_until_due(store: JobStore) -> list[str]:
+    """Run recovery until a lease of a millisecond has run out; gives what was due."""
+    while not (due := store.recover()[1]):
+        pass
+    return due
 
 
 def test_only_the_owner_of_a_lease_can_renew_it(store: JobStore) -> None:
     job_id, _ = submit(store, total=10)
     first = claim(store, job_id, 0, lease_s=0.001)
-    recover_until_notified(store, job_id)
+    recover_until_due(store)
     assert not store.renew(first, 30), "its lease was taken away"
     second = claim(store, job_id, 0)
     assert second.attempt == 2
@@ -139,44 +139,44 @@ def test_only_the_owner_of_a_lease_can_renew_it(store: JobStore) -> None:
     assert not store.renew(first, 30), "it is another's now"
 
 
-def test_at_most_a_window_of_chunks_is_notified_or_leased(store: JobStore) -> None:
-    job_id, chunks = submit(store, total=1000)
-    assert chunks == [0, 1, 2, 3]
-    taken = claim(store, job_id, 1)
-    assert store.commit(taken, scored(taken)) == [4]
-
-
-def test_the_window_grows_with_the_workers(store: JobStore, redis_client: Redis) -> None:
+def test_a_submission_asks_for_as_many_wake_ups_as_workers_can_use(
+    store: JobStore, redis_client: Redis
+) -> None:
     workers = Workers(redis_client)
     workers.heartbeat("one", slots=4)
     workers.heartbeat("two", slots=6)
-    _, chunks = submit(store, total=1000)
-    assert len(chunks) == 20
+    job = NewJob(new_job_id(), "anyone", MODEL, ttl_s=3600)
+    for chunk in range(20):
+        store.put_chunk(job.id, chunk, [ItemSpec(str(chunk), "http://h/")])
+    assert store.submit(job, Shape(Lane.BULK, 20, 1)) == 10
+    redis_client.rpush("piqueue:wake-ups", *["message"] * 8)
+    assert store.recover() == (2, []), "eight are on the queue"
+    small = NewJob(new_job_id(), "anyone", MODEL, ttl_s=3600)
+    store.put_chunk(small.id, 0, [ItemSpec("a", "http://h/")])
+    assert store.submit(small, Shape(Lane.INTERACTIVE, 1, 1)) == 1
+    redis_client.rpush("piqueue:wake-ups", *["message"] * 8)
+    assert store.recover() == (0, [])
 
 
-def test_a_lost_notification_is_sent_again(store: JobStore, redis_client: Redis) -> None:
-    job_id, chunks = submit(store, total=40)
-    claim(store, job_id, chunks[0])
-    assert store.recover(job_id, lost_after_s=30) == (Lane.BULK, []), "not yet"
-    notified = f"piqueue:{{{job_id}}}:notified"
-    for chunk in chunks[1:]:
-        redis_client.zincrby(notified, -30_000, chunk)
-    assert store.recover(job_id, lost_after_s=60) == (Lane.BULK, [])
-    assert store.recover(job_id, lost_after_s=30) == (Lane.BULK, chunks[1:])
-    assert store.recover(job_id, lost_after_s=30) == (Lane.BULK, []), "notified a moment ago"
+def test_without_work_recovery_wakes_nobody(store: JobStore) -> None:
+    assert store.recover() == (0, [])
+    job_id, _ = submit(store, total=10)
+    assert store.recover() == (4, []), "a message that was lost is sent again"
+    claim(store, job_id, 0)
+    assert store.recover() == (0, [])
 
 
 def test_an_item_at_which_two_attempts_died_is_quarantined(store: JobStore) -> None:
     job_id, _ = submit(store, total=10)
     claim(store, job_id, 0, lease_s=0.001)
-    recover_until_notified(store, job_id)
+    recover_until_due(store)
     lost = []
     for positions in ((6, 7), (9,), (9,), (7,), ()):
         claimed = claim(store, job_id, 0, lease_s=0.1)
         for position in positions:
             store.checkpoint(claimed, position)
         lost.append(claimed.quarantined)
-        recover_until_notified(store, job_id)
+        recover_until_due(store)
     assert lost == [set(), set(), set(), {9}, {7, 9}]
 
 
@@ -184,7 +184,7 @@ def test_a_chunk_whose_attempts_die_without_a_checkpoint_is_exhausted(store: Job
     job_id, _ = submit(store, total=10)
     for _ in range(6):
         assert not claim(store, job_id, 0, lease_s=0.001).exhausted
-        recover_until_notified(store, job_id)
+        recover_until_due(store)
     assert claim(store, job_id, 0).exhausted
 
 
@@ -206,8 +206,7 @@ def test_the_last_chunk_sets_the_final_status(
     job = store.job(job_id)
     assert job.status is status
     assert job.finished_ms is not None
-    assert store.open_jobs() == []
-    assert load.backlog() == 0
+    assert load.open_items().job_count == load.backlog() == 0
 
 
 def test_counts_add_up_at_every_step(store: JobStore) -> None:
@@ -239,8 +238,8 @@ def test_cancelling_lets_leased_chunks_finish_and_stops_the_others(store: JobSto
     leased = claim(store, job_id, chunks[0])
     store.cancel(job_id)
     assert store.job(job_id).status is JobStatus.CANCELLING
-    assert store.claim(job_id, chunks[1], 30) is None
-    assert store.commit(leased, scored(leased)) == []
+    assert store.claim_next(30, 0.2) is None
+    assert store.commit(leased, scored(leased))
 
     job = store.job(job_id)
     assert job.status is JobStatus.CANCELLED
@@ -253,8 +252,9 @@ def test_a_cancelled_job_whose_worker_died_still_ends(store: JobStore) -> None:
     claim(store, job_id, chunks[0], lease_s=0.001)
     store.cancel(job_id)
     while store.job(job_id).status is JobStatus.CANCELLING:
-        assert store.recover(job_id, lost_after_s=60)[1] == []
+        store.recover()
     assert store.job(job_id).status is JobStatus.CANCELLED
+    assert store.claim_next(30, 0.2) is None
 
 
 def test_a_job_that_is_done_cannot_be_cancelled(store: JobStore) -> None:
@@ -285,7 +285,7 @@ def test_all_keys_of_a_job_expire_with_it(store: JobStore, redis_client: Redis) 
     second = claim(store, job_id, chunks[1])
     store.checkpoint(second, 0)
     keys = list(redis_client.scan_iter(f"*{job_id}*"))
-    assert len(keys) == 9
+    assert len(keys) == 7
     for key in keys:
         assert 3590 < redis_client.ttl(key) <= 3600, key
 
@@ -295,16 +295,18 @@ def test_a_job_that_expired_unfinished_leaves_the_backlog(
 ) -> None:
     job_id, _ = submit(store, total=100)
     redis_client.delete(f"piqueue:{{{job_id}}}:meta")
-    assert store.recover(job_id, lost_after_s=60) == (Lane.BULK, [])
-    assert load.backlog() == 0
-    assert store.open_jobs() == []
+    redis_client.zadd("piqueue:due", {f"expire {job_id}": 1})
+    assert store.recover() == (0, [f"expire {job_id}"])
+    assert load.open_items().job_count == load.backlog() == 0
+    assert store.claim_next(30, 0.2) is None
 
 
 def test_a_submission_that_is_repeated_by_a_retry_counts_once(store: JobStore, load: Load) -> None:
     job = NewJob(new_job_id(), "anyone", MODEL, ttl_s=3600)
     shape = Shape(Lane.BULK, total=10, chunk_items=10)
     store.put_chunk(job.id, 0, [ItemSpec(str(index), "http://h/") for index in range(10)])
-    assert store.submit(job, shape) == store.submit(job, shape) == [0]
+    store.submit(job, shape)
+    assert store.submit(job, shape) > 0
     assert load.backlog() == 10
 
 
@@ -334,12 +336,6 @@ def test_reading_a_job_costs_the_same_for_any_number_of_items(
         job_id, _ = submit(store, total)
         sizes.append(redis_client.memory_usage(f"piqueue:{{{job_id}}}:meta", samples=0) or 0)
     assert 0 < sizes[1] < sizes[0] * 1.2
-
-
-def test_the_ledger_script_ships_with_the_package() -> None:
-    import worker.jobs.ledger
-
-    assert (Path(worker.jobs.ledger.__file__).parent / "ledger.lua").is_file()
 
 
 def test_a_full_draft_refuses_more_but_knows_its_items(store: JobStore) -> None:

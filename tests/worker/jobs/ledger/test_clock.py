@@ -1,0 +1,63 @@
+"""The clock of the ledger on a real Redis whose clock steps back.
+
+The tests move the times in Redis an hour ahead, which is what a step back by an hour looks like.
+"""
+
+import time
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from tests.worker.jobs.ledger.test_store import claim, submit
+from worker.jobs.ledger.schedule import Schedule
+from worker.jobs.ledger.store import JobStore
+from worker.jobs.ledger.workers import Workers
+
+HOUR_MS = 3_600_000
+
+
+def step_back(redis: Any) -> None:
+    """Make the clock of Redis an hour slower than all that it told before."""
+    for key in ("piqueue:due", "piqueue:workers", "piqueue:scheduled"):
+        for member in redis.zrange(key, 0, -1):
+            redis.zincrby(key, HOUR_MS, member)
+    redis.hincrby("piqueue:clock", "last", HOUR_MS)
+
+
+def test_leases_and_schedules_end_in_time_although_the_clock_of_redis_steps_back(
+    redis_client: Redis,
+) -> None:
+    store, schedule = JobStore(redis_client), Schedule(redis_client, "piqueue:scheduled")
+    job_id, _ = submit(store, total=10)
+    claim(store, job_id, 0, lease_s=0.3)
+    schedule.put("job", 0.3)
+    step_back(redis_client)
+    assert (store.recover()[1], schedule.due(1)) == ([], []), "not before their time"
+    time.sleep(0.3)
+    assert store.recover()[1] == [f"lease {job_id} 0 10"]
+    assert schedule.due(1) == ["job"]
+    assert claim(store, job_id, 0).attempt == 2
+
+
+def test_a_dead_worker_is_known_although_the_clock_of_redis_steps_back(
+    redis_client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.jobs.ledger.workers.WORKER_SILENT_S", 0.3)
+    workers = Workers(redis_client)
+    workers.heartbeat("dead", 4)
+    step_back(redis_client)
+    workers.heartbeat("alive", 4)
+    assert workers.live() == {"dead": 4, "alive": 4}
+    time.sleep(0.2)
+    workers.heartbeat("alive", 4)
+    time.sleep(0.2)
+    assert workers.live() == {"alive": 4}
+
+
+def test_the_times_that_people_see_are_those_of_the_clock(redis_client: Redis) -> None:
+    store = JobStore(redis_client)
+    submit(store, total=10)
+    step_back(redis_client)
+    job_id, _ = submit(store, total=10)
+    assert abs(store.job(job_id).created_ms / 1000 - time.time()) < 60

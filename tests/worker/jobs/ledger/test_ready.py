@@ -1,0 +1,173 @@
+"""The ready index on a real Redis: whose turn it is."""
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from redis import Redis
+
+from tests.worker.jobs.ledger.test_store import MODEL, scored
+from worker.jobs.items import ItemSpec
+from worker.jobs.ledger.claims import Claim
+from worker.jobs.ledger.layout import NewJob, Shape
+from worker.jobs.ledger.load import Load
+from worker.jobs.ledger.store import JobStore
+from worker.jobs.models.catalog import ModelCard
+from worker.jobs.record import Lane, new_job_id
+
+BULK_SHARE = 0.2
+
+
+@pytest.fixture
+def store(redis_client: Redis) -> JobStore:
+    return JobStore(redis_client)
+
+
+def submit(
+    store: JobStore,
+    owner: str,
+    total: int,
+    lane: Lane = Lane.BULK,
+    chunk_items: int = 10,
+    model: ModelCard = MODEL,
+) -> str:
+    """Submit a job; gives its id."""
+    job = NewJob(new_job_id(), owner, model, ttl_s=3600)
+    specs = [ItemSpec(str(index), "http://h/") for index in range(total)]
+    starts = range(0, total, chunk_items)
+    chunks = [specs[start : start + chunk_items] for start in starts]
+    store.put_chunk(job.id, 0, *chunks)
+    store.submit(job, Shape(lane, total, chunk_items))
+    return job.id
+
+
+def serve(store: JobStore, count: int) -> list[Claim]:
+    """Claim and commit chunks one by one."""
+    served = []
+    for _ in range(count):
+        claim = store.claim_next(30, BULK_SHARE)
+        assert claim is not None
+        store.commit(claim, scored(claim))
+        served.append(claim)
+    return served
+
+
+def items_by(claims: list[Claim], owners: dict[str, str]) -> Counter[str]:
+    """Count the items served of each owner."""
+    counts: Counter[str] = Counter()
+    for claim in claims:
+        counts[owners[claim.job_id]] += len(claim.specs)
+    return counts
+
+
+def test_owners_share_by_weight_whatever_the_number_and_size_of_their_jobs(
+    store: JobStore, redis_client: Redis
+) -> None:
+    redis_client.hset("piqueue:weights", "c", 2)
+    owners = {submit(store, "a", 4000): "a"}
+    owners |= {submit(store, "b", 50, chunk_items=5): "b" for _ in range(60)}
+    owners |= {submit(store, "c", 1000): "c" for _ in range(4)}
+    counts = items_by(serve(store, 400), owners)
+    total = counts.total()
+    assert counts["a"] / total == pytest.approx(0.25, abs=0.01)
+    assert counts["b"] / total == pytest.approx(0.25, abs=0.01)
+    assert counts["c"] / total == pytest.approx(0.50, abs=0.01)
+
+
+def test_one_picture_goes_first_beside_a_flood_of_small_jobs_of_another_owner(
+    store: JobStore,
+) -> None:
+    for _ in range(300):
+        submit(store, "a", 64, Lane.INTERACTIVE, chunk_items=16)
+    submit(store, "a", 1000)
+    serve(store, 37)
+    for _ in range(20):
+        job_id = submit(store, "b", 1, Lane.INTERACTIVE)
+        assert job_id in [claim.job_id for claim in serve(store, 2)], "at most one chunk before it"
+
+
+def test_an_owner_that_was_away_saves_up_no_turns(store: JobStore) -> None:
+    owners = {submit(store, "a", 20_000): "a"}
+    serve(store, 500)
+    owners[submit(store, "b", 20_000)] = "b"
+    counts = items_by(serve(store, 100), owners)
+    assert abs(counts["a"] - counts["b"]) <= 10
+
+
+def test_the_jobs_of_an_owner_share_equally(store: JobStore) -> None:
+    first = submit(store, "a", 5000)
+    serve(store, 100)
+    second = submit(store, "a", 5000)
+    counts = Counter(claim.job_id for claim in serve(store, 100))
+    assert abs(counts[first] - counts[second]) <= 1
+
+
+def test_bulk_keeps_its_share_beside_a_flood_of_interactive_jobs(store: JobStore) -> None:
+    bulk = submit(store, "a", 20_000, chunk_items=32)
+    for _ in range(100):
+        submit(store, "b", 64, Lane.INTERACTIVE, chunk_items=16)
+    served = serve(store, 300)
+    items = sum(len(claim.specs) for claim in served)
+    bulk_items = sum(len(claim.specs) for claim in served if claim.job_id == bulk)
+    assert bulk_items / items == pytest.approx(BULK_SHARE, abs=0.02)
+
+
+def test_an_interactive_job_goes_before_waiting_bulk_work(store: JobStore) -> None:
+    submit(store, "a", 5000)
+    serve(store, 50)
+    small = submit(store, "a", 4, Lane.INTERACTIVE, chunk_items=1)
+    assert {claim.job_id for claim in serve(store, 4)} == {small}
+
+
+def test_jobs_that_are_deleted_or_cancelled_hold_nobody_up(store: JobStore) -> None:
+    for at in range(150):
+        job_id = submit(store, "a", 64, Lane.INTERACTIVE)
+        (store.erase if at % 2 else store.cancel)(job_id)
+    last = submit(store, "b", 1, Lane.INTERACTIVE)
+    assert serve(store, 1)[0].job_id == last
+    assert store.claim_next(30, BULK_SHARE) is None
+
+
+def test_a_worker_leaves_models_to_others_and_prefers_warm_ones(store: JobStore) -> None:
+    other = replace_model("other")
+    cold = submit(store, "a", 100, model=MODEL)
+    warm = submit(store, "a", 100, model=other)
+    keys = {card.name: card.ref.key for card in (MODEL, other)}
+    first = store.claim_next(30, BULK_SHARE, warm=[keys["other"]])
+    assert first is not None
+    assert first.job_id == warm, "both have equal right"
+    for _ in range(9):
+        claim = store.claim_next(30, BULK_SHARE, others=[keys["other"]])
+        assert claim is not None
+        assert claim.job_id == cold
+    assert store.claim_next(30, BULK_SHARE, others=list(keys.values())) is None
+
+
+def replace_model(name: str) -> ModelCard:
+    """Give the card of another model."""
+    return MODEL.model_copy(update={"name": name})
+
+
+def test_a_waiting_job_says_its_position(store: JobStore, redis_client: Redis) -> None:
+    load = Load(redis_client)
+    jobs = [submit(store, "a", 10) for _ in range(5)]
+    positions = [load.turn(store.job(job_id)) for job_id in jobs]
+    assert [turn and turn.position for turn in positions] == [1, 2, 3, 4, 5]
+    other = submit(store, "b", 10)
+    turn = load.turn(store.job(other))
+    assert turn is not None
+    assert (turn.position, turn.start_s) == (1, None)
+    assert load.turn(store.job(jobs[2])) == replace(turn, position=5)
+    serve(store, 6)
+    assert load.turn(store.job(jobs[0])) is None
+
+
+def test_the_oldest_wait_of_each_lane_is_known(store: JobStore, redis_client: Redis) -> None:
+    load = Load(redis_client)
+    job_id = submit(store, "a", 20)
+    redis_client.zincrby("piqueue:waiting:bulk", -90_000, job_id)
+    oldest = load.open_items().oldest_waiting_s
+    assert oldest[Lane.INTERACTIVE] == 0
+    assert 90 <= oldest[Lane.BULK] < 150
+    serve(store, 2)
+    assert load.open_items().oldest_waiting_s[Lane.BULK] == 0
