@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 
 from scripts.benchmarks.benchmark_run import QUICK, BenchmarkRun, Scale
 from scripts.benchmarks.bulk_upload import bulk_upload
+from scripts.benchmarks.fairness import fairness
 from scripts.benchmarks.figures import Figure, table
 from scripts.benchmarks.footprint import footprint
 from scripts.benchmarks.job_reads import job_reads
@@ -20,7 +21,15 @@ from scripts.benchmarks.throughput import throughput
 
 BENCHMARKS = {
     measure.__name__: measure
-    for measure in (throughput, footprint, job_reads, bulk_upload, redis_memory, one_picture)
+    for measure in (
+        throughput,
+        footprint,
+        job_reads,
+        bulk_upload,
+        redis_memory,
+        one_picture,
+        fairness,
+    )
 }
 
 

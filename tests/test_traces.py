@@ -18,6 +18,7 @@ from redis import Redis
 
 from scripts.local.stack import ROOT, Stack, listenable_port
 from tests.api.polling import wait_done
+from tests.api.stored_jobs import MODEL as SCENES
 from tests.collector import Collector, Span
 from tests.conftest import STACK_ENV
 from tests.pictures import jpeg
@@ -287,7 +288,7 @@ def test_celerys_log_line_of_a_failed_chunk_has_the_job_id(
 ) -> None:
     with Redis.from_url(traced_stack.redis_url) as redis:
         store = JobStore(redis)
-        job = NewJob(new_job_id(), "anyone", MODEL, ttl_s=3600)
+        job = NewJob(new_job_id(), "anyone", SCENES, ttl_s=3600)
         redis.hset(f"piqueue:{{{job.id}}}:in", "0", "not packed by us")
         wake_ups = store.submit(job, Shape(Lane.BULK, 1, 10))
         WakeUps(make_celery(load_settings(redis_url=traced_stack.redis_url))).send(wake_ups)

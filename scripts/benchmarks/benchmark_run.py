@@ -29,10 +29,18 @@ class Scale:
     requests: int = 300
     rows: int = 1_000_000
     scored_rows: int = 100_000
+    seconds: float = 20
 
 
 QUICK = Scale(
-    rounds=1, pictures=200, tutorial=50, starts=2, requests=40, rows=50_000, scored_rows=10_000
+    rounds=1,
+    pictures=200,
+    tutorial=50,
+    starts=2,
+    requests=40,
+    rows=50_000,
+    scored_rows=10_000,
+    seconds=3,
 )
 
 

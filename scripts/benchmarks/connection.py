@@ -1,6 +1,7 @@
 """One kept-alive connection to the API with little overhead, because its cost is measured too."""
 
 import time
+from collections.abc import Mapping
 from typing import Any, Self
 
 import urllib3
@@ -9,8 +10,11 @@ import urllib3
 class Connection:
     """Sends one request after the other; `last_s` is the duration of the last one."""
 
-    def __init__(self, url: str, timeout_s: float = 120) -> None:
+    def __init__(
+        self, url: str, timeout_s: float = 120, headers: Mapping[str, str] | None = None
+    ) -> None:
         self.last_s = 0.0
+        self._headers = dict(headers or {})
         self._pool = urllib3.connection_from_url(
             url, timeout=timeout_s, retries=False, blocksize=1 << 16
         )
@@ -36,7 +40,8 @@ class Connection:
             RuntimeError: the answer is not 2xx.
         """
         started = time.perf_counter()
-        answer = self._pool.request(method, target, **options)
+        headers = self._headers | options.pop("headers", {})
+        answer = self._pool.request(method, target, headers=headers, **options)
         self.last_s = time.perf_counter() - started
         if not 200 <= answer.status < 300:
             raise RuntimeError(f"{method} {target}: {answer.status} {answer.data.decode()}")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from piqueue import Client
 from scripts.faults.observer import Observer
@@ -91,7 +92,10 @@ def piqueue_with_sentinel(tmp_path: Path) -> Iterator[tuple[Service, str]]:
 
 def is_replica(redis: Redis) -> bool:
     """Whether it follows a primary and has its data."""
-    role, *_, state, _ = redis.role()
+    try:
+        role, *_, state, _ = redis.role()
+    except RedisConnectionError:  # it resets connections when it becomes a replica
+        return False
     return (role, state) == (b"slave", b"connected")
 
 

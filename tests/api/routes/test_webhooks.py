@@ -138,7 +138,7 @@ def test_every_final_status_is_delivered_with_a_valid_signature(
     assert event["type"] == "job.finished"
     shown = client.get(job["links"]["self"], params={"results": "false"}).json()
     assert shown["status"] == event["data"]["status"] == status
-    left_out = {"results", "links", "rate_per_s", "eta_s", "hosts"}
+    left_out = {"results", "links", "rate_per_s", "eta_s", "hosts", "position", "starts_in_s"}
     assert event["data"] == {name: shown[name] for name in set(shown) - left_out}
     assert event["timestamp"] == shown["finished_at"]
     assert (event["data"]["error"] is not None) == (status == "failed")
