@@ -131,6 +131,7 @@ class KeyStore(RedisClient):
                 "this API key is not known: check it for typing errors, or ask for a new one if "
                 "it was revoked"
             )
+        self._none_until = 0.0
         known = _read(hashed, found)
         if known.expired:
             assert known.expires_ms is not None
