@@ -40,6 +40,8 @@ def main() -> int:
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=GRACE_S,
+        timeout_keep_alive=settings.keep_alive_s,
+        proxy_headers=False,  # `BehindProxy` reads them
     )
     server = _Server(config, app.state.services)
     with suppress(KeyboardInterrupt):

@@ -77,7 +77,8 @@ async def _without_key(request: Request, services: Services) -> ApiKey:
     keys = services.keys
     if keys.required or not (keys.none_lately or not await run_in_threadpool(keys.exist)):
         raise Unauthorized("this API needs a key: send the header Authorization: Bearer pq_…")
-    reason = foreign_reason(request.method, request.headers, services.allowed_hosts)
+    origins = services.settings.cors_origins
+    reason = foreign_reason(request.method, request.headers, services.allowed_hosts, origins)
     if reason is not None:
         raise ForeignRequest(reason)
     return _KEYLESS

@@ -5,11 +5,12 @@ from http import HTTPStatus
 from typing import Any
 
 import structlog
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from api.middleware.methods import allowed_methods
 from api.middleware.request_id import current_request_id
 from api.schemas import Problem
 from worker.jobs import errors
@@ -114,7 +115,7 @@ async def _piqueue_error(_request: Request, error: Exception) -> JSONResponse:
     return problem(status, code, str(error), headers, **extra)
 
 
-async def _http_error(request: Request, error: Exception) -> JSONResponse:
+async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         size = request.app.state.services.settings.max_request_bytes
@@ -123,7 +124,11 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
     code = HTTPStatus(error.status_code).name.lower()
     if error.status_code == HTTPStatus.UNSUPPORTED_MEDIA_TYPE:
         code = "unsupported_body"
-    headers = dict(error.headers) if error.headers else None
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = allowed_methods(request)
+        if request.method == "OPTIONS":
+            return Response(status_code=HTTPStatus.NO_CONTENT, headers=headers)
     return problem(error.status_code, code, str(error.detail), headers)
 
 

@@ -10,14 +10,18 @@ READS = ("GET", "HEAD", "OPTIONS")
 
 
 def foreign_reason(
-    method: str, headers: Headers, allowed_hosts: Collection[str] | None
+    method: str,
+    headers: Headers,
+    allowed_hosts: Collection[str] | None,
+    allowed_origins: Collection[str] = (),
 ) -> str | None:
     """Return why a request may come from another site's page, or None.
 
     `allowed_hosts` are the host names that are accepted besides IP addresses and `localhost`; None
     accepts every name. Other names are refused because their owner can make them resolve to this
     machine (DNS rebinding). A request that changes something is refused if the browser says, in
-    `Origin` or `Sec-Fetch-Site`, that another site sent it.
+    `Origin` or `Sec-Fetch-Site`, that another site sent it, unless its page is of one of
+    `allowed_origins`.
     """
     host = headers.get("host", "")
     name = _hostname(f"//{host}")
@@ -29,6 +33,8 @@ def foreign_reason(
     if method in READS:
         return None
     origin = headers.get("origin", "")
+    if origin in allowed_origins:
+        return None
     own = origin.partition("://")[2] == host or _hostname(origin) in (allowed_hosts or ())
     if origin and not own:
         return f"the request comes from a page of {origin}: use the page of this API"

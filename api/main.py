@@ -11,6 +11,9 @@ from starlette.concurrency import run_in_threadpool
 from api import errors
 from api.middleware import metrics
 from api.middleware.body_limit import BodyLimit
+from api.middleware.cross_origin import allow_origins
+from api.middleware.methods import HeadAsGet
+from api.middleware.proxies import BehindProxy
 from api.middleware.request_id import RequestId
 from api.middleware.traces import request_traces
 from api.openapi import document
@@ -41,6 +44,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.services = services
     errors.install(app)
     app.add_middleware(BodyLimit, max_bytes=services.settings.max_request_bytes)
+    app.add_middleware(HeadAsGet)
+    allow_origins(app, settings.cors_origins)
+    app.add_middleware(BehindProxy, settings.root_path, settings.trusted_proxies)
     app.add_middleware(RequestId)
     for module in (jobs, events, webhooks, results, parts, retry, scorefile, status, metrics, page):
         app.include_router(module.router)

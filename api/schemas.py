@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 from pydantic_core import to_json
 
-from api.urls import url_problem
+from api.urls import own_path, url_problem
 from worker.jobs.errors import DraftChange
 from worker.jobs.host_statistics import heaviest_hosts
 from worker.jobs.items import MAX_ID_CHARS
@@ -242,7 +242,7 @@ class JobOut(Out):
             rate = round(counts.finished / elapsed_s, 1)
             if rate and not job.status.done:
                 eta = round((counts.waiting + counts.running) / rate)
-        path = f"/jobs/{job.id}"
+        path = own_path(f"/jobs/{job.id}")
         links = {"self": path} | {
             name: f"{path}/{name}" for name in ("results", "events", "cancel")
         }

@@ -1,11 +1,20 @@
-"""Checks of URLs, for the schemas and for the admission of items."""
+"""Paths of this API as its callers see them, and checks of the URLs that they send."""
 
 import re
 from collections.abc import Collection
+from contextvars import ContextVar
 from urllib.parse import urlsplit
 
 MAX_URL_CHARS = 4096
 _UNSAFE = re.compile(r"[\x00-\x20\x7f]")
+
+# The path prefix of the current request; `BehindProxy` sets it.
+root_path: ContextVar[str] = ContextVar("root_path", default="")
+
+
+def own_path(path: str) -> str:
+    """Return the path by which the caller of the current request reaches `path` of this API."""
+    return root_path.get() + path
 
 
 def url_problem(url: str) -> str | None:

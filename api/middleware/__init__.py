@@ -1,1 +1,1 @@
-"""What every request passes through: its id, the body limit, metrics and traces."""
+"""What every request passes through: its id, proxies, methods, CORS, limits, metrics, traces."""

@@ -44,11 +44,12 @@ class RequestId:
         try:
             await self._app(scope, receive, send_with_id)
         finally:
-            if scope["path"] not in QUIET:
+            path = scope["path"].removeprefix(scope.get("root_path", ""))
+            if path not in QUIET:
                 log.info(
                     "request",
                     method=scope["method"],
-                    path=scope["path"],
+                    path=path,
                     status=status,
                     ms=round((time.monotonic() - started) * 1000),
                 )

@@ -18,6 +18,7 @@ from api.results import cursors
 from api.results.cursors import PAGE_ITEMS, CursorQuery, LimitQuery
 from api.schemas import DraftItemOut, DraftItemsPage, DraftOut, DryRunOut, JobOut, JobsPage
 from api.services import Services, ServicesDep
+from api.urls import own_path
 from worker.jobs.errors import JobNotDraft
 from worker.jobs.record import Job, JobStatus
 
@@ -66,7 +67,7 @@ async def submit_job(
             )
             if replayed:
                 response.headers["Idempotency-Replayed"] = "true"
-    response.headers["Location"] = f"/jobs/{job.id}"
+    response.headers["Location"] = own_path(f"/jobs/{job.id}")
     return await _answer_when_done(services, job, response, prefer)
 
 

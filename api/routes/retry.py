@@ -56,7 +56,7 @@ def retry_job(
     if replayed:
         response.headers["Idempotency-Replayed"] = "true"
     view = job_view(services, job.id)
-    response.headers.update({"Location": f"/jobs/{job.id}", **retry_after(view)})
+    response.headers.update({"Location": view.links.self, **retry_after(view)})
     return view
 
 

@@ -29,6 +29,8 @@ CLIENT_VARIABLES = {
     *("PIQUEUE_UNSPLASH_KEY", "PIQUEUE_UNSPLASH_APP", "PIQUEUE_UNSPLASH_URL"),
 }
 IN_REDIS = "redis"
+# A path prefix, or the empty one.
+ROOT_PATH = r"(/[A-Za-z0-9._~-]+)*"
 S3_FOLDER = re.compile(
     r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(/(?P<prefix>[^\x00-\x20?#]*?))?/?"
 )
@@ -54,6 +56,10 @@ def _valid_redis_url(url: str) -> str:
 
 _RedisUrl = Annotated[str, AfterValidator(_valid_redis_url)]
 _HttpUrl = Annotated[str, _matching(r"https?://.*", "begin with https:// or http://")]
+_RootPath = Annotated[str, _matching(ROOT_PATH, "be like /piqueue, without a slash at its end")]
+_Origin = Annotated[
+    str, _matching(r"https?://[a-z0-9.:\[\]-]+", "be like https://app.example.com, in lower case")
+]
 _S3Endpoint = Annotated[
     str,
     _matching(
@@ -199,6 +205,21 @@ class Settings(BaseSettings):
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     """Host names by which requests without an API key may address the API, besides localhost and IP
     addresses, comma separated; an API that listens beyond loopback accepts any if this is unset"""
+    root_path: _RootPath = ""
+    """Path prefix below which a reverse proxy serves the API, such as /piqueue; whether the proxy
+    removes it from the path or not"""
+    trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = (
+        IPv4Network("127.0.0.1"),
+        IPv6Network("::1"),
+    )
+    """Addresses and networks of reverse proxies whose X-Forwarded-For, X-Forwarded-Proto and
+    X-Forwarded-Prefix count, comma separated; empty for none"""
+    cors_origins: Annotated[tuple[_Origin, ...], NoDecode] = ()
+    """Origins of web pages of other sites that may use the API, such as https://app.example.com,
+    comma separated"""
+    keep_alive_s: int = Field(75, ge=1)
+    """Time for which the API keeps an idle connection open; set it above the idle timeout of a load
+    balancer, which is often 60 s"""
     metrics_host: str = "127.0.0.1"
     """Address on which a worker serves its metrics, without authentication"""
     metrics_port: int = Field(0, ge=0, le=65535)
@@ -226,6 +247,7 @@ class Settings(BaseSettings):
 
     @field_validator(
         *("fetch_allow_networks", "s3_fetch_buckets", "webhook_retry_s", "allowed_hosts"),
+        *("trusted_proxies", "cors_origins"),
         mode="before",
     )
     @classmethod

@@ -18,6 +18,7 @@ from selenium.webdriver.support.select import Select
 
 from scripts.local.stack import Stack
 from tests.api.polling import all_results
+from tests.api.reverse_proxy import ReverseProxy
 from tests.browser import Tab
 from tests.conftest import STACK_ENV
 from tests.pictures import jpeg
@@ -118,6 +119,23 @@ def test_three_pictures_are_uploaded_scored_shown_and_downloaded(
     page.browser.refresh()
     assert sorted(page.names(3)) == names
     assert page.messages() == []
+
+
+@pytest.mark.parametrize("path", ["/pq/", "/pq"])
+def test_the_page_works_below_the_prefix_of_a_proxy(
+    page: Page, stack: Stack, tmp_path: Path, path: str
+) -> None:
+    # Without headers of the proxy: the page's addresses are relative.
+    with ReverseProxy(stack.url, "/pq", {}) as proxy:
+        page.open(proxy.url(path))
+        page.one("#pick-files").send_keys(picture_files(tmp_path, ["a.jpg"]))
+        page.start("Done")
+        assert page.names(1) == ["a.jpg"]
+        address, _, job_id = page.browser.current_url.partition("#")
+        assert address == proxy.url("/pq/")
+        assert "a.jpg" in page.downloaded("#as-csv", f"{job_id}.csv")
+        page.one("header a").click()
+        page.wait("documentation", lambda: page.browser.current_url == proxy.url("/pq/docs"))
 
 
 def test_a_hostile_file_name_is_shown_as_text(page: Page, stack: Stack, tmp_path: Path) -> None:
@@ -228,7 +246,7 @@ def test_the_page_runs_no_script_but_its_own_and_loads_nothing(client: httpx2.Cl
     for rule in ("script-src", "style-src"):
         assert re.fullmatch(r"'sha256-[A-Za-z0-9+/]{43}='", " ".join(policy[rule]))
     assert re.findall(r"\son\w+\s*=\s*[\"']", answer.text) == []
-    assert re.findall(r"(?:src|href)=\"(?!data:|/docs\")", answer.text) == []
+    assert re.findall(r"(?:src|href)=\"(?!data:|docs\")", answer.text) == []
     assert not re.search(
         r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", answer.text
     )
