@@ -1,6 +1,8 @@
 -- The clocks of the scripts; every script begins with this file.
--- `last` is the latest time that Redis told, `offset` what is added because its clock stepped back.
+-- `last` is a time that Redis told at most TICK_MS ago, `offset` what is added because its clock
+-- stepped back.
 local CLOCK = 'piqueue:clock'
+local TICK_MS = 1000
 
 -- The time that people see, in ms since 1970.
 local function wall_ms()
@@ -16,6 +18,6 @@ local function now_ms()
     offset = offset + last - wall
     redis.call('HSET', CLOCK, 'offset', offset)
   end
-  if wall ~= last then redis.call('HSET', CLOCK, 'last', wall) end
+  if wall < last or wall >= last + TICK_MS then redis.call('HSET', CLOCK, 'last', wall) end
   return wall + offset
 end
