@@ -7,6 +7,7 @@ from types import FrameType
 
 import uvicorn
 
+from api.connections import MAX_HEAD_BYTES, Connection, allow_open_files
 from api.main import create_app
 from api.services import Services
 from worker.jobs.errors import PiqueueError, SettingsInvalid
@@ -33,8 +34,12 @@ def main() -> int:
     except PiqueueError as error:
         print(f"piqueue api: {error}", file=sys.stderr)  # noqa: T201
         return 1
+    allow_open_files(settings.max_connections)
     config = uvicorn.Config(
         app,
+        http=Connection,
+        ws="none",
+        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
         host=arguments.host,
         port=arguments.port,
         log_config=None,

@@ -43,7 +43,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.services = services
     errors.install(app)
-    app.add_middleware(BodyLimit, max_bytes=services.settings.max_request_bytes)
+    app.add_middleware(BodyLimit, settings)
     app.add_middleware(HeadAsGet)
     allow_origins(app, settings.cors_origins)
     app.add_middleware(BehindProxy, settings.root_path, settings.trusted_proxies)

@@ -1,41 +1,63 @@
-"""Refuses request bodies that are too large or compressed, with a problem."""
+"""Refuses request bodies that are too large, compressed or too slow, with a problem."""
 
+import asyncio
+import time
 from http import HTTPStatus
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from worker.jobs.settings import Settings
+
+# Each second of waiting for the client must bring this much, after `request_timeout_s`,
+MIN_BYTES_PER_S = 1000
+# and no client may be waited for longer than this.
+MAX_WAIT_S = 7200
+
 
 class BodyLimit:
-    """ASGI middleware that stops reading a body that, or whose Content-Length, is over `max_bytes`.
+    """ASGI middleware that stops reading a body that is larger or slower than the settings allow.
 
-    It also refuses any Content-Encoding. FastAPI's `max_body_size` answers a large
-    Content-Length with plain text.
+    It also refuses any Content-Encoding. Only the time in which it waits for the client counts.
+    FastAPI's `max_body_size` answers a large Content-Length with plain text.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
-        self._max_bytes = max_bytes
+        self._max_bytes = settings.max_request_bytes
+        self._timeout_s = settings.request_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on; reading its body may raise HTTPException 413 or 415."""
+        """Pass the request on; reading its body may raise HTTPException 408, 413 or 415."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         headers, complete = Headers(scope=scope), False
         encoding = headers.get("content-encoding", "identity").lower()
         declared = headers.get("content-length", "")
-        left_bytes = self._max_bytes
-        too_large = declared.isdecimal() and int(declared) > left_bytes
+        too_large = declared.isdecimal() and int(declared) > self._max_bytes
+        received_bytes, waited_s = 0, 0.0
 
         async def limited() -> Message:
-            nonlocal left_bytes, complete
+            nonlocal received_bytes, waited_s, complete
             if complete:
                 return await receive()
             if too_large:
                 raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-            message = await receive()
+            allowed_s = min(self._timeout_s + received_bytes / MIN_BYTES_PER_S, MAX_WAIT_S)
+            began = time.monotonic()
+            try:
+                async with asyncio.timeout(allowed_s - waited_s):
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(
+                    HTTPStatus.REQUEST_TIMEOUT,
+                    f"{received_bytes} bytes of the body arrived in {allowed_s:.0f} s, which is "
+                    "too slow: send it again over a faster connection, or in smaller parts",
+                    {"Connection": "close"},
+                ) from None
+            waited_s += time.monotonic() - began
             complete = not message.get("more_body", False)
             if message.get("body") and encoding != "identity":
                 raise HTTPException(
@@ -43,8 +65,8 @@ class BodyLimit:
                     f"the body has the Content-Encoding {encoding!r}: send it unpacked",
                     {"Accept-Encoding": "identity"},
                 )
-            left_bytes -= len(message.get("body", b""))
-            if left_bytes < 0:
+            received_bytes += len(message.get("body", b""))
+            if received_bytes > self._max_bytes:
                 raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
             return message
 

@@ -144,6 +144,11 @@ class Settings(BaseSettings):
     """Maximum size of one request"""
     max_json_bytes: int = Field(50_000_000, ge=1)
     """Maximum size of one JSON body, which is held in memory"""
+    max_connections: int = Field(2000, ge=10)
+    """Maximum connections of one API process; one API key can use half of them"""
+    request_timeout_s: float = Field(20, gt=0)
+    """Time that a client has to send the headers of a request, and then its body; for the body, one
+    second is added for each 1,000 bytes that arrive"""
     max_pixels: int = Field(50_000_000, ge=1)
     """Maximum width x height of one picture"""
     decode_memory_bytes: int = Field(512_000_000, ge=200_000_000)

@@ -1,0 +1,186 @@
+"""The connections of the API, with limits for peers that are slow, silent or hostile."""
+
+import asyncio
+import resource
+import sys
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import urlsplit
+
+import h11
+from uvicorn import Config
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
+
+from api.errors import MEDIA_TYPE, problem_body
+from worker.jobs.settings import Settings
+
+MAX_HEAD_BYTES = 32_768
+# Heads arrive in parts of this size, because h11 only limits those that are incomplete.
+HEAD_PART_BYTES = 4096
+# A peer may take this long to read some of a response.
+STALL_S = 120
+# Each upload may have a temporary file, and the process has others.
+_OTHER_FILES = 200
+
+
+class Connection(H11Protocol):
+    """A connection that closes when its peer takes too long to send a request or to read.
+
+    When as many are open as the settings allow, the one that is idle for the longest time gives way
+    to a new one; if none is idle, the new one is refused.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._settings: Settings = config.app.state.services.settings  # type: ignore[union-attr]
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._stall_timer: asyncio.TimerHandle | None = None
+        self._idle_since = self.loop.time()
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is in progress."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Make room for the connection, and expect a request."""
+        super().connection_made(transport)
+        self._expect_head()
+        if len(self.connections) <= self._settings.max_connections:
+            return
+        others = [
+            other
+            for other in self.connections
+            if isinstance(other, Connection) and other.idle and other is not self
+        ]
+        if others:
+            min(others, key=lambda other: other._idle_since).transport.abort()
+        else:
+            self._refuse(503, "too_many_connections", "too many connections: try again later")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop all timers."""
+        super().connection_lost(exc)
+        for timer in (self._head_timer, self._stall_timer):
+            if timer is not None:
+                timer.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        """Receive a part of a request, or more than one request."""
+        while data and not self.transport.is_closing():
+            size = len(data)
+            if self.conn.their_state is h11.IDLE:
+                size = HEAD_PART_BYTES
+                if not self.conn.trailing_data[0]:
+                    data = data.lstrip(b"\r\n")  # as RFC 9112, 2.2 recommends
+            elif self.conn.their_state is h11.DONE and size > MAX_HEAD_BYTES:
+                # Requests that are sent ahead wait in a buffer, where nothing else limits them.
+                self.transport.abort()
+                return
+            if self.idle and self._head_timer is None:
+                self._expect_head()
+            super().data_received(data[:size])
+            data = data[size:]
+
+    def handle_events(self) -> None:
+        """Handle what was received; it may begin a request."""
+        before = self.cycle
+        super().handle_events()
+        if self.cycle is not before:
+            self._begin_request()
+
+    def _begin_request(self) -> None:
+        """Prepare a request, before its task runs."""
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+        if not self.scope["path"].startswith(("/", "*")):
+            # A server accepts the absolute form too (RFC 9112, 3.2.2), which h11 does not split.
+            self.scope["path"] = urlsplit(self.scope["path"]).path or "/"
+        if {b"content-length", b"transfer-encoding"} <= {name for name, _ in self.headers}:
+            # Somebody may smuggle a request past a proxy (RFC 9112, 6.1).
+            self.cycle.keep_alive = False
+
+    def on_response_complete(self) -> None:
+        """Become idle, or begin with the next request."""
+        self._idle_since = self.loop.time()
+        super().on_response_complete()
+
+    def pause_writing(self) -> None:
+        """Wait until the peer has read more."""
+        super().pause_writing()
+        self._watch(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        """Go on, because the peer has read almost everything."""
+        super().resume_writing()
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+
+    def _watch(self, unread_bytes: int) -> None:
+        """Close the connection unless the peer reads some of `unread_bytes` in time."""
+
+        def check() -> None:
+            left_bytes = self.transport.get_write_buffer_size()
+            if left_bytes >= unread_bytes:
+                self.transport.abort()
+            else:
+                self._watch(left_bytes)
+
+        self._stall_timer = self.loop.call_later(STALL_S, check)
+
+    def _expect_head(self) -> None:
+        self._head_timer = self.loop.call_later(self._settings.request_timeout_s, self._too_slow)
+
+    def _too_slow(self) -> None:
+        """Close a connection without a complete request; one that has answered already, at once."""
+        if self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
+            limit_s = self._settings.request_timeout_s
+            detail = f"the headers of the request did not arrive within {limit_s:g} s"
+            self._refuse(408, "request_timeout", detail)
+        else:
+            self.transport.abort()
+
+    def _refuse(self, status: int, code: str, detail: str) -> None:
+        """Answer what is no request with a problem, and close the connection."""
+        body = problem_body(status, code, detail).model_dump_json(exclude_none=True).encode()
+        head = (
+            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: {MEDIA_TYPE}\r\n"
+            f"Content-Length: {len(body)}\r\nRetry-After: 5\r\nConnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse a request that is not HTTP/1.1; the base class calls this while it handles why."""
+        error = sys.exc_info()[1]
+        if not self.idle:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+            if self.cycle.response_started:
+                self.transport.abort()
+                return
+        if getattr(error, "error_status_hint", 400) == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
+            detail = f"the request line and the headers have more than {MAX_HEAD_BYTES} bytes"
+            self._refuse(431, "headers_too_large", f"{detail}: send fewer or shorter ones")
+        else:
+            self._refuse(400, "bad_request", f"the request is not HTTP/1.1: {error or msg}")
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing: a server may ignore an offer of another protocol (RFC 9110, 7.8)."""
+
+
+def allow_open_files(connections: int) -> None:
+    """Raise the limit of open files of this process as far as this many connections need it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * connections + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        wanted = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
