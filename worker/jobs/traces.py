@@ -1,7 +1,6 @@
 """Traces: the spans of a job, sent if OpenTelemetry's SDK is installed and configured.
 
-The trace context of a job is in its record, not in the messages: the API, the worker that committed
-another chunk and recovery each send notifications, and any of them may be lost.
+The trace context of a job is in its record, where the worker that claims a chunk reads it.
 """
 
 import os

@@ -1,7 +1,7 @@
-"""The queues for Flower: the prefix of their keys in Redis, and their names."""
+"""The queue for Flower: the prefix of its key in Redis, and its name."""
 
 from kombu import Queue
 
 broker_transport_options = {"global_keyprefix": "piqueue:"}
-task_queues = [Queue("interactive"), Queue("bulk")]
-task_default_queue = "bulk"
+task_queues = [Queue("wake-ups")]
+task_default_queue = "wake-ups"

@@ -92,7 +92,7 @@ def test_every_error_has_a_status() -> None:
 
 
 def test_the_api_starts_without_the_libraries_and_modules_of_the_workers() -> None:
-    # Celery is loaded, but only by worker.jobs.queue, to send notifications.
+    # Celery is loaded, but only by worker.jobs.queue, to send wake-ups.
     script = """
 import sys
 import api.main
