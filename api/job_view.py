@@ -19,7 +19,7 @@ def job_view(services: Services, job_id: str) -> JobOut:
     """
     job, model = services.store.job_and_model(job_id)
     if not job.status.done:
-        return JobOut.of(job, turn=services.load.turn(job))
+        return JobOut.of(job)
     page = results_page(services.store.results(job), Selection(model), PAGE_ITEMS)
     return JobOut.of(job, page.items)
 

@@ -12,8 +12,10 @@ from api.errors import problems
 from api.job_events import REREAD_EVERY_S, Subscription
 from api.openapi.literals import EVENTS
 from api.schemas import JobOut
-from api.services import ServicesDep
+from api.services import Services, ServicesDep
 from worker.jobs.errors import JobNotFound, LedgerUnavailable
+from worker.jobs.ledger.load import Turn
+from worker.jobs.record import Job
 
 PROGRESS_EVERY_S = 0.5
 
@@ -51,22 +53,27 @@ async def stream_events(
     sent = None
     while True:
         try:
-            job = await run_in_threadpool(services.store.job, job.id)
+            job, turn = await run_in_threadpool(_read, services, job.id)
         except JobNotFound:
             yield ServerSentEvent(event="erased", id="erased", data={"id": job.id})
             return
         except LedgerUnavailable:
             pass  # Keep the stream open: browsers do not reconnect after a 503.
         else:
-            if job != sent:
+            if (job, turn) != sent:
                 yield ServerSentEvent(
                     event="done" if job.status.done else "progress",
                     id=f"{job.status}-{job.counts.finished}",
-                    data=JobOut.of(job),
+                    data=JobOut.of(job, turn=turn),
                 )
             if job.status.done:
                 return
-            sent = job
+            sent = (job, turn)
         if services.job_events.shutting_down:
             return
         await subscription.wait(PROGRESS_EVERY_S, REREAD_EVERY_S)
+
+
+def _read(services: Services, job_id: str) -> tuple[Job, Turn | None]:
+    job = services.store.job(job_id)
+    return job, services.load.turn(job)
