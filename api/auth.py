@@ -75,7 +75,7 @@ async def _with_key(request: Request, services: Services, key: str) -> ApiKey:
 
 async def _without_key(request: Request, services: Services) -> ApiKey:
     keys = services.keys
-    if keys.required or not (keys.none_lately or not await run_in_threadpool(keys.exist)):
+    if keys.required or not (keys.none_lately or await run_in_threadpool(keys.none)):
         raise Unauthorized("this API needs a key: send the header Authorization: Bearer pq_…")
     origins = services.settings.cors_origins
     reason = foreign_reason(request.method, request.headers, services.allowed_hosts, origins)

@@ -80,7 +80,7 @@ class KeyStore(RedisClient):
 
     @property
     def none_lately(self) -> bool:
-        """Whether `exist` found no key within the last second."""
+        """Whether `none` found no key within the last second."""
         return time.monotonic() < self._none_until
 
     def exist(self) -> bool:
@@ -89,9 +89,14 @@ class KeyStore(RedisClient):
         Raises:
             LedgerReplaced: there were, in another Redis.
         """
-        found, _ = self._lookup("")
-        self._none_until = 0.0 if found else time.monotonic() + NONE_LATELY_S
-        return found
+        return self._lookup("")[0]
+
+    def none(self) -> bool:
+        """Whether there are no keys, which `none_lately` repeats for a second."""
+        if self.exist():
+            return False
+        self._none_until = time.monotonic() + NONE_LATELY_S
+        return True
 
     def _lookup(self, hashed: str) -> tuple[bool, bytes | None]:
         """Whether there are keys, and the one of this hash; checks that Redis is still the same."""

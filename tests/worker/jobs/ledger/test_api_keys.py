@@ -39,11 +39,11 @@ def test_keys_are_stored_as_hashes_only(keys: KeyStore, redis_client: Redis) -> 
 
 def test_the_absence_of_keys_is_cached_only_until_a_key_is_found(keys: KeyStore) -> None:
     assert not keys.none_lately
-    assert not keys.exist()
+    assert keys.none()
     assert keys.none_lately
-    keys.add("alice")
-    assert keys.exist()
+    keys.find(keys.add("alice"))
     assert not keys.none_lately
+    assert not keys.none()
 
 
 @pytest.mark.parametrize(
