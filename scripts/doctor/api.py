@@ -56,13 +56,13 @@ def _version(answer: httpx2.Response) -> CheckResult:
 
 
 def _key(answer: httpx2.Response, *, sent: bool) -> CheckResult:
-    if answer.status_code == HTTPStatus.UNAUTHORIZED:
-        if sent:
-            return problem(
-                "api key", "the API does not know this key", "set $PIQUEUE_API_KEY to a valid one"
-            )
-        return warning("api key", "the API needs a key, and none was given", "set $PIQUEUE_API_KEY")
-    if not answer.is_success:
-        failure = PiqueueApiError.of(answer)
+    if answer.is_success:
+        return ok("api key", "accepted" if sent else "not needed")
+    failure = PiqueueApiError.of(answer)
+    if failure.code == "scope_missing":
+        return ok("api key", "accepted, without the scope to read jobs")
+    if failure.code != "unauthorized":
         return problem("api key", f"not checked: {failure.detail}", "solve problems of Redis first")
-    return ok("api key", "accepted" if sent else "not needed")
+    if sent:
+        return problem("api key", failure.detail, "set $PIQUEUE_API_KEY to a valid one")
+    return warning("api key", "the API needs a key, and none was given", "set $PIQUEUE_API_KEY")

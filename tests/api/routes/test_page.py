@@ -23,7 +23,7 @@ from tests.browser import Tab
 from tests.conftest import STACK_ENV
 from tests.pictures import jpeg
 from tests.worker.fetching.site import Answer, Site
-from worker.jobs.ledger.api_keys import KeyStore
+from worker.jobs.ledger.api_keys import KeyStore, Scope
 
 HOSTILE = "<img src=x onerror=document.title='owned'>.jpg"
 
@@ -38,6 +38,19 @@ class Page(Tab):
     def open(self, url: str) -> None:
         self.browser.get(url)
         self.wait("model", lambda: self.all("#model option, #ask-key:not([hidden])"))
+
+    def enter_key(self, key: str) -> None:
+        self.one("#key").clear()
+        self.one("#key").send_keys(key)
+        self.one("#key-form button").click()
+
+    def wait_for_text(self, selector: str, text: str) -> None:
+        self.wait(text, lambda: text in self.one(selector).text)
+
+    def stored(self) -> str:
+        """Give all that the page stores, in the tab and beyond."""
+        both = "Object.values(sessionStorage).concat(Object.values(localStorage)).join()"
+        return str(self.browser.execute_script(f"return {both}"))
 
     def start(self, chip: str) -> None:
         """Start the job and wait until it stands at `chip`."""
@@ -210,14 +223,15 @@ def test_a_service_with_keys_asks_for_one_and_keeps_it_in_the_tab(
 ) -> None:
     with Stack(tmp_path / "stack", env=STACK_ENV) as stack:
         with Redis.from_url(stack.redis_url) as redis:
-            key = KeyStore(redis).add("ann")
+            keys = KeyStore(redis)
+            key, reader = keys.add("ann"), keys.add("reader", scopes=[Scope.READ])
+        # For a second the API takes it that there are no keys.
+        page.wait("API that needs a key", lambda: httpx2.get(f"{stack.url}/jobs").is_client_error)
         page.open(stack.url)
-        page.one("#key").send_keys("pq_wrong")
-        page.one("#key-form button").click()
-        page.wait("refusal", lambda: "not known" in page.one("#key-error").text)
-        page.one("#key").clear()
-        page.one("#key").send_keys(key)
-        page.one("#key-form button").click()
+        for wrong, told in (("pq_no", "This key is not valid"), ("pq_schlüssel", "copy it again")):
+            page.enter_key(wrong)
+            page.wait_for_text("#key-error", told)
+        page.enter_key(key)
         page.wait("form", page.one("#new").is_displayed)
         page.one("#pick-files").send_keys(picture_files(tmp_path, ["a.jpg"]))
         page.start("Done")
@@ -227,7 +241,35 @@ def test_a_service_with_keys_asks_for_one_and_keeps_it_in_the_tab(
         page.browser.refresh()
         assert page.names(1) == ["a.jpg"]
         assert not page.one("#ask-key").is_displayed()
+
+        page.one("#forget").click()
+        page.wait("question for a key", lambda: page.all("#ask-key:not([hidden])"))
+        assert page.stored() == ""
+        page.enter_key(reader)
+        page.wait_for_text("#job-error", "or it belongs to another key")
+        page.one("#again").click()
+        page.one("[value=urls]").click()
+        page.one("#urls").send_keys("http://127.0.0.1:9/")
+        page.one("#start").click()
+        page.wait_for_text(
+            "#new-error", "Your key does not allow this. Ask whoever runs this service"
+        )
+        assert reader in page.stored()
+        page.browser.switch_to.new_window("tab")
+        page.open(stack.url)
+        assert page.one("#ask-key").is_displayed(), "the key is that of the other tab"
+        page.browser.close()
+        page.browser.switch_to.window(page.browser.window_handles[0])
     assert page.messages() == []
+
+
+def test_a_service_that_is_gone_is_told_in_words(page: Page, tmp_path: Path) -> None:
+    with Stack(tmp_path / "stack", workers=0, env=STACK_ENV) as stack:
+        page.open(stack.url)
+        page.one("[value=urls]").click()
+        page.one("#urls").send_keys("http://127.0.0.1:9/")
+    page.one("#start").click()
+    page.wait_for_text("#new-error", "The service cannot be reached. Check your connection")
 
 
 def test_the_page_runs_no_script_but_its_own_and_loads_nothing(client: httpx2.Client) -> None:

@@ -273,6 +273,27 @@ def test_an_open_api_without_keys_is_reported(redis_url: str, redis_client: Redi
     assert level(abroad, allow_no_keys=True) is Level.OK
 
 
+@pytest.mark.parametrize(
+    ("key", "status", "code", "level", "text"),
+    [
+        ("pq_old", 401, "unauthorized", Level.PROBLEM, "as the API says"),
+        (None, 401, "unauthorized", Level.WARNING, "the API needs a key, and none was given"),
+        ("pq_scraper", 403, "scope_missing", Level.OK, "accepted, without the scope to read jobs"),
+        ("pq_any", 503, "ledger_replaced", Level.PROBLEM, "not checked: as the API says"),
+    ],
+)
+def test_a_key_that_the_api_does_not_accept_is_reported(
+    key: str | None, status: int, code: str, level: Level, text: str
+) -> None:
+    async def refuse(_request: web.BaseRequest) -> web.StreamResponse:
+        body = {"type": "t", "title": "t", "status": status, "code": code}
+        return web.json_response({**body, "detail": "as the API says"}, status=status)
+
+    with Site({"/limits": refuse}) as site:
+        *_, found = api.check_api(site.url(""), key)
+    assert (found.check, found.level, found.text) == ("api key", level, text)
+
+
 @pytest.fixture
 def on_s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Settings]:
     """Give settings for the S3 server of the tests."""
