@@ -1,4 +1,4 @@
-"""Restarts a process, with growing pauses, whenever it ends by itself."""
+"""Restarts a process whenever it ends: at once, or with growing pauses if it ends at its start."""
 
 import sys
 import threading
@@ -8,7 +8,7 @@ from scripts.local.supervised_process import StartFailed, SupervisedProcess
 
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 10.0
-_STABLE_S = 10.0  # a process that ran this long restarts after the first pause again
+_STARTED_S = 2.0  # a process that ran this long had started: it restarts at once
 
 
 class Supervisor:
@@ -36,21 +36,23 @@ class Supervisor:
         self._thread.join()
 
     def _run(self) -> None:
-        pause_s = _FIRST_PAUSE_S
+        started, pause_s = time.monotonic(), 0.0
         while True:
-            started = time.monotonic()
             code = self.process.wait()
             if self._released.is_set():
                 return
             self.exit_count += 1
-            if time.monotonic() - started > _STABLE_S:
-                pause_s = _FIRST_PAUSE_S
-            self._log(f"ended with exit code {code}, restarting it in {pause_s:.1f} s")
+            if time.monotonic() - started < _STARTED_S:
+                pause_s = min(max(2 * pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
+            else:
+                pause_s = 0
+            when = f"in {pause_s:.1f} s" if pause_s else "at once"
+            self._log(f"ended with exit code {code}, restarting it {when}")
             self._released.wait(pause_s)
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
             with self._restarting:
                 if self._released.is_set():
                     return
+                started = time.monotonic()
                 try:
                     self.process.start()
                 except (StartFailed, OSError) as error:  # the next round tries again

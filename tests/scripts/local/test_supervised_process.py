@@ -2,11 +2,13 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from scripts.local import supervisor as supervisor_module
 from scripts.local.supervised_process import StartFailed, SupervisedProcess
 from scripts.local.supervisor import Supervisor
 from tests.scripts.processes import eventually, is_running
@@ -99,3 +101,35 @@ def test_a_supervised_process_that_cannot_start_is_tried_again(
     sleeper.command = ["sleep", "300"]
     assert eventually(lambda: sleeper.pid is not None)
     supervisor.stop(grace_s=5)
+
+
+def test_a_process_that_is_killed_again_and_again_while_it_works_restarts_at_once(
+    sleeper: SupervisedProcess,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(supervisor_module, "_STARTED_S", 0.1)
+    supervisor = Supervisor("sleeper", sleeper)
+    for kills in range(1, 7):
+        pid = sleeper.pid
+        assert pid
+        time.sleep(0.15)
+        os.kill(pid, signal.SIGKILL)
+        assert eventually(lambda pid=pid: sleeper.pid not in (None, pid))  # type: ignore[misc]
+        assert supervisor.exit_count == kills
+    supervisor.stop(grace_s=5)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["sleeper ended with exit code -9, restarting it at once"] * 6
+
+
+def test_a_process_that_ends_at_its_start_waits_longer_each_time_up_to_a_limit(
+    log_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor_module, "_LONGEST_PAUSE_S", 0.5)
+    process = SupervisedProcess(["false"], log_path)
+    process.start()
+    supervisor = Supervisor("false", process)
+    assert eventually(lambda: supervisor.exit_count == 4)
+    supervisor.stop(grace_s=5)
+    pauses = [line.rpartition(" in ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert pauses == ["0.2 s", "0.4 s", "0.5 s", "0.5 s"]
