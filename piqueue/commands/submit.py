@@ -87,10 +87,11 @@ def submit(options: argparse.Namespace) -> int:
     if options.output:
         results_format(options.output)
         check_folder(options.output)
-    source = None
-    if options.sources:
-        source = find_source(options.sources, options.encoding, options.sep, options.output)
+    # The client comes first: it checks the address and the key before standard input is read.
     with connect(options, PATIENCE_S) as client:
+        source = None
+        if options.sources:
+            source = find_source(options.sources, options.encoding, options.sep, options.output)
         if options.dry_run:
             return _dry_run(client, options, source)
         submission = _Submission(client, options, source)

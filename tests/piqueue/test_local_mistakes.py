@@ -44,7 +44,7 @@ def test_a_key_that_is_no_ascii_word_is_refused_and_not_shown(
     assert SECRET not in str(given.value)
 
 
-@pytest.mark.parametrize("command", [["jobs"], ["submit", "a.jpg"], ["doctor"]])
+@pytest.mark.parametrize("command", [["jobs"], ["submit", "a.jpg"], ["submit", "-"], ["doctor"]])
 def test_every_command_refuses_such_a_key_in_one_line(
     command: list[str],
     monkeypatch: pytest.MonkeyPatch,
