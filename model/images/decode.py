@@ -4,24 +4,25 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
 from importlib import import_module
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.AvifImagePlugin import AvifImageFile
+from PIL.ImageFile import ImageFile
 
 from model.images.headers import check_exif, read_requirements, too_many_pixels
 from model.images.memory_budget import MemoryBudget
 from model.images.repair import has_all_scans, tiff_kind, without_damaged_chunks
 from model.images.result import DecodedImage, ImageFault, ImageRejected
+from model.images.samples import grey_range, load, tiles
 from model.images.sandbox import Sandbox
 from model.images.signatures import AVIF_BRANDS, describe_other, detect_format, is_truncated
 
 # Names the transformation of pixels that decode() does. A model is only correct with the
 # preprocessing it was trained with, so its card has this name. Change the number whenever the
-# resulting pixels would change.
+# pixels of ordinary pictures, of 8 bits in sRGB, would change. Reading others as what they show
+# makes them more like those that a model was trained with, and changes no number.
 PREPROCESSING = "rgb-squash-bilinear-1"
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
@@ -45,8 +46,6 @@ _SANDBOXED = frozenset({"TIFF", "AVIF"})
 _sandbox = Sandbox()
 # Shared by all threads of a process, unless they pass another budget.
 DEFAULT_MEMORY_BUDGET = MemoryBudget(512_000_000)
-# Large pictures are flattened and reduced in tiles of about this width and height, in pixels.
-_TILE_SIDE = 1024
 _JPEG_END = b"\xff\xd9"
 # Each begins with other bits than the zeros that the decoder uses instead of missing ones.
 _OTHER_BITS = [bytes(bits) * 99 for bits in ((0x5A, 0xA5, 0x36), (0xB4, 0x5A, 0x6C), (0xE1, 0x96))]
@@ -155,12 +154,16 @@ def _load_whole(
     payload: bytes, size: tuple[int, int], max_pixels: int
 ) -> tuple[Image.Image, tuple[int, int]]:
     format_ = _decoder_of(payload)
-    try:
-        image = Image.open(io.BytesIO(payload), formats=[format_])
-    except UnidentifiedImageError:
-        if format_ != "PNG":
-            raise
-        image = Image.open(io.BytesIO(without_damaged_chunks(payload)), formats=[format_])
+
+    def open_() -> ImageFile:
+        try:
+            return Image.open(io.BytesIO(payload), formats=[format_])
+        except UnidentifiedImageError:
+            if format_ != "PNG":
+                raise
+        return Image.open(io.BytesIO(without_damaged_chunks(payload)), formats=[format_])
+
+    image = open_()
     width, height = image.size
     if width * height > max_pixels:
         raise too_many_pixels(width, height, max_pixels)
@@ -168,13 +171,12 @@ def _load_whole(
     if format_ == "JPEG":
         # Decodes to 1/2, 1/4 or 1/8, but never to less than `size` in either direction.
         image.draft(None, (max(size), max(size)))
-    image.load()
-    return image, (width, height)
+    return load(image, open_, payload), (width, height)
 
 
 def _checksum(image: Image.Image) -> int:
     checksum = 0
-    for _, _, tile in _tiles(image):
+    for _, _, tile in tiles(image):
         checksum = zlib.crc32(tile.tobytes(), checksum)
     return checksum
 
@@ -213,62 +215,32 @@ def _resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     across, down = (
         max(1, side // (2 * target)) for side, target in zip(image.size, size, strict=True)
     )
-    white = _white(image) if image.mode in ("I", "F") else 255
-    if image.mode in ("L", "RGB") and not image.has_transparency_data:
+    range_ = grey_range(image)
+    if image.mode in ("L", "RGB") and not image.has_transparency_data and range_ is None:
         return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
     reduced = None
-    for left, top, tile in _tiles(image, across, down):
-        opaque = _flatten(tile, white).reduce((across, down))
+    for left, top, tile in tiles(image, across, down):
+        flat = _flatten(tile) if range_ is None else range_.levels(np.asarray(tile))
+        flat = flat.reduce((across, down))
         if reduced is None:
             whole = (-(-image.width // across), -(-image.height // down))
-            reduced = Image.new(opaque.mode, whole)
-        reduced.paste(opaque, (left // across, top // down))
+            reduced = Image.new(flat.mode, whole)
+        reduced.paste(flat, (left // across, top // down))
     assert reduced
     box = (0, 0, image.width / across, image.height / down)
     return reduced.resize(size, Image.Resampling.BILINEAR, box)
 
 
-def _tiles(
-    image: Image.Image, across: int = 1, down: int = 1
-) -> Iterator[tuple[int, int, Image.Image]]:
-    """Left edge, top edge and pixels of tiles whose sides are multiples of `across` and `down`."""
-    width, height = (step * max(1, _TILE_SIDE // step) for step in (across, down))
-    for top in range(0, image.height, height):
-        for left in range(0, image.width, width):
-            box = (left, top, min(left + width, image.width), min(top + height, image.height))
-            yield left, top, image.crop(box)
-
-
-def _flatten(image: Image.Image, white: float) -> Image.Image:
-    """The picture as 8-bit L or RGB, on white where it is transparent.
-
-    `white` is the value of white in a picture of 32-bit integers or floats.
-    """
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        values = _values(image).clip(0, white) * (255 / white)
-        return Image.fromarray(values.round().astype(np.uint8))
+def _flatten(image: Image.Image) -> Image.Image:
+    """A picture of 8 bits as L or RGB, on white where it is transparent."""
+    if image.mode == "La":
+        image = image.convert("LA")
     if image.has_transparency_data:
         rgba = image if image.mode == "RGBA" else image.convert("RGBA")
         opaque = Image.new("RGB", rgba.size, "white")
         opaque.paste(rgba, mask=rgba)
         return opaque
     return image if image.mode in ("L", "RGB") else image.convert("RGB")
-
-
-def _white(image: Image.Image) -> float:
-    """The value of white in a picture of 32-bit integers or floats.
-
-    The file does not state it, so this is the smallest customary value that no pixel exceeds.
-    """
-    peak = max(float(_values(tile).max()) for _, _, tile in _tiles(image))
-    whites = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0, 2.0**31)
-    return next((white for white in whites if peak <= white), peak)
-
-
-def _values(image: Image.Image) -> NDArray[np.float32]:
-    return np.nan_to_num(np.asarray(image, dtype=np.float32))
 
 
 def _unidentified(payload: bytes) -> ImageRejected:

@@ -30,7 +30,7 @@ _TILE_PIXELS, _TILE_BYTES = 1_048_576, 16
 # The most that Pillow keeps of the texts in a PNG, at four bytes a character.
 _PNG_TEXT_BYTES = 4 * 16_000_000
 # Per pixel.
-_TIFF_BYTES, _AVIF_BYTES, _DEEP_AVIF_BYTES, _WEBP_BYTES = 8, 13, 20, 16
+_TIFF_BYTES, _DEEP_TIFF_BYTES, _AVIF_BYTES, _DEEP_AVIF_BYTES, _WEBP_BYTES = 8, 16, 13, 20, 16
 _SANDBOX_SLACK_BYTES = 64_000_000
 
 
@@ -150,7 +150,8 @@ def _png(payload: bytes, _side: int, _max_pixels: int) -> _Size:
         _check_parts(texts, "text and profile chunks", MAX_TEXT_CHUNKS)
         if name in (b"zTXt", b"iTXt", b"tEXt"):
             text_bytes = _PNG_TEXT_BYTES
-    depth = {0: 2 if bits == 16 else 1, 3: 1}.get(colour_type, 4)
+    # Colours of 16 bits may be read twice, four bytes a pixel each time.
+    depth = {0: 2 if bits == 16 else 1, 3: 1}.get(colour_type, 8 if bits == 16 else 4)
     return width, height, depth * width * height + text_bytes
 
 
@@ -212,14 +213,24 @@ def _tiff(payload: bytes, _side: int, _max_pixels: int) -> _Size:
     (count,) = struct.unpack_from(f"{order}Q" if big else f"{order}H", payload, at)
     at += 8 if big else 2
     sides = {256: 0, 257: 0}
+    is_deep = False
+    word, value_at = ("Q", 12) if big else ("I", 8)
     for _ in range(min(count, MAX_PARTS)):
         tag, kind = struct.unpack_from(f"{order}HH", payload, at)
         if tag in sides:
             number = {3: "H", 16: "Q"}.get(kind, "I")
-            (sides[tag],) = struct.unpack_from(order + number, payload, at + (12 if big else 8))
+            (sides[tag],) = struct.unpack_from(order + number, payload, at + value_at)
+        elif tag == 258:  # bits of the first sample; those of three colours are somewhere else
+            (samples,) = struct.unpack_from(order + word, payload, at + 4)
+            if samples >= 3:
+                place = at + value_at
+                if not big or samples > 4:
+                    (place,) = struct.unpack_from(order + word, payload, place)
+                is_deep = struct.unpack_from(f"{order}H", payload, place)[0] > 8
         at += 20 if big else 12
     width, height = sides.values()
-    return width, height, _TIFF_BYTES * width * height + _SANDBOX_SLACK_BYTES
+    depth = _DEEP_TIFF_BYTES if is_deep else _TIFF_BYTES
+    return width, height, depth * width * height + _SANDBOX_SLACK_BYTES
 
 
 _IMAGE_SIZE = re.compile(rb"ispe\0{4}(.{4})(.{4})", re.DOTALL)
