@@ -15,6 +15,8 @@ from worker.jobs.logs import configure_logs
 from worker.jobs.settings import is_loopback, load_settings
 from worker.jobs.traces import start_traces, stop_traces
 
+# Threads that compute give way to the event loop after this time.
+SWITCH_S = 0.0005
 # Requests in progress may take this long when the API is told to stop.
 GRACE_S = 10
 
@@ -35,6 +37,7 @@ def main() -> int:
         print(f"piqueue api: {error}", file=sys.stderr)  # noqa: T201
         return 1
     allow_open_files(settings.max_connections)
+    sys.setswitchinterval(SWITCH_S)
     config = uvicorn.Config(
         app,
         http=Connection,

@@ -1,6 +1,7 @@
 """Who is calling, what their key allows, and which jobs they may see: their own."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Annotated
 
 import structlog
@@ -33,8 +34,8 @@ async def _caller(
     request: Request,
     services: ServicesDep,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
-) -> ApiKey:
-    """Return the key of the caller, which allows what the route needs.
+) -> AsyncIterator[ApiKey]:
+    """Give the key of the caller, which allows what the route needs, and count the request.
 
     A route that names no scope needs `read` for requests that change nothing, else `submit`.
     """
@@ -49,7 +50,8 @@ async def _caller(
                 f"this API key has the scope {' and '.join(key.scopes)}, and this request needs "
                 f"{scope}: use a key that was made with `piqueue keys add NAME --scope {scope}`"
             )
-    return key
+    with services.open_requests.count(key.owner):
+        yield key
 
 
 async def _with_key(request: Request, services: Services, key: str) -> ApiKey:

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from api.middleware.methods import allowed_methods
 from api.middleware.request_id import current_request_id
@@ -18,6 +19,10 @@ from worker.jobs.errors import PiqueueError
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SOON_S = 5
+# What nginx calls a request whose client has gone.
+CLIENT_GONE = 499
+# Time mends these too.
+_PASSING = (errors.JobNotDone, errors.IdempotencyInFlight)
 
 STATUS: dict[type[PiqueueError], tuple[int, str]] = {
     errors.SettingsInvalid: (500, "settings_invalid"),
@@ -52,6 +57,7 @@ STATUS: dict[type[PiqueueError], tuple[int, str]] = {
     errors.LedgerUnavailable: (503, "ledger_unavailable"),
     errors.LedgerFull: (503, "ledger_full"),
     errors.LedgerReplaced: (503, "ledger_replaced"),
+    errors.TemporaryFolderUnavailable: (503, "temporary_folder_unavailable"),
     errors.StorageUnavailable: (503, "storage_unavailable"),
     errors.NotReady: (503, "not_ready"),
 }
@@ -95,6 +101,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(PiqueueError, _piqueue_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(ClientDisconnect, _client_gone)
     app.add_exception_handler(Exception, _bug)
 
 
@@ -104,7 +111,8 @@ async def _piqueue_error(_request: Request, error: Exception) -> JSONResponse:
     headers = {}
     if status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
-    if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+    passing = status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+    if passing or isinstance(error, _PASSING):
         headers["Retry-After"] = str(getattr(error, "retry_after_s", RETRY_SOON_S))
     extra: dict[str, Any] = {}
     if isinstance(error, errors.ItemsRefused):
@@ -118,9 +126,7 @@ async def _piqueue_error(_request: Request, error: Exception) -> JSONResponse:
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-        size = request.app.state.services.settings.max_request_bytes
-        detail = f"the request is larger than {size} bytes: send it as several smaller ones"
-        return await _piqueue_error(request, errors.TooLarge(detail))
+        return await _piqueue_error(request, errors.TooLarge(error.detail))
     code = HTTPStatus(error.status_code).name.lower()
     if error.status_code == HTTPStatus.UNSUPPORTED_MEDIA_TYPE:
         code = "unsupported_body"
@@ -135,6 +141,10 @@ async def _http_error(request: Request, error: Exception) -> Response:
 async def _validation_error(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     return problem(422, "parameter_invalid", errors.describe(error.errors()))
+
+
+async def _client_gone(_request: Request, _error: Exception) -> Response:
+    return Response(status_code=CLIENT_GONE)  # nobody reads it; it is counted
 
 
 async def _bug(request: Request, error: Exception) -> JSONResponse:

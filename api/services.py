@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from api.job_events import JobEvents
+from api.shares import OpenRequests, OwnerThreads
 from api.wrong_keys import WrongKeys
 from worker.jobs.ledger.api_keys import KeyStore
 from worker.jobs.ledger.connection import connect
@@ -27,6 +28,12 @@ class Services:
         """Build them; the first use opens the connections."""
         redis = connect(settings.redis_url)
         self.settings = settings
+        # For submissions, for those that take long to read, and for downloads. Few threads may
+        # compute at a time, because each of them delays the event loop.
+        self.intake_threads = OwnerThreads(32, share=16)
+        self.long_threads = OwnerThreads(4, share=2)
+        self.download_threads = OwnerThreads(2, share=1)
+        self.open_requests = OpenRequests(settings.max_connections // 2)
         # The names in `Host` that requests without a key may have; None for any.
         self.allowed_hosts: tuple[str, ...] | None = settings.allowed_hosts
         self.store = JobStore(redis)

@@ -1,59 +1,31 @@
-"""Reads request bodies as items: JSON, multipart, CSV and NDJSON, in a thread as they arrive."""
+"""Reads request bodies as items: JSON, multipart, CSV and NDJSON."""
 
 import csv
 import io
 import re
 from codecs import BOM_UTF8
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import BinaryIO
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO, Any
 from urllib.parse import unquote
 
-from anyio import from_thread
 from fastapi import Request
 from pydantic import ValidationError
 from pydantic_core import from_json
-from starlette.datastructures import UploadFile
 
-from api.intake.items import ItemReceiver, ProblemList
+from api.intake.forms import Part
+from api.intake.items import ItemReceiver
 from api.schemas import ItemIn, JobIn, JobOptions
-from worker.jobs.errors import BodyUnreadable, JobRefused, describe
+from worker.jobs.errors import BodyUnreadable, JobRefused, TooLarge, describe
 from worker.jobs.items import ItemSpec
 from worker.jobs.record import CsvShape
 
 JSON, FORM = "application/json", "multipart/form-data"
 CSV, NDJSON = "text/csv", "application/x-ndjson"
 CONTENT_TYPES = (JSON, FORM, CSV, NDJSON)
-READ_BYTES = 1 << 18
 MAX_LINE_CHARS = 100_000
 MAX_OPTIONS_BYTES = 1 << 20
 _ENCODED = re.compile("%(22|0A|0D)")
-
-
-class BodyStream(io.RawIOBase):
-    """A request's body as a file, for a thread started by the event loop that receives it."""
-
-    def __init__(self, request: Request) -> None:
-        self._chunks: AsyncIterator[bytes] = request.stream()
-        self._rest = b""
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Read what has arrived into `buffer`, at least a byte; 0 at the end of the body."""
-        if not self._rest:
-            self._rest = from_thread.run(self._receive)
-        size = min(len(buffer), len(self._rest))
-        buffer[:size] = self._rest[:size]
-        self._rest = self._rest[size:]
-        return size
-
-    async def _receive(self) -> bytes:
-        async for chunk in self._chunks:
-            if chunk:
-                return chunk
-        return b""
 
 
 def content_type(request: Request) -> str:
@@ -61,29 +33,41 @@ def content_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def read_json(body: bytes) -> JobIn:
+@dataclass(frozen=True)
+class JsonBody:
+    """A JSON submission; `items` or `urls` are its items, each of which is checked when added."""
+
+    options: JobOptions
+    draft: bool
+    urls: list[Any] | None
+    items: list[Any] | None
+
+
+def read_json(file: IO[bytes]) -> JsonBody:
     """Read a JSON submission; `add_json` reads its items.
 
     Raises:
-        JobRefused: it does not fit the schema; invalid items are listed by their index.
+        JobRefused: it is no JSON, or does not fit the schema.
     """
     try:
-        return JobIn.model_validate_json(body.removeprefix(BOM_UTF8))
+        fields = from_json(file.read().removeprefix(BOM_UTF8))
+    except ValueError as error:
+        raise BodyUnreadable(f"the body is not JSON: {error}") from None
+    lists = {}
+    if isinstance(fields, dict):
+        lists = {name: fields.pop(name) for name in ("urls", "items") if name in fields}
+    try:
+        # Items are validated one by one, so that no large body blocks the process meanwhile.
+        job = JobIn.model_validate(fields)
     except ValidationError as error:
-        found = error.errors()
-    problems = ProblemList()
-    for problem in found:
-        match problem["loc"]:
-            case ("items" | "urls", int(index), *rest):
-                where = "".join(f"{part}: " for part in rest)
-                problems.add(index, None, f"{where}{problem['msg']}")
-    problems.check()
-    if found[0]["type"] == "json_invalid":
-        raise BodyUnreadable(f"the body is not JSON: {found[0]['msg']}")
-    raise JobRefused(describe(found))
+        raise JobRefused(describe(error.errors())) from None
+    for name, value in lists.items():
+        if value is not None and not isinstance(value, list):
+            raise JobRefused(f"{name}: give a list")
+    return JsonBody(job.options, job.draft, lists.get("urls"), lists.get("items"))
 
 
-def add_json(job: JobIn, items: ItemReceiver) -> None:
+def add_json(job: JsonBody, items: ItemReceiver) -> None:
     """Add the items of a JSON submission.
 
     Raises:
@@ -92,34 +76,59 @@ def add_json(job: JobIn, items: ItemReceiver) -> None:
     if (job.urls is None) == (job.items is None):
         raise JobRefused("give either urls or items, and not both")
     for url in job.urls or ():
-        items.add(ItemSpec(items.default_id(), url))
-    for item in job.items or ():
-        _add(item, items)
+        if isinstance(url, str):
+            items.add(ItemSpec(items.default_id(), url))
+        else:
+            items.add_problem("Input should be a valid string")
+    for fields in job.items or ():
+        try:
+            item = ItemIn.model_validate(fields)
+        except ValidationError as error:
+            items.add_problem(describe(error.errors(), "item"))
+        else:
+            _add(item, items)
 
 
-def file_name(file: UploadFile) -> str:
+def file_name(part: Part) -> str:
     """Return the name of an uploaded file as its sender has it, empty if it has none.
 
     Browsers, curl and Python's clients percent-encode quotes and line breaks in it, as the HTML
     standard says, and no other character.
     """
-    return _ENCODED.sub(lambda found: unquote(found[0]), file.filename or "")
+    return _ENCODED.sub(lambda found: unquote(found[0]), part.filename or "")
 
 
-def add_files(files: Sequence[tuple[str, BinaryIO]], max_bytes: int, items: ItemReceiver) -> None:
-    """Add uploaded files; the id of an item is its name, if it has one."""
-    for name, file in files:
-        item_id = name or items.default_id()
-        items.add(ItemSpec(item_id, filename=item_id), file.read(max_bytes + 1))
+def add_files(parts: Iterable[Part], items: ItemReceiver) -> None:
+    """Add the files among the parts of a form; the id of an item is its name, if it has one."""
+    for part in parts:
+        if part.name == "files":
+            item_id = file_name(part) or items.default_id()
+            items.add(ItemSpec(item_id, filename=item_id), bytes(part.content))
 
 
-def add_csv(stream: io.RawIOBase, params: Mapping[str, str], items: ItemReceiver) -> None:
+def add_file(parts: Iterable[Part], items: ItemReceiver) -> None:
+    """Add the file of a form with one file.
+
+    Raises:
+        JobRefused: there is none, or more than one.
+    """
+    files = [part for part in parts if part.name == "file" and part.filename is not None]
+    if len(files) != 1:
+        raise JobRefused(
+            f"the form has {len(files) or 'no'} files named `file`: send one picture under that "
+            "name, with a file name"
+        )
+    name = file_name(files[0]) or "file"
+    items.add(ItemSpec(name, filename=name), bytes(files[0].content))
+
+
+def add_csv(file: IO[bytes], params: Mapping[str, str], items: ItemReceiver) -> None:
     """Add the rows of a CSV with a header; `params` name its `url_column` and `id_column`.
 
     Raises:
         JobRefused: a column is missing, or the text cannot be read as CSV.
     """
-    text = io.TextIOWrapper(io.BufferedReader(stream, READ_BYTES), "utf-8-sig", newline="")
+    text = io.TextIOWrapper(file, "utf-8-sig", newline="")
     url_column, id_column = params.get("url_column", "url"), params.get("id_column")
     rows = csv.reader(text, strict=True)
     read_to = 0  # the last line of the last row that was read
@@ -167,14 +176,13 @@ def _check_header(header: Sequence[str], url_column: str, id_column: str | None)
             )
 
 
-def add_ndjson(stream: io.RawIOBase, items: ItemReceiver) -> None:
+def add_ndjson(file: IO[bytes], items: ItemReceiver) -> None:
     """Add the items of NDJSON, one a line.
 
     Raises:
         BodyUnreadable: a line is too long to be an item.
     """
-    lines = io.BufferedReader(stream, READ_BYTES)
-    for number, line in enumerate(iter(lambda: lines.readline(MAX_LINE_CHARS), b""), start=1):
+    for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_CHARS), b""), start=1):
         if number == 1:
             line = line.removeprefix(BOM_UTF8)
         if len(line) == MAX_LINE_CHARS:
@@ -211,36 +219,38 @@ def options_from_query(params: Mapping[str, str]) -> JobOptions:
         raise JobRefused(f"the parameter metadata is not JSON: {error}") from None
 
 
-def form_parts(
-    parts: Sequence[tuple[str, UploadFile | str]],
-) -> tuple[JobOptions, list[UploadFile]]:
-    """Separate the options of a form from its files.
+def form_options(parts: Iterable[Part], max_files: int) -> JobOptions:
+    """Read the options of a form, and check that its other parts are files.
 
     Raises:
         JobRefused: a part is neither, or the options do not fit their schema.
+        TooLarge: it has too many files.
     """
-    options, files = JobOptions(), []
-    for name, value in parts:
-        if name == "files" and isinstance(value, UploadFile):
-            files.append(value)
-        elif name == "options":
-            # Browsers send a JSON Blob as a file.
-            text = value if isinstance(value, str) else value.file.read(MAX_OPTIONS_BYTES)
+    options, file_count = JobOptions(), 0
+    for part in parts:
+        if part.name == "options":  # which is a file if a browser sends a JSON Blob
             try:
-                options = JobOptions.model_validate_json(text)
+                options = JobOptions.model_validate_json(bytes(part.content))
             except ValidationError as error:
                 raise JobRefused(f"options: {describe(error.errors())}") from None
-        elif name == "files":
+        elif part.name != "files":
+            raise JobRefused(
+                f"the form has a part {part.name!r}: send pictures as files named `files` and the "
+                "options as JSON in a field named `options`"
+            )
+        elif part.filename is None:
             raise JobRefused(
                 "the form has a part 'files' without a file name: send each picture as a file, "
                 'with filename="…" in its Content-Disposition'
             )
         else:
-            raise JobRefused(
-                f"the form has a part {name!r}: send pictures as files named `files` and the "
-                "options as JSON in a field named `options`"
-            )
-    return options, files
+            file_count += 1
+    if file_count > max_files:
+        raise TooLarge(
+            f"the form has {file_count} files, and the limit is {max_files}: send the rest as "
+            "another job, or add them to a draft"
+        )
+    return options
 
 
 def _add(item: ItemIn, items: ItemReceiver, line: int | None = None) -> None:

@@ -24,7 +24,7 @@ async def dry_run(services: Services, owner: str, submission: Submission) -> Dry
     Raises:
         PiqueueError: it would be refused.
     """
-    builder = await run_in_threadpool(_check, services, owner, submission)
+    builder = await submission.threads.run(owner, _check, services, owner, submission)
     reference = submission.options.model
     rate = await run_in_threadpool(lambda: services.load.rate().items)
     hosts: list[HostOut] = []
@@ -58,8 +58,9 @@ async def _try(
             items.add(ItemSpec(str(index), spec.url))
 
     options = JobOptions(model=model, name="dry run", priority=Lane.INTERACTIVE)
-    submission = Submission(options, add_items_to, ephemeral=True)
-    job, _ = await run_in_threadpool(submit, services, owner, submission)
+    threads = services.intake_threads
+    submission = Submission(options, add_items_to, threads, ephemeral=True)
+    job, _ = await threads.run(owner, submit, services, owner, submission)
     read = partial(services.store.job, job.id)
     try:
         job = await services.job_events.wait_done(job.id, read, SAMPLE_WAIT_S)

@@ -1,42 +1,98 @@
-"""Reads multipart forms."""
+"""Reads multipart forms, part by part."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import IO
 
-from fastapi import Request
-from starlette.datastructures import FormData
-from starlette.formparsers import MultiPartException, MultiPartParser
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
 
 from worker.jobs.errors import BodyUnreadable
 
-MAX_FIELDS = 10
+READ_BYTES = 1 << 18
 
 
-class _Parser(MultiPartParser):
-    """A parser that knows whether the form was complete, which Starlette's does not check."""
+@dataclass
+class Part:
+    """A part of a form; it is a file if it has a `filename`."""
 
-    complete = False
+    name: str = ""
+    filename: str | None = None
+    content: bytearray = field(default_factory=bytearray)
+
+
+class _Parts:
+    """Receives the events of the parser."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.done: deque[Part] = deque()
+        self.complete = False
+        self._max_bytes = max_bytes
+        self._part = Part()
+        self._header_name = self._header_value = self._disposition = b""
+
+    def on_part_begin(self) -> None:
+        self._part, self._disposition = Part(), b""
+
+    def on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header_name += data[start:end]
+
+    def on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._header_value += data[start:end]
+
+    def on_header_end(self) -> None:
+        if self._header_name.lower() == b"content-disposition":
+            self._disposition = self._header_value
+        self._header_name = self._header_value = b""
+
+    def on_headers_finished(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        if b"name" not in options:
+            raise BodyUnreadable(
+                "a part of the form has no name: give each a Content-Disposition with a name"
+            )
+        self._part.name = _decoded(options[b"name"])
+        if b"filename" in options:
+            self._part.filename = _decoded(options[b"filename"])
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        room = self._max_bytes + 1 - len(self._part.content)
+        self._part.content += data[start : min(end, start + room)]
+
+    def on_part_end(self) -> None:
+        self.done.append(self._part)
 
     def on_end(self) -> None:
-        """Note the closing boundary."""
         self.complete = True
 
 
-@asynccontextmanager
-async def read_form(request: Request, max_files: int) -> AsyncIterator[FormData]:
-    """Read a multipart form; its files are open while the block runs.
+def read_parts(file: IO[bytes], content_type: str, max_bytes: int) -> Iterator[Part]:
+    """Give the parts of a form; of the content of each, at most `max_bytes` and one byte more.
 
     Raises:
-        BodyUnreadable: it is no form, has too many parts, or ends early.
+        BodyUnreadable: it is no form, or ends early.
     """
-    parser = _Parser(request.headers, request.stream(), max_files=max_files, max_fields=MAX_FIELDS)
+    boundary = parse_options_header(content_type)[1].get(b"boundary")
+    if not boundary:
+        raise BodyUnreadable("the form cannot be read: its Content-Type has no boundary")
+    parts = _Parts(max_bytes)
+    callbacks = {name: getattr(parts, name) for name in dir(parts) if name.startswith("on_")}
     try:
-        form = await parser.parse()
-    except MultiPartException as error:
-        raise BodyUnreadable(f"the form cannot be read: {error.message}") from None
+        parser = MultipartParser(boundary, callbacks)  # type: ignore[arg-type]
+        while block := file.read(READ_BYTES):
+            parser.write(block)
+            while parts.done:
+                yield parts.done.popleft()
+        parser.finalize()
+    except FormParserError as error:
+        raise BodyUnreadable(f"the form cannot be read: {error}") from None
+    if not parts.complete:
+        raise BodyUnreadable("the form ends before its closing boundary: send it again")
+
+
+def _decoded(text: bytes) -> str:
     try:
-        if not parser.complete:
-            raise BodyUnreadable("the form ends before its closing boundary: send it again")
-        yield form
-    finally:
-        await form.close()
+        return text.decode()
+    except UnicodeDecodeError:
+        return text.decode("latin-1")

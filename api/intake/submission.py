@@ -1,75 +1,88 @@
 """From a request to a job: the body is read by its content type, and its items are submitted."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from fastapi import Request
 
 from api.intake import bodies
 from api.intake.admission import check_capacity
-from api.intake.forms import read_form
+from api.intake.forms import Part, read_parts
 from api.intake.idempotency import MakeEntry, create_once
 from api.intake.items import ItemReceiver
 from api.intake.job_builder import JobBuilder
+from api.intake.received import MEMORY_BYTES, receive_body
 from api.schemas import JobOptions
 from api.services import Services
-from worker.jobs.errors import TooLarge, UnsupportedBody
+from api.shares import OwnerThreads
+from worker.jobs.errors import UnsupportedBody
 from worker.jobs.record import Job
+
+# Reading a larger table takes long,
+LONG_TABLE_BYTES = MEMORY_BYTES
+# and so does reading a larger form, whose files are only stored.
+LONG_FORM_BYTES = 16_000_000
 
 
 @dataclass(frozen=True)
 class Submission:
-    """What a request asks for; `add_items_to` reads its items, and runs in a thread."""
+    """What a request asks for; `add_items_to` reads its items, in one of `threads`."""
 
     options: JobOptions
     add_items_to: Callable[[ItemReceiver], None]
+    threads: OwnerThreads
     draft: bool = False
     # Erased as soon as its results are read.
     ephemeral: bool = False
 
 
 @asynccontextmanager
-async def read_submission(request: Request, services: Services) -> AsyncIterator[Submission]:
-    """Read a request's body by its content type; its files are open while the block runs.
+async def read_submission(
+    request: Request, services: Services, owner: str
+) -> AsyncIterator[Submission]:
+    """Read a request's body by its content type; it is there while the block runs.
 
     Raises:
         JobRefused: the content type is not supported, or the body does not fit it.
     """
     settings, kind = services.settings, bodies.content_type(request)
-    params = dict(request.query_params)
-    stream = bodies.BodyStream(request)
-    match kind:
-        case bodies.JSON:
-            job = bodies.read_json(await _read_all(request, settings.max_json_bytes))
-            yield Submission(job.options, lambda items: bodies.add_json(job, items), job.draft)
-        case bodies.FORM:
-            async with read_form(request, settings.max_files) as form:
-                options, files = bodies.form_parts(form.multi_items())
-                named = [(bodies.file_name(file), file.file) for file in files]
+    if kind not in bodies.CONTENT_TYPES:
+        raise UnsupportedBody(
+            f"the content type is {kind or 'missing'}: send {', '.join(bodies.CONTENT_TYPES)}"
+        )
+    params, is_table = dict(request.query_params), kind in (bodies.CSV, bodies.NDJSON)
+    options = bodies.options_from_query(params) if is_table else JobOptions()
+    max_bytes = settings.max_json_bytes if kind == bodies.JSON else None
+    async with receive_body(request, max_bytes) as body:
+        is_long = body.size_bytes > (LONG_FORM_BYTES if kind == bodies.FORM else LONG_TABLE_BYTES)
+        threads = services.long_threads if is_long else services.intake_threads
+
+        def parts(max_bytes: int) -> Iterator[Part]:
+            return read_parts(body.rewound(), request.headers["content-type"], max_bytes)
+
+        match kind:
+            case bodies.JSON:
+                job = await threads.run(owner, bodies.read_json, body.rewound())
+                add = partial(bodies.add_json, job)
+                yield Submission(job.options, add, threads, job.draft)
+            case bodies.FORM:
+                options = await threads.run(
+                    owner, bodies.form_options, parts(bodies.MAX_OPTIONS_BYTES), settings.max_files
+                )
                 size = settings.max_item_bytes
-                yield Submission(options, lambda items: bodies.add_files(named, size, items))
-        case bodies.CSV:
-            options = bodies.options_from_query(params)
-            yield Submission(options, lambda items: bodies.add_csv(stream, params, items))
-        case bodies.NDJSON:
-            options = bodies.options_from_query(params)
-            yield Submission(options, lambda items: bodies.add_ndjson(stream, items))
-        case _:
-            raise UnsupportedBody(
-                f"the content type is {kind or 'missing'}: send {', '.join(bodies.CONTENT_TYPES)}"
-            )
-
-
-async def _read_all(request: Request, max_bytes: int) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > max_bytes:
-            raise TooLarge(
-                f"the JSON body is larger than {max_bytes} bytes: send CSV or NDJSON instead"
-            )
-    return bytes(body)
+                yield Submission(
+                    options, lambda items: bodies.add_files(parts(size), items), threads
+                )
+            case bodies.CSV:
+                yield Submission(
+                    options, lambda items: bodies.add_csv(body.rewound(), params, items), threads
+                )
+            case _:
+                yield Submission(
+                    options, lambda items: bodies.add_ndjson(body.rewound(), items), threads
+                )
 
 
 def submit(

@@ -1,6 +1,7 @@
 """Refuses request bodies that are too large, compressed or too slow, with a problem."""
 
 import asyncio
+import re
 import time
 from http import HTTPStatus
 
@@ -10,6 +11,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from worker.jobs.settings import Settings
 
+# The routes that take pictures or items; bodies of others have a few fields.
+_LARGE = re.compile(r"/jobs(/[^/]+/items)?$|/scorefile/$")
+SMALL_BYTES = 65_536
 # Each second of waiting for the client must bring this much, after `request_timeout_s`,
 MIN_BYTES_PER_S = 1000
 # and no client may be waited for longer than this.
@@ -36,7 +40,12 @@ class BodyLimit:
         headers, complete = Headers(scope=scope), False
         encoding = headers.get("content-encoding", "identity").lower()
         declared = headers.get("content-length", "")
-        too_large = declared.isdecimal() and int(declared) > self._max_bytes
+        max_bytes = self._max_bytes if _LARGE.search(scope["path"]) else SMALL_BYTES
+        too_large = declared.isdecimal() and int(declared) > max_bytes
+        refusal = HTTPException(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            f"the request is larger than {max_bytes} bytes: send it as several smaller ones",
+        )
         received_bytes, waited_s = 0, 0.0
 
         async def limited() -> Message:
@@ -44,7 +53,7 @@ class BodyLimit:
             if complete:
                 return await receive()
             if too_large:
-                raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+                raise refusal
             allowed_s = min(self._timeout_s + received_bytes / MIN_BYTES_PER_S, MAX_WAIT_S)
             began = time.monotonic()
             try:
@@ -66,8 +75,8 @@ class BodyLimit:
                     {"Accept-Encoding": "identity"},
                 )
             received_bytes += len(message.get("body", b""))
-            if received_bytes > self._max_bytes:
-                raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+            if received_bytes > max_bytes:
+                raise refusal
             return message
 
         await self._app(scope, limited, send)

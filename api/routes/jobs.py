@@ -54,7 +54,7 @@ async def submit_job(
     prefer: _WaitHeader = None,
 ) -> Any:
     """Submit pictures as URLs or files, or create a draft to which items are added later."""
-    async with read_submission(request, services) as submission:
+    async with read_submission(request, services, owner) as submission:
         if submission.options.dry_run:
             response.status_code = 200
             return await dry_run(services, owner, submission)
@@ -62,8 +62,8 @@ async def submit_job(
             job = await run_in_threadpool(open_draft, services, owner, submission.options)
             response.status_code = 201
         else:
-            job, replayed = await run_in_threadpool(
-                submit, services, owner, submission, idempotency_key
+            job, replayed = await submission.threads.run(
+                owner, submit, services, owner, submission, idempotency_key
             )
             if replayed:
                 response.headers["Idempotency-Replayed"] = "true"
@@ -82,8 +82,10 @@ async def add_items(draft: OwnJobDep, request: Request, services: ServicesDep) -
     An item that the draft has already is skipped; another item of the same id is refused. Items
     without an id get the next numbers, so a request that is sent again needs ids.
     """
-    async with read_submission(request, services) as submission:
-        job, change = await run_in_threadpool(add_to_draft, services, draft, submission)
+    async with read_submission(request, services, draft.owner) as submission:
+        job, change = await submission.threads.run(
+            draft.owner, add_to_draft, services, draft, submission
+        )
         return DraftOut.of_change(job, change)
 
 
@@ -117,7 +119,7 @@ async def submit_drafted_job(
     draft: OwnJobDep, response: Response, services: ServicesDep, prefer: _WaitHeader = None
 ) -> JobOut:
     """Submit a draft."""
-    job = await run_in_threadpool(submit_draft, services, draft)
+    job = await services.long_threads.run(draft.owner, submit_draft, services, draft)
     return await _answer_when_done(services, job, response, prefer)
 
 

@@ -82,4 +82,5 @@ def read_results(
         case Format.PARQUET:
             blocks = downloads.parquet(table, views)
     headers["Content-Disposition"] = f'attachment; filename="{job_id}.{form}"'
-    return StreamingResponse(blocks, media_type=media_type, headers=headers)
+    sent = services.download_threads.each(caller.owner, blocks)
+    return StreamingResponse(sent, media_type=media_type, headers=headers)

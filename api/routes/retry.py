@@ -7,6 +7,7 @@ from itertools import tee
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Body, Header, Response
+from starlette.concurrency import run_in_threadpool
 
 from api.auth import OwnJobDep
 from api.errors import problems
@@ -32,7 +33,7 @@ router = APIRouter(tags=["jobs"])
         **problems(400, 401, 404, 409, 413, 422, 429, 503),
     },
 )
-def retry_job(
+async def retry_job(
     parent: OwnJobDep,
     response: Response,
     services: ServicesDep,
@@ -46,7 +47,9 @@ def retry_job(
     """
     only = (body or RetryIn()).only
     fingerprint = hashlib.sha256(f"retry {only} of {parent.id}".encode()).hexdigest()
-    job, replayed = create_once(
+    job, replayed = await services.long_threads.run(
+        parent.owner,
+        create_once,
         services,
         parent.owner,
         idempotency_key,
@@ -55,7 +58,7 @@ def retry_job(
     )
     if replayed:
         response.headers["Idempotency-Replayed"] = "true"
-    view = job_view(services, job.id)
+    view = await run_in_threadpool(job_view, services, job.id)
     response.headers.update({"Location": view.links.self, **retry_after(view)})
     return view
 

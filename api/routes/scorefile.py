@@ -1,13 +1,15 @@
 """POST /scorefile/: scores one picture while the caller waits, through the queue of all jobs."""
 
+from functools import partial
+
 from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import UploadFile
 
 from api.auth import OwnerDep
 from api.errors import problems
-from api.intake.bodies import FORM, add_files, content_type, file_name
-from api.intake.forms import read_form
+from api.intake.bodies import FORM, add_file, content_type
+from api.intake.forms import read_parts
+from api.intake.received import receive_body
 from api.intake.submission import Submission, submit
 from api.job_view import wait_for_job
 from api.openapi.literals import SCOREFILE_BODY, SCORES
@@ -33,20 +35,13 @@ async def score_file(request: Request, services: ServicesDep, owner: OwnerDep) -
     # FastAPI would read the whole body before it checks the API key, so the form is read here.
     if (kind := content_type(request)) != FORM:
         raise JobRefused(f"the content type is {kind or 'missing'}: send a file as {FORM}")
-    async with read_form(request, max_files=1) as form:
-        file = form.get("file")
-        if not isinstance(file, UploadFile):
-            raise JobRefused(
-                "the form has no file named `file`: send one picture under that name, with a file "
-                "name"
-            )
-        files, size = [(file_name(file) or "file", file.file)], services.settings.max_item_bytes
+    async with receive_body(request) as body:
+        threads, size = services.intake_threads, services.settings.max_item_bytes
+        parts = read_parts(body.rewound(), request.headers["content-type"], size)
         submission = Submission(
-            JobOptions(priority=Lane.INTERACTIVE),
-            lambda items: add_files(files, size, items),
-            ephemeral=True,
+            JobOptions(priority=Lane.INTERACTIVE), partial(add_file, parts), threads, ephemeral=True
         )
-        job, _ = await run_in_threadpool(submit, services, owner, submission)
+        job, _ = await threads.run(owner, submit, services, owner, submission)
     try:
         results = (await wait_for_job(services, job.id, wait_s)).results
     finally:

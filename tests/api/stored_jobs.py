@@ -77,6 +77,7 @@ def store_job(
     parent_job: str | None = None,
     chunk_items: int = 32,
     model: ModelCard = MODEL,
+    owner: str = ANYONE,
 ) -> Job:
     """Make a job that is done, of `count` items given by their index."""
     job_id = new_job_id()
@@ -84,7 +85,7 @@ def store_job(
     chunks = [indexes[at : at + chunk_items] for at in range(0, count, chunk_items)]
     for chunk_index, chunk in enumerate(chunks):
         store.put_chunk(job_id, chunk_index, [spec(index) for index in chunk])
-    new_job = NewJob(job_id, ANYONE, model, ttl_s=3600, parent_job=parent_job, csv=csv)
+    new_job = NewJob(job_id, owner, model, ttl_s=3600, parent_job=parent_job, csv=csv)
     store.submit(new_job, Shape(Lane.BULK, count, chunk_items))
     for chunk_index, chunk in enumerate(chunks):
         store.commit(store.claim(job_id, chunk_index), [result(index) for index in chunk])

@@ -21,11 +21,16 @@ CSV = b"url\nhttp://127.0.0.1:9/a.jpg\n"
 
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Run an API with short time limits and few connections."""
-    limits = {
-        "PIQUEUE_REQUEST_TIMEOUT_S": str(TIMEOUT_S),
-        "PIQUEUE_MAX_CONNECTIONS": str(CONNECTIONS),
-    }
+    """Run an API with a short time limit."""
+    limits = {"PIQUEUE_REQUEST_TIMEOUT_S": str(TIMEOUT_S)}
+    with Stack(tmp_path_factory.mktemp("stack"), workers=0, env=limits) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def small_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Run an API with few connections."""
+    limits = {"PIQUEUE_MAX_CONNECTIONS": str(CONNECTIONS)}
     with Stack(tmp_path_factory.mktemp("stack"), workers=0, env=limits) as running:
         yield running
 
@@ -167,7 +172,10 @@ def test_slow_headers_are_closed(api: Stack) -> None:
         assert time.monotonic() - began < 5 * TIMEOUT_S
 
 
-@pytest.mark.parametrize("kind", ["application/json", "text/csv", "application/x-ndjson"])
+@pytest.mark.parametrize(
+    "kind",
+    ["application/json", "text/csv", "application/x-ndjson", "multipart/form-data;boundary=x"],
+)
 def test_a_slow_body_is_refused(api: Stack, kind: str) -> None:
     with Peer(api) as peer:
         peer.send(post("", bytes(100_000), kind)[:-99_000])
@@ -204,22 +212,22 @@ def test_the_rest_of_a_refused_body_does_not_hold_a_connection(api: Stack) -> No
         assert time.monotonic() - began > TIMEOUT_S / 2
 
 
-def test_idle_connections_give_way_and_busy_ones_do_not(api: Stack) -> None:
+def test_idle_connections_give_way_and_busy_ones_do_not(small_api: Stack) -> None:
     with ExitStack() as peers:
-        idle = [peers.enter_context(Peer(api)) for _ in range(CONNECTIONS)]
-        busy = [peers.enter_context(Peer(api)).send(post("", ITEMS)[:-1]) for _ in range(3)]
+        idle = [peers.enter_context(Peer(small_api)) for _ in range(CONNECTIONS)]
+        busy = [peers.enter_context(Peer(small_api)).send(post("", ITEMS)[:-1]) for _ in range(3)]
         assert all(peer.closed() for peer in idle[:3])
         for peer in busy:
             assert peer.send(b"}").answer()[0] == 202
 
 
-def test_more_busy_connections_than_allowed_are_refused(api: Stack) -> None:
+def test_more_busy_connections_than_allowed_are_refused(small_api: Stack) -> None:
     with ExitStack() as peers:
-        held = [
-            peers.enter_context(Peer(api)).send(post("", ITEMS)[:-1]) for _ in range(CONNECTIONS)
-        ]
-        assert eventually(lambda: ask(api, b"")[0] == 503, TIMEOUT_S)
-        with Peer(api) as peer:
+        held = [peers.enter_context(Peer(small_api)) for _ in range(CONNECTIONS)]
+        for peer in held:
+            peer.send(post("", ITEMS)[:-1])
+        assert eventually(lambda: ask(small_api, b"")[0] == 503)
+        with Peer(small_api) as peer:
             status, headers, body = peer.answer()
         assert (status, json.loads(body)["code"]) == (503, "too_many_connections")
         assert "retry-after: 5" in headers

@@ -33,6 +33,7 @@ PiqueueError
 ├── LedgerUnavailable       Redis does not answer
 │   └── LedgerFull          Redis accepts no writes: its memory or disk is full
 ├── LedgerReplaced          Redis was emptied or replaced, and the API keys are gone
+├── TemporaryFolderUnavailable  the API cannot write a body to its temporary folder
 ├── StorageUnavailable      S3 does not answer, or refuses the request
 └── NotReady                no worker with a warm model is alive
 """
@@ -205,15 +206,18 @@ class LedgerFull(LedgerUnavailable): ...
 class LedgerReplaced(PiqueueError): ...
 
 
+class TemporaryFolderUnavailable(PiqueueError): ...
+
+
 class StorageUnavailable(PiqueueError): ...
 
 
 class NotReady(PiqueueError): ...
 
 
-def describe(problems: Sequence[Mapping[str, Any]]) -> str:
-    """Write pydantic's errors on one line, each with its location."""
+def describe(problems: Sequence[Mapping[str, Any]], whole: str = "body") -> str:
+    """Write pydantic's errors on one line, each with its location, or `whole` if it has none."""
     return "; ".join(
-        f"{'.'.join(str(part) for part in problem['loc']) or 'body'}: {problem['msg']}"
+        f"{'.'.join(str(part) for part in problem['loc']) or whole}: {problem['msg']}"
         for problem in problems
     )

@@ -1,0 +1,76 @@
+"""Receives the body of a request on the event loop, into memory or a temporary file."""
+
+import os
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import IO
+
+import structlog
+from fastapi import Request
+from starlette.concurrency import run_in_threadpool
+
+from worker.jobs.errors import TemporaryFolderUnavailable, TooLarge
+
+# A larger body is written to a file.
+MEMORY_BYTES = 1 << 18
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class ReceivedBody:
+    """A complete body."""
+
+    file: IO[bytes]
+    size_bytes: int
+
+    def rewound(self) -> IO[bytes]:
+        """Return the file, at its beginning."""
+        self.file.seek(0)
+        return self.file
+
+
+@asynccontextmanager
+async def receive_body(
+    request: Request, max_bytes: int | None = None
+) -> AsyncIterator[ReceivedBody]:
+    """Receive a body, however slowly it arrives; its file is open while the block runs.
+
+    No thread waits for the client, and nothing of the request is done before all of it is here.
+
+    Raises:
+        TooLarge: it has more than `max_bytes`.
+        TemporaryFolderUnavailable: the file cannot be written.
+    """
+    size_bytes = 0
+    with tempfile.SpooledTemporaryFile(MEMORY_BYTES) as file:
+        async for part in request.stream():
+            size_bytes += len(part)
+            if max_bytes is not None and size_bytes > max_bytes:
+                raise TooLarge(
+                    f"the JSON body is larger than {max_bytes} bytes: send CSV or NDJSON instead"
+                )
+            with _file_errors():
+                if size_bytes <= MEMORY_BYTES:
+                    file.write(part)
+                else:
+                    await run_in_threadpool(file.write, part)
+        with _file_errors():
+            file.flush()
+        yield ReceivedBody(file, size_bytes)
+
+
+@contextmanager
+def _file_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        folder = tempfile.tempdir or os.environ.get("TMPDIR", "/tmp")  # noqa: S108
+        reason = error.strerror or str(error)
+        log.error("temporary_folder_unavailable", folder=folder, reason=reason)
+        raise TemporaryFolderUnavailable(
+            f"the API cannot write to its temporary folder {folder} ({reason}): its operator must "
+            "make room there, or set TMPDIR to another folder and restart the API"
+        ) from error

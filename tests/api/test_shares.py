@@ -1,0 +1,89 @@
+"""The shares of owners: threads, and requests in progress."""
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator
+
+import httpx2
+from redis import Redis
+
+from api.main import create_app
+from api.shares import OwnerThreads
+from worker.jobs.ledger.api_keys import KeyStore
+from worker.jobs.settings import load_settings
+
+CSV = b"url\nhttp://127.0.0.1:9/a.jpg\n"
+
+
+def test_an_owner_has_a_share_of_the_threads_and_the_rest_is_for_others() -> None:
+    released, running = threading.Event(), set[str]()
+
+    def hold(name: str) -> None:
+        running.add(name)
+        assert released.wait(20)
+
+    async def run() -> None:
+        threads = OwnerThreads(4, share=2)
+        calls = [
+            asyncio.create_task(threads.run(owner, hold, f"{owner}{number}"))
+            for owner in "abc"
+            for number in range(3)
+        ]
+        deadline = time.monotonic() + 20
+        while len(running) < 4:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        assert running == {"a0", "a1", "b0", "b1"}
+        released.set()
+        await asyncio.gather(*calls)
+        assert len(running) == 9
+
+    asyncio.run(run())
+
+
+def test_an_iterator_has_no_thread_between_its_values() -> None:
+    async def run() -> list[int]:
+        threads = OwnerThreads(1, share=1)
+        values = []
+        async for value in threads.each("a", iter(range(3))):
+            values.append(value)
+            values.append(await threads.run("a", lambda: 10))
+        return values
+
+    assert asyncio.run(run()) == [0, 10, 1, 10, 2, 10]
+
+
+def test_one_key_cannot_take_all_connections(redis_client: Redis, redis_url: str) -> None:
+    keys = KeyStore(redis_client)
+    slow, other = ({"Authorization": f"Bearer {keys.add(name)}"} for name in ("slow", "other"))
+    kind = {"content-type": "text/csv"}
+
+    async def run() -> None:
+        app = create_app(load_settings(redis_url=redis_url, max_connections=10))
+        done = asyncio.Event()
+
+        async def slow_body() -> AsyncIterator[bytes]:
+            yield CSV[:4]
+            await done.wait()
+            yield CSV[4:]
+
+        transport = httpx2.ASGITransport(app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            uploads = [
+                asyncio.create_task(client.post("/jobs", content=slow_body(), headers=slow | kind))
+                for _ in range(5)
+            ]
+            while app.state.services.open_requests.counts.total() < 5:
+                await asyncio.sleep(0.01)
+            refused = await client.get("/jobs", headers=slow)
+            assert (refused.status_code, refused.json()["code"]) == (429, "over_quota")
+            assert int(refused.headers["retry-after"]) > 0
+            assert (await client.get("/jobs", headers=other)).status_code == 200
+            done.set()
+            assert {(await upload).status_code for upload in uploads} == {202}
+            assert (await client.get("/jobs", headers=slow)).status_code == 200
+            assert not app.state.services.open_requests.counts
+
+    asyncio.run(run())
