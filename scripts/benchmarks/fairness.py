@@ -33,6 +33,7 @@ _SLOTS = 4  # of such a worker
 _PAUSE_S = 0.1
 _SMALL_JOBS, _SMALL_ITEMS = 300, 64
 _BULK_SHARE = 0.2
+_MODEL = ModelCatalog([ModelFolder(ARTIFACTS_PATH)], "scenes").resolve(None)
 
 
 @dataclass
@@ -113,15 +114,15 @@ def _one_picture(run: BenchmarkRun, service: Service) -> Iterator[Figure]:
     time.sleep(15)  # until the rate is that of the flood
     busy_s = sorted(latency_s() for _ in range(count))
     chunk_s = _SLOTS / Load(service.redis).rate().chunks
-    idle_95_s = percentile(idle_s, 0.95)
+    allowed_s = 3 * percentile(idle_s, 0.95) + chunk_s
     yield Figure(
-        "one picture beside a flood, 95th percentile less one chunk / idle",
+        "one picture beside a flood, 95th percentile / (3 x idle + one chunk)",
         "x",
-        (percentile(busy_s, 0.95) - chunk_s) / idle_95_s,
-        (busy_s[0] - chunk_s) / idle_95_s,
-        (busy_s[-1] - chunk_s) / idle_95_s,
+        percentile(busy_s, 0.95) / allowed_s,
+        busy_s[0] / allowed_s,
+        busy_s[-1] / allowed_s,
         "<=",
-        3.0,
+        1.0,
         f"{_SMALL_JOBS} small jobs and {run.scale.rows} URLs wait; {busy_s[-1] * 1000:.0f} ms at "
         f"most, a chunk takes {chunk_s * 1000:.0f} ms",
     )
@@ -216,15 +217,18 @@ def _many_open_jobs(run: BenchmarkRun) -> Iterator[Figure]:
             stores.append(JobStore(connect(server.url)))
             _submit_small(stores[-1], count)
 
+        warm = [_MODEL.ref.key]
+
         def claim_s(store: JobStore) -> float:
             started = time.perf_counter()
-            claim = store.claim_next(60, _BULK_SHARE)
+            claim = store.claim_next(60, _BULK_SHARE, warm)
             duration_s = time.perf_counter() - started
             assert claim is not None
             store.commit(claim, [ItemResult(scores=(0.5,))])
+            _submit_small(store, 1)
             return duration_s
 
-        pairs = alternate(lambda: claim_s(stores[0]), lambda: claim_s(stores[1]), 90)
+        pairs = alternate(lambda: claim_s(stores[0]), lambda: claim_s(stores[1]), 1000)
     finally:
         for server in servers:
             server.stop()
@@ -247,9 +251,8 @@ def _many_open_jobs(run: BenchmarkRun) -> Iterator[Figure]:
 
 def _submit_small(store: JobStore, count: int, *, hold: bool = False) -> None:
     """Submit jobs of one picture; with `hold`, claim each at once for longer than a run takes."""
-    model = ModelCatalog([ModelFolder(ARTIFACTS_PATH)], "scenes").resolve(None)
     for _ in range(count):
-        job = NewJob(new_job_id(), "benchmark", model, ttl_s=86400)
+        job = NewJob(new_job_id(), "benchmark", _MODEL, ttl_s=86400)
         store.put_chunk(job.id, 0, [ItemSpec("0", "http://127.0.0.1:9/")])
         store.submit(job, Shape(Lane.INTERACTIVE, 1, 1))
         if hold:

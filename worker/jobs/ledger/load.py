@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from redis import Redis
 
+from worker.jobs.ledger.api_keys import WEIGHTS
 from worker.jobs.ledger.connection import RedisClient, in_ms
 from worker.jobs.record import Job, JobStatus, Lane
 
@@ -109,7 +110,7 @@ class Load(RedisClient):
         with self._redis.pipeline(transaction=True) as pipe:
             pipe.zrank(jobs, job.id)
             pipe.zrange(owners, 0, -1)
-            pipe.hgetall("piqueue:weights")
+            pipe.hgetall(WEIGHTS)
             rank, waiting, weights = pipe.execute()
         if rank is None:
             return None
