@@ -17,7 +17,7 @@ end
 local OPEN, BACKLOG = 'piqueue:open', 'piqueue:backlog'
 -- Items that are leased, of all jobs.
 local RUNNING = 'piqueue:running'
--- What recovery must do, by when: 'lease JOB CHUNK ITEMS', 'defer JOB CHUNK', 'expire JOB'.
+-- What recovery must do, by when: 'lease JOB CHUNK ITEMS', 'defer JOB CHUNK', 'expire JOB OWNER'.
 local DUE = 'piqueue:due'
 -- The list of Celery's queue.
 local QUEUE = 'piqueue:wake-ups'
@@ -43,6 +43,21 @@ local function list_of(owner, status)
   return 'piqueue:jobs:' .. owner .. (status and ':' .. status or '')
 end
 
+-- Schedules the end of a job; its keys expire at the same time, but the lists do not.
+local function keep_listed()
+  local owner, ttl_ms = unpack(redis.call('HMGET', META, 'owner', 'ttl_ms'))
+  redis.call('ZADD', DUE, now_ms() + ttl_ms, 'expire ' .. JOB .. ' ' .. owner)
+end
+
+local STATUSES = {'draft', 'queued', 'running', 'cancelling', 'succeeded', 'partially_succeeded',
+  'failed', 'cancelled'}
+
+local function unlist(owner)
+  redis.call('ZREM', DUE, 'expire ' .. JOB .. ' ' .. owner)
+  redis.call('ZREM', list_of(owner), JOB)
+  for _, status in ipairs(STATUSES) do redis.call('ZREM', list_of(owner, status), JOB) end
+end
+
 local function set_status(status)
   local owner, before = unpack(redis.call('HMGET', META, 'owner', 'status'))
   if before then redis.call('ZREM', list_of(owner, before), JOB) end
@@ -64,7 +79,6 @@ local function settle(count)
     return
   end
   redis.call('HDEL', OPEN, JOB)
-  redis.call('ZREM', DUE, 'expire ' .. JOB)
   remove_ready(lane, owner, JOB)
 end
 
@@ -72,7 +86,7 @@ local function finish(status)
   local unfinished = number('total') - number('succeeded') - number('failed')
   redis.call('HSET', META, 'finished_ms', wall_ms(), 'cancelled', unfinished, 'running', 0)
   set_status(status)
-  redis.call('DEL', RETURNED, ATTEMPTS, QUARANTINE, DRAFT, IDS)
+  redis.call('UNLINK', RETURNED, ATTEMPTS, QUARANTINE, DRAFT, IDS)
   if redis.call('HEXISTS', META, 'webhook_url') == 1 then
     redis.call('ZADD', HOOKS, now_ms(), JOB)
   end
@@ -140,6 +154,7 @@ local function open_draft()
   redis.call('HSET', META, 'created_ms', wall_ms(), 'expires_ms', wall_ms() + number('ttl_ms'),
     'total', 0, 'succeeded', 0, 'failed', 0, 'cancelled', 0)
   set_status('draft')
+  keep_listed()
   keep(META)
   keep(MODEL)
 end
@@ -225,12 +240,12 @@ local function submit()
     'done_chunks', 0, 'next_chunk', 0)
   redis.call('HSETNX', META, 'created_ms', wall)
   set_status('queued')
-  redis.call('DEL', DRAFT, IDS)
+  redis.call('UNLINK', DRAFT, IDS)
   local lane, owner = unpack(redis.call('HMGET', META, 'lane', 'owner'))
   redis.call('HSET', OPEN, JOB, total .. ' ' .. lane .. ' ' .. owner)
   redis.call('HINCRBY', BACKLOG, '*', total)
   redis.call('HINCRBY', BACKLOG, owner, total)
-  redis.call('ZADD', DUE, now_ms() + number('ttl_ms'), 'expire ' .. JOB)
+  keep_listed()
   make_ready()
   keep(META)
   keep(ITEMS)
@@ -451,17 +466,21 @@ local function abandon()
   return 1
 end
 
--- ARGV: id. Returns 0 for an unknown job.
-local function erase()
-  local owner, status = unpack(redis.call('HMGET', META, 'owner', 'status'))
-  if not status then return 0 end
+-- Its record may have expired.
+local function forget(owner)
   settle()
-  redis.call('ZREM', list_of(owner), JOB)
-  redis.call('ZREM', list_of(owner, status), JOB)
+  unlist(owner)
   redis.call('ZREM', HOOKS, JOB)
   redis.call('ZREM', MANIFESTS, JOB)
   unlink()
   publish('erased')
+end
+
+-- ARGV: id. Returns 0 for an unknown job.
+local function erase()
+  local owner = redis.call('HGET', META, 'owner')
+  if not owner then return 0 end
+  forget(owner)
   return 1
 end
 
@@ -470,17 +489,18 @@ end
 local function recover()
   local done = redis.call('ZRANGE', DUE, '-inf', now_ms(), 'BYSCORE', 'LIMIT', 0, ARGV[1])
   for _, entry in ipairs(done) do
-    local kind, job, chunk, items = string.match(entry, '^(%a+) (%S+) ?(%d*) ?(%d*)$')
+    local kind, job, rest = string.match(entry, '^(%a+) (%S+) ?(.*)$')
     use(job)
     local status = redis.call('HGET', META, 'status')
     if kind == 'lease' then
+      local chunk, items = string.match(rest, '^(%d+) (%d+)$')
       end_lease(entry, tonumber(items), status)
       return_chunk(chunk, status)
-    else
+    elseif kind == 'defer' then
       redis.call('ZREM', DUE, entry)
-      if kind == 'defer' then return_chunk(chunk, status)
-      elseif status then erase()
-      else settle() end
+      return_chunk(rest, status)
+    else
+      forget(rest)
     end
   end
   local wanted = redis.call('EXISTS', READY) == 1 and wake_ups(tonumber(ARGV[2])) or 0

@@ -2,7 +2,8 @@
 -- each lane ranks its owners, and each owner ranks its jobs; the score is the virtual time of
 -- start-time fair queueing. A member that is served moves back by items / weight.
 local READY = 'piqueue:ready'
--- The virtual time of each level, and by 'level member' that of members that left it.
+-- The virtual times of lanes and owners, which are those of the members served, and by 'level member'
+-- of members that left; empty while nothing waits.
 local VIRTUAL = 'piqueue:virtual'
 -- Weights of owners (api_keys.py); an owner that is missing has weight 1.
 local WEIGHTS = 'piqueue:weights'
@@ -12,15 +13,21 @@ local WAITING = 'piqueue:waiting:'
 local SCANNED = 16
 -- Jobs of one owner have equal right to a turn if they are within so many items of each other.
 local EQUAL_ITEMS = 32
+-- A member that no worker could serve for a while catches up so many items / weight at most.
+local MOST_LAG = 1000
 
 local function owners_of(lane) return READY .. ':' .. lane end
 local function jobs_of(lane, owner) return READY .. ':' .. lane .. ':' .. owner end
 
--- A member that was away does not save up turns: it enters at the virtual time of its level.
-local function enter(level, member)
-  if redis.call('ZSCORE', level, member) then return end
-  local times = redis.call('HMGET', VIRTUAL, level, level .. ' ' .. member)
-  redis.call('ZADD', level, math.max(tonumber(times[1]) or 0, tonumber(times[2]) or 0), member)
+local function time_of(level, member)
+  local field = member and level .. ' ' .. member or level
+  return tonumber(redis.call('HGET', VIRTUAL, field)) or 0
+end
+
+-- The highest score of a level: a new job goes behind the others of its owner, or an endless row of
+-- new ones would hold up those that have begun.
+local function last_of(level)
+  return tonumber(redis.call('ZRANGE', level, -1, -1, 'WITHSCORES')[2]) or 0
 end
 
 local function leave(level, member)
@@ -29,9 +36,11 @@ local function leave(level, member)
 end
 
 local function add_ready(lane, owner, job, submitted_ms)
-  enter(READY, lane)
-  enter(owners_of(lane), owner)
-  enter(jobs_of(lane, owner), job)
+  local owners, jobs = owners_of(lane), jobs_of(lane, owner)
+  -- A member that was away does not save up turns: it enters at the virtual time of its level.
+  redis.call('ZADD', READY, 'NX', math.max(time_of(READY), time_of(READY, lane)), lane)
+  redis.call('ZADD', owners, 'NX', math.max(time_of(owners), time_of(owners, owner)), owner)
+  redis.call('ZADD', jobs, 'NX', last_of(jobs), job)
   redis.call('ZADD', WAITING .. lane, submitted_ms, job)
 end
 
@@ -41,19 +50,22 @@ local function remove_ready(lane, owner, job)
   if redis.call('EXISTS', jobs_of(lane, owner)) == 1 then return end
   leave(owners_of(lane), owner)
   if redis.call('EXISTS', owners_of(lane)) == 0 then leave(READY, lane) end
+  if redis.call('EXISTS', READY) == 0 then redis.call('UNLINK', VIRTUAL) end
 end
 
 -- Moves a job, its owner and its lane back by the items that are served.
 local function charge(lane, owner, job, items, lane_share)
-  local function advance(level, member, cost)
-    local first = redis.call('ZRANGE', level, 0, 0, 'WITHSCORES')
-    redis.call('HSET', VIRTUAL, level, first[2])
-    redis.call('ZINCRBY', level, cost, member)
+  local function advance(level, member, cost, time)
+    local score = tonumber(redis.call('ZSCORE', level, member))
+    redis.call('ZADD', level, math.max(score, time - MOST_LAG) + cost, member)
+    return math.max(score, time)
   end
+  local owners, jobs = owners_of(lane), jobs_of(lane, owner)
   local weight = tonumber(redis.call('HGET', WEIGHTS, owner)) or 1
-  advance(READY, lane, items / lane_share)
-  advance(owners_of(lane), owner, items / weight)
-  advance(jobs_of(lane, owner), job, items)
+  redis.call('HSET', VIRTUAL,
+    READY, advance(READY, lane, items / lane_share, time_of(READY)),
+    owners, advance(owners, owner, items / weight, time_of(owners)))
+  advance(jobs, job, items, last_of(jobs))
 end
 
 -- Calls `usable(job)` for jobs in the order of their turns; returns lane, owner and job of the first

@@ -1,6 +1,7 @@
 """The ready index on a real Redis: whose turn it is."""
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import replace
 
 import pytest
@@ -16,6 +17,8 @@ from worker.jobs.models.catalog import ModelCard
 from worker.jobs.record import Lane, new_job_id
 
 BULK_SHARE = 0.2
+# In items / weight, of ready.lua.
+MOST_LAG = 1000
 
 
 @pytest.fixture
@@ -41,11 +44,11 @@ def submit(
     return job.id
 
 
-def serve(store: JobStore, count: int) -> list[Claim]:
-    """Claim and commit chunks one by one."""
+def serve(store: JobStore, count: int, others: Collection[str] = ()) -> list[Claim]:
+    """Claim and commit chunks one by one; leave those of some models to other workers."""
     served = []
     for _ in range(count):
-        claim = store.claim_next(30, BULK_SHARE)
+        claim = store.claim_next(30, BULK_SHARE, others=others)
         assert claim is not None
         store.commit(claim, scored(claim))
         served.append(claim)
@@ -171,3 +174,53 @@ def test_the_oldest_wait_of_each_lane_is_known(store: JobStore, redis_client: Re
     assert 90 <= oldest[Lane.BULK] < 150
     serve(store, 2)
     assert load.open_items().oldest_waiting_s[Lane.BULK] == 0
+
+
+def test_new_jobs_of_an_owner_do_not_hold_up_one_that_has_begun(store: JobStore) -> None:
+    begun = submit(store, "a", 64, Lane.INTERACTIVE, chunk_items=16)
+    serve(store, 1)
+    for _ in range(5):
+        submit(store, "a", 1, Lane.INTERACTIVE)
+    served = set()
+    for _ in range(100):
+        submit(store, "a", 1, Lane.INTERACTIVE)
+        served.add(serve(store, 1)[0].job_id)
+    assert begun in served
+
+
+@pytest.mark.parametrize("lane", Lane)
+def test_work_that_no_worker_can_score_yet_saves_up_few_turns(store: JobStore, lane: Lane) -> None:
+    other = replace_model("other")
+    blocked = [other.ref.key]
+    owners = {submit(store, "a", 20_000, lane): "a"}
+    owners[submit(store, "x", 20_000, model=other)] = "x"
+    serve(store, 300, others=blocked)
+    owners[submit(store, "b", 20_000, lane)] = "b"
+    counts = items_by(serve(store, 100, others=blocked), owners)
+    assert abs(counts["a"] - counts["b"]) <= 10, "who comes later does not save up turns either"
+    counts = items_by(serve(store, 600), owners)
+    share = {Lane.BULK: 1 / 3, Lane.INTERACTIVE: BULK_SHARE}[lane]
+    assert counts["x"] >= share * counts.total()
+    assert counts["x"] <= share * counts.total() + MOST_LAG
+
+
+def test_jobs_of_an_owner_that_no_worker_can_score_yet_save_up_few_turns(store: JobStore) -> None:
+    other = replace_model("other")
+    blocked, first = submit(store, "a", 20_000, model=other), submit(store, "a", 20_000)
+    serve(store, 300, others=[other.ref.key])
+    second = submit(store, "a", 20_000)
+    counts = Counter(claim.job_id for claim in serve(store, 100, others=[other.ref.key]))
+    assert abs(counts[first] - counts[second]) <= 1
+    counts = Counter(claim.job_id for claim in serve(store, 300))
+    assert 100 <= counts[blocked] <= 100 + MOST_LAG / 10
+
+
+def test_nothing_is_kept_of_owners_while_nothing_waits(
+    store: JobStore, redis_client: Redis
+) -> None:
+    for owner in range(20):
+        submit(store, str(owner), 20, list(Lane)[owner % 2])
+    serve(store, 40)
+    assert not list(redis_client.scan_iter("piqueue:ready*"))
+    assert not list(redis_client.scan_iter("piqueue:waiting*"))
+    assert not redis_client.exists("piqueue:virtual")

@@ -295,10 +295,34 @@ def test_a_job_that_expired_unfinished_leaves_the_backlog(
 ) -> None:
     job_id, _ = submit(store, total=100)
     redis_client.delete(f"piqueue:{{{job_id}}}:meta")
-    redis_client.zadd("piqueue:due", {f"expire {job_id}": 1})
-    assert store.recover() == (0, [f"expire {job_id}"])
+    redis_client.zadd("piqueue:due", {f"expire {job_id} anyone": 1}, xx=True)
+    assert store.recover() == (0, [f"expire {job_id} anyone"])
     assert load.open_items().job_count == load.backlog() == 0
     assert store.claim_next(30, 0.2) is None
+
+
+@pytest.mark.parametrize("expired_by", ["recovery", "redis"])
+def test_nothing_is_kept_of_jobs_that_expired(
+    store: JobStore, redis_client: Redis, expired_by: str
+) -> None:
+    done, chunks = submit(store, total=10)
+    finish(store, done, chunks)
+    waiting, _ = submit(store, total=10)
+    draft = NewJob(new_job_id(), "anyone", MODEL, ttl_s=3600)
+    store.open_draft(draft)
+    cancelled = NewJob(new_job_id(), "anyone", MODEL, ttl_s=3600)
+    store.open_draft(cancelled)
+    store.cancel(cancelled.id)
+    for job_id in (done, waiting, draft.id, cancelled.id):
+        redis_client.zadd("piqueue:due", {f"expire {job_id} anyone": 1}, xx=True)
+        if expired_by == "redis":
+            redis_client.delete(f"piqueue:{{{job_id}}}:meta")
+    assert len(store.recover()[1]) == 4
+    left = {key.decode() for key in redis_client.scan_iter() if b"rate" not in key}
+    assert left == {
+        *("piqueue:clock", "piqueue:backlog", "piqueue:running"),
+        *(key for key in left if key.startswith("piqueue:card:")),
+    }
 
 
 def test_a_submission_that_is_repeated_by_a_retry_counts_once(store: JobStore, load: Load) -> None:
