@@ -6,6 +6,7 @@ from contextvars import ContextVar
 from urllib.parse import urlsplit
 
 MAX_URL_CHARS = 4096
+SHOWN_CHARS = 60
 _UNSAFE = re.compile(r"[\x00-\x20\x7f]")
 
 # The path prefix of the current request; `BehindProxy` sets it.
@@ -23,15 +24,16 @@ def url_problem(url: str) -> str | None:
         return "the URL is empty"
     if len(url) > MAX_URL_CHARS:
         return f"the URL is longer than {MAX_URL_CHARS} characters"
-    if _UNSAFE.search(url):
-        return "the URL has spaces or control characters: percent-encode them"
+    if unsafe := _UNSAFE.search(url):
+        before = _shown(url[: unsafe.start()])
+        return f"the URL has spaces or control characters after {before}: percent-encode them"
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
         return f"not a URL: {error}"
     if parts.scheme not in ("http", "https"):
-        return "the URL must begin with http:// or https://"
+        return f"the URL must begin with http:// or https://, and is {_shown(url)}"
     if not parts.hostname:
         return "the URL has no host"
     if parts.username is not None or parts.password is not None:
@@ -59,3 +61,9 @@ def source_problem(url: str, s3_buckets: Collection[str]) -> str | None:
             "the operator of this service can add it to PIQUEUE_S3_FETCH_BUCKETS"
         )
     return None
+
+
+def _shown(url: str) -> str:
+    """Quote the beginning of a URL without its query and what may be a password."""
+    text = url.partition("?")[0].rpartition("@")[2]
+    return repr(text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}…")

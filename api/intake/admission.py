@@ -37,14 +37,19 @@ def looks_like_image(head: bytes) -> bool:
     return webp or avif
 
 
+def id_problem(spec: ItemSpec) -> str | None:
+    """Return what is wrong with the id of an item, or None."""
+    if len(spec.id) > MAX_ID_CHARS:
+        return f"the id has {len(spec.id)} characters, and the limit is {MAX_ID_CHARS}"
+    return None
+
+
 def item_problem(spec: ItemSpec, payload: bytes | None, settings: Settings) -> str | None:
-    """Return what is wrong with an item, or None.
+    """Return what is wrong with the URL or the file of an item, or None.
 
     An upload is checked by its size and first bytes; one that a draft has already stored comes
     without payload and is not checked again.
     """
-    if len(spec.id) > MAX_ID_CHARS:
-        return f"the id has {len(spec.id)} characters, and the limit is {MAX_ID_CHARS}"
     if payload is None:
         return None if spec.url is None else source_problem(spec.url, settings.s3_fetch_buckets)
     if not payload:

@@ -1,10 +1,8 @@
-"""Reads request bodies as items: JSON, multipart, CSV and NDJSON."""
+"""Reads request bodies as items: JSON, multipart and NDJSON."""
 
-import csv
-import io
 import re
-from codecs import BOM_UTF8
-from collections.abc import Iterable, Mapping, Sequence
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 from urllib.parse import unquote
@@ -18,7 +16,6 @@ from api.intake.items import ItemReceiver
 from api.schemas import ItemIn, JobIn, JobOptions
 from worker.jobs.errors import BodyUnreadable, JobRefused, TooLarge, describe
 from worker.jobs.items import ItemSpec
-from worker.jobs.record import CsvShape
 
 JSON, FORM = "application/json", "multipart/form-data"
 CSV, NDJSON = "text/csv", "application/x-ndjson"
@@ -43,14 +40,22 @@ class JsonBody:
     items: list[Any] | None
 
 
+def refuse_utf16(body: bytes) -> None:
+    """Raise BodyUnreadable if a body begins as UTF-16, which Excel and PowerShell write."""
+    if body.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or b"\0" in body[:4]:
+        raise BodyUnreadable("the body is UTF-16: save it as UTF-8")
+
+
 def read_json(file: IO[bytes]) -> JsonBody:
     """Read a JSON submission; `add_json` reads its items.
 
     Raises:
         JobRefused: it is no JSON, or does not fit the schema.
     """
+    body = file.read()
+    refuse_utf16(body)
     try:
-        fields = from_json(file.read().removeprefix(BOM_UTF8))
+        fields = from_json(body.removeprefix(BOM_UTF8))
     except ValueError as error:
         raise BodyUnreadable(f"the body is not JSON: {error}") from None
     lists = {}
@@ -77,7 +82,7 @@ def add_json(job: JsonBody, items: ItemReceiver) -> None:
         raise JobRefused("give either urls or items, and not both")
     for url in job.urls or ():
         if isinstance(url, str):
-            items.add(ItemSpec(items.default_id(), url))
+            items.add(ItemSpec(items.default_id(), _trimmed(url)))
         else:
             items.add_problem("Input should be a valid string")
     for fields in job.items or ():
@@ -122,60 +127,6 @@ def add_file(parts: Iterable[Part], items: ItemReceiver) -> None:
     items.add(ItemSpec(name, filename=name), bytes(files[0].content))
 
 
-def add_csv(file: IO[bytes], params: Mapping[str, str], items: ItemReceiver) -> None:
-    """Add the rows of a CSV with a header; `params` name its `url_column` and `id_column`.
-
-    Raises:
-        JobRefused: a column is missing, or the text cannot be read as CSV.
-    """
-    text = io.TextIOWrapper(file, "utf-8-sig", newline="")
-    url_column, id_column = params.get("url_column", "url"), params.get("id_column")
-    rows = csv.reader(text, strict=True)
-    read_to = 0  # the last line of the last row that was read
-    try:
-        header = next(rows, [])
-        read_to = rows.line_num
-        _check_header(header, url_column, id_column)
-        items.csv = CsvShape(tuple(header), url_column, id_column)
-        url_at, id_at = header.index(url_column), header.index(id_column) if id_column else None
-        others = [at for at, name in enumerate(header) if name not in (url_column, id_column)]
-        for row in rows:
-            read_to = rows.line_num
-            if not row:
-                continue
-            if len(row) != len(header):
-                items.add_problem(
-                    f"line {rows.line_num} has {len(row)} cells, but the header has {len(header)}"
-                )
-                continue
-            item_id = items.default_id() if id_at is None else row[id_at]
-            if id_at is not None and not item_id:
-                items.add_problem(f"line {rows.line_num} has no {id_column}")
-                continue
-            columns = {header[at]: row[at] for at in others} or None
-            items.add(ItemSpec(item_id, row[url_at], columns=columns), line=rows.line_num)
-    except UnicodeDecodeError as error:
-        raise BodyUnreadable(
-            f"the body is not UTF-8 after line {rows.line_num} ({error.reason}): save it as UTF-8"
-        ) from None
-    except csv.Error as error:
-        raise BodyUnreadable(
-            f"the row that begins at line {read_to + 1} is not CSV ({error}): a cell that holds a "
-            "quotation mark must be quoted as a whole, with that mark written twice"
-        ) from None
-
-
-def _check_header(header: Sequence[str], url_column: str, id_column: str | None) -> None:
-    if len(set(header)) != len(header):
-        raise JobRefused("the header has a column name twice: rename one of the two")
-    for parameter, column in (("url_column", url_column), ("id_column", id_column)):
-        if column is not None and column not in header:
-            raise JobRefused(
-                f"there is no column {column!r}: the header has {', '.join(header) or 'nothing'}; "
-                f"give the name of the right one as ?{parameter}="
-            )
-
-
 def add_ndjson(file: IO[bytes], items: ItemReceiver) -> None:
     """Add the items of NDJSON, one a line.
 
@@ -184,6 +135,7 @@ def add_ndjson(file: IO[bytes], items: ItemReceiver) -> None:
     """
     for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_CHARS), b""), start=1):
         if number == 1:
+            refuse_utf16(line)
             line = line.removeprefix(BOM_UTF8)
         if len(line) == MAX_LINE_CHARS:
             raise BodyUnreadable(
@@ -255,4 +207,9 @@ def form_options(parts: Iterable[Part], max_files: int) -> JobOptions:
 
 def _add(item: ItemIn, items: ItemReceiver, line: int | None = None) -> None:
     item_id = items.default_id() if item.id is None else item.id
-    items.add(ItemSpec(item_id, item.url, columns=item.columns), line=line)
+    items.add(ItemSpec(item_id, _trimmed(item.url), columns=item.columns), line=line)
+
+
+def _trimmed(url: str) -> str:
+    """Remove the spaces around a URL; those of an S3 key are part of it."""
+    return url if url.startswith("s3://") else url.strip()

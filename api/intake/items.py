@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 
-from api.intake.admission import item_problem
+from api.intake.admission import id_problem, item_problem
 from worker.jobs.errors import LISTED_PROBLEMS, ItemProblem, ItemsRefused
 from worker.jobs.items import ItemSpec
 from worker.jobs.record import CsvShape
@@ -28,9 +28,10 @@ class ProblemList:
             raise ItemsRefused(self._listed, self.count)
 
 
-def at_line(line: int | None, problem: str) -> str:
-    """Write a problem with the line of its item, if it has one."""
-    return problem if line is None else f"line {line}: {problem}"
+def at_line(line: int | None, problem: str, column: str | None = None) -> str:
+    """Write a problem with the line of its item, if it has one, and the column."""
+    where = "" if column is None else f", column {column!r}"
+    return problem if line is None else f"line {line}{where}: {problem}"
 
 
 class ItemReceiver(ABC):
@@ -54,14 +55,23 @@ class ItemReceiver(ABC):
         self.problems.add(self.count, item_id, detail)
         self.count += 1
 
-    def add(self, spec: ItemSpec, payload: bytes | None = None, line: int | None = None) -> None:
+    def add(
+        self,
+        spec: ItemSpec,
+        payload: bytes | None = None,
+        line: int | None = None,
+        url_column: str | None = None,
+    ) -> None:
         """Add the next item: a URL, or an upload with its payload.
 
-        `line` is its line in the body, counted from 1, if the body has lines.
+        `line` is its line in the body, counted from 1, if the body has lines, and `url_column` the
+        name of the column of URLs, if it has columns.
         """
-        problem = item_problem(spec, payload, self._settings) or self._problem(spec)
+        problem = id_problem(spec) or self._problem(spec)
+        column = None if problem else url_column
+        problem = problem or item_problem(spec, payload, self._settings)
         if problem is not None:
-            self.add_problem(at_line(line, problem), spec.id or None)
+            self.add_problem(at_line(line, problem, column), spec.id or None)
             return
         self.count += 1
         self._line = line

@@ -103,7 +103,13 @@ class JobBuilder(ItemReceiver):
     def _problem(self, spec: ItemSpec) -> str | None:
         return self._layout.add(spec) if self.csv is None else None
 
-    def add(self, spec: ItemSpec, payload: bytes | None = None, line: int | None = None) -> None:
+    def add(
+        self,
+        spec: ItemSpec,
+        payload: bytes | None = None,
+        line: int | None = None,
+        url_column: str | None = None,
+    ) -> None:
         """Add the next item.
 
         Raises:
@@ -112,7 +118,7 @@ class JobBuilder(ItemReceiver):
         most = self._settings.max_items
         if self.count >= most:
             raise TooLarge(f"the job has more than {most} items: send the rest as another job")
-        super().add(spec, payload, line)
+        super().add(spec, payload, line, url_column)
 
     def _accept(self, spec: ItemSpec, payload: bytes | None) -> None:
         self._id_hashes.append(hash(spec.id))

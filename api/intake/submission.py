@@ -14,6 +14,7 @@ from api.intake.idempotency import MakeEntry, create_once
 from api.intake.items import ItemReceiver
 from api.intake.job_builder import JobBuilder
 from api.intake.received import MEMORY_BYTES, receive_body
+from api.intake.tables import add_csv
 from api.schemas import JobOptions
 from api.services import Services
 from api.shares import OwnerThreads
@@ -77,7 +78,7 @@ async def read_submission(
                 )
             case bodies.CSV:
                 yield Submission(
-                    options, lambda items: bodies.add_csv(body.rewound(), params, items), threads
+                    options, lambda items: add_csv(body.rewound(), params, items), threads
                 )
             case _:
                 yield Submission(

@@ -1,18 +1,12 @@
 """The sources of a submission: tables and lists by their names, pictures by their first bytes."""
 
-import codecs
-import csv
-import importlib.util
-import json
-import lzma
 import shutil
 import sys
 import tempfile
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Self
 
@@ -24,32 +18,39 @@ from piqueue.commands.pictures import (
     picture_problem,
     search,
 )
+from piqueue.commands.tables import (
+    SAVE_AS_CSV,
+    Form,
+    LineNumbers,
+    Opened,
+    excel_lines,
+    json_lines,
+    table_lines,
+    url_lines,
+)
 from piqueue.commands.terminal import CommandFailed
 from piqueue.types import Body
 
 _PACKED_SUFFIXES = (".gz", ".bz2", ".xz", ".zip")
-# Raised when a table is read that is damaged or not a table.
-_UNREADABLE = (
-    *(ValueError, OSError, EOFError, csv.Error),
-    *(lzma.LZMAError, zipfile.BadZipFile, zlib.error),
-)
-_UTF8 = ("utf-8", "utf-8-sig", "ascii")
-_CHUNK_ROWS = 1000
-_LINES_AT_ONCE = 1000
+_TABLES = {".csv": "csv", ".tsv": "csv", ".txt": "urls", ".ndjson": "ndjson", ".jsonl": "ndjson"}
+_NOT_TABLES = (".xls", ".xlsb", ".ods", ".numbers")
 
 
 @dataclass(frozen=True)
 class Table:
-    """A CSV with a header row."""
+    """A CSV with a header row, its name for people, and the lines that its rows have there."""
 
-    rows: Path | Body
+    name: str
+    rows: Body
+    numbers: LineNumbers = field(default_factory=LineNumbers)
 
 
 @dataclass(frozen=True)
 class Lines:
-    """Items as JSON, one a line."""
+    """Items as JSON, one a line, and the name of their file for people."""
 
-    items: Path | Body
+    name: str
+    items: Body
 
 
 @dataclass(frozen=True)
@@ -85,16 +86,13 @@ class S3Folder:
 
 
 Source = Table | Lines | Pictures | S3Folder
-Opened = Callable[[], AbstractContextManager[BinaryIO]]
 
 
-def find_source(
-    names: Sequence[str], encoding: str, separator: str | None, output: Path | None = None
-) -> Source:
+def find_source(names: Sequence[str], form: Form, output: Path | None = None) -> Source:
     """Find the source that `names` stand for.
 
-    `encoding` and `separator` are those of a table or a list of URLs. `output` is the file for the
-    results, which may be in a folder of pictures.
+    `form` is that of a table or a list of URLs. `output` is the file for the results, which may be
+    in a folder of pictures.
 
     Raises:
         CommandFailed: there is no such source.
@@ -106,7 +104,7 @@ def find_source(
     if kinds == ["file"] and (problem := picture_problem(Path(names[0]))):
         raise CommandFailed(
             f"{names[0]}: {problem}, nor the name of a table or list: "
-            "submit a .csv, .tsv, .ndjson, .jsonl or .txt file, pictures, folders or s3://"
+            "submit a .csv, .tsv, .xlsx, .ndjson, .jsonl or .txt file, pictures, folders or s3://"
         )
     if set(kinds) <= {"folder", "file"}:
         return _pictures([Path(name) for name in names], output)
@@ -116,24 +114,29 @@ def find_source(
             f"{table}: give one table, list or S3 folder at a time, or any number of pictures and "
             "folders"
         )
-    try:
-        codec = codecs.lookup(encoding).name
-    except LookupError:
-        raise CommandFailed(f"--encoding {encoding}: there is no such encoding") from None
-    path = Path(names[0])
-    match kinds[0]:
+    form.check()
+    [name], [kind] = names, kinds
+    path = Path(name)
+
+    def opened() -> BinaryIO:
+        return path.open("rb")
+
+    match kind:
         case "s3":
-            return S3Folder.of(names[0])
+            return S3Folder.of(name)
         case "stdin":
-            return Lines(_url_items(_spooled(sys.stdin.buffer), "standard input", codec))
+            name = "standard input"
+            spooled = _spooled(sys.stdin.buffer)
+            return Lines(name, partial(url_lines, spooled, name, form.encoding))
         case "urls":
-            return Lines(_url_items(lambda: path.open("rb"), names[0], codec))
+            return Lines(name, partial(url_lines, opened, name, form.encoding))
         case "ndjson":
-            return Lines(path)
-        case "csv" if path.suffix.lower() == ".csv" and separator in (None, ",") and codec in _UTF8:
-            return Table(path)
-        case _:
-            return Table(_plain_csv(path, codec, separator))
+            return Lines(name, partial(json_lines, opened, name, form.encoding))
+    numbers = LineNumbers()
+    if kind == "excel":
+        return Table(name, partial(excel_lines, path, form, numbers), numbers)
+    tabs = ".tsv" in (suffix.lower() for suffix in path.suffixes)
+    return Table(name, partial(table_lines, opened, name, form, tabs, numbers), numbers)
 
 
 def _pictures(paths: Sequence[Path], output: Path | None) -> Pictures:
@@ -149,7 +152,7 @@ def _pictures(paths: Sequence[Path], output: Path | None) -> Pictures:
             found.others.append((path, problem))
         else:
             found.pictures.append(path)
-    others = [(path, why) for path, why in found.others if not _is_same(path, output)]
+    others = [(path, why) for path, why in found.others if not is_same(path, output)]
     if not found.pictures:
         where = ", ".join(map(str, paths[:3])) + ", …" * (len(paths) > 3)
         first = f": {others[0][0]} is {others[0][1]}" if others else ""
@@ -164,7 +167,8 @@ def _pictures(paths: Sequence[Path], output: Path | None) -> Pictures:
     return Pictures(files, left_out, found.hidden_count)
 
 
-def _is_same(path: Path, output: Path | None) -> bool:
+def is_same(path: Path, output: Path | None) -> bool:
+    """Whether a path is that of the file for the results, which may not exist yet."""
     return output is not None and output.exists() and path.exists() and path.samefile(output)
 
 
@@ -177,13 +181,13 @@ def _kind(name: str) -> str:
         return "s3"
     if path.is_dir():
         return "folder"
-    if suffix in (".ndjson", ".jsonl"):
-        return "ndjson"
-    if suffix == ".txt":
-        return "urls"
+    if suffix in (".xlsx", ".xlsm"):
+        return "excel"
+    if suffix in _NOT_TABLES:
+        raise CommandFailed(f"{name}: tables of this kind cannot be read: {SAVE_AS_CSV}")
     if suffix in _PACKED_SUFFIXES:
         suffix = path.with_suffix("").suffix.lower()
-    return "csv" if suffix in (".csv", ".tsv") else "file"
+    return _TABLES.get(suffix, "file")
 
 
 def _spooled(stream: BinaryIO) -> Opened:
@@ -196,68 +200,3 @@ def _spooled(stream: BinaryIO) -> Opened:
         return nullcontext(copy)
 
     return rewound
-
-
-def _url_items(opened: Opened, name: str, codec: str) -> Body:
-    """URLs, one a line, as items on the same lines; a comment (#) becomes an empty line."""
-
-    def items() -> Iterator[bytes]:
-        read = codecs.getreader("utf-8-sig" if codec == "utf-8" else codec)
-        batch: list[str] = []
-        with opened() as file:
-            try:
-                for line in read(file):
-                    url = line.strip()
-                    has_url = url and not url.startswith("#")
-                    batch.append(json.dumps({"url": url}) if has_url else "")
-                    if len(batch) == _LINES_AT_ONCE:
-                        yield ("\n".join(batch) + "\n").encode()
-                        batch.clear()
-            except UnicodeError as error:
-                raise CommandFailed(f"{name} is not {codec} ({error}): give --encoding") from None
-        yield "\n".join(batch).encode()
-
-    return items
-
-
-def _plain_csv(path: Path, codec: str, separator: str | None) -> Body:
-    """Convert a table of any encoding, compression and separator to plain CSV, in chunks."""
-    if importlib.util.find_spec("pandas") is None:
-        raise CommandFailed(
-            f"{path}: anything but plain UTF-8 CSV needs pandas: "
-            "pip install 'piqueue[tables]', or convert the file"
-        )
-    tabs = ".tsv" in (suffix.lower() for suffix in path.suffixes)
-
-    def rows() -> Iterator[bytes]:
-        import pandas
-
-        read_to = 0
-        try:
-            with pandas.read_csv(
-                path,
-                sep=separator or ("\t" if tabs else ","),
-                encoding=codec,
-                header=None,  # or pandas renames columns and makes one the index
-                dtype=str,
-                na_filter=False,
-                chunksize=_CHUNK_ROWS,
-                engine="python",  # the other one joins rows between two stray quotation marks
-            ) as chunks:
-                for chunk in chunks:
-                    read_to += len(chunk)
-                    yield chunk.to_csv(index=False, header=False).encode()
-        except UnicodeError as error:
-            raise CommandFailed(f"{path} is not {codec} ({error}): give --encoding") from None
-        except _UNREADABLE as error:
-            reason = str(error).strip()
-            # pandas passes some errors of the csv module on, and words others as its own.
-            if isinstance(error, csv.Error) or isinstance(error.__context__, csv.Error):
-                reason = (
-                    f"one of the {_CHUNK_ROWS:,} rows after row {read_to:,} (the header is row 1) "
-                    f"is malformed ({reason}): a cell that holds a quotation mark must be quoted "
-                    "as a whole, with that mark written twice"
-                )
-            raise CommandFailed(f"{path} cannot be read as a table: {reason}") from None
-
-    return rows

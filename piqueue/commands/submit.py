@@ -11,7 +11,16 @@ from piqueue.client import Client
 from piqueue.commands.pictures import listed
 from piqueue.commands.progress import Progress, tell
 from piqueue.commands.s3_listing import Listed, list_pictures
-from piqueue.commands.sources import Lines, Pictures, S3Folder, Source, Table, find_source
+from piqueue.commands.sources import (
+    Lines,
+    Pictures,
+    S3Folder,
+    Source,
+    Table,
+    find_source,
+    is_same,
+)
+from piqueue.commands.tables import Form
 from piqueue.commands.terminal import (
     CommandFailed,
     ExitCode,
@@ -49,10 +58,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "sources",
         nargs="*",
         metavar="SOURCE",
-        help="a .csv, .tsv, .ndjson, .jsonl or .txt file, - for URLs on standard input, "
+        help="a .csv, .tsv, .xlsx, .ndjson, .jsonl or .txt file, - for URLs on standard input, "
         "s3://bucket/prefix, or any number of pictures and folders",
     )
     add("-o", "--output", type=Path, metavar="FILE", help="results as .csv, .jsonl or .parquet")
+    overwrite = "let -o replace the table that is submitted"
+    add("--overwrite-input", action="store_true", help=overwrite)
     resume = "continue with a job; if its upload was interrupted, name SOURCE again"
     add("--resume", metavar="JOB", help=resume)
     add("--dry-run", action="store_true", help="check a table or list and fetch some of its URLs")
@@ -60,8 +71,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("tables").add_argument
     add("--url-column", default="url", metavar="NAME", help="column of URLs (default: %(default)s)")
     add("--id-column", metavar="NAME", help="column of ids (default: the index of the row)")
-    add("--encoding", default="utf-8", help="encoding of a table or list (default: %(default)s)")
+    encoding = "encoding of a table or list (default: UTF-8, or what its byte order mark says)"
+    add("--encoding", help=encoding)
     add("--sep", metavar="CHARACTER", help="separator (default: a comma, or a tab for .tsv)")
+    quotes = "quotation marks are ordinary characters, as databases write tab-separated tables"
+    add("--no-quotes", action="store_true", help=quotes)
     add = parser.add_argument_group("the job").add_argument
     add("--model", metavar="NAME[@VERSION]")
     add("--name", help="name of the job, for people")
@@ -87,11 +101,18 @@ def submit(options: argparse.Namespace) -> int:
     if options.output:
         results_format(options.output)
         check_folder(options.output)
+        for name in options.sources if not options.overwrite_input else ():
+            if is_same(Path(name), options.output):
+                raise CommandFailed(
+                    f"-o {options.output} would replace {name}, which is submitted: name another "
+                    "file, or add --overwrite-input"
+                )
     # The client comes first: it checks the address and the key before standard input is read.
     with connect(options, PATIENCE_S) as client:
         source = None
         if options.sources:
-            source = find_source(options.sources, options.encoding, options.sep, options.output)
+            form = Form(options.encoding, options.sep, not options.no_quotes, options.url_column)
+            source = find_source(options.sources, form, options.output)
         if options.dry_run:
             return _dry_run(client, options, source)
         submission = _Submission(client, options, source)
@@ -147,6 +168,7 @@ class _Submission:
             command += options.sources
         if options.output:
             command += ["-o", str(options.output)]
+            command += ["--overwrite-input"] * options.overwrite_input
         if options.url:
             command += ["--url", options.url]
         return f"{self.job.id} {state}; to follow it: {shlex.join(command)}"
@@ -154,10 +176,12 @@ class _Submission:
     def _begin(self) -> Job:
         options = _job_options(self._options)
         match self._source:
-            case Table(rows):
-                return self._client.submit_csv(rows, options, **_columns(self._options))
-            case Lines(items):
-                return self._client.submit_ndjson(items, options)
+            case Table() as table:
+                with _named(table):
+                    return self._client.submit_csv(table.rows, options, **_columns(self._options))
+            case Lines() as lines:
+                with _named(lines):
+                    return self._client.submit_ndjson(lines.items, options)
             case S3Folder() as folder:
                 with _listed(self._client, folder) as found:
                     self._left_out_count = found.other_count
@@ -208,10 +232,12 @@ class _Submission:
 def _dry_run(client: Client, options: argparse.Namespace, source: Source | None) -> int:
     """Show what a submission would become; the exit code is that of the fetched URLs."""
     match source:
-        case Table(rows):
-            tried = client.dry_run_csv(rows, _job_options(options), **_columns(options))
-        case Lines(items):
-            tried = client.dry_run_ndjson(items, _job_options(options))
+        case Table() as table:
+            with _named(table):
+                tried = client.dry_run_csv(table.rows, _job_options(options), **_columns(options))
+        case Lines() as lines:
+            with _named(lines):
+                tried = client.dry_run_ndjson(lines.items, _job_options(options))
         case S3Folder() as folder:
             with _listed(client, folder) as found:
                 tried = client.dry_run_ndjson(found.items, _job_options(options))
@@ -249,6 +275,20 @@ def _listed(client: Client, folder: S3Folder) -> Iterator[Listed]:
             tell(f"{found.other_count} other objects are not part of the job:")
             tell("\n".join(listed(found.others, found.other_count)))
         yield found
+
+
+@contextmanager
+def _named(source: Table | Lines) -> Iterator[None]:
+    """Name the file and its own lines in a refusal of its rows."""
+    try:
+        yield
+    except PiqueueApiError as error:
+        restored = source.numbers.restored if isinstance(source, Table) else str
+        if error.code in ("items_refused", "body_unreadable") or error.detail.startswith("line "):
+            error.detail = f"{source.name}: {restored(error.detail)}"
+        rows = ({**row, "detail": restored(row["detail"])} for row in error.problems)
+        error.problems = tuple(rows)
+        raise
 
 
 def _columns(options: argparse.Namespace) -> Columns:

@@ -218,6 +218,27 @@ def test_a_csv_is_sent_with_the_columns_its_header_has(
     assert (result["id"], result["columns"]) == ("x-1", {"price": "9.90"})
 
 
+def test_a_csv_that_is_separated_otherwise_is_said_to_be_so(
+    page: Page, stack: Stack, tmp_path: Path
+) -> None:
+    page.open(stack.url)
+    page.one("[value=csv]").click()
+    tables = {
+        "semicolons.csv": (b"url;sku\nhttp://h/;a\n", "separated by semicolons"),
+        "utf16.csv": ("url,sku\n".encode("utf-16"), "not UTF-8"),
+    }
+    for name, (content, says) in tables.items():
+        (tmp_path / name).write_bytes(content)
+        page.one("#pick-csv").send_keys(str(tmp_path / name))
+        page.wait(says, lambda: says in page.one("#new-error").text)  # noqa: B023
+        assert not page.one("#start").is_enabled()
+    (tmp_path / "declared.csv").write_bytes(b"sep=;\r\nurl; sku;;\r\nhttp://h/;a;;\r\n")
+    page.one("#pick-csv").send_keys(str(tmp_path / "declared.csv"))
+    page.wait("columns", lambda: page.one("#url-column").get_property("value") == "url")
+    assert [option.text for option in page.all("#id-column option")] == ["row number", "url", "sku"]
+    assert not page.one("#new-error").is_displayed()
+
+
 def test_a_service_with_keys_asks_for_one_and_keeps_it_in_the_tab(
     page: Page, tmp_path: Path
 ) -> None:

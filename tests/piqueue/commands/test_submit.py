@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import pandas
 import pyarrow.parquet
 import pytest
 from aiohttp import web
@@ -335,8 +336,11 @@ def test_refused_rows_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert cli.main(["submit", str(table), "--id-column", "sku"]) == 1
     captured = capsys.readouterr()
     lines = captured.err.splitlines()
-    assert lines[0].startswith("piqueue submit: 202 of the items are refused")
-    assert lines[1] == "  item 1, b: line 3: the URL must begin with http:// or https://"
+    assert lines[0].startswith(f"piqueue submit: {table}: 202 of the items")
+    assert (
+        lines[1]
+        == "  item 1, b: line 3, column 'url': the URL must begin with http:// or https://, and is 'ftp://h/'"
+    )
     assert "line 4 has 1 cells" in lines[2]
     assert lines[-1] == "  and 102 more"
     assert (captured.out, len(lines)) == ("", 102)
@@ -406,7 +410,7 @@ def test_pictures_are_told_by_their_first_bytes_and_the_others_listed(
             ["submit", "scripts/samples/labels.csv", "scripts/samples"],
             "one table, list or S3 folder",
         ),
-        (["submit", "scripts/samples/labels.csv"], "no column 'url'"),
+        (["submit", "scripts/samples/labels.csv"], "labels.csv: line 1: there is no column 'url'"),
         (["submit", "scripts/samples/labels.csv"], "the right one as --url-column"),
         (["submit", "scripts/samples/labels.csv", "--encoding", "x"], "no such encoding"),
         (["submit", "scripts/samples/labels.csv", "--encoding", "utf-16"], "give --encoding"),
@@ -435,35 +439,64 @@ def test_what_cannot_be_done_is_said_in_one_line(
     assert (captured.out, captured.err.count("\n")) == ("", 1)
 
 
-@pytest.mark.parametrize(
-    ("name", "rows", "says"),
-    [
-        ("two.tsv", '"10 inch\thttp://h/\nb\thttp://h/\n"12 inch\thttp://h/\n', "after row 0"),
-        ("open.tsv", 'a\thttp://h/\n"10 inch\thttp://h/\nb\thttp://h/\n', "after row 0"),
-        ("packed.tsv.gz", '"10" inch\thttp://h/\nb\thttp://h/\n', "after row 0"),
-        ("late.tsv", "a\thttp://h/\n" * 2500 + '"10" inch\thttp://h/\n', "after row 2,000"),
-    ],
-)
 def test_stray_quotes_in_a_table_of_another_form_lose_no_rows(
-    name: str, rows: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    table, text = tmp_path / name, f"sku\turl\n{rows}".encode()
-    table.write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+    table = tmp_path / "packed.tsv.gz"
+    rows = "a\thttp://h/\n" * 2500 + '"10" inch\thttp://h/\n'
+    table.write_bytes(gzip.compress(f"sku\turl\n{rows}".encode()))
     assert cli.main(["submit", str(table), "--no-wait"]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert f"{name} cannot be read as a table: one of the 1,000 rows {says} " in captured.err
-    assert "written twice" in captured.err
+    assert f"{table}, line 2502: the row that begins there is malformed" in captured.err
 
 
-def test_a_packed_table_without_pandas_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_table_of_a_database_is_submitted_without_quotes(
+    site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    table = tmp_path / "photos.csv.gz"
-    table.write_bytes(gzip.compress(b"url\nhttp://h/\n"))
-    monkeypatch.setitem(sys.modules, "pandas", None)
+    table, output = tmp_path / "photos.tsv", tmp_path / "results.csv"
+    urls = [site.url(f"/{at}.jpg") for at in range(2)]
+    table.write_text(f'size\turl\n10"\t{urls[0]}\n"12\t{urls[1]}\n')
+    assert cli.main(["submit", str(table), "--no-quotes", "-o", str(output)]) == 0
+    assert [(row["size"], row["url"]) for row in rows_of(output)] == [
+        ('10"', urls[0]),
+        ('"12', urls[1]),
+    ]
+
+
+def test_a_workbook_is_submitted_and_its_rows_are_named(
+    site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, output = tmp_path / "photos.xlsx", tmp_path / "results.csv"
+    note = ["two\nlines", "one", "one"]
+    urls = [site.url("/1.jpg"), site.url("/2.jpg"), "ftp://h/"]
+    frame = pandas.DataFrame({"note": note, "url": urls})
+    frame[:2].to_excel(table, index=False)
+    assert cli.main(["submit", str(table), "-o", str(output)]) == 0
+    assert [(row["note"], row["url"]) for row in rows_of(output)] == list(
+        zip(note[:2], urls[:2], strict=True)
+    )
+    frame.to_excel(table, index=False)
     assert cli.main(["submit", str(table)]) == 1
-    assert "pip install 'piqueue[tables]'" in capsys.readouterr().err
+    says = capsys.readouterr().err
+    assert f"{table}: 1 of the items are refused" in says
+    assert "item 2: line 4, column 'url': the URL must begin" in says
+
+
+def test_the_results_replace_the_table_only_if_that_is_asked_for(
+    site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "photos.csv"
+    table.write_text(f"url\n{site.url('/1.jpg')}\n")
+    link = tmp_path / "link.csv"
+    link.symlink_to(table)
+    before = table.read_text()
+    for output in (table, link):
+        assert cli.main(["submit", str(table), "-o", str(output)]) == 1
+        assert f"would replace {table}" in capsys.readouterr().err
+        assert table.read_text() == before
+    assert cli.main(["submit", str(table), "-o", str(table), "--overwrite-input"]) == 0
+    assert rows_of(table)[0]["status"] == "succeeded"
 
 
 def test_a_job_is_left_alone_looked_at_cancelled_and_deleted(

@@ -1,0 +1,143 @@
+"""Reads a CSV body as items, also as spreadsheets write it."""
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from typing import IO
+
+from api.intake.bodies import refuse_utf16
+from api.intake.items import ItemReceiver
+from worker.jobs.errors import BodyUnreadable, JobRefused
+from worker.jobs.items import ItemSpec
+from worker.jobs.record import CsvShape
+
+SHOWN_CHARS = 40
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+# The first line of a table that Excel is to read, such as sep=;
+_SEP_LINE = re.compile(r'"?sep=(.)"?,*\s*', re.IGNORECASE)
+_LINE_BREAK = re.compile(r"\r\n?|\n")
+# How `surrogateescape` writes bytes that are not UTF-8.
+_BAD_BYTE = re.compile("[\udc80-\udcff]")
+
+
+def add_csv(file: IO[bytes], params: Mapping[str, str], items: ItemReceiver) -> None:
+    """Add the rows of a CSV with a header; `params` name its `url_column` and `id_column`.
+
+    Empty rows, columns at the end that are empty, and spaces around names and URLs are left out.
+
+    Raises:
+        JobRefused: a column is missing, or the text cannot be read as CSV.
+    """
+    text = io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="")
+    url_column, id_column = params.get("url_column", "url").strip(), params.get("id_column")
+    rows = _rows(text)
+    header = _header(*next(rows, (1, [])), url_column, id_column)
+    items.csv = CsvShape(tuple(header), url_column, id_column)
+    url_at, id_at = header.index(url_column), header.index(id_column) if id_column else None
+    others = [at for at, name in enumerate(header) if name not in (url_column, id_column)]
+    for line, row in rows:
+        surplus = next((cell for cell in row[len(header) :] if cell.strip()), None)
+        if surplus is not None or len(row) < len(header):
+            advice = "add its empty cells" if surplus is None else _surplus_advice(surplus)
+            items.add_problem(
+                f"line {line} has {len(row)} cells, but the header has {len(header)}: {advice}"
+            )
+            continue
+        item_id = items.default_id() if id_at is None else row[id_at]
+        if id_at is not None and not item_id:
+            items.add_problem(f"line {line} has no {id_column}")
+            continue
+        columns = {header[at]: row[at] for at in others} or None
+        spec = ItemSpec(item_id, row[url_at].strip(), columns=columns)
+        items.add(spec, line=line, url_column=url_column)
+
+
+def _rows(text: io.TextIOWrapper) -> Iterator[tuple[int, list[str]]]:
+    """Give the rows that are not empty, the header first, with the line at which each begins."""
+    first = text.readline()
+    refuse_utf16(first.encode(errors="surrogateescape"))
+    separator = ","
+    if declared := _SEP_LINE.fullmatch(first):
+        separator, first = declared[1], "\r\n"
+    rows = csv.reader(chain([first], text), delimiter=separator, strict=True)
+    header: list[str] = []
+    line = 1
+    try:
+        for row in rows:
+            joined = "".join(row)
+            if joined and not joined.isspace():
+                if not joined.isascii() and _BAD_BYTE.search(joined):
+                    raise BodyUnreadable(_bad_byte(line, row, header))
+                header = header or row
+                yield line, row
+            line = rows.line_num + 1
+    except csv.Error as error:
+        where = f"the row that begins at line {line}"
+        if "field limit" in str(error):
+            detail = f"has a cell of more than {csv.field_size_limit():,} characters: shorten it"
+            raise BodyUnreadable(f"{where} {detail}") from None
+        raise BodyUnreadable(
+            f"{where} is not CSV ({error}): a cell that holds a quotation mark must be quoted as a "
+            "whole, with that mark written twice"
+        ) from None
+
+
+def _header(line: int, row: Sequence[str], url_column: str, id_column: str | None) -> list[str]:
+    """Give the names of the columns, without empty ones at the end.
+
+    Raises:
+        JobRefused: a name is missing or occurs twice, or the columns are not separated by commas.
+    """
+    header = [name.strip() for name in row]
+    while header and not header[-1]:
+        header.pop()
+    text = ",".join(header)
+    for separator, word in _SEPARATORS.items():
+        names = [name.strip(' "') for name in text.split(separator)]
+        is_one_name = len(header) == 1 and len(names) > 1
+        if is_one_name or url_column in names[1:] + names[:-1] or separator in url_column:
+            raise JobRefused(
+                f"line {line}: the columns are separated by {word} ({shown(text)}): save the table "
+                "with commas"
+            )
+    for at, name in enumerate(header):
+        if name in header[:at]:
+            title = f"the column {name!r} is there twice" if name else "two columns have no name"
+            raise JobRefused(
+                f"line {line}: {title}, as columns {header.index(name) + 1} and {at + 1}: "
+                "rename or remove one of the two"
+            )
+    for parameter, column in (("url_column", url_column), ("id_column", id_column)):
+        if column is not None and column not in header:
+            raise JobRefused(
+                f"line {line}: there is no column {column!r}: the header has "
+                f"{', '.join(header) or 'nothing'}; give the name of the right one as ?{parameter}="
+            )
+    return header
+
+
+def _bad_byte(line: int, row: Sequence[str], header: Sequence[str]) -> str:
+    """Say where a row has a byte that is not UTF-8."""
+    column = next(at for at, cell in enumerate(row) if _BAD_BYTE.search(cell))
+    found = _BAD_BYTE.search(row[column])
+    assert found
+    before = "".join(row[:column]) + row[column][: found.start()]
+    line += len(_LINE_BREAK.findall(before))
+    title = repr(header[column]) if column < len(header) else column + 1
+    raw = row[column].encode(errors="surrogateescape")
+    return (
+        f"line {line}, column {title}: the byte 0x{ord(found[0]) - 0xDC00:02X} is not UTF-8 (as "
+        f"Windows-1252 the cell is {shown(raw.decode('cp1252', 'replace'))}): save the table as "
+        "UTF-8"
+    )
+
+
+def _surplus_advice(cell: str) -> str:
+    return f"{shown(cell)} has no column; quote a cell that holds a comma"
+
+
+def shown(text: str) -> str:
+    """Quote the beginning of a text for a message."""
+    return repr(text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}…")

@@ -1,0 +1,330 @@
+"""Reads tables and lists of URLs, as spreadsheets and databases write them, as request bodies."""
+
+import bz2
+import codecs
+import csv
+import gzip
+import importlib.util
+import io
+import json
+import lzma
+import re
+import zipfile
+import zlib
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from piqueue.commands.progress import tell
+from piqueue.commands.terminal import CommandFailed
+
+Opened = Callable[[], AbstractContextManager[BinaryIO]]
+
+_ENCODINGS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_OLD_EXCEL = b"\xd0\xcf\x11\xe0"
+_SEPARATORS = {";": "semicolons", "\t": "tabs", ",": "commas", "|": "vertical bars"}
+# The first line of a table that Excel is to read, such as sep=;
+_SEP_LINE = re.compile(r'"?sep=(.)"?,*\s*', re.IGNORECASE)
+_LINE_BREAK = re.compile(r"\r\n?|\n")
+# How `surrogateescape` writes bytes that are not of the encoding.
+_BAD_BYTE = re.compile("[\udc80-\udcff]")
+_DAMAGED = (OSError, EOFError, lzma.LZMAError, zipfile.BadZipFile, zlib.error)
+_AT_ONCE = 1000
+_SHOWN_CHARS = 40
+SAVE_AS_CSV = "save it in Excel as “CSV UTF-8” and submit that file"
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a table or list is written; None for what its name and first bytes say.
+
+    Without `quotes`, quotation marks are ordinary characters and no cell has a line break, as
+    databases write tab-separated tables.
+    """
+
+    encoding: str | None = None
+    separator: str | None = None
+    quotes: bool = True
+    url_column: str = "url"
+
+    def check(self) -> None:
+        """Raise CommandFailed if the encoding or the separator is none."""
+        try:
+            "".encode(self.encoding or "utf-8")
+        except LookupError:
+            detail = "there is no such encoding"
+            raise CommandFailed(f"--encoding {self.encoding}: {detail}") from None
+        if self.separator is not None and len(self.separator) != 1:
+            raise CommandFailed(
+                f"--sep {self.separator!r}: give one character, such as --sep ';' or --sep $'\\t'"
+            )
+
+
+@dataclass
+class LineNumbers:
+    """The lines of a file by those of the request: each cell with line breaks may shift them."""
+
+    _shifts: list[tuple[int, int]] = field(default_factory=list)
+
+    def reset(self) -> None:
+        """Forget all lines: the request is sent again."""
+        self._shifts.clear()
+
+    def add(self, sent: int, own: int) -> None:
+        """Record that the file has at line `own` what the request has at line `sent`."""
+        if own - sent != (self._shifts[-1][1] if self._shifts else 0):
+            self._shifts.append((sent, own - sent))
+
+    def restored(self, text: str) -> str:
+        """Replace the line of the request, with which a text begins, by that of the file."""
+        return re.sub(r"^line (\d+)", lambda found: f"line {self._own(int(found[1]))}", text)
+
+    def _own(self, sent: int) -> int:
+        at = bisect_right(self._shifts, (sent, 1 << 60))
+        return sent + (self._shifts[at - 1][1] if at else 0)
+
+
+def table_lines(
+    opened: Opened, name: str, form: Form, tabs: bool, numbers: LineNumbers
+) -> Iterator[bytes]:
+    """Convert a text table to plain CSV, each row at the line that it has in the file.
+
+    Raises:
+        CommandFailed: it cannot be read as a table; the message names the line.
+    """
+    lines = _lines(opened, name, form.encoding, newline="" if form.quotes else "\n")
+    separator = "\t" if tabs else ","
+    first = next(lines, "")
+    if declared := _SEP_LINE.fullmatch(first):
+        separator, first = declared[1], "\r\n"
+    separator = form.separator or separator
+    lines = chain([first], lines)
+    if form.quotes:
+        rows = _quoted_rows(lines, separator, name)
+    else:
+        rows = ((at, line.rstrip("\r\n").split(separator)) for at, line in enumerate(lines, 1))
+    yield from _plain(_checked(rows, separator, name, form), numbers)
+
+
+def excel_lines(path: Path, form: Form, numbers: LineNumbers) -> Iterator[bytes]:
+    """Convert the first sheet of an Excel workbook to plain CSV.
+
+    Raises:
+        CommandFailed: it cannot be read, or a library for it is missing.
+    """
+    for library in ("pandas", "openpyxl"):
+        if importlib.util.find_spec(library) is None:
+            raise CommandFailed(
+                f"{path}: reading Excel files needs {library}: pip install 'piqueue[tables]', "
+                f"or {SAVE_AS_CSV}"
+            )
+    import pandas
+
+    try:
+        with pandas.ExcelFile(path, engine="openpyxl") as book:
+            sheets = book.sheet_names
+            frame = pandas.read_excel(book, header=None, dtype=str, na_filter=False)
+    except (*_DAMAGED, ValueError, LookupError, TypeError, SyntaxError) as error:
+        raise CommandFailed(f"{path} cannot be read ({error}): {SAVE_AS_CSV}") from None
+    name = f"{path}, sheet {sheets[0]!r}"
+    if len(sheets) > 1:
+        tell(f"{name}: the other {len(sheets) - 1} sheets are not submitted")
+    rows: Iterable[tuple[Any, ...]] = frame.itertuples(index=False, name=None)
+    numbered = ((at, [str(cell) for cell in row]) for at, row in enumerate(rows, 1))
+    yield from _plain(_checked(numbered, ",", name, form), numbers)
+
+
+def url_lines(opened: Opened, name: str, encoding: str | None) -> Iterator[bytes]:
+    """Convert URLs, one a line, to items on the same lines; a comment (#) becomes an empty line.
+
+    Raises:
+        CommandFailed: it cannot be read, or is a table.
+    """
+
+    def item(at: int, line: str) -> str:
+        url = line.strip()
+        if not url or url.startswith("#"):
+            return ""
+        if "\t" in url:
+            raise CommandFailed(
+                f"{name}, line {at}: there is a tab, as in a table: name a table .tsv or .csv"
+            )
+        return json.dumps({"url": url})
+
+    return _converted(opened, name, encoding, item)
+
+
+def json_lines(opened: Opened, name: str, encoding: str | None) -> Iterator[bytes]:
+    """Convert NDJSON to UTF-8 without changing its lines. Raises CommandFailed."""
+    return _converted(opened, name, encoding, lambda _, line: line.rstrip("\r\n"))
+
+
+def _converted(
+    opened: Opened, name: str, encoding: str | None, convert: Callable[[int, str], str]
+) -> Iterator[bytes]:
+    batch: list[str] = []
+    for at, line in enumerate(_lines(opened, name, encoding, newline=None), 1):
+        _check_bytes(f"{name}, line {at}", line)
+        batch.append(convert(at, line))
+        if len(batch) == _AT_ONCE:
+            yield ("\n".join(batch) + "\n").encode()
+            batch.clear()
+    yield "\n".join(batch).encode()
+
+
+def _lines(opened: Opened, name: str, encoding: str | None, newline: str | None) -> Iterator[str]:
+    """The lines of a text; a byte that is not of its encoding becomes a surrogate."""
+    at = 0
+    try:
+        with opened() as packed, _unpacked(packed, name) as file:
+            head = file.read(4)
+            file.seek(0)
+            if encoding is None or codecs.lookup(encoding).name == "utf-8":
+                marked = (codec for mark, codec in _ENCODINGS if head.startswith(mark))
+                encoding = next(marked, "utf-8-sig")
+            errors = "surrogateescape" if encoding == "utf-8-sig" else "strict"
+            text = io.TextIOWrapper(file, encoding, errors, newline)
+            try:
+                for line in text:
+                    at += 1
+                    yield line
+            finally:
+                text.detach()  # or it would close a file that is read again
+    except UnicodeError as error:
+        raise CommandFailed(
+            f"{name}, after line {at}: not {encoding} ({error}): give --encoding with the right one"
+        ) from None
+    except _DAMAGED as error:
+        raise CommandFailed(
+            f"{name}, after line {at}: cannot be read ({error}): is the file complete?"
+        ) from None
+
+
+def _unpacked(file: BinaryIO, name: str) -> AbstractContextManager[Any]:
+    """Decompress a file, if its first bytes are those of a compressed one."""
+    head = file.read(8)
+    file.seek(0)
+    if head.startswith(b"\x1f\x8b"):
+        return gzip.GzipFile(fileobj=file)
+    if head.startswith(b"BZh") and head[4:8] == b"1AY&":
+        return bz2.BZ2File(file)
+    if head.startswith(b"\xfd7zXZ"):
+        return lzma.LZMAFile(file)
+    if head.startswith(b"PK\x03\x04"):
+        packed = zipfile.ZipFile(file)
+        names = [inner for inner in packed.namelist() if not inner.startswith("__MACOSX/")]
+        if "[Content_Types].xml" in names:
+            raise CommandFailed(f"{name} is an Excel workbook: name it .xlsx, or {SAVE_AS_CSV}")
+        if len(names) != 1:
+            raise CommandFailed(f"{name} contains {len(names)} files: unpack it and name one")
+        return packed.open(names[0])
+    if head.startswith(_OLD_EXCEL):
+        raise CommandFailed(f"{name} is a workbook of an old Excel: {SAVE_AS_CSV}")
+    return nullcontext(file)
+
+
+def _quoted_rows(
+    lines: Iterable[str], separator: str, name: str
+) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a CSV with their first lines."""
+    rows = csv.reader(lines, delimiter=separator, strict=True)
+    at = 1
+    try:
+        for row in rows:
+            yield at, row
+            at = rows.line_num + 1
+    except csv.Error as error:
+        where = f"{name}, line {at}: the row that begins there"
+        if "field limit" in str(error):
+            limit = f"{csv.field_size_limit():,} characters"
+            raise CommandFailed(f"{where} has a cell of more than {limit}: shorten it") from None
+        raise CommandFailed(
+            f"{where} is malformed ({error}): a cell that holds a quotation mark must be quoted as "
+            "a whole, with that mark written twice; if no cell of the table is quoted, add "
+            "--no-quotes"
+        ) from None
+
+
+def _checked(
+    rows: Iterable[tuple[int, list[str]]], separator: str, name: str, form: Form
+) -> Iterator[tuple[int, list[str]]]:
+    """Leave out empty rows, and check the header and the bytes of the others."""
+    header: list[str] = []
+    for at, row in rows:
+        text = "".join(row)
+        if not text or text.isspace():
+            continue
+        if not text.isascii() and _BAD_BYTE.search(text):
+            _refuse_bytes(name, at, header, row)
+        if not header:
+            header = row
+            _check_separator(f"{name}, line {at}", header, separator, form.url_column)
+        yield at, row
+
+
+def _plain(rows: Iterable[tuple[int, list[str]]], numbers: LineNumbers) -> Iterator[bytes]:
+    """Write rows as plain CSV, with empty lines where the file has other lines than rows."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    sent = 1
+    numbers.reset()
+    for count, (at, row) in enumerate(rows, 1):
+        if at > sent:
+            text.write("\r\n" * (at - sent))
+            sent = at
+        numbers.add(sent, at)
+        writer.writerow(row)
+        sent += 1 + sum(len(_LINE_BREAK.findall(cell)) for cell in row)
+        if count % _AT_ONCE == 0:
+            yield text.getvalue().encode()
+            text.seek(0)
+            text.truncate()
+    yield text.getvalue().encode()
+
+
+def _check_separator(where: str, header: list[str], separator: str, url_column: str) -> None:
+    """Raise CommandFailed if a header has the column of URLs with another separator only."""
+    text = separator.join(header)
+    if url_column in map(str.strip, header):
+        return
+    for other, word in _SEPARATORS.items():
+        columns = [cell.strip(' "') for cell in text.split(other)]
+        if other != separator and (url_column in columns or (len(header) == 1 and other in text)):
+            option = "$'\\t'" if other == "\t" else f"'{other}'"
+            raise CommandFailed(
+                f"{where}: the columns are separated by {word} ({_shown(text)}): add --sep {option}"
+            )
+
+
+def _check_bytes(where: str, cell: str) -> None:
+    """Raise CommandFailed if a cell has a byte that is not of the encoding of its file."""
+    if not cell.isascii() and (found := _BAD_BYTE.search(cell)):
+        raw = cell.encode(errors="surrogateescape")
+        raise CommandFailed(
+            f"{where}: the byte 0x{ord(found[0]) - 0xDC00:02X} is not UTF-8; as Windows-1252 the "
+            f"text is {_shown(raw.decode('cp1252', 'replace'))}: if that is right, add "
+            "--encoding cp1252, else the right one"
+        )
+
+
+def _refuse_bytes(name: str, at: int, header: list[str], row: list[str]) -> None:
+    """Raise CommandFailed for a row with such a byte, and say in which line and column."""
+    for column, cell in enumerate(row):
+        before = cell[: found.start()] if (found := _BAD_BYTE.search(cell)) else cell
+        at += len(_LINE_BREAK.findall(before))
+        title = repr(header[column]) if column < len(header) else str(column + 1)
+        _check_bytes(f"{name}, line {at}, column {title}", cell)
+
+
+def _shown(text: str) -> str:
+    text = text.strip()
+    return repr(text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}…")

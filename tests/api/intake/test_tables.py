@@ -1,0 +1,145 @@
+"""Tables as spreadsheets write them: what is read of them, and what is said of bad ones."""
+
+from io import BytesIO
+
+import httpx2
+import pytest
+
+from api.intake.items import ItemReceiver
+from api.intake.tables import add_csv
+from tests.api.polling import wait_done
+from tests.worker.fetching.site import Site
+from worker.jobs.errors import ItemsRefused, JobRefused
+from worker.jobs.items import ItemSpec
+from worker.jobs.settings import Settings
+
+URL = b"http://h/"
+
+
+class Received(ItemReceiver):
+    """Keeps the items."""
+
+    def __init__(self) -> None:
+        super().__init__(Settings())
+        self.specs: list[ItemSpec] = []
+
+    def _accept(self, spec: ItemSpec, _payload: bytes | None) -> None:
+        self.specs.append(spec)
+
+
+def read(body: bytes, **params: str) -> Received:
+    received = Received()
+    add_csv(BytesIO(body), params, received)
+    received.problems.check()
+    return received
+
+
+@pytest.mark.parametrize(
+    ("body", "columns"),
+    [
+        (b"sep=,\r\nurl,sku\r\nhttp://h/,a\r\n", {"sku": "a"}),
+        (b'"sep=;"\r\nurl;sku\r\nhttp://h/;a,b\r\n', {"sku": "a,b"}),
+        (b"sep=\t\nurl\tsku\nhttp://h/\ta\n", {"sku": "a"}),
+        (b"url,sku,,\r\nhttp://h/,a,,\r\n", {"sku": "a"}),
+        (b"url,sku\nhttp://h/,a,,\n", {"sku": "a"}),
+        (b"url,sku\nhttp://h/,a\n,\n , \n\n", {"sku": "a"}),
+        (b"\n,,\nurl,sku\n,\nhttp://h/,a\n", {"sku": "a"}),
+        (b"sku, url\na, http://h/\n", {"sku": "a"}),
+        (b"url ,sku\nhttp://h/ ,a\n", {"sku": "a"}),
+        ("url,sku\n\u00a0http://h/\t,ü\n".encode("utf-8-sig"), {"sku": "ü"}),
+        (b"url,sku\rhttp://h/,a\r", {"sku": "a"}),
+        (b"url,a|b\nhttp://h/,1;2\n", {"a|b": "1;2"}),
+        (b"url\nhttp://h/\n", None),
+    ],
+)
+def test_tables_as_spreadsheets_write_them_are_read(
+    body: bytes, columns: dict[str, str] | None
+) -> None:
+    received = read(body)
+    assert received.specs == [ItemSpec("0", "http://h/", columns=columns)]
+    assert received.csv is not None
+    assert set(received.csv.header) == {"url", *(columns or {})}
+
+
+# Each names the line, the column if it is one, what is there, and what to do.
+REFUSALS = {
+    "semicolons": (b"sku;url;price\na;http://h/;9,90\n", {}, ["line 1", "semicolons", "'sku;url;"]),
+    "by the page": (b"url;sku\nhttp://h/;a\n", {"url_column": "url;sku"}, ["semicolons", "commas"]),
+    "commas in names": (b"url;size, cm\nu;1\n", {"url_column": "url;size"}, ["semicolons"]),
+    "tabs": (b"sku\turl\na\thttp://h/\n", {}, ["line 1", "tabs", "save the table with commas"]),
+    "no column": (b"sku,link\na,b\n", {}, ["line 1", "'url'", "sku, link", "?url_column="]),
+    "no id column": (b"url,a\nx,b\n", {"id_column": "sku"}, ["'sku'", "url, a", "?id_column="]),
+    "twice": (b"url,a,b,a\n", {}, ["line 1", "'a' is there twice", "columns 2 and 4", "rename"]),
+    "unnamed": (b"url,,,b\n", {}, ["line 1", "two columns have no name", "columns 2 and 3"]),
+    "utf-16": ("url\nü\n".encode("utf-16"), {}, ["UTF-16", "save it as UTF-8"]),
+    "utf-16 without mark": ("url\n".encode("utf-16-le"), {}, ["UTF-16", "save it as UTF-8"]),
+    "byte": (
+        b"url,town\n" + b"http://h/,x\n" * 50 + b"http://h/,M\xfcnchen\n",
+        {},
+        ["line 52", "column 'town'", "0xFC", "'M\u00fcnchen'", "save the table as UTF-8"],
+    ),
+    "byte in lines": (b'url,a\nx,"1\r\n\xe9"\n', {}, ["line 3", "column 'a'", "0xE9"]),
+    "byte in the header": (b"url,Gr\xf6\xdfe\n", {}, ["line 1", "column 2", "'Größe'"]),
+    "quote": (b'url,a\nx,8"\ny,"8" x\n', {}, ["line 3", "not CSV", "written twice"]),
+    "cell": (b"url\n" + b"x" * 200_000, {}, ["line 2", "131,072 characters", "shorten it"]),
+}
+ROWS = {
+    "few": (b"a,url\n1\n", ["line 2 has 1 cells", "the header has 2", "add its empty cells"]),
+    "many": (b"url,a\nx,1,5\n", ["line 2 has 3 cells", "'5' has no column", "quote a cell"]),
+    "no id": (b"id,url\n\n,http://h/\n", ["line 3 has no id"]),
+    "no url": (b"id,url\na, \n", ["line 2, column 'url': the URL is empty"]),
+    "scheme": (b"id,url\na,ftp://h/?key\n", ["column 'url'", "is 'ftp://h/'"]),
+    "space": (b"id,url\na,http://h/a b\n", ["column 'url'", "after 'http://h/a'", "encode"]),
+    "several lines": (b'url,id\nhttp://h/,"1\n2"\nx,3\n', ["line 4, column 'url'"]),
+    "long id": (b"id,url\n" + b"x" * 1025 + b",http://h/\n", ["line 2: the id has 1025"]),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSALS)
+def test_a_refused_table_names_the_place_and_what_to_do(kind: str) -> None:
+    body, params, says = REFUSALS[kind]
+    with pytest.raises(JobRefused) as refused:
+        read(body, **params)
+    for part in says:
+        assert part in str(refused.value), str(refused.value)
+
+
+@pytest.mark.parametrize("kind", ROWS)
+def test_a_refused_row_names_the_place_and_what_to_do(kind: str) -> None:
+    body, says = ROWS[kind]
+    params = {"id_column": "id"} if b"id" in body else {}
+    with pytest.raises(ItemsRefused) as refused:
+        read(body, **params)
+    (problem,) = refused.value.problems
+    for part in says:
+        assert part in problem.detail, problem.detail
+
+
+@pytest.mark.parametrize("kind", ["application/json", "application/x-ndjson"])
+def test_json_in_utf_16_says_so_and_urls_lose_their_spaces(
+    client: httpx2.Client, kind: str
+) -> None:
+    headers = {"content-type": kind}
+    body = (
+        '{"urls": [" http://127.0.0.1:9/ "]}'
+        if kind.endswith("/json")
+        else '{"url": " http://127.0.0.1:9/"}'
+    )
+    refused = client.post("/jobs", content=body.encode("utf-16"), headers=headers)
+    assert (refused.status_code, refused.json()["code"]) == (400, "body_unreadable")
+    assert "UTF-16: save it as UTF-8" in refused.json()["detail"]
+    accepted = client.post("/jobs", content=body, headers=headers)
+    assert accepted.status_code == 202, accepted.text
+    job = wait_done(client, accepted.json())
+    assert job["results"][0]["source"]["url"] == "http://127.0.0.1:9/"
+
+
+def test_results_repeat_the_columns_of_a_table_of_excel(client: httpx2.Client) -> None:
+    with Site() as site:
+        table = f"sep=;\r\nsku; url;;\r\na;{site.url('/1')};;\r\n;;;\r\n".encode()
+        headers = {"content-type": "text/csv"}
+        job = client.post("/jobs", content=table, headers=headers).json()
+        wait_done(client, job)
+        results = client.get(f"/jobs/{job['id']}/results", params={"format": "csv"}).text
+    assert results.splitlines()[0].startswith("sku,url,status")
+    assert results.splitlines()[1].startswith(f"a,{site.url('/1')},failed")
