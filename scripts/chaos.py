@@ -18,9 +18,9 @@ from piqueue import Client, PiqueueApiError
 from scripts.faults.fault_injectors import FAULTS, POISON_PATH
 from scripts.faults.observer import JobStalled, Observer
 from scripts.faults.pictures import PictureServer
+from scripts.faults.sentinel import ProgramMissing
 from scripts.faults.tally import Sent, Tally, tally_job
 from scripts.local.serve import positive, stop_on_signals
-from scripts.local.stack import Stack
 from scripts.local.supervised_process import StartFailed
 from scripts.text_table import markdown
 from worker.jobs.items import RejectionCode
@@ -85,16 +85,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"no such fault: {', '.join(unknown)}; choose from {', '.join(FAULTS)}")
     stop_on_signals()
     reports: list[FaultReport] = []
+    not_run: list[str] = []
     try:
         for name in chosen.faults or FAULTS:
             print(f"{name} ...", file=sys.stderr, flush=True)
-            reports.append(run_fault(name, chosen.items, chosen.every, chosen.seconds))
+            try:
+                reports.append(run_fault(name, chosen.items, chosen.every, chosen.seconds))
+            except ProgramMissing as error:
+                not_run.append(f"NOT RUN: {name}: {error}")
     except (JobStalled, StartFailed, PiqueueApiError, OSError) as error:
         print(f"scripts/chaos: {name}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    print(summary(reports))
+    print("\n".join([summary(reports), *not_run]))
     return 0 if all(report.kept for report in reports) else 1
 
 
@@ -104,7 +108,7 @@ def run_fault(name: str, items: int, every_s: float, seconds: float) -> FaultRep
     Jobs of `items` pictures run one after the other; the last one is waited for too.
 
     Raises:
-        StartFailed: the stack does not start.
+        StartFailed: the stack does not start; ProgramMissing if this machine lacks a program.
         JobStalled: a job does not end.
         PiqueueApiError: the API does not come back.
     """
@@ -113,7 +117,7 @@ def run_fault(name: str, items: int, every_s: float, seconds: float) -> FaultRep
     poisoned = frozenset({items // 2}) if fault.poisons else frozenset[int]()
     with (
         TemporaryDirectory(prefix="piqueue-chaos-") as folder,
-        Stack(Path(folder), workers=WORKERS, env=ENV) as stack,
+        fault.stack(Path(folder), workers=WORKERS, env=ENV) as stack,
         PictureServer(poisoned=poisoned) as pictures,
         Client(stack.url) as client,
     ):

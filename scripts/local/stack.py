@@ -28,8 +28,8 @@ class Stack:
     """A complete Piqueue in subprocesses; their data and logs are in `folder`.
 
     Port 0 takes a free one. `env` is added to the environment of the API and the workers.
-    The logs of the previous run are kept as `*.log.1`. Without workers it counts as ready as soon
-    as the API answers.
+    With `redis_url` it uses that Redis and starts none. The logs of the previous run are kept as
+    `*.log.1`. Without workers it counts as ready as soon as the API answers.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class Stack:
         port: int = 0,
         workers: int = 1,
         env: Mapping[str, str] | None = None,
+        redis_url: str | None = None,
     ) -> None:
         self._folder = folder.resolve()
         self._host = host
@@ -47,6 +48,7 @@ class Stack:
         self._worker_count = workers
         self._env = _absolute_folders(os.environ) | dict(env or {})
         self._redis = EmbeddedRedis(self._folder / "redis")
+        self._other_redis_url = redis_url
         self._redis_supervisor: Supervisor | None = None
         self._api: Supervisor | None = None
         self._workers: list[Supervisor] = []
@@ -60,7 +62,7 @@ class Stack:
     @property
     def redis_url(self) -> str:
         """The address of its Redis."""
-        return self._redis.url
+        return self._other_redis_url or self._redis.url
 
     @property
     def redis_pid(self) -> int | None:
@@ -86,12 +88,14 @@ class Stack:
         """
         self._port = listenable_port(self._host, self._port)
         try:
-            self._redis.start()
-            self._redis_supervisor = Supervisor("redis", self._redis.process)
+            self._folder.mkdir(parents=True, exist_ok=True)
+            if self._other_redis_url is None:
+                self._redis.start()
+                self._redis_supervisor = Supervisor("redis", self._redis.process)
             address = ("--host", self._host, "--port", str(self._port))
             self._api = self._launch("api", ("-m", "api", *address), {})
             for number in range(self._worker_count):
-                name, env = f"worker-{number + 1}", self._metrics_env(number)
+                name, env = f"worker-{number + 1}", self._worker_env(number)
                 self._workers.append(self._launch(name, ("-m", "worker"), env))
             self._wait_until_ready()
         except BaseException:
@@ -122,10 +126,10 @@ class Stack:
             self._redis_supervisor, self._api, self._workers = None, None, []
 
     @contextmanager
-    def redis_stopped(self) -> Iterator[None]:
-        """Shut Redis down, with its data on disk, while the block runs."""
-        assert self._redis_supervisor, "the stack does not run"
-        self._redis_supervisor.stop(STOP_GRACE_S)
+    def redis_stopped(self, grace_s: float = STOP_GRACE_S) -> Iterator[None]:
+        """Shut Redis down, with its data on disk, while the block runs; without grace, kill it."""
+        assert self._redis_supervisor, "the stack does not run its own Redis"
+        self._redis_supervisor.stop(grace_s)
         try:
             yield
         finally:
@@ -143,8 +147,8 @@ class Stack:
     def _services(self) -> list[Supervisor]:
         return [self._api, *self._workers] if self._api else []
 
-    def _metrics_env(self, number: int) -> dict[str, str]:
-        """A metrics port for each worker, counted up from the configured one."""
+    def _worker_env(self, number: int) -> dict[str, str]:
+        """Of each worker: a metrics port, counted up from the configured one."""
         port = self._env.get(_METRICS_PORT) or os.environ.get(_METRICS_PORT, "")
         counts = port.isdecimal() and int(port) > 0
         return {_METRICS_PORT: str(int(port) + number)} if counts else {}
@@ -153,7 +157,7 @@ class Stack:
         log_path = self._folder / f"{name}.log"
         if log_path.exists():
             log_path.replace(f"{log_path}.1")
-        env = {**self._env, "PIQUEUE_REDIS_URL": self._redis.url, **env}
+        env = {**self._env, "PIQUEUE_REDIS_URL": self.redis_url, **env}
         process = SupervisedProcess([sys.executable, *arguments], log_path, env, ROOT)
         process.start()
         return Supervisor(name, process)

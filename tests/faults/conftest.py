@@ -59,7 +59,7 @@ def fault_client(fault_stack: Stack) -> Iterator[Client]:
 @pytest.fixture
 def run_trial(fault_stack: Stack, fault_client: Client) -> RunTrial:
     """Give a function that submits a job of a number of pictures."""
-    return partial(_trial, fault_stack, fault_client)
+    return partial(trial, fault_stack, fault_client)
 
 
 def _is_complete(stack: Stack, client: Client) -> bool:
@@ -67,7 +67,7 @@ def _is_complete(stack: Stack, client: Client) -> bool:
 
 
 @contextmanager
-def _trial(
+def trial(
     stack: Stack,
     client: Client,
     count: int,
@@ -75,6 +75,7 @@ def _trial(
     delay_s: float = 0.05,
     poisoned: frozenset[int] = frozenset(),
 ) -> Iterator[Trial]:
+    """Run a trial with a job of `count` pictures."""
     with PictureServer(delay_s, poisoned) as pictures:
         sent = [Sent(pictures.url(index), pictures.sha256(index)) for index in range(count)]
         job = client.submit_urls(item.url for item in sent)

@@ -9,7 +9,14 @@ import httpx2
 from aiohttp import web
 
 from piqueue import Client
-from scripts.faults.fault_injectors import kill_a_worker, kill_all_workers, kill_api
+from scripts.faults.fault_injectors import (
+    STORM_KILLS,
+    kill_a_worker,
+    kill_all_workers,
+    kill_api,
+    restart_everything,
+    storm_of_kills,
+)
 from scripts.local.stack import Stack
 from tests.faults.conftest import BOUND_S, TERMINATION_BOUND_S, RunTrial
 from tests.scripts.processes import eventually, is_running
@@ -29,6 +36,32 @@ def test_a_job_of_2000_items_survives_kills_of_workers_and_of_the_api(
         assert trial.observer.longest_stall_s() < BOUND_S
     assert tally.balanced, tally
     assert not tally.rejected, "no picture is to blame when a process is killed from outside"
+
+
+def test_a_storm_of_kills_leaves_no_worker_in_a_pause(
+    fault_stack: Stack, run_trial: RunTrial
+) -> None:
+    with run_trial(2000) as trial:
+        trial.observer.wait_finished(100)
+        storm_of_kills(fault_stack)
+        assert len(fault_stack.workers) == 2, f"a worker waits after {STORM_KILLS} kills"
+        tally = trial.tally()
+        assert trial.observer.longest_stall_s() < BOUND_S
+    assert tally.balanced, tally
+
+
+def test_a_rolling_restart_of_everything_loses_nothing(
+    fault_stack: Stack, run_trial: RunTrial
+) -> None:
+    before = {fault_stack.api_pid, fault_stack.redis_pid, *fault_stack.workers}
+    with run_trial(1200) as trial:
+        trial.observer.wait_finished(100)
+        restart_everything(fault_stack)
+        assert not before & {fault_stack.api_pid, fault_stack.redis_pid, *fault_stack.workers}
+        tally = trial.tally()
+        assert trial.observer.longest_stall_s() < TERMINATION_BOUND_S
+    assert tally.balanced, tally
+    assert not tally.rejected
 
 
 def test_a_terminated_worker_loses_nothing_and_causes_no_long_stall(

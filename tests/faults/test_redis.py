@@ -14,7 +14,9 @@ from tests.faults.conftest import BOUND_S, RunTrial
 from tests.scripts.processes import eventually
 
 
-@pytest.mark.parametrize("name", ["stop-redis", "kill-redis", "pause-redis", "reset-connections"])
+@pytest.mark.parametrize(
+    "name", ["stop-redis", "kill-redis", "truncate-aof", "pause-redis", "reset-connections"]
+)
 def test_a_job_survives_an_outage_of_redis(
     name: str, fault_stack: Stack, run_trial: RunTrial
 ) -> None:

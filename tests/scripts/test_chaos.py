@@ -27,6 +27,15 @@ def test_a_short_run_prints_its_figures_and_keeps_the_promises(
     assert "longest stall (s): " in printed
 
 
+def test_a_fault_whose_program_is_missing_is_said_not_to_have_run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chaos, "stop_on_signals", lambda: None)
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert chaos.main(["fail-over"]) == 0
+    assert "NOT RUN: fail-over: no redis-server: apt-get install" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("wrong", "field", "count"),
     [

@@ -11,8 +11,9 @@ import trustme
 from kombu.exceptions import OperationalError
 from redis import Redis
 
+from scripts.faults.sentinel import RedisServer
 from scripts.local.embedded_redis import EmbeddedRedis
-from tests.redis_servers import RedisServer
+from tests.redis_servers import require_redis_servers
 from worker.jobs.errors import LedgerUnavailable
 from worker.jobs.ledger.connection import connect, connect_async, ledger_errors
 from worker.jobs.queue import make_celery
@@ -96,6 +97,7 @@ class TlsServer:
 @pytest.fixture(scope="module")
 def tls_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[TlsServer]]:
     """Run two servers for `localhost`, each with an authority of its own."""
+    require_redis_servers()
     servers = []
     with ExitStack() as running:
         for name in ("ours", "pretender"):
