@@ -124,7 +124,7 @@ async def submit_drafted_job(
 
 
 @router.get("/jobs", responses=problems(400, 401, 503))
-def list_jobs(
+async def list_jobs(
     services: ServicesDep,
     owner: OwnerDep,
     status: JobStatus | None = None,
@@ -132,11 +132,17 @@ def list_jobs(
     limit: LimitQuery = PAGE_ITEMS,
 ) -> JobsPage:
     """List your jobs, newest first."""
-    page = list(islice(services.store.jobs(owner, cursors.job_id(cursor), status), limit + 1))
-    return JobsPage(
-        jobs=[JobOut.of(job) for job in page[:limit]],
-        next_cursor=cursors.to_job(page[limit - 1].id) if len(page) > limit else None,
-    )
+    before = cursors.job_id(cursor)
+
+    def read() -> JobsPage:
+        found = services.store.jobs(owner, before, status, step=limit + 1)
+        page = list(islice(found, limit + 1))
+        return JobsPage(
+            jobs=[JobOut.of(job) for job in page[:limit]],
+            next_cursor=cursors.to_job(page[limit - 1].id) if len(page) > limit else None,
+        )
+
+    return await services.page_threads.run(owner, read)
 
 
 @router.get(

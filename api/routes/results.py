@@ -82,5 +82,5 @@ def read_results(
         case Format.PARQUET:
             blocks = downloads.parquet(table, views)
     headers["Content-Disposition"] = f'attachment; filename="{job_id}.{form}"'
-    sent = services.download_threads.each(caller.owner, blocks)
+    sent = services.page_threads.each(caller.owner, blocks)
     return StreamingResponse(sent, media_type=media_type, headers=headers)

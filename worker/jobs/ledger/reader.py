@@ -17,7 +17,8 @@ from worker.jobs.models.catalog import ModelCard
 from worker.jobs.record import Job, JobStatus
 
 RESULTS_READ_CHUNKS = 16
-LIST_READ = 100
+# Jobs in one round trip of a list: a page, and the one that says that there is another page.
+LIST_READ = 101
 _CARD = b"piqueue:card:"
 
 
@@ -60,7 +61,7 @@ class JobReader(RedisClient):
             meta, *found = pipe.execute()
         if not meta:
             raise JobNotFound(job_id)
-        return read_job(job_id, {k.decode(): v.decode() for k, v in meta.items()}), found
+        return _job(job_id, meta), found
 
     def model(self, job_id: str) -> ModelCard:
         """Read the model card a job is pinned to."""
@@ -78,23 +79,31 @@ class JobReader(RedisClient):
         return self._cards[digest]
 
     def jobs(
-        self, owner: str, before: str | None = None, status: JobStatus | None = None
+        self,
+        owner: str,
+        before: str | None = None,
+        status: JobStatus | None = None,
+        step: int = LIST_READ,
     ) -> Iterator[Job]:
-        """Read an owner's jobs, newest first; only those older than the job `before`, or of a
-        status."""
+        """Read an owner's jobs, newest first, `step` at a time; only those older than the job
+        `before`, or of a status."""
         key = _list_key(owner, status)
         end = "+" if before is None else f"({before}"
+        step = min(step, LIST_READ)
         while True:
-            ids = self._redis.zrange(key, end, "-", desc=True, bylex=True, offset=0, num=LIST_READ)
-            for job_id in (raw.decode() for raw in ids):
-                try:
-                    job = self.job(job_id)
-                except JobNotFound:
+            ids = self._redis.zrange(key, end, "-", desc=True, bylex=True, offset=0, num=step)
+            with self._redis.pipeline(transaction=False) as pipe:
+                for job_id in ids:
+                    pipe.hgetall(job_key(job_id.decode(), "meta"))
+                metas = pipe.execute()
+            for job_id, meta in zip(ids, metas, strict=True):
+                if not meta:  # it has expired
                     self._redis.zrem(key, job_id)
                     continue
+                job = _job(job_id.decode(), meta)
                 if status in (None, job.status):  # it may have changed just now
                     yield job
-            if len(ids) < LIST_READ:
+            if len(ids) < step:
                 return
             end = f"({ids[-1].decode()}"
 
@@ -168,6 +177,10 @@ class JobReader(RedisClient):
         chunks = range(retry.chunk_count)
         later = bisect_right(chunks, parent_index, key=parent_index_of_first)
         return max(0, later - 1) * retry.chunk_items
+
+
+def _job(job_id: str, meta: dict[bytes, bytes]) -> Job:
+    return read_job(job_id, {field.decode(): value.decode() for field, value in meta.items()})
 
 
 def _list_key(owner: str, status: JobStatus | None) -> str:

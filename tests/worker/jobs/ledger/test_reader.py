@@ -1,0 +1,46 @@
+"""Reading jobs from a real Redis."""
+
+from itertools import islice
+
+import pytest
+from redis import Redis
+
+from tests.worker.jobs.ledger.test_ready import serve, submit
+from worker.jobs.ledger.reader import LIST_READ
+from worker.jobs.ledger.store import JobStore
+from worker.jobs.record import JobStatus
+
+
+@pytest.fixture
+def store(redis_client: Redis) -> JobStore:
+    return JobStore(redis_client)
+
+
+@pytest.mark.parametrize("status", [None, JobStatus.QUEUED])
+def test_a_list_is_read_a_page_at_a_time(
+    store: JobStore, redis_client: Redis, status: JobStatus | None
+) -> None:
+    ids = [submit(store, "a", 1) for _ in range(2 * LIST_READ + 1)]
+    submit(store, "b", 1)
+
+    def commands() -> int:
+        return int(redis_client.info("stats")["total_reads_processed"])
+
+    before = commands()
+    page = list(islice(store.jobs("a", status=status), LIST_READ))
+    assert commands() - before <= 3, "the ids, their records, and this count"
+    assert [job.id for job in page] == ids[: -LIST_READ - 1 : -1]
+    assert [job.id for job in store.jobs("a", page[-1].id, status)] == ids[LIST_READ::-1]
+    assert [job.id for job in store.jobs("a", status=status, step=7)] == ids[::-1]
+
+
+def test_a_list_leaves_out_jobs_that_expired_or_have_another_status(
+    store: JobStore, redis_client: Redis
+) -> None:
+    ids = [submit(store, "a", 1) for _ in range(4)]
+    redis_client.delete(f"piqueue:{{{ids[2]}}}:meta")
+    assert [job.id for job in store.jobs("a")] == [ids[3], ids[1], ids[0]]
+    assert redis_client.zcard("piqueue:jobs:a") == 3
+    serve(store, 1)
+    assert [job.id for job in store.jobs("a", status=JobStatus.SUCCEEDED)] == [ids[0]]
+    assert [job.id for job in store.jobs("a", status=JobStatus.QUEUED)] == [ids[3], ids[1]]
