@@ -13,6 +13,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from api.errors import MEDIA_TYPE, problem_body
+from api.middleware.security_headers import SAFE
 from worker.jobs.settings import Settings
 
 MAX_HEAD_BYTES = 32_768
@@ -151,9 +152,10 @@ class Connection(H11Protocol):
     def _refuse(self, status: int, code: str, detail: str) -> None:
         """Answer what is no request with a problem, and close the connection."""
         body = problem_body(status, code, detail).model_dump_json(exclude_none=True).encode()
+        safe = "".join(f"{name}: {value}\r\n" for name, value in SAFE.items())
         head = (
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: {MEDIA_TYPE}\r\n"
-            f"Content-Length: {len(body)}\r\nRetry-After: 5\r\nConnection: close\r\n\r\n"
+            f"Content-Length: {len(body)}\r\n{safe}Retry-After: 5\r\nConnection: close\r\n\r\n"
         )
         self.transport.write(head.encode() + body)
         self.transport.close()

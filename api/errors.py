@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect
 
 from api.middleware.methods import allowed_methods
 from api.middleware.request_id import current_request_id
+from api.middleware.security_headers import SAFE
 from api.schemas import Problem
 from worker.jobs import errors
 from worker.jobs.errors import PiqueueError
@@ -153,4 +154,5 @@ async def _bug(request: Request, error: Exception) -> JSONResponse:
         500,
         "internal_error",
         "an unexpected error: the log of the API has its cause under the request_id",
+        dict(SAFE),  # This response passes through no middleware.
     )

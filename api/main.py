@@ -15,6 +15,7 @@ from api.middleware.cross_origin import allow_origins
 from api.middleware.methods import HeadAsGet
 from api.middleware.proxies import BehindProxy
 from api.middleware.request_id import RequestId
+from api.middleware.security_headers import SecurityHeaders
 from api.middleware.traces import request_traces
 from api.openapi import document
 from api.routes import events, jobs, page, parts, results, retry, scorefile, status, webhooks
@@ -38,6 +39,8 @@ def create_app(settings: Settings) -> FastAPI:
         title="Piqueue",
         summary="Scores pictures in bulk",
         version=version("piqueue-server"),
+        docs_url=None,
+        redoc_url=None,
         lifespan=lifespan,
         telemetry=request_traces(),
     )
@@ -47,10 +50,12 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(HeadAsGet)
     allow_origins(app, settings.cors_origins)
     app.add_middleware(BehindProxy, settings.root_path, settings.trusted_proxies)
+    app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestId)
-    for module in (jobs, events, webhooks, results, parts, retry, scorefile, status, metrics, page):
+    for module in (jobs, events, webhooks, results, parts, retry, scorefile, status, metrics):
         app.include_router(module.router)
     metrics.install(app, services)
+    page.install(app)
     document.install(app)
     return app
 

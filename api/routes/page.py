@@ -1,56 +1,59 @@
-"""GET /: the web page, a single file that loads no others."""
+"""The pages: the web page at /, a single file, and the documentation of the API at /docs."""
 
-import base64
-import hashlib
-import re
 from functools import cache
 from pathlib import Path
 
-from fastapi import APIRouter
+from fastapi import APIRouter, FastAPI
+from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
+from fastapi.staticfiles import StaticFiles
+
+from api.middleware.security_headers import POLICY, page_policy
 
 PATH = Path(__file__).parents[1] / "static" / "index.html"
+# Swagger UI, from the package fastapi-offline.
+_FILES = "docs/files"
 
-router = APIRouter()
+router = APIRouter(include_in_schema=False)
 
 
-@router.get("/", include_in_schema=False)
+def install(app: FastAPI) -> None:
+    """Make `app` serve the pages."""
+    app.include_router(router)
+    app.mount(f"/{_FILES}", StaticFiles(packages=[("fastapi_offline", "static")]))
+
+
+@router.get("/")
 def page() -> HTMLResponse:
-    """Return the page, with a policy that allows its own script and requests to this API only."""
-    html, policy = _page()
-    headers = {
-        "Content-Security-Policy": policy,
-        "X-Content-Type-Options": "nosniff",
-        "Referrer-Policy": "no-referrer",
-        "Cache-Control": "no-cache",
-    }
-    return HTMLResponse(html, headers=headers)
+    """Return the web page; it loads no other file."""
+    return _response(*_page())
+
+
+@router.get("/docs")
+def documentation() -> HTMLResponse:
+    """Return the documentation; its addresses are relative, so that they work below any path."""
+    return _response(*_documentation())
 
 
 @cache
 def _page() -> tuple[str, str]:
     """Read the page and make its policy."""
     html = PATH.read_text()
-    return html, policy_of(html, images="blob: data:")
+    return html, page_policy(html, images="blob: data:")
 
 
-def policy_of(html: str, images: str) -> str:
-    """Make a policy that allows a page's one script and style, `images`, and its own server."""
-    rules = {
-        "default-src": "'none'",
-        "script-src": _hash(html, "script"),
-        "style-src": _hash(html, "style"),
-        "img-src": images,
-        "connect-src": "'self'",
-        "base-uri": "'none'",
-        "form-action": "'none'",
-        "frame-ancestors": "'none'",
-    }
-    return "; ".join(f"{rule} {value}" for rule, value in rules.items())
+@cache
+def _documentation() -> tuple[str, str]:
+    answer = get_swagger_ui_html(
+        openapi_url="openapi.json",
+        title="Piqueue",
+        swagger_js_url=f"{_FILES}/swagger-ui-bundle.js",
+        swagger_css_url=f"{_FILES}/swagger-ui.css",
+        swagger_favicon_url=f"{_FILES}/favicon.png",
+    )
+    html = bytes(answer.body).decode()
+    return html, page_policy(html, images="'self' blob: data:", files="'self'")
 
 
-def _hash(html: str, tag: str) -> str:
-    """Return the source expression of the only inline element of this kind."""
-    (text,) = re.findall(f"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
-    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-    return f"'sha256-{digest}'"
+def _response(html: str, policy: str) -> HTMLResponse:
+    return HTMLResponse(html, headers={POLICY: policy, "Cache-Control": "no-cache"})

@@ -13,7 +13,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from pydantic import BaseModel, ConfigDict
 
 from api.foreign_requests import foreign_reason
-from api.routes.page import policy_of
+from api.middleware.security_headers import POLICY, SecurityHeaders, page_policy
 from model.images.result import ImageRejected
 from scripts.workshop.labelling.session import LabelSession
 from scripts.workshop.preview import jpeg_preview
@@ -71,7 +71,7 @@ def create_app(session: LabelSession, token: str, finish: Callable[[], None]) ->
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     router = APIRouter(prefix=f"/{token}")
     html = PATH.read_text(encoding="utf-8")
-    policy = policy_of(html, images="'self' data:")
+    policy = page_policy(html, images="'self' data:")
 
     @app.middleware("http")
     async def guard(
@@ -81,15 +81,13 @@ def create_app(session: LabelSession, token: str, finish: Callable[[], None]) ->
         known = secrets.compare_digest(given.encode(), token.encode())
         if not known or foreign_reason(request.method, request.headers, ()) is not None:
             return PlainTextResponse("open the address that the command printed", 403)
-        response = await call_next(request)
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers["Referrer-Policy"] = "no-referrer"
-        response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
-        return response
+        return await call_next(request)
+
+    app.add_middleware(SecurityHeaders)
 
     @router.get("/")
     def page() -> HTMLResponse:
-        return HTMLResponse(html, headers={"Content-Security-Policy": policy})
+        return HTMLResponse(html, headers={POLICY: policy})
 
     @router.get("/state")
     def state() -> StateOut:

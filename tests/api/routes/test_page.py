@@ -151,6 +151,33 @@ def test_the_page_works_below_the_prefix_of_a_proxy(
         page.wait("documentation", lambda: page.browser.current_url == proxy.url("/pq/docs"))
 
 
+def test_the_documentation_works_without_other_sites(page: Page, stack: Stack) -> None:
+    # Below a prefix, too: its addresses are relative.
+    with ReverseProxy(stack.url, "/pq", {"X-Forwarded-Prefix": "/pq"}) as proxy:
+        page.browser.get(proxy.url("/pq/docs"))
+        page.wait("routes", lambda: len(page.all(".opblock")) > 20)
+        assert page.one(".servers option").text == "/pq"
+        page.one(".btn.authorize").click()
+        page.wait("form for a key", lambda: page.all(".auth-container input"))
+        page.one(".btn.modal-btn.btn-done").click()
+        page.one("#operations-service-healthz_healthz_get button").click()
+        page.wait("button", lambda: page.all(".try-out__btn"))
+        page.one(".try-out__btn").click()
+        page.wait("button", lambda: page.all(".execute"))
+        page.one(".execute").click()
+        page.wait(
+            "answer", lambda: page.all(".live-responses-table .response .response-col_status")
+        )
+        assert page.one(".live-responses-table .response .response-col_status").text == "200"
+        page.one("#operations-jobs-submit_job_jobs_post button").click()
+        page.wait("example", lambda: "example.com" in page.one("#swagger-ui").text)
+        script = "return performance.getEntriesByType('resource').map((one) => one.name)"
+        loaded = page.browser.execute_script(script)
+        assert len(loaded) >= 4
+        assert [url for url in loaded if not url.startswith(proxy.url("/pq/"))] == []
+    assert page.messages() == []
+
+
 def test_a_hostile_file_name_is_shown_as_text(page: Page, stack: Stack, tmp_path: Path) -> None:
     page.open(stack.url)
     page.one("#pick-files").send_keys(picture_files(tmp_path, [HOSTILE, "b.jpg"]))

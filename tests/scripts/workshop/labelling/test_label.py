@@ -298,7 +298,14 @@ def test_requests_without_the_token_or_by_another_host_name_are_rejected(folder:
         assert not (folder / "labels.csv").exists()
         html = client.get(url).raise_for_status()
         assert "default-src 'none'" in html.headers["content-security-policy"]
-        assert html.headers["referrer-policy"] == "no-referrer"
+        assert "frame-ancestors 'none'" in html.headers["content-security-policy"]
+        picture = client.get(f"{url}pictures/0")
+        refused = client.get(f"{url}../state")
+        assert (picture.status_code, refused.status_code) == (200, 403)
+        for sent in (html, picture, refused):
+            assert sent.headers["referrer-policy"] == "no-referrer"
+            assert sent.headers["x-content-type-options"] == "nosniff"
+            assert "default-src 'none'" in sent.headers["content-security-policy"]
         assert "http" not in re.sub(r"http://www.w3.org/2000/svg", "", html.text)
         assert client.get(f"{url}pictures/7").status_code == 404
         assert client.get(f"{url}pictures/-1").status_code == 404
