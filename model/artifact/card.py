@@ -1,6 +1,7 @@
 """Reads and writes card.json, which describes an artifact, and checks its files against it."""
 
 import hashlib
+from codecs import BOM_UTF8
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -122,7 +123,7 @@ def load_card(folder: Path) -> Card:
     """
     path = folder / CARD_NAME
     try:
-        card = Card.model_validate_json(path.read_bytes())
+        card = Card.model_validate_json(path.read_bytes().removeprefix(BOM_UTF8))
     except FileNotFoundError:
         raise ArtifactInvalid(f"{path} is missing: give the folder of one model version") from None
     except ValidationError as error:

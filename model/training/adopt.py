@@ -4,6 +4,7 @@
 need not import TensorFlow.
 """
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from model.artifact.card import Activation, Card, Scaling, Source
 from model.engines.litert import LiteRTPredictor
 from model.engines.prediction import find_score_fault
 from model.images.decode import decode
+from model.images.result import ImageRejected
 from model.training.export import write_artifact
 
 # A LiteRT model with float16 weights is used if no score changes by more than this.
@@ -74,6 +76,7 @@ def adopt(adoption: Adoption) -> Card:
     except (ValueError, TypeError, OSError, ImportError) as error:
         first_line = str(error).strip().partition("\n")[0]
         raise AdoptionError(f"{adoption.keras_path} cannot be loaded: {first_line}") from error
+    network = _in_float32(network)
     activation = _activation(network, adoption.activation)
     size = _input_size(network, adoption.input_size)
     full = wrap(network, adoption.scaling, size, activation)
@@ -82,7 +85,7 @@ def adopt(adoption: Adoption) -> Card:
             f"the network gives scores of shape {full.output_shape[1:]} and there are "
             f"{len(adoption.labels)} labels: give one label for each score, in their order"
         )
-    images = [decode(path.read_bytes(), size).pixels for path in adoption.pictures]
+    images = [_decoded(path, size) for path in adoption.pictures]
     expected = np.asarray(full(np.stack(images), training=False))
     if fault := find_score_fault(expected, activation):
         raise AdoptionError(f"the network gives {fault}")
@@ -110,6 +113,24 @@ def wrap(network: Any, scaling: Scaling, size: tuple[int, int], activation: Acti
     )
     full.jit_compile = False
     return full
+
+
+def _in_float32(network: Any) -> Any:
+    """`network` without mixed precision, which LiteRT cannot convert; its weights are float32."""
+    mixed = network.to_json()
+    plain = re.sub("mixed_b?float16", "float32", mixed)
+    if plain == mixed:
+        return network
+    converted = keras.models.model_from_json(plain)
+    converted.set_weights(network.get_weights())
+    return converted
+
+
+def _decoded(path: Path, size: tuple[int, int]) -> Any:
+    try:
+        return decode(path.read_bytes(), size).pixels
+    except (OSError, ImageRejected) as error:
+        raise AdoptionError(f"{path} cannot be read ({error}): remove it") from error
 
 
 def _scaled(pictures: Any, network: Any, scaling: Scaling) -> Any:

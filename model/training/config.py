@@ -124,8 +124,9 @@ def read_config(kind: type[Config], path: Path, **overrides: object) -> Config:
     Raises TrainingError, which names the file and every wrong setting.
     """
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        # Bytes, so that a byte order mark says the encoding.
+        settings = yaml.safe_load(path.read_bytes())
+    except (OSError, yaml.YAMLError) as error:
         raise TrainingError(f"{path} cannot be read as YAML: {error}") from error
     if not isinstance(settings, dict):
         raise TrainingError(f"{path} must contain lines of `setting: value`")

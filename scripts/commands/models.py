@@ -4,6 +4,7 @@ import argparse
 import json
 import re
 import tempfile
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -169,7 +170,37 @@ def _artifact_folder(
     if source.suffix == ".zip":
         card = unpack(source, scratch).card
         return scratch / card.name / card.version
+    if source.suffix in (".h5", ".hdf5"):
+        raise CommandFailed(
+            f"{source} has the format of Keras before version 3: convert it in Python with "
+            f"keras.models.load_model({source.name!r}, compile=False)"
+            f".save({source.with_suffix('.keras').name!r}), then add that file"
+        )
     raise CommandFailed(f"{source} is neither an artifact folder nor a .zip or .keras file")
+
+
+def _read_labels(path: Path) -> list[str]:
+    """Read one label a line, in UTF-8 or, with a byte order mark, UTF-16. Raises CommandFailed."""
+    text = path.read_bytes()
+    encoding = "utf-16" if text.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        lines = text.decode(encoding).splitlines()
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise CommandFailed(
+            f"--labels {path}, line {line}: the byte 0x{error.object[error.start]:02X} is not "
+            "UTF-8: save the file as UTF-8"
+        ) from None
+    labels: dict[str, int] = {}
+    for number, label in enumerate(map(str.strip, lines), 1):
+        if label in labels:
+            raise CommandFailed(
+                f"--labels {path}, line {number}: {label!r} is in line {labels[label]} already: "
+                "give each score a label of its own"
+            )
+        if label:
+            labels[label] = number
+    return list(labels)
 
 
 def _adopt(source: Path, options: argparse.Namespace, catalog: ModelCatalog, scratch: Path) -> Path:
@@ -184,7 +215,7 @@ def _adopt(source: Path, options: argparse.Namespace, catalog: ModelCatalog, scr
         )
     if not options.labels.is_file():
         raise CommandFailed(f"--labels {options.labels}: there is no such file")
-    labels = [line.strip() for line in options.labels.read_text().splitlines() if line.strip()]
+    labels = _read_labels(options.labels)
     versions = [int(card.version) for card in catalog.all() if card.name == options.name]
     version = options.version or str(max(versions, default=0) + 1)
     folder: Path = scratch / options.name / version

@@ -39,9 +39,9 @@ def main(arguments: list[str] | None = None) -> int:
     from model.training import imagenet
 
     try:
-        lines = (
-            options.labels.read_text().splitlines() if options.labels else imagenet.class_lines()
-        )
+        lines = imagenet.class_lines()
+        if options.labels:
+            lines = options.labels.read_text(encoding="utf-8-sig").splitlines()
         network = imagenet.load_network(options.backbone, options.top)
     except imagenet.DownloadFailed as error:
         print(f"{error}\nWithout internet, give --backbone, --top and --labels", file=sys.stderr)

@@ -1,6 +1,8 @@
 """Reads a table of pictures: a CSV file in UTF-8, separated by commas, with a header."""
 
 import csv
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +27,37 @@ def read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, Any]]]]
     except FileNotFoundError:
         raise TableUnreadable(f"{path}: there is no such table") from None
     except UnicodeDecodeError:
-        raise TableUnreadable(f"{path} is not UTF-8: save it as CSV in UTF-8") from None
-    except (OSError, csv.Error) as error:
-        raise TableUnreadable(f"{path} cannot be read as CSV: {error}") from error
+        raise TableUnreadable(f"{path}{_bad_line(path)}: save it as CSV in UTF-8") from None
+    except csv.Error as error:
+        raise TableUnreadable(
+            f"{path} cannot be read as CSV up to line {reader.line_num} ({error}): a cell that "
+            "holds a quotation mark must be quoted as a whole, with that mark written twice"
+        ) from error
+    except OSError as error:
+        raise TableUnreadable(f"{path} cannot be read: {error}") from error
     if not columns:
         raise TableUnreadable(f"{path} is empty")
     if len(columns) == 1 and set(columns[0]) & set(";\t"):
-        raise TableUnreadable(f"{path} is separated by semicolons or tabs: save it with commas")
+        raise TableUnreadable(
+            f"{path}, line 1: {columns[0]!r} is separated by semicolons or tabs: save it with "
+            "commas"
+        )
     if len(set(columns)) < len(columns):
-        raise TableUnreadable(f"{path} has two columns of the same name: {', '.join(columns)}")
+        [(name, _)] = Counter(columns).most_common(1)
+        raise TableUnreadable(
+            f"{path}, line 1, has two columns of the same name, {name!r}: rename or remove one"
+        )
     return columns, rows
+
+
+def _bad_line(path: Path) -> str:
+    """Say where a file has a byte that is not UTF-8."""
+    payload = path.read_bytes()
+    if payload.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+        return " is not UTF-8 but UTF-16"
+    try:
+        payload.decode()
+    except UnicodeDecodeError as error:
+        line = payload.count(b"\n", 0, error.start) + 1
+        return f", line {line}: the byte 0x{payload[error.start]:02X} is not UTF-8"
+    return " is not UTF-8"

@@ -1,6 +1,7 @@
 """Converts the files of `labelme . --flags labels.txt` to a table of labels and back."""
 
 import json
+from codecs import BOM_UTF8
 from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -92,7 +93,8 @@ def to_labelme(table: Path, folder: Path) -> None:
     for file, content in files.items():
         with written_whole(file) as target:
             target.write(json.dumps(content, ensure_ascii=False, indent=2).encode())
-    (folder / FLAGS_FILE).write_text("".join(f"{label}\n" for label in labelled.labels))
+    flags = "".join(f"{label}\n" for label in labelled.labels)
+    (folder / FLAGS_FILE).write_text(flags, encoding="utf-8")
     print(f"{folder}: {len(files)} files; labelme {folder} --flags {folder / FLAGS_FILE}")
 
 
@@ -122,7 +124,7 @@ def _annotation(table: LabelTable, name: str, picture: Path, file: Path) -> dict
 
 def _read(file: Path) -> _Annotation:
     try:
-        return _Annotation.model_validate_json(file.read_bytes())
+        return _Annotation.model_validate_json(file.read_bytes().removeprefix(BOM_UTF8))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

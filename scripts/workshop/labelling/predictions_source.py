@@ -93,7 +93,7 @@ def _label_of(column: str, taken: Collection[str]) -> str:
 
 
 def _json_results(path: Path) -> Iterator[_Result]:
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8-sig") as file:
         for line in file:
             result: dict[str, Any] = json.loads(line)
             candidates = [(result.get("columns") or {}).get("name"), result["id"]]

@@ -91,6 +91,30 @@ def test_the_scores_are_those_of_the_network_on_pixels_scaled_as_declared(
         np.testing.assert_allclose(scores, expected, atol=0.005)
 
 
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_a_network_with_mixed_precision_is_adopted_in_float32(
+    tmp_path: Path, pictures: tuple[Path, ...], policy: str
+) -> None:
+    expected = np.asarray(network()(SCALED["tf"](noise().astype(np.float32))))
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        inner = network(None)
+        pixels = keras.Input((*SIZE, 3))
+        made = keras.Model(pixels, layers.Activation("softmax", dtype="float32")(inner(pixels)))
+    finally:
+        keras.config.set_dtype_policy(before)
+    predictor = adopted(tmp_path, made, pictures)
+    scores = [prediction.scores for prediction in predictor.predict(list(noise()))]
+    np.testing.assert_allclose(scores, expected, atol=0.005)
+
+
+def test_a_picture_that_cannot_be_read_is_named(tmp_path: Path, pictures: tuple[Path, ...]) -> None:
+    pictures[1].write_bytes(b"\x89PNG\r\n\x1a\n")
+    with pytest.raises(AdoptionError, match=r"1\.png cannot be read .*: remove it"):
+        adopted(tmp_path, network(), pictures)
+
+
 def test_logits_become_scores(tmp_path: Path, pictures: tuple[Path, ...]) -> None:
     made = network(None)
     predictor = adopted(tmp_path, made, pictures, activation="softmax")

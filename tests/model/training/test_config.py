@@ -66,6 +66,14 @@ def test_a_file_without_settings_is_named(tmp_path: Path, text: str) -> None:
         read_config(DataConfig, path)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_is_ignored(tmp_path: Path, encoding: str) -> None:
+    path = write_yaml(tmp_path / "training.yaml", **training_settings(tmp_path))
+    config = read_config(TrainingConfig, path)
+    path.write_text(path.read_text(encoding="utf-8"), encoding=encoding)
+    assert read_config(TrainingConfig, path) == config
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"absent\.yaml cannot be read"):
         read_config(DataConfig, tmp_path / "absent.yaml")

@@ -135,6 +135,38 @@ def test_a_keras_file_requires_the_options_that_describe_it(
     assert "neither an artifact" in rejected(capsys, "add", str(tmp_path / "labels.txt"))
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_labels_lose_their_byte_order_mark(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "labels.txt"
+    path.write_text("ä\n\n b \n", encoding=encoding)
+    assert models._read_labels(path) == ["ä", "b"]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"a\nM\xfcll\n", "labels.txt, line 2: the byte 0xFC is not UTF-8"),
+        (b"\xef\xbb\xbfa\n\xfc\n", "labels.txt, line 2: the byte 0xFC is not UTF-8"),
+        (b"a\nb\n\na\n", "labels.txt, line 4: 'a' is in line 1 already"),
+    ],
+)
+def test_labels_that_cannot_be_used_are_named(
+    content: bytes, says: str, colours: Path, registry: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    labels = tmp_path / "labels.txt"
+    labels.write_bytes(content)
+    described = ["--name", "colours", "--labels", str(labels), "--scaling", "unit"]
+    assert says in rejected(capsys, "add", str(colours), *described)
+
+
+def test_a_file_of_an_older_keras_says_how_to_convert_it(
+    registry: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    (tmp_path / "cats.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
+    says = rejected(capsys, "add", str(tmp_path / "cats.h5"))
+    assert "load_model('cats.h5', compile=False).save('cats.keras')" in says
+
+
 @pytest.mark.parametrize("name", ["My Colours", "Colours", "-c", "a/b"])
 def test_an_invalid_model_name_is_rejected_at_once(
     colours: Path, name: str, capsys: Capture

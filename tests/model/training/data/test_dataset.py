@@ -120,7 +120,14 @@ def test_a_wrong_row_or_column_is_named(tmp_path: Path, text: str, message: str)
 def test_a_csv_in_another_encoding_is_distinguished_from_a_broken_one(tmp_path: Path) -> None:
     csv_path = write_pictures(tmp_path, 4)
     csv_path.write_text(csv_path.read_text(), encoding="utf-16")
-    with pytest.raises(TrainingError, match="is not UTF-8: save it as CSV in UTF-8"):
+    with pytest.raises(TrainingError, match="is not UTF-8 but UTF-16: save it as CSV in UTF-8"):
+        read_data(csv_path, config_for(tmp_path))
+
+
+def test_a_byte_that_is_not_utf_8_is_named_with_its_line(tmp_path: Path) -> None:
+    csv_path = write_pictures(tmp_path, 4)
+    csv_path.write_bytes(csv_path.read_bytes().replace(b"001.png", b"\xfc.png"))
+    with pytest.raises(TrainingError, match=r"line 3: the byte 0xFC is not UTF-8"):
         read_data(csv_path, config_for(tmp_path))
 
 

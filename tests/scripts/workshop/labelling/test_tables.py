@@ -57,6 +57,8 @@ def test_flags_become_rows_and_ignored_pictures_do_not(tmp_path: Path) -> None:
         "beach": False, "city": False,
     })  # fmt: skip
     write(tmp_path / "d.json", imagePath="d.jpg", flags=ANNOTATION["flags"] | {"__ignore__": True})
+    marked = tmp_path / "b.json"  # as Windows' editors save it
+    marked.write_bytes(b"\xef\xbb\xbf" + marked.read_bytes())
     table = tmp_path / "labels.csv"
     assert from_labelme(tmp_path, table) == 0
     assert rows_of(table) == [
