@@ -11,6 +11,7 @@ from api.connections import MAX_HEAD_BYTES, Connection, allow_open_files
 from api.main import create_app
 from api.services import Services
 from worker.jobs.errors import PiqueueError, SettingsInvalid
+from worker.jobs.ledger.server import check_at_start
 from worker.jobs.logs import configure_logs
 from worker.jobs.settings import is_loopback, load_settings
 from worker.jobs.traces import start_traces, stop_traces
@@ -31,6 +32,7 @@ def main() -> int:
         settings = load_settings()
         configure_logs(as_json=settings.log_json)
         start_traces("piqueue-api")
+        check_at_start(settings.redis_url)
         app = create_app(settings)
         _require_keys_beyond_loopback(arguments.host, app.state.services)
     except PiqueueError as error:

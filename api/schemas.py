@@ -357,3 +357,6 @@ class Health(BaseModel):
     status: Literal["ok", "ready"]
     workers: int | None = None
     warm: int | None = Field(None, description="Workers that have the default model loaded")
+    warnings: list[str] | None = Field(
+        None, description="How the configuration of Redis can lose jobs"
+    )

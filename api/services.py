@@ -11,6 +11,7 @@ from worker.jobs.ledger.api_keys import KeyStore
 from worker.jobs.ledger.connection import connect
 from worker.jobs.ledger.idempotency import IdempotencyKeys
 from worker.jobs.ledger.load import Load
+from worker.jobs.ledger.server import RedisServer
 from worker.jobs.ledger.store import JobStore
 from worker.jobs.ledger.workers import ModelPresence, Workers
 from worker.jobs.models.configured import open_catalog
@@ -36,6 +37,7 @@ class Services:
         self.open_requests = OpenRequests(settings.max_connections // 2)
         # The names in `Host` that requests without a key may have; None for any.
         self.allowed_hosts: tuple[str, ...] | None = settings.allowed_hosts
+        self.redis_server = RedisServer(redis)
         self.store = JobStore(redis)
         self.load = Load(redis)
         self.workers = Workers(redis)

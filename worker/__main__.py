@@ -6,6 +6,7 @@ from celery.signals import setup_logging, worker_shutting_down
 
 from worker.jobs.errors import PiqueueError
 from worker.jobs.ledger.connection import connect
+from worker.jobs.ledger.server import check_at_start
 from worker.jobs.logs import configure_logs
 from worker.jobs.settings import IN_REDIS, load_settings
 from worker.jobs.traces import start_traces, stop_traces
@@ -29,6 +30,7 @@ def main() -> int:
         settings = load_settings()
         configure_logs(as_json=settings.log_json)
         start_traces("piqueue-worker")
+        check_at_start(settings.redis_url)
         runtime = Runtime(settings)
         heartbeat = Heartbeat(runtime)
         upkeep: list[PeriodicThread] = [

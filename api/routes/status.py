@@ -35,7 +35,12 @@ def readyz(services: ServicesDep) -> Health:
             f"restore the previous version with `piqueue models rollback {default.name}`"
         )
     warm = sum(default.ref.key in worker.warm for worker in present)
-    return Health(status="ready", workers=len(workers), warm=warm)
+    return Health(
+        status="ready",
+        workers=len(workers),
+        warm=warm,
+        warnings=services.redis_server.warnings() or None,
+    )
 
 
 @router.get("/models", responses=problems(503))

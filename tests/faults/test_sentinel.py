@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 
 from piqueue import Client
+from scripts.doctor.check_result import Level
+from scripts.doctor.redis import check_redis
 from scripts.faults.sentinel import PASSWORD, SentinelStack
 from tests.faults.conftest import ENV, WORKERS, trial
 from tests.redis_servers import require_redis_servers
+from worker.jobs.settings import Settings
 
 # Sentinel decides after a second and elects; leases of a chunk that was lost run 4 s here.
 BOUND_S = 30
@@ -25,6 +28,9 @@ def sentinel_stack(tmp_path: Path) -> Iterator[SentinelStack]:
 
 def test_a_job_survives_a_failover_to_a_replica(sentinel_stack: SentinelStack) -> None:
     service = sentinel_stack.service
+    checks = {one.check: one for one in check_redis(Settings(redis_url=service.url))}
+    assert checks["redis"].level is checks["redis persistence"].level is Level.OK
+    assert checks["redis replicas"].level is Level.WARNING, "min-replicas-to-write is not set"
     with Client(sentinel_stack.url, timeout_s=10) as client:
         # The old primary comes back as a replica, which fails over next.
         for _ in range(2):

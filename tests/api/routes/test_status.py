@@ -6,12 +6,15 @@ import sys
 import httpx2
 import numpy as np
 import pytest
+from redis import Redis
 
 from api.errors import STATUS
 from model.images.decode import decode
 from model.predictor import load_predictor
 from scripts.local.embedded_redis import EmbeddedRedis
+from scripts.local.stack import Stack
 from tests.pictures import jpeg
+from tests.scripts.processes import eventually
 from worker.jobs.errors import PiqueueError
 from worker.jobs.settings import ARTIFACTS_PATH
 
@@ -41,6 +44,24 @@ def test_scorefile_refuses_a_file_that_is_no_picture(client: httpx2.Client) -> N
 def test_health_and_readiness(client: httpx2.Client) -> None:
     assert client.get("/healthz").json() == {"status": "ok"}
     assert client.get("/readyz").json() == {"status": "ready", "workers": 1, "warm": 1}
+
+
+def test_readiness_says_what_the_configuration_of_redis_can_lose(
+    stack: Stack, client: httpx2.Client
+) -> None:
+    assert "warnings" not in client.get("/readyz").json()
+    with Redis.from_url(stack.redis_url) as redis:
+        redis.config_set("maxmemory-policy", "allkeys-lru")
+        try:
+            assert eventually(lambda: "warnings" in client.get("/readyz").json())
+        finally:
+            redis.config_set("maxmemory-policy", "noeviction")
+    ready = client.get("/readyz")
+    assert ready.status_code == 200
+    assert ready.json()["warnings"] == [
+        "a full Redis deletes jobs: set maxmemory-policy noeviction instead of allkeys-lru"
+    ]
+    assert eventually(lambda: "warnings" not in client.get("/readyz").json())
 
 
 def test_models_are_listed_with_their_labels(client: httpx2.Client) -> None:

@@ -202,3 +202,27 @@ def test_the_authorities_of_the_system_are_trusted(
     monkeypatch.setenv("SSL_CERT_FILE", str(ours.ca_path))
     for use in SIDES:
         use(ours.url("localhost", ""))
+
+
+def test_sentinels_and_the_primary_that_they_name_are_used_with_tls(
+    tls_servers: list[TlsServer], tmp_path: Path
+) -> None:
+    [ours, pretender] = tls_servers
+    tls_port = RedisServer.free_port()
+    options = {
+        "tls-port": str(tls_port),
+        "tls-replication": "yes",
+        "tls-cert-file": str(ours.ca_path.with_name("server.pem")),
+        "tls-key-file": str(ours.ca_path.with_name("server.pem")),
+        "tls-ca-cert-file": str(ours.ca_path),
+        "tls-auth-clients": "no",
+        "sentinel monitor main": f"127.0.0.1 {ours.tls_port} 1",
+    }
+    url = f"rediss+sentinel://:{QUOTED}@localhost:{tls_port}/main/0?ssl_check_hostname=false"
+    with RedisServer(tmp_path / "sentinel", options, sentinel=True), ours.redis.client() as client:
+        client.flushall()
+        for use in SIDES:
+            use(f"{url}&ssl_ca_certs={ours.ca_path}")
+            with pytest.raises((LedgerUnavailable, OperationalError)):
+                use(f"{url}&ssl_ca_certs={pretender.ca_path}")
+        assert client.get("piqueue:used") == b"3"

@@ -13,7 +13,13 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.connection import SSLConnection
-from redis.exceptions import AuthenticationError, OutOfMemoryError, ReadOnlyError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    ResponseError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
@@ -135,6 +141,8 @@ def ledger_errors() -> Iterator[None]:
         raise LedgerFull("Redis accepts no writes: its memory is full") from error
     except ReadOnlyError as error:
         raise LedgerFull("Redis accepts no writes: it is a replica") from error
+    except NoPermissionError as error:
+        raise LedgerUnavailable(f"Redis refuses a command to its user: {error}") from error
     except ResponseError as error:
         for code, reason in _NO_WRITES.items():
             if code in str(error):
@@ -146,7 +154,7 @@ def _unavailable(error: Exception) -> str:
     if isinstance(error, AuthenticationError):
         return "Redis refuses the user or the password of PIQUEUE_REDIS_URL"
     if isinstance(error, MasterNotFoundError):
-        return "no Sentinel of PIQUEUE_REDIS_URL knows a primary of the service"
+        return "no Sentinel of PIQUEUE_REDIS_URL names a primary: check its service and password"
     if isinstance(error.__context__, SSLCertVerificationError):
         return f"the certificate of Redis is refused: {error.__context__.verify_message}"
     return f"Redis does not answer ({type(error).__name__})"

@@ -1,5 +1,6 @@
 """Waiting work, throughput, and how full Redis is."""
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ from redis import Redis
 
 from worker.jobs.ledger.api_keys import WEIGHTS
 from worker.jobs.ledger.connection import RedisClient, in_ms
+from worker.jobs.ledger.server import server_info
 from worker.jobs.record import Job, JobStatus, Lane
 
 MEMORY_READ_S = 1
@@ -72,11 +74,11 @@ class Load(RedisClient):
         return Rate(items / 60, chunks / 60)
 
     def memory_share(self) -> float:
-        """How full the memory of Redis is, from 0 to 1, read once a second; 0 without a limit."""
+        """How full Redis is, from 0 to 1, read once a second; 0 without a limit or INFO."""
         read_at, share = self._memory
         if time.monotonic() - read_at > MEMORY_READ_S or not read_at:
-            memory = self._redis.info("memory")
-            share = memory["used_memory"] / memory["maxmemory"] if memory["maxmemory"] else 0.0
+            memory = server_info(self._redis, "memory")
+            share = memory.get("used_memory", 0) / (memory.get("maxmemory") or math.inf)
             self._memory = (time.monotonic(), share)
         return share
 
