@@ -29,8 +29,8 @@ class Services:
         """Build them; the first use opens the connections."""
         redis = connect(settings.redis_url)
         self.settings = settings
-        # For submissions, for those that take long to read, and for downloads and lists of jobs. Few
-        # threads may compute at a time, because each of them delays the event loop.
+        # For submissions, for those that take long to read, and for downloads and lists of jobs.
+        # Few threads may compute at a time, because each of them delays the event loop.
         self.intake_threads = OwnerThreads(32, share=16)
         self.long_threads = OwnerThreads(4, share=2)
         self.page_threads = OwnerThreads(2, share=1)

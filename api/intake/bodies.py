@@ -146,7 +146,9 @@ def add_ndjson(file: IO[bytes], items: ItemReceiver) -> None:
         try:
             item = ItemIn.model_validate_json(line)
         except ValidationError as error:
-            items.add_problem(f"line {number}: {describe(error.errors())}")
+            # Each item is a text of its own, which has one line.
+            detail = describe(error.errors(), "item").replace(" at line 1 column ", " at column ")
+            items.add_problem(f"line {number}: {detail}")
         else:
             _add(item, items, number)
 

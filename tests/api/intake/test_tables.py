@@ -5,6 +5,7 @@ from io import BytesIO
 import httpx2
 import pytest
 
+from api.intake.bodies import add_ndjson
 from api.intake.items import ItemReceiver
 from api.intake.tables import add_csv
 from tests.api.polling import wait_done
@@ -113,6 +114,15 @@ def test_a_refused_row_names_the_place_and_what_to_do(kind: str) -> None:
     (problem,) = refused.value.problems
     for part in says:
         assert part in problem.detail, problem.detail
+
+
+def test_a_line_that_is_not_json_has_one_line_number() -> None:
+    received = Received()
+    add_ndjson(BytesIO(b'{"url": "http://h/"}\n{"url": http://h/}\n'), received)
+    with pytest.raises(ItemsRefused) as refused:
+        received.problems.check()
+    (problem,) = refused.value.problems
+    assert problem.detail == "line 2: item: Invalid JSON: expected value at column 9"
 
 
 @pytest.mark.parametrize("kind", ["application/json", "application/x-ndjson"])
