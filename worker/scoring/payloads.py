@@ -41,7 +41,7 @@ def load_payloads(runtime: Runtime, claim: Claim) -> Iterator[LoadedPayload]:
     for position, payload in zip(uploads, payloads, strict=True):
         yield LoadedPayload(position, UPLOAD_GONE if payload is None else payload)
     outcomes = _fetch(runtime, urls)
-    chunk = runtime.claimed[claim.job_id, claim.chunk_index]
+    chunk = runtime.claimed[claim.key]
     while True:
         chunk.waiting_since = time.monotonic()
         try:

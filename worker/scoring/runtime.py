@@ -108,7 +108,8 @@ class Runtime:
         )
         self.memory = MemoryBudget(settings.decode_memory_bytes)
         self.gate = ScoringGate(settings.threads + FETCH_AHEAD)
-        self.claimed: dict[tuple[str, int], ClaimedChunk] = {}
+        # By `Claim.key`.
+        self.claimed: dict[tuple[str, int, int], ClaimedChunk] = {}
         self.catalog = open_catalog(settings)
         # Set when the process is told to stop: it claims no more chunks.
         self.stopping = threading.Event()
@@ -159,12 +160,11 @@ class Runtime:
     @contextmanager
     def keep_lease(self, claim: Claim) -> Iterator[None]:
         """Have the heartbeat renew the lease of a claim while the block runs."""
-        key = (claim.job_id, claim.chunk_index)
-        self.claimed[key] = ClaimedChunk(claim, time.monotonic())
+        self.claimed[claim.key] = ClaimedChunk(claim, time.monotonic())
         try:
             yield
         finally:
-            del self.claimed[key]
+            del self.claimed[claim.key]
 
     def close(self) -> None:
         """Stop the fetchers."""

@@ -38,6 +38,11 @@ class Claim:
         return tuple(unpack_specs(self.packed_specs))
 
     @property
+    def key(self) -> tuple[str, int, int]:
+        """What tells this lease from all others, those of the same chunk included."""
+        return self.job_id, self.chunk_index, self.attempt
+
+    @property
     def tries(self) -> int:
         """Attempts at the items themselves, including this one."""
         return self.attempt - self.deferrals
