@@ -34,6 +34,7 @@ class Services:
         self.intake_threads = OwnerThreads(32, share=16)
         self.long_threads = OwnerThreads(4, share=2)
         self.page_threads = OwnerThreads(2, share=1)
+        self.read_threads = OwnerThreads(4, share=2)  # for pages of results and metrics
         self.open_requests = OpenRequests(settings.max_connections // 2)
         # The names in `Host` that requests without a key may have; None for any.
         self.allowed_hosts: tuple[str, ...] | None = settings.allowed_hosts

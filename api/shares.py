@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from itertools import islice
 from typing import ParamSpec, TypeVar
@@ -36,6 +36,12 @@ class OwnerThreads:
         """Call a function in a thread."""
         async with self._owners.setdefault(owner, CapacityLimiter(self._share)):
             return await to_thread.run_sync(partial(function, *args, **options), limiter=self._all)
+
+    @asynccontextmanager
+    async def turn(self, owner: str) -> AsyncIterator[None]:
+        """Count the block as one of the threads; what runs in it has a thread of anyio."""
+        async with self._owners.setdefault(owner, CapacityLimiter(self._share)), self._all:
+            yield
 
     async def each(self, owner: str, values: Iterator[_T]) -> AsyncIterator[_T]:
         """Give the values of an iterator; it has a thread only while it makes the next one."""

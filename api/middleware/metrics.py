@@ -11,7 +11,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.auth import ScraperDep
+from api.auth import SCRAPE_TURN, ScraperDep
 from api.services import Services
 
 # A path or method that a caller invents must not become a series of its own.
@@ -114,7 +114,7 @@ def install(app: FastAPI, services: Services) -> None:
     app.add_middleware(HttpMetrics, registry=registry)
 
 
-@router.get("/metrics", include_in_schema=False)
+@router.get("/metrics", include_in_schema=False, dependencies=[SCRAPE_TURN])
 def read_metrics(request: Request, _caller: ScraperDep) -> Response:
     """Return the metrics; once API keys exist, they need one with the scope `metrics`."""
     body = prometheus_client.generate_latest(request.app.state.metrics)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from api.auth import CallerDep, own_job
+from api.auth import READ_TURN, CallerDep, own_job
 from api.errors import problems
 from api.openapi.literals import RESULTS
 from api.results import cursors, downloads
@@ -24,6 +24,7 @@ router = APIRouter(tags=["jobs"])
 
 @router.get(
     "/jobs/{job_id}/results",
+    dependencies=[READ_TURN],
     response_model=ResultsPage,
     response_model_exclude_unset=True,
     responses={

@@ -6,11 +6,14 @@ import time
 from collections.abc import AsyncIterator
 
 import httpx2
+import pytest
 from redis import Redis
 
 from api.main import create_app
 from api.shares import OwnerThreads
+from worker.jobs.errors import JobNotFound
 from worker.jobs.ledger.api_keys import KeyStore
+from worker.jobs.record import Job
 from worker.jobs.settings import load_settings
 
 CSV = b"url\nhttp://127.0.0.1:9/a.jpg\n"
@@ -40,7 +43,7 @@ def test_an_owner_has_a_share_of_the_threads_and_the_rest_is_for_others() -> Non
         await asyncio.gather(*calls)
         assert len(running) == 9
 
-    asyncio.run(run())
+    asyncio.run(asyncio.wait_for(run(), 30))
 
 
 def test_an_iterator_has_no_thread_between_its_values() -> None:
@@ -86,4 +89,38 @@ def test_one_key_cannot_take_all_connections(redis_client: Redis, redis_url: str
             assert (await client.get("/jobs", headers=slow)).status_code == 200
             assert not app.state.services.open_requests.counts
 
-    asyncio.run(run())
+    asyncio.run(asyncio.wait_for(run(), 30))
+
+
+def test_pages_of_results_of_one_owner_leave_threads_for_other_requests(
+    redis_client: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = KeyStore(redis_client)
+    greedy, other = ({"Authorization": f"Bearer {keys.add(name)}"} for name in ("greedy", "other"))
+
+    async def run() -> None:
+        app = create_app(load_settings(redis_url=redis_url))
+        store, released, running = app.state.services.store, threading.Event(), list[str]()
+
+        def hold(job_id: str) -> Job:
+            running.append(job_id)
+            assert released.wait(20)
+            raise JobNotFound(job_id)
+
+        transport = httpx2.ASGITransport(app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            with monkeypatch.context() as patched:
+                patched.setattr(store, "job", hold)
+                lists = [
+                    asyncio.create_task(client.get("/jobs/job_x/results", headers=greedy))
+                    for _ in range(60)
+                ]
+                while len(running) < 2:
+                    await asyncio.sleep(0.01)
+            assert (await client.get("/jobs", headers=other)).status_code == 200
+            assert (await client.get("/limits", headers=greedy)).status_code == 200
+            assert len(running) == 2
+            released.set()
+            assert {(await answer).status_code for answer in lists} == {404}
+
+    asyncio.run(asyncio.wait_for(run(), 30))

@@ -24,7 +24,7 @@ ITEMS = 20_000
 ROUNDS = 25
 BOUND_S = 0.25
 # Other processes of this machine may slow down everything alike.
-BOUND_IN_IDLE_TIMES = 4
+BOUND_IN_IDLE_TIMES = 10
 # Two bytes every second are more than what held the threads of the API before.
 SLOW_S = 1.0
 KINDS = (

@@ -142,7 +142,7 @@ class Settings(BaseSettings):
     """Maximum size of one picture, uploaded or fetched"""
     max_request_bytes: int = Field(500_000_000, ge=1)
     """Maximum size of one request"""
-    max_json_bytes: int = Field(10_000_000, ge=1)
+    max_json_bytes: int = Field(5_000_000, ge=1)
     """Maximum size of one JSON body, which is held in memory"""
     max_connections: int = Field(2000, ge=10)
     """Maximum connections of one API process; one API key can use half of them"""
