@@ -8,9 +8,11 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import pillow_heif
 from PIL import Image
 
-KINDS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+pillow_heif.register_heif_opener()
+KINDS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "JPEG2000")
 
 
 def picture(width: int = 48, height: int = 32, mode: str = "RGB") -> Image.Image:
@@ -230,7 +232,7 @@ REJECTED: dict[str, tuple[set[str], Callable[[], bytes]]] = {
         {"unsupported_format", "decode_failed"},
         lambda: b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + b"\0" * 60,
     ),
-    "heic": ({"unsupported_format"}, lambda: b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 60),
+    "heic": ({"decode_failed"}, lambda: b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 60),
     "svg that reads a file": (
         {"unsupported_format"},
         lambda: (

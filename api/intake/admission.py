@@ -19,13 +19,15 @@ _MAGIC = (
     b"GIF87a",
     b"GIF89a",
     b"BM",
+    b"\0\0\0\x0cjP  ",  # JPEG 2000, in a file and as a codestream
+    b"\xff\x4f\xff\x51",
     b"II*\x00",  # TIFF, little and big endian, and BigTIFF
     b"MM\x00*",
     b"II+\x00",
     b"MM\x00+",
 )
-# As in model.images.signatures, which this package does not import.
-_AVIF_BRANDS = (b"avif", b"avis", b"mif1", b"msf1", b"miaf")
+# Of AVIF and HEIC: as in model.images.signatures, which this package does not import.
+_BRANDS = (b"avif", b"avis", b"hei", b"hev", b"mif1", b"msf1", b"miaf")
 
 
 def looks_like_image(head: bytes) -> bool:
@@ -33,8 +35,7 @@ def looks_like_image(head: bytes) -> bool:
     if head.startswith(_MAGIC):
         return True
     webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
-    avif = head[4:8] == b"ftyp" and head[8:12] in _AVIF_BRANDS
-    return webp or avif
+    return webp or (head[4:8] == b"ftyp" and head[8:12].startswith(_BRANDS))
 
 
 def id_problem(spec: ItemSpec) -> str | None:
@@ -57,7 +58,10 @@ def item_problem(spec: ItemSpec, payload: bytes | None, settings: Settings) -> s
     if len(payload) > settings.max_item_bytes:
         return f"the file is larger than {settings.max_item_bytes} bytes, the limit for a picture"
     if not looks_like_image(payload[:SNIFF_BYTES]):
-        return "not a JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF picture by its first bytes"
+        return (
+            "not a JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC or JPEG 2000 picture by its first "
+            "bytes"
+        )
     return None
 
 

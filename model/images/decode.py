@@ -5,6 +5,7 @@ import struct
 import warnings
 import zlib
 from importlib import import_module
+from importlib.util import find_spec
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -25,11 +26,12 @@ from model.images.signatures import AVIF_BRANDS, describe_other, detect_format, 
 # makes them more like those that a model was trained with, and changes no number.
 PREPROCESSING = "rgb-squash-bilinear-1"
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "JPEG2000")
+_HEIF_PACKAGE = "pillow_heif"
 
 # Pillow's plugins register themselves on import. If one were missing, Pillow would search for it
 # while decoding, which is not safe in several threads.
-for _name in ("Avif", "Bmp", "Gif", "Jpeg", "Mpo", "Png", "Tiff", "WebP"):
+for _name in ("Avif", "Bmp", "Gif", "Jpeg", "Jpeg2K", "Mpo", "Png", "Tiff", "WebP"):
     import_module(f"PIL.{_name}ImagePlugin")
 # Pillow's own check knows fewer brands than its decoder reads.
 Image.register_open(
@@ -41,8 +43,6 @@ Image.MAX_IMAGE_PIXELS = None
 # Pillow warns of irregularities in files that it can read nevertheless.
 warnings.filterwarnings("ignore", module="PIL")
 
-# The memory and time that these formats need cannot be told from their headers.
-_SANDBOXED = frozenset({"TIFF", "AVIF"})
 _sandbox = Sandbox()
 # Shared by all threads of a process, unless they pass another budget.
 DEFAULT_MEMORY_BUDGET = MemoryBudget(512_000_000)
@@ -75,15 +75,12 @@ def decode(
             f"decoding {required.width} x {required.height} pixels of {format_} needs "
             f"{required.memory_bytes // 10**6} MB, {memory.total_bytes // 10**6} MB are allowed",
         )
-    if format_ in _SANDBOXED:
-        with _sandbox.lock, memory.reserve(required.memory_bytes):
-            return _sandbox.decode(payload, size, max_pixels, required.memory_bytes)
     with memory.reserve(required.memory_bytes):
-        return decode_in_thread(payload, size, min(max_pixels, required.width * required.height))
+        return _sandbox.decode(payload, size, max_pixels, required.memory_bytes)
 
 
-def decode_in_thread(payload: bytes, size: tuple[int, int], max_pixels: int) -> DecodedImage:
-    """Decode as `decode` does, but in this thread and without a memory limit.
+def decode_here(payload: bytes, size: tuple[int, int], max_pixels: int) -> DecodedImage:
+    """Decode as `decode` does, but in this process, which should be a sandbox, without limits.
 
     Raises:
         ImageRejected: as in `decode`.
@@ -96,7 +93,8 @@ def decode_in_thread(payload: bytes, size: tuple[int, int], max_pixels: int) -> 
     except UnidentifiedImageError:
         raise _unidentified(payload) from None
     except Exception as error:  # a hostile payload makes codecs raise nearly anything
-        truncated = is_truncated(payload) or "truncated" in str(error).lower()
+        reason = str(error).lower()
+        truncated = is_truncated(payload) or "truncated" in reason or "end of file" in reason
         fault = ImageFault.TRUNCATED if truncated else ImageFault.DECODE_FAILED
         raise ImageRejected(fault, str(error) or type(error).__name__) from error
 
@@ -107,8 +105,15 @@ def _decoder_of(payload: bytes) -> str:
     Raises:
         ImageRejected: none does.
     """
+    if detect_format(payload) == "HEIF":
+        if find_spec(_HEIF_PACKAGE) is None:
+            raise ImageRejected(
+                ImageFault.UNSUPPORTED_FORMAT,
+                "this worker cannot decode HEIC: install the package pillow-heif there",
+            )
+        return "HEIF"
     for name in FORMATS:
-        accepts = Image.OPEN[name][1]
+        accepts = Image.OPEN[name][1] if name in Image.OPEN else None
         if accepts is not None and accepts(payload[:16]):
             return name
     raise _unidentified(payload)
@@ -155,6 +160,14 @@ def _load_whole(
 ) -> tuple[Image.Image, tuple[int, int]]:
     format_ = _decoder_of(payload)
 
+    if format_ == "HEIF":
+        # Only here, in the sandbox, because it takes memory.
+        import_module(_HEIF_PACKAGE).register_heif_opener(decode_threads=1)
+
+    if format_ == "JPEG2000" and is_truncated(payload):
+        # Its decoder would return what there is.
+        raise OSError("image file is truncated")
+
     def open_() -> ImageFile:
         try:
             return Image.open(io.BytesIO(payload), formats=[format_])
@@ -167,7 +180,7 @@ def _load_whole(
     width, height = image.size
     if width * height > max_pixels:
         raise too_many_pixels(width, height, max_pixels)
-    check_exif(len(image.info.get("exif", b"")))
+    check_exif(len(image.info.get("exif") or b""))
     if format_ == "JPEG":
         # Decodes to 1/2, 1/4 or 1/8, but never to less than `size` in either direction.
         image.draft(None, (max(size), max(size)))

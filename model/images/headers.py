@@ -31,6 +31,7 @@ _TILE_PIXELS, _TILE_BYTES = 1_048_576, 16
 _PNG_TEXT_BYTES = 4 * 16_000_000
 # Per pixel.
 _TIFF_BYTES, _DEEP_TIFF_BYTES, _AVIF_BYTES, _DEEP_AVIF_BYTES, _WEBP_BYTES = 8, 16, 13, 20, 16
+_HEIF_BYTES, _JPEG2000_BYTES = 16, 8
 _SANDBOX_SLACK_BYTES = 64_000_000
 
 
@@ -56,7 +57,7 @@ def read_requirements(
     """
     try:
         width, height, size_bytes = _READERS[format_](payload, side, max_pixels)
-    except (struct.error, IndexError, OverflowError):
+    except (struct.error, ValueError, IndexError, OverflowError):
         width, height, size_bytes = 0, 0, _SANDBOX_SLACK_BYTES
     if width * height > max_pixels:
         raise too_many_pixels(width, height, max_pixels)
@@ -247,6 +248,19 @@ def _avif(payload: bytes, _side: int, _max_pixels: int) -> _Size:
     return width, height, depth * width * height + _SANDBOX_SLACK_BYTES
 
 
+def _heif(payload: bytes, side: int, max_pixels: int) -> _Size:
+    width, height, size_bytes = _avif(payload, side, max_pixels)
+    return width, height, size_bytes + (_HEIF_BYTES - _AVIF_BYTES) * width * height
+
+
+def _jpeg2000(payload: bytes, _side: int, _max_pixels: int) -> _Size:
+    at = payload.index(b"\xff\x4f\xff\x51") + 8
+    right, bottom, left, top = struct.unpack_from(">IIII", payload, at)
+    (components,) = struct.unpack_from(">H", payload, at + 32)
+    width, height = max(right - left, 0), max(bottom - top, 0)
+    return width, height, (_JPEG2000_BYTES + 5 * min(components, 4)) * width * height
+
+
 _READERS: dict[str, Callable[[bytes, int, int], _Size]] = {
     "JPEG": _jpeg,
     "PNG": _png,
@@ -255,4 +269,6 @@ _READERS: dict[str, Callable[[bytes, int, int], _Size]] = {
     "WEBP": _webp,
     "TIFF": _tiff,
     "AVIF": _avif,
+    "HEIF": _heif,
+    "JPEG2000": _jpeg2000,
 }

@@ -1,17 +1,18 @@
-"""Decodes pictures in a child process, whose memory and time the operating system limits.
+"""Decodes pictures in child processes, whose memory and time the operating system limits.
 
-The header of a TIFF or an AVIF does not tell what decoding costs: there may be hidden frames, tiles
-larger than the picture, and sizes that contradict each other. C code cannot be stopped in a thread.
+A header does not tell everything that decoding costs: there may be hidden frames, tiles larger than
+the picture, colour profiles, and sizes that contradict each other. C code cannot be stopped in a
+thread, and a flaw in it reaches no secrets here.
 """
 
 import atexit
+import contextlib
 import json
 import os
 import signal
 import struct
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -27,49 +28,82 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Sandbox:
-    """One child process, started for the first picture and again after it has died."""
+    """Child processes, one for each thread that decodes at the same time, kept for the next one."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self._child: subprocess.Popen[bytes] | None = None
+        self._idle: list[subprocess.Popen[bytes]] = []
         atexit.register(self.close)
 
     def decode(
         self, payload: bytes, size: tuple[int, int], max_pixels: int, memory_bytes: int
     ) -> DecodedImage:
-        """Decode a picture; the caller must hold `lock`.
+        """Decode a picture in a child that decodes no other one meanwhile.
 
         Raises:
             ImageRejected: it cannot be decoded, or not within `memory_bytes` and TIMEOUT_S.
         """
-        child = self._child
-        if child is None or child.poll() is not None:
-            child = self._child = _start_child()
-        assert child.stdin
-        assert child.stdout
-        try:
-            child.stdin.write(REQUEST.pack(len(payload), *size, max_pixels, memory_bytes))
-            child.stdin.write(payload)
-            child.stdin.flush()
-            (length,) = REPLY.unpack(child.stdout.read(REPLY.size))
-            answer = json.loads(child.stdout.read(length))
-            if "code" in answer:
-                raise ImageRejected(ImageFault(answer["code"]), answer["detail"])
-            pixels = np.frombuffer(child.stdout.read(size[0] * size[1] * 3), np.uint8)
-            return DecodedImage(pixels.reshape(*size, 3), **answer)
-        except (OSError, struct.error, ValueError):
-            self.close()
+        request = REQUEST.pack(len(payload), *size, max_pixels, memory_bytes)
+        child = self._take_idle() or _start_child()
+        if (answer := _ask(child, request, payload, size)) is None and _was_killed(child):
+            # By something outside, as when the machine is out of memory: perhaps not the picture's
+            # fault.
+            child = _start_child()
+            answer = _ask(child, request, payload, size)
+        if answer is None:
             reason = f"the decoder died with exit code {child.returncode}"
             if child.returncode == -signal.SIGALRM:
                 reason = f"decoding takes more than {TIMEOUT_S} s"
-            raise ImageRejected(ImageFault.DECODE_FAILED, reason) from None
+            raise ImageRejected(ImageFault.DECODE_FAILED, reason)
+        self._idle.append(child)
+        if isinstance(answer, ImageRejected):
+            raise answer
+        return answer
 
     def close(self) -> None:
-        """Stop the child, if there is one."""
-        if self._child is not None:
-            self._child.kill()
-            self._child.communicate()
-            self._child = None
+        """Stop the children that decode nothing."""
+        while self._idle:
+            _stop(self._idle.pop())
+
+    def _take_idle(self) -> subprocess.Popen[bytes] | None:
+        while True:
+            try:
+                child = self._idle.pop()
+            except IndexError:
+                return None
+            if child.poll() is None:
+                return child
+            _stop(child)
+
+
+def _ask(
+    child: subprocess.Popen[bytes], request: bytes, payload: bytes, size: tuple[int, int]
+) -> DecodedImage | ImageRejected | None:
+    """What the child answers; None if it died instead."""
+    assert child.stdin
+    assert child.stdout
+    try:
+        child.stdin.write(request)
+        child.stdin.write(payload)
+        child.stdin.flush()
+        (length,) = REPLY.unpack(child.stdout.read(REPLY.size))
+        answer = json.loads(child.stdout.read(length))
+        if "code" in answer:
+            return ImageRejected(ImageFault(answer["code"]), answer["detail"])
+        pixels = np.frombuffer(child.stdout.read(size[0] * size[1] * 3), np.uint8)
+        return DecodedImage(pixels.reshape(*size, 3), **answer)
+    except (OSError, struct.error, ValueError):
+        _stop(child)
+        return None
+
+
+def _was_killed(child: subprocess.Popen[bytes]) -> bool:
+    return child.returncode == -signal.SIGKILL
+
+
+def _stop(child: subprocess.Popen[bytes]) -> None:
+    child.kill()
+    with contextlib.suppress(OSError):  # bytes that it has not read
+        child.communicate()
 
 
 def _start_child() -> subprocess.Popen[bytes]:

@@ -10,12 +10,14 @@ from pathlib import Path
 
 from PIL import AvifImagePlugin
 
-from model.images.decode import decode_in_thread
+from model.images.decode import decode_here
 from model.images.result import ImageFault, ImageRejected
 from model.images.sandbox import REPLY, REQUEST, TIMEOUT_S
 
 # Each further thread would need memory of its own.
 THREADS = 2
+# What a decoder reserves beside the memory that its picture needs, most of it never used.
+RESERVED_BYTES = 64_000_000
 
 
 def main() -> None:
@@ -45,7 +47,7 @@ def main() -> None:
 def _reply(payload: bytes, size: tuple[int, int], max_pixels: int) -> bytes:
     pixels = b""
     try:
-        image = decode_in_thread(payload, size, max_pixels)
+        image = decode_here(payload, size, max_pixels)
         pixels = image.pixels.tobytes()
         answer = {"format": image.format, "width": image.width, "height": image.height}
     except ImageRejected as error:
@@ -58,10 +60,10 @@ def _reply(payload: bytes, size: tuple[int, int], max_pixels: int) -> bytes:
 
 
 def _limit_memory(size_bytes: int) -> None:
-    """Let this process use `size_bytes` more than it does now; only effective on Linux."""
+    """Let this process use about `size_bytes` more than it does now; only effective on Linux."""
     with contextlib.suppress(OSError, ValueError):
         pages = int(Path("/proc/self/statm").read_text().split()[0])
-        soft = pages * resource.getpagesize() + size_bytes
+        soft = pages * resource.getpagesize() + size_bytes + RESERVED_BYTES
         resource.setrlimit(resource.RLIMIT_AS, (soft, resource.RLIM_INFINITY))
 
 

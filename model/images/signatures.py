@@ -16,8 +16,8 @@ _SIGNATURES = {
         "BMP": rb"BM.{4}\0\0\0\0",
         "TIFF": rb"II[*+]\0|MM\0[*+]",
         "AVIF": rb"....ftyp(avi[fs]|(mif1|msf1|miaf).{4}(.{4}){,15}?avi[fs])",
-        "HEIF": rb"....ftyp(hei|hev|mif|msf|mia|crx)",
-        "JPEG 2000": rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51",
+        "HEIF": rb"....ftyp(hei|hev|mif|msf|mia)",
+        "JPEG2000": rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51",
         "JPEG XL": rb"\0\0\0\x0cJXL |\xff\x0a",
         "SVG": rb"(\xef\xbb\xbf)?\s{,99}<(svg\b|!DOCTYPE svg\b|(\?xml|!--).{,999}?<svg\b)",
         "ICO": rb"\0\0[\x01\x02]\0",
@@ -30,7 +30,7 @@ _SIGNATURES = {
         "ICNS": rb"icns",
         "OpenEXR": rb"v/1\x01",
         "Radiance HDR": rb"#\?(RADIANCE|RGBE)",
-        "camera raw": rb"FUJIFILM|II(RO|U\0)",
+        "camera raw": rb"FUJIFILM|II(RO|U\0)|....ftypcrx",
     }.items()
 }
 
@@ -66,6 +66,8 @@ def is_truncated(payload: bytes) -> bool:
             return len(payload) < 8 + int.from_bytes(payload[4:8], "little")
         case "BMP":
             return len(payload) < int.from_bytes(payload[2:6], "little")
+        case "JPEG2000":
+            return b"\xff\xd9" not in payload
         case "TIFF":
             order: Literal["little", "big"] = "little" if payload[:1] == b"I" else "big"
             directory = int.from_bytes(payload[4:8], order)

@@ -222,7 +222,7 @@ def test_the_memory_of_a_container_is_enough_for_its_settings() -> None:
     assert in_bytes(services["redis"]["mem_limit"]) >= 2 * in_bytes(maxmemory)
     settings = Settings(threads=2)
     most = 250_000_000 + settings.decode_memory_bytes + settings.fetch_budget_bytes
-    most += settings.models_bytes
+    most += 40_000_000 * settings.threads + settings.models_bytes
     [pod] = pods(one_of("Deployment", "worker"))
     [worker] = containers(pod)
     assert in_bytes(worker["resources"]["limits"]["memory"]) >= most

@@ -30,6 +30,11 @@ COSTLY: dict[str, tuple[str, str, dict[str, Any]]] = {
     "gif": ("GIF", "P", {}),
     "bmp": ("BMP", "RGB", {}),
     "webp": ("WEBP", "RGB", {"lossless": True, "method": 0}),
+    "avif": ("AVIF", "RGB", {"speed": 10}),
+    "heic": ("HEIF", "RGB", {"quality": 30, "enc_params": {"preset": "ultrafast"}}),
+    "jpeg 2000": ("JPEG2000", "RGB", {}),
+    "transparent jpeg 2000": ("JPEG2000", "RGBA", {"irreversible": True}),
+    "tiff": ("TIFF", "RGB", {}),
     "transparent webp": ("WEBP", "RGBA", {"quality": 10, "method": 0}),
 }
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -27,8 +28,7 @@ def sandbox() -> Iterator[Sandbox]:
 
 
 def child_of(sandbox: Sandbox) -> subprocess.Popen[bytes]:
-    child = sandbox._child
-    assert child
+    (child,) = sandbox._idle
     return child
 
 
@@ -61,6 +61,48 @@ def test_a_child_that_dies_costs_its_picture_and_no_other(
     assert sandbox.decode(TIFF, SIZE, 10_000, PLENTY).width == 48
 
 
+def test_a_child_that_is_killed_from_outside_costs_no_picture(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox.decode(TIFF, SIZE, 10_000, PLENTY)
+    os.kill(child_of(sandbox).pid, signal.SIGKILL)
+    with monkeypatch.context() as patch:
+        patch.setattr(child_of(sandbox), "poll", lambda: None)
+        assert sandbox.decode(TIFF, SIZE, 10_000, PLENTY).width == 48
+
+
+def test_a_decoder_that_hangs_in_c_code_is_ended_at_the_deadline(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox.decode(TIFF, SIZE, 10_000, PLENTY)
+    # As in the child, but its decoder is one regular expression that takes for ever.
+    code = (
+        "import os, signal, sys; signal.signal(signal.SIGALRM, signal.SIG_DFL); signal.alarm(1); "
+        "re = __import__('re'); re.match(r'(a+)+$', 'a' * 60 + 'b')"
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            sandbox_module,
+            "_start_child",
+            lambda: subprocess.Popen(
+                [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            ),
+        )
+        sandbox.close()
+        with pytest.raises(ImageRejected, match=f"more than {TIMEOUT_S} s"):
+            sandbox.decode(TIFF, SIZE, 10_000, PLENTY)
+
+
+def test_threads_decode_in_children_of_their_own(sandbox: Sandbox) -> None:
+    large = encode(picture(3000, 2000), "PNG")
+    with ThreadPoolExecutor(4) as threads:
+        jobs = [threads.submit(sandbox.decode, large, SIZE, 10**8, PLENTY) for _ in range(12)]
+        assert {job.result().width for job in jobs} == {3000}
+    children = [child.pid for child in sandbox._idle]
+    assert 1 < len(children) <= 4
+    assert len(set(children)) == len(children)
+
+
 def test_a_child_that_dies_while_it_sends_pixels_costs_its_picture_only(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,10 +124,10 @@ def test_a_child_that_dies_while_it_sends_pixels_costs_its_picture_only(
 def test_a_picture_that_needs_more_memory_than_its_size_implies_is_refused(
     sandbox: Sandbox,
 ) -> None:
-    large = encode(picture(3000, 2000), "TIFF", compression="tiff_deflate")
-    assert sandbox.decode(large, SIZE, 10_000_000, PLENTY).width == 3000
+    large = encode(picture(6000, 4000), "TIFF", compression="tiff_deflate")
+    assert sandbox.decode(large, SIZE, 10**8, PLENTY).width == 6000
     with pytest.raises(ImageRejected) as caught:
-        sandbox.decode(large, SIZE, 10_000_000, 5_000_000)
+        sandbox.decode(large, SIZE, 10**8, 5_000_000)
     assert caught.value.code == ImageFault.DECODE_FAILED
 
 
