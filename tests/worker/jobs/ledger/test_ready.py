@@ -97,6 +97,20 @@ def test_an_owner_that_was_away_saves_up_no_turns(store: JobStore) -> None:
     assert abs(counts["a"] - counts["b"]) <= 10
 
 
+def test_an_owner_that_sends_one_job_after_the_other_gets_no_more_than_its_share(
+    store: JobStore,
+) -> None:
+    owners = {submit(store, "b", 20_000): "b"}
+    served, waits = [], False
+    for _ in range(100):
+        if not waits:
+            owners[submit(store, "a", 10)] = "a"
+        served += serve(store, 1)
+        waits = owners[served[-1].job_id] == "b"
+    counts = items_by(served, owners)
+    assert abs(counts["a"] - counts["b"]) <= 20
+
+
 def test_the_jobs_of_an_owner_share_equally(store: JobStore) -> None:
     first = submit(store, "a", 5000)
     serve(store, 100)
@@ -113,6 +127,18 @@ def test_bulk_keeps_its_share_beside_a_flood_of_interactive_jobs(store: JobStore
     items = sum(len(claim.specs) for claim in served)
     bulk_items = sum(len(claim.specs) for claim in served if claim.job_id == bulk)
     assert bulk_items / items == pytest.approx(BULK_SHARE, abs=0.02)
+
+
+def test_bulk_keeps_its_share_beside_small_jobs_sent_one_after_the_other(store: JobStore) -> None:
+    bulk = submit(store, "a", 20_000)
+    served, waits = [], False
+    for _ in range(200):
+        if not waits:
+            submit(store, "b", 10, Lane.INTERACTIVE)
+        served += serve(store, 1)
+        waits = served[-1].job_id == bulk
+    bulk_chunks = sum(claim.job_id == bulk for claim in served)
+    assert bulk_chunks / len(served) == pytest.approx(BULK_SHARE, abs=0.02)
 
 
 def test_an_interactive_job_goes_before_waiting_bulk_work(store: JobStore) -> None:
