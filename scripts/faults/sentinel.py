@@ -129,9 +129,8 @@ class RedisWithSentinels:
     def rejoin(self) -> None:
         """Start the killed server once there is a new primary, and wait until it is a replica."""
         with self.primary.client(password=PASSWORD) as client:
-            self.primary.process.wait_until(
-                lambda: client.role()[0] == b"master", _DEADLINE_S, "the new primary"
-            )
+            promoted = partial(_is_primary, client)
+            self.primary.process.wait_until(promoted, _DEADLINE_S, "the new primary")
         self.replica.start(login={"password": PASSWORD})
         with self.replica.client(password=PASSWORD) as client:
             follows = partial(_is_replica, client)
@@ -179,10 +178,18 @@ def _knows_all(sentinel: Any) -> bool:
     return (state["num-slaves"], state["num-other-sentinels"]) == (1, 2)
 
 
+def _is_primary(redis: Redis) -> bool:
+    return bool(_role(redis)[0] == b"master")
+
+
 def _is_replica(redis: Redis) -> bool:
     """Whether it follows a primary and has its data."""
+    role = _role(redis)
+    return bool(role[0] == b"slave" and role[3] == b"connected")
+
+
+def _role(redis: Any) -> Any:
     try:
-        role, *_, state, _ = redis.role()
-    except RedisConnectionError:  # it resets connections when it becomes a replica
-        return False
-    return (role, state) == (b"slave", b"connected")
+        return redis.role()
+    except RedisConnectionError:  # it resets connections when its role changes
+        return [None]
