@@ -392,7 +392,12 @@ end
 local function commit()
   local chunk, status = ARGV[2], redis.call('HGET', META, 'status')
   if status ~= 'running' and status ~= 'cancelling' then return 0 end
-  if redis.call('SETBIT', DONE, chunk, 1) == 1 then return 0 end
+  if redis.call('SETBIT', DONE, chunk, 1) == 1 then
+    -- A Redis that lost its last claim before this chunk was committed has given it out again.
+    end_lease(lease_of(chunk), items_of(chunk), status)
+    if status == 'cancelling' and number('running') == 0 then finish('cancelled') end
+    return 0
+  end
   redis.call('HSET', RESULTS, chunk, ARGV[3])
   end_lease(lease_of(chunk), items_of(chunk), status)
   -- The lease of this attempt had expired, and no other worker has claimed the chunk.

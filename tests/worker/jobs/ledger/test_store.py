@@ -121,6 +121,26 @@ def test_the_first_of_two_workers_that_both_scored_a_chunk_wins(store: JobStore)
     assert job.failures == {"not_an_image": 10}
 
 
+def test_a_chunk_that_is_done_is_given_out_once_more_at_most_when_redis_lost_its_claim(
+    store: JobStore, redis_client: Redis
+) -> None:
+    job_id, _ = submit(store, total=30)
+    store.commit(one := claim(store, job_id, 0), scored(one))
+    kept = {key: redis_client.dump(key) for key in redis_client.scan_iter()}
+    lost = claim(store, job_id, 1)
+    redis_client.flushdb()
+    for key, value in kept.items():
+        redis_client.restore(key, 0, value)
+    assert store.commit(lost, scored(lost))
+    again = claim(store, job_id, 1)
+    assert not store.commit(again, scored(again))
+    assert redis_client.zcount("piqueue:due", "-inf", "+inf") == 1, "the lease goes on"
+    assert redis_client.get("piqueue:running") == b"0"
+    store.commit(last := claim(store, job_id, 2), scored(last))
+    job = store.job(job_id)
+    assert (job.status, job.counts.succeeded, job.counts.running) == (JobStatus.SUCCEEDED, 30, 0)
+
+
 def recover_until_due(store: JobStore) -> list[str]:
     """Run recovery until a lease of a millisecond has run out; gives what was due."""
     while not (due := store.recover()[1]):
