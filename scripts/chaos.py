@@ -1,8 +1,10 @@
 """Injects every fault repeatedly into a separate stack on this machine, and counts the items.
 
 For each fault, it submits jobs until the time of the fault is over, and waits until they are done.
+`neighbours` measures instead what one API key sees while another misuses the service, one kind of
+misuse after the other.
 The exit code is 0 only if no item was lost, duplicated or given a wrong result, all counts agree,
-and no job stalled for longer than docs/promises.md allows.
+and no job stalled for longer, or was slower beside a neighbour, than docs/promises.md allows.
 """
 
 import argparse
@@ -14,8 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from redis import RedisError
+
 from piqueue import Client, PiqueueApiError
 from scripts.faults.fault_injectors import FAULTS, POISON_PATH
+from scripts.faults.neighbours import NEIGHBOURS, NeighbourReport, run_neighbour, table
 from scripts.faults.observer import JobStalled, Observer
 from scripts.faults.pictures import PictureServer
 from scripts.faults.sentinel import ProgramMissing
@@ -28,6 +33,9 @@ from worker.jobs.items import RejectionCode
 ENV = {"PIQUEUE_FETCH_ALLOW_NETWORKS": "127.0.0.1/32", "PYTHONPATH": str(POISON_PATH)}
 WORKERS = 2
 DONE_DEADLINE_S = 600
+NEIGHBOURS_NAME = "neighbours"
+# A job beside a neighbour has this part of the items; each runs twice.
+NEIGHBOUR_SHARE = 5
 _HEADER = ("fault", "injected", "jobs", "in", "out", "lost", "doubled", "wrong", "stall", "bound")
 
 
@@ -70,8 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Inject the faults and print figures; the exit code is 0 only if every promise was kept."""
     about, details = (__doc__ or "").split("\n\n")
     parser = argparse.ArgumentParser(prog="scripts/chaos", description=about, epilog=details)
+    names = [*FAULTS, NEIGHBOURS_NAME]
     parser.add_argument(
-        "faults", nargs="*", metavar="FAULT", help=f"default: all of {', '.join(FAULTS)}"
+        "faults", nargs="*", metavar="FAULT", help=f"default: all of {', '.join(names)}"
     )
     for option, default, about in (
         ("--items", 2000, "pictures in each job"),
@@ -81,25 +90,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         about += " (default: %(default)s)"
         parser.add_argument(option, type=positive, default=default, help=about)
     chosen = parser.parse_args(arguments)
-    if unknown := set(chosen.faults) - set(FAULTS):
-        parser.error(f"no such fault: {', '.join(unknown)}; choose from {', '.join(FAULTS)}")
+    if unknown := set(chosen.faults) - set(names):
+        parser.error(f"no such fault: {', '.join(unknown)}; choose from {', '.join(names)}")
     stop_on_signals()
     reports: list[FaultReport] = []
+    beside: list[NeighbourReport] = []
+    failed: list[str] = []
     not_run: list[str] = []
-    try:
-        for name in chosen.faults or FAULTS:
-            print(f"{name} ...", file=sys.stderr, flush=True)
-            try:
+    for name in chosen.faults or names:
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        try:
+            if name == NEIGHBOURS_NAME:
+                items = -(-chosen.items // NEIGHBOUR_SHARE)
+                beside += [run_neighbour(kind, items, WORKERS) for kind in NEIGHBOURS]
+            else:
                 reports.append(run_fault(name, chosen.items, chosen.every, chosen.seconds))
-            except ProgramMissing as error:
-                not_run.append(f"NOT RUN: {name}: {error}")
-    except (JobStalled, StartFailed, PiqueueApiError, OSError) as error:
-        print(f"scripts/chaos: {name}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    print("\n".join([summary(reports), *not_run]))
-    return 0 if all(report.kept for report in reports) else 1
+        except ProgramMissing as error:
+            not_run.append(f"NOT RUN: {name}: {error}")
+        except (JobStalled, StartFailed, PiqueueApiError, RedisError, OSError) as error:
+            failed.append(f"FAILED: {name}: {error}")
+        except KeyboardInterrupt:
+            return 130
+    tables = ([summary(reports)] if reports else []) + ([table(beside)] if beside else [])
+    print("\n\n".join([*tables, *failed, *not_run]))
+    kept = [*(report.kept for report in reports), *(report.kept for report in beside)]
+    return 0 if all(kept) and not failed else 1
 
 
 def run_fault(name: str, items: int, every_s: float, seconds: float) -> FaultReport:

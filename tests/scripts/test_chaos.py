@@ -9,6 +9,7 @@ import pytest
 from piqueue import Client, Result
 from scripts import chaos
 from scripts.chaos import FaultReport
+from scripts.faults.observer import JobStalled
 from scripts.faults.tally import Sent, tally_job
 from tests.api.polling import wait_done
 from tests.worker.fetching.site import Site
@@ -34,6 +35,22 @@ def test_a_fault_whose_program_is_missing_is_said_not_to_have_run(
     monkeypatch.setenv("PATH", "/nowhere")
     assert chaos.main(["fail-over"]) == 0
     assert "NOT RUN: fail-over: no redis-server: apt-get install" in capsys.readouterr().out
+
+
+def test_the_other_figures_are_printed_although_one_fault_ends_in_an_error(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_fault(name: str, *_: float) -> FaultReport:
+        if name == "kill-api":
+            raise JobStalled("after 600 s")
+        return FaultReport(name, 90, injected=3)
+
+    monkeypatch.setattr(chaos, "stop_on_signals", lambda: None)
+    monkeypatch.setattr(chaos, "run_fault", run_fault)
+    assert chaos.main(["kill-worker", "kill-api", "kill-redis"]) == 1
+    printed = capsys.readouterr().out
+    assert "FAILED: kill-api: after 600 s" in printed
+    assert "faults injected: 6" in printed
 
 
 @pytest.mark.parametrize(
