@@ -39,6 +39,7 @@ STATUS: dict[type[PiqueueError], tuple[int, str]] = {
     errors.ParameterInvalid: (422, "parameter_invalid"),
     errors.NotAcceptable: (406, "not_acceptable"),
     errors.FormatUnavailable: (501, "format_unavailable"),
+    errors.ResultsChanged: (412, "results_changed"),
     errors.JobNotDone: (409, "job_not_done"),
     errors.ParentGone: (409, "parent_gone"),
     errors.WebhookNotFound: (404, "webhook_not_found"),

@@ -10,7 +10,7 @@ from anyio.to_thread import run_sync
 
 from piqueue.connection import Attempts, Connection
 from piqueue.errors import PiqueueApiError
-from piqueue.requests import READ_BYTES, Answer, Operations, Request, results_file
+from piqueue.requests import Answer, Download, Operations, Request
 from piqueue.types import Body, Filters, Job, Page, ResultsFormat
 
 _T = TypeVar("_T")
@@ -98,20 +98,28 @@ class AsyncClient(Operations, Connection):
         results_format: ResultsFormat,
         **filters: Unpack[Filters],
     ) -> None:
-        """Write all finished items to `target`, from its start again if the connection breaks."""
-        request = results_file(job_id, results_format, filters)
+        """Write all finished items to `target`; a download that breaks goes on."""
+        download = Download(job_id, target, results_format, filters)
 
-        async def once() -> None:
-            target.seek(0)
-            target.truncate()
-            async with self._http.stream("GET", request.path, **request.arguments()) as response:
-                if not response.is_success:
-                    await response.aread()
-                self._check(response)
-                async for part in response.aiter_bytes(READ_BYTES):
-                    await run_sync(target.write, part)
+        async def once() -> bool:
+            request = download.request()
+            arguments = request.arguments()
+            try:
+                async with self._http.stream("GET", request.path, **arguments) as response:
+                    download.answered(response)
+                    if not response.is_success:
+                        await response.aread()
+                    self._check(response)
+                    async for part in response.aiter_bytes():
+                        await run_sync(target.write, part)
+            except httpx2.TransportError:
+                if not download.advanced:
+                    raise
+                return False  # Patience begins anew.
+            return True
 
-        await self._retrying(once)
+        while not await self._retrying(once):
+            pass
 
     async def _send(self, request: Request[Answer]) -> Answer:
         async def once() -> Answer:

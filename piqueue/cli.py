@@ -156,7 +156,7 @@ def _results(options: argparse.Namespace) -> int:
             with written_whole(options.output) as file:
                 client.download(options.job, file, form, **filters)
         else:
-            # Through a file, because a download starts again when the connection breaks.
+            # Through a file, because a download may start again when the connection breaks.
             with tempfile.TemporaryFile() as file:
                 client.download(options.job, file, form, **filters)
                 file.seek(0)

@@ -9,7 +9,7 @@ import httpx2
 
 from piqueue.connection import Attempts, Connection
 from piqueue.errors import PiqueueApiError
-from piqueue.requests import READ_BYTES, Answer, Operations, Request, results_file
+from piqueue.requests import Answer, Download, Operations, Request
 from piqueue.types import Filters, Job, Page, ResultsFormat
 
 _T = TypeVar("_T")
@@ -105,25 +105,34 @@ class Client(Operations, Connection):
     ) -> None:
         """Write all finished items to `target`, a file that can seek.
 
-        If the connection breaks, `target` is truncated and written again from its start.
+        If the connection breaks, the download goes on where it broke. `target` is truncated and
+        written again from its start if the job is not done, and for Parquet.
 
         Example:
             with open("results.csv", "wb") as file:
                 client.download(job.id, file, "csv", status="succeeded")
         """
-        request = results_file(job_id, results_format, filters)
+        download = Download(job_id, target, results_format, filters)
 
-        def once() -> None:
-            target.seek(0)
-            target.truncate()
-            with self._http.stream("GET", request.path, **request.arguments()) as response:
-                if not response.is_success:
-                    response.read()
-                self._check(response)
-                for part in response.iter_bytes(READ_BYTES):
-                    target.write(part)
+        def once() -> bool:
+            request = download.request()
+            arguments = request.arguments()
+            try:
+                with self._http.stream("GET", request.path, **arguments) as response:
+                    download.answered(response)
+                    if not response.is_success:
+                        response.read()
+                    self._check(response)
+                    for part in response.iter_bytes():
+                        target.write(part)
+            except httpx2.TransportError:
+                if not download.advanced:
+                    raise
+                return False  # Patience begins anew.
+            return True
 
-        self._retrying(once)
+        while not self._retrying(once):
+            pass
 
     def _send(self, request: Request[Answer]) -> Answer:
         def once() -> Answer:

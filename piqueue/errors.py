@@ -15,6 +15,8 @@ _TRANSIENT = (
     HTTPStatus.SERVICE_UNAVAILABLE,
     HTTPStatus.GATEWAY_TIMEOUT,
 )
+# The latter of a download, which then starts again.
+_TRANSIENT_CODES = ("idempotency_in_flight", "results_changed")
 
 
 class PiqueueApiError(Exception):
@@ -69,4 +71,4 @@ class PiqueueApiError(Exception):
         """Whether the same request may succeed later."""
         if self.code == "wrong_keys_sent":  # which time alone does not mend
             return False
-        return self.status in _TRANSIENT or self.code == "idempotency_in_flight"
+        return self.status in _TRANSIENT or self.code in _TRANSIENT_CODES

@@ -5,10 +5,12 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import wraps
+from http import HTTPStatus
 from pathlib import Path
 from types import GenericAlias, NoneType
 from typing import (
     Any,
+    BinaryIO,
     Concatenate,
     Generic,
     Literal,
@@ -21,6 +23,7 @@ from typing import (
     overload,
 )
 
+import httpx2
 import msgspec
 
 from piqueue.types import (
@@ -309,9 +312,39 @@ class Operations:
         return Request(NoneType, "DELETE", f"/jobs/{job_id}")
 
 
-def results_file(job_id: str, results_format: ResultsFormat, filters: Filters) -> Request[None]:
-    params = {**filters, "format": results_format}
-    return Request(NoneType, "GET", f"/jobs/{job_id}/results", params)
+class Download:
+    """A download of results to `target`, which goes on where it broke if the API gave it a tag."""
+
+    def __init__(
+        self, job_id: str, target: BinaryIO, results_format: ResultsFormat, filters: Filters
+    ) -> None:
+        params = {**filters, "format": results_format}
+        self._request = Request(NoneType, "GET", f"/jobs/{job_id}/results", params)
+        self._target = target
+        self._tag: str | None = None
+        self._start = 0
+
+    def request(self) -> Request[None]:
+        """The request for what is missing."""
+        if self._tag is None:
+            self._target.seek(0)
+            self._target.truncate()
+            return self._request
+        self._start = self._target.tell()
+        params = {**self._request.params, "offset": self._start}
+        return replace(self._request, params=params, headers={"If-Match": self._tag})
+
+    def answered(self, response: httpx2.Response) -> None:
+        """Note the tag of the results; if they have changed, all are missing."""
+        if response.is_success:
+            self._tag = response.headers.get("etag")
+        elif response.status_code == HTTPStatus.PRECONDITION_FAILED:
+            self._tag = None
+
+    @property
+    def advanced(self) -> bool:
+        """Whether the latest request brought bytes that need not be sent again."""
+        return self._tag is not None and self._target.tell() > self._start
 
 
 def ndjson(items: Iterable[Item]) -> bytes:

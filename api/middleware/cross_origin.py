@@ -5,7 +5,7 @@ from collections.abc import Collection
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-_SENT = ("Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "Last-Event-ID")
+_SENT = ("Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match")
 _READ = ("Content-Disposition", "ETag", "Idempotency-Replayed", "Location", "Preference-Applied")
 
 
@@ -16,7 +16,7 @@ def allow_origins(app: FastAPI, origins: Collection[str]) -> None:
             CORSMiddleware,
             allow_origins=origins,
             allow_methods=("GET", "HEAD", "POST", "DELETE"),
-            allow_headers=(*_SENT, "Prefer", "X-Request-ID"),
+            allow_headers=(*_SENT, "Last-Event-ID", "Prefer", "X-Request-ID"),
             # Also to a page of a public site, of an API in a private network.
             allow_private_network=True,
             expose_headers=(*_READ, "Retry-After", "X-Request-ID"),

@@ -1,17 +1,22 @@
 """All results of a job as one stream of JSONL, CSV or Parquet, in constant memory."""
 
 import csv
+import hashlib
 import io
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.metadata import version as version_of
 from itertools import islice
 
-from api.results.selection import ResultView
+from api.results.formats import Format
+from api.results.selection import ResultsQuery, ResultView
 from api.results.table import Table
 from worker.jobs.errors import FormatUnavailable
+from worker.jobs.record import Job
 from worker.jobs.results import ResultOut
 
+_SERVER = version_of("piqueue-server")
 BLOCK_ROWS = 500
 ROW_GROUP_ROWS = 5000
 LABEL_SEPARATOR = ";"
@@ -20,6 +25,28 @@ LABEL_SEPARATOR = ";"
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 _INVISIBLE = "\0\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"
 _NUMBER = re.compile(r"[+-]([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?%?")
+
+
+def version(line: Sequence[Job], form: Format, query: ResultsQuery) -> str | None:
+    """Return the tag of a download, which is made of the same bytes each time.
+
+    None if a job is not done, and for Parquet, whose bytes depend on the libraries of the server.
+    """
+    if form is Format.PARQUET or not all(job.status.done for job in line):
+        return None
+    jobs = [(job.id, job.finished_ms) for job in line]
+    made = (_SERVER, jobs, form, query.model_dump(exclude={"offset", "format"}))
+    return f'"{hashlib.sha256(repr(made).encode()).hexdigest()[:32]}"'
+
+
+def rest(blocks: Iterator[bytes], offset: int) -> Iterator[bytes]:
+    """Leave out the first `offset` bytes.
+
+    Blocks are left out one at a time, so that other downloads get their turn.
+    """
+    for block in blocks:
+        yield block[offset:]
+        offset = max(0, offset - len(block))
 
 
 def jsonl(results: Iterator[ResultView]) -> Iterator[bytes]:

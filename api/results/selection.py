@@ -29,6 +29,12 @@ class ResultsQuery(BaseModel):
     limit: int | None = Field(
         None, ge=1, le=MAX_PAGE_ITEMS, description="Pages: the most items on a page. Default: 100"
     )
+    offset: int | None = Field(
+        None,
+        ge=0,
+        description="JSONL and CSV of a finished job: leave out this many bytes, to go on with a "
+        "download that broke. Send its `ETag` as `If-Match`",
+    )
     status: Literal["succeeded", "failed"] | None = Field(
         None, description="Only items with this status"
     )

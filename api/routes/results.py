@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from api.auth import READ_TURN, CallerDep, own_job
@@ -17,7 +17,7 @@ from api.results.selection import ResultsQuery, Selection
 from api.results.table import Layout, Table
 from api.schemas import ResultsPage
 from api.services import ServicesDep
-from worker.jobs.errors import ParameterInvalid
+from worker.jobs.errors import ParameterInvalid, ResultsChanged
 
 router = APIRouter(tags=["jobs"])
 
@@ -32,7 +32,7 @@ router = APIRouter(tags=["jobs"])
             "description": "A page of results, or all of them as a download",
             "content": RESULTS,
         },
-        **problems(400, 401, 404, 406, 409, 422, 501, 503),
+        **problems(400, 401, 404, 406, 409, 412, 422, 501, 503),
     },
 )
 def read_results(
@@ -42,6 +42,7 @@ def read_results(
     services: ServicesDep,
     caller: CallerDep,
     query: Annotated[ResultsQuery, Query()],
+    if_match: Annotated[str | None, Header()] = None,
 ) -> Any:
     """Read the finished items in the order of submission, also while the job runs.
 
@@ -49,6 +50,10 @@ def read_results(
     Parquet. Filters, `top_k` and `threshold` work on stored scores: no picture is scored again.
     With a filter, a page may have fewer items than `limit`; the last page is the one without
     `next_cursor`.
+
+    A download of a finished job as JSONL or CSV has an `ETag`. If it breaks, send the request again
+    with `offset`, the bytes that you have after decompression, and this tag as `If-Match`. There is
+    no `Range`: it would have to state the length of the rest before any of it is made.
 
     The tables (CSV and Parquet) begin with the columns of the submitted CSV, in their order. Items
     that did not come as CSV have `id`, then `url` (`filename` for uploads, `source` if a job has
@@ -65,6 +70,16 @@ def read_results(
     form, media_type = choose(query.format, request.headers.get("accept", ""))
     selection = Selection(services.store.model(job_id), query)
     headers = {"Vary": "Accept"}
+    tag = None if form is Format.JSON else downloads.version(line, form, query)
+    # A proxy that compresses makes the tag a weak one.
+    if if_match is not None and if_match.removeprefix("W/") != tag:
+        raise ResultsChanged(
+            "these results are not those of the ETag in If-Match: download them from the beginning"
+        )
+    if query.offset is not None and tag is None:
+        raise ParameterInvalid(
+            "offset is for JSONL and CSV of a job that is done: download from the beginning"
+        )
     if form is Format.JSON:
         response.headers.update(headers)
         found = newest_results(services.store, line, cursors.index(query.cursor))
@@ -82,6 +97,9 @@ def read_results(
             blocks = downloads.csv_table(table, views)
         case Format.PARQUET:
             blocks = downloads.parquet(table, views)
+    if tag is not None:
+        headers["ETag"] = tag
+        blocks = downloads.rest(blocks, query.offset or 0)
     headers["Content-Disposition"] = f'attachment; filename="{job_id}.{form}"'
     sent = services.page_threads.each(caller.owner, blocks)
     return StreamingResponse(sent, media_type=media_type, headers=headers)

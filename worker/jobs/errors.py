@@ -135,6 +135,9 @@ class ItemsRefused(JobRefused):
 class ParameterInvalid(PiqueueError): ...
 
 
+class ResultsChanged(PiqueueError): ...
+
+
 class NotAcceptable(PiqueueError): ...
 
 
