@@ -130,6 +130,7 @@ def test_a_chunk_that_is_done_is_given_out_once_more_at_most_when_redis_lost_its
     lost = claim(store, job_id, 1)
     redis_client.flushdb()
     for key, value in kept.items():
+        assert value is not None
         redis_client.restore(key, 0, value)
     assert store.commit(lost, scored(lost))
     again = claim(store, job_id, 1)
