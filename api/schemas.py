@@ -1,12 +1,12 @@
 """The bodies of requests and responses as pydantic models, which also describe them in OpenAPI."""
 
+import json
 import math
 import re
 from datetime import UTC, date, datetime
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
-from pydantic_core import to_json
 
 from api.urls import own_path, url_problem
 from worker.jobs.errors import DraftChange
@@ -58,7 +58,11 @@ class JobOptions(_Body):
     @field_validator("metadata")
     @classmethod
     def _is_small(cls, value: dict[str, JsonValue]) -> dict[str, JsonValue]:
-        if (size := len(to_json(value))) > MAX_METADATA_BYTES:
+        try:
+            text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        except ValueError:
+            raise ValueError("has NaN or an infinite number, which JSON has not") from None
+        if (size := len(text.encode())) > MAX_METADATA_BYTES:
             raise ValueError(f"has {size} bytes as JSON, and the limit is {MAX_METADATA_BYTES}")
         return value
 

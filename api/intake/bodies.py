@@ -1,5 +1,6 @@
 """Reads request bodies as items: JSON, multipart and NDJSON."""
 
+import json
 import re
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable, Mapping
@@ -41,9 +42,25 @@ class JsonBody:
 
 
 def refuse_utf16(body: bytes) -> None:
-    """Raise BodyUnreadable if a body begins as UTF-16, which Excel and PowerShell write."""
+    """Raise BodyUnreadable if a body is compressed, or UTF-16, as Excel and PowerShell write."""
+    if body.startswith(b"\x1f\x8b"):
+        raise BodyUnreadable("the body is gzip-compressed: send it unpacked")
     if body.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or b"\0" in body[:4]:
         raise BodyUnreadable("the body is UTF-16: save it as UTF-8")
+
+
+def refuse_repeated_names(text: bytes | str) -> None:
+    """Raise ValueError if a JSON object has a name twice, of which only the last would count."""
+    json.loads(text, object_pairs_hook=_once)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in fields:
+            raise ValueError(f"an object has the name {name!r} twice: remove one of the two")
+        fields[name] = value
+    return fields
 
 
 def read_json(file: IO[bytes]) -> JsonBody:
@@ -54,10 +71,15 @@ def read_json(file: IO[bytes]) -> JsonBody:
     """
     body = file.read()
     refuse_utf16(body)
+    body = body.removeprefix(BOM_UTF8)
     try:
-        fields = from_json(body.removeprefix(BOM_UTF8))
+        fields = from_json(body)
     except ValueError as error:
         raise BodyUnreadable(f"the body is not JSON: {error}") from None
+    try:
+        refuse_repeated_names(body)
+    except ValueError as error:
+        raise JobRefused(str(error)) from None
     lists = {}
     if isinstance(fields, dict):
         lists = {name: fields.pop(name) for name in ("urls", "items") if name in fields}
@@ -69,6 +91,11 @@ def read_json(file: IO[bytes]) -> JsonBody:
     for name, value in lists.items():
         if value is not None and not isinstance(value, list):
             raise JobRefused(f"{name}: give a list")
+        if value and job.draft:
+            raise JobRefused(
+                f"{name}: a draft begins without items: send them to /jobs/{{id}}/items, or leave "
+                "out draft"
+            )
     return JsonBody(job.options, job.draft, lists.get("urls"), lists.get("items"))
 
 
@@ -145,10 +172,13 @@ def add_ndjson(file: IO[bytes], items: ItemReceiver) -> None:
             continue
         try:
             item = ItemIn.model_validate_json(line)
+            refuse_repeated_names(line)
         except ValidationError as error:
             # Each item is a text of its own, which has one line.
             detail = describe(error.errors(), "item").replace(" at line 1 column ", " at column ")
             items.add_problem(f"line {number}: {detail}")
+        except ValueError as error:
+            items.add_problem(f"line {number}: {error}")
         else:
             _add(item, items, number)
 
@@ -166,6 +196,7 @@ def options_from_query(params: Mapping[str, str]) -> JobOptions:
         if "metadata" in params:
             # Unlike json.loads, it limits how deep the text is nested.
             fields["metadata"] = from_json(params["metadata"])
+            refuse_repeated_names(params["metadata"])
         return JobOptions.model_validate(fields)
     except ValidationError as error:
         raise JobRefused(describe(error.errors())) from None
@@ -180,13 +211,13 @@ def form_options(parts: Iterable[Part], max_files: int) -> JobOptions:
         JobRefused: a part is neither, or the options do not fit their schema.
         TooLarge: it has too many files.
     """
-    options, file_count = JobOptions(), 0
+    options: JobOptions | None = None
+    file_count = 0
     for part in parts:
         if part.name == "options":  # which is a file if a browser sends a JSON Blob
-            try:
-                options = JobOptions.model_validate_json(bytes(part.content))
-            except ValidationError as error:
-                raise JobRefused(f"options: {describe(error.errors())}") from None
+            if options is not None:
+                raise JobRefused("the form has two parts 'options': send one")
+            options = _options(bytes(part.content).removeprefix(BOM_UTF8))
         elif part.name != "files":
             raise JobRefused(
                 f"the form has a part {part.name!r}: send pictures as files named `files` and the "
@@ -204,6 +235,17 @@ def form_options(parts: Iterable[Part], max_files: int) -> JobOptions:
             f"the form has {file_count} files, and the limit is {max_files}: send the rest as "
             "another job, or add them to a draft"
         )
+    return options or JobOptions()
+
+
+def _options(text: bytes) -> JobOptions:
+    try:
+        options = JobOptions.model_validate_json(text)
+        refuse_repeated_names(text)
+    except ValidationError as error:
+        raise JobRefused(f"options: {describe(error.errors())}") from None
+    except ValueError as error:
+        raise JobRefused(f"options: {error}") from None
     return options
 
 

@@ -14,6 +14,7 @@ from worker.jobs.items import ItemSpec
 from worker.jobs.record import CsvShape
 
 SHOWN_CHARS = 40
+LISTED_CHARS = 400
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 # The first line of a table that Excel is to read, such as sep=;
 _SEP_LINE = re.compile(r'"?sep=(.)"?,*\s*', re.IGNORECASE)
@@ -32,7 +33,7 @@ def add_csv(file: IO[bytes], params: Mapping[str, str], items: ItemReceiver) -> 
     """
     text = io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="")
     url_column, id_column = params.get("url_column", "url").strip(), params.get("id_column")
-    rows = _rows(text)
+    rows = _rows(text, url_column)
     header = _header(*next(rows, (1, [])), url_column, id_column)
     items.csv = CsvShape(tuple(header), url_column, id_column)
     url_at, id_at = header.index(url_column), header.index(id_column) if id_column else None
@@ -54,7 +55,7 @@ def add_csv(file: IO[bytes], params: Mapping[str, str], items: ItemReceiver) -> 
         items.add(spec, line=line, url_column=url_column)
 
 
-def _rows(text: io.TextIOWrapper) -> Iterator[tuple[int, list[str]]]:
+def _rows(text: io.TextIOWrapper, url_column: str) -> Iterator[tuple[int, list[str]]]:
     """Give the rows that are not empty, the header first, with the line at which each begins."""
     first = text.readline()
     refuse_utf16(first.encode(errors="surrogateescape"))
@@ -70,7 +71,16 @@ def _rows(text: io.TextIOWrapper) -> Iterator[tuple[int, list[str]]]:
             if joined and not joined.isspace():
                 if not joined.isascii() and _BAD_BYTE.search(joined):
                     raise BodyUnreadable(_bad_byte(line, row, header))
-                header = header or row
+                header = header or [name.strip() for name in row]
+                if url_column in header and ("\n" in joined or "\r" in joined):
+                    url_at = header.index(url_column)
+                    column = _cell_of_rows(row, len(header), url_at, separator)
+                    if column is not None:
+                        raise BodyUnreadable(
+                            f"line {line}, column {header[column]!r}: the cell "
+                            f"{shown(row[column])} holds whole rows: is a quotation mark at its "
+                            "beginning not closed? Quote the cell, and write that mark twice"
+                        )
                 yield line, row
             line = rows.line_num + 1
     except csv.Error as error:
@@ -82,6 +92,18 @@ def _rows(text: io.TextIOWrapper) -> Iterator[tuple[int, list[str]]]:
             f"{where} is not CSV ({error}): a cell that holds a quotation mark must be quoted as a "
             "whole, with that mark written twice"
         ) from None
+
+
+def _cell_of_rows(row: Sequence[str], width: int, url_at: int, separator: str) -> int | None:
+    """Find a cell that took in rows, as one does that begins with a stray quotation mark."""
+    for at, cell in enumerate(row):
+        pieces = [line.split(separator) for line in _LINE_BREAK.split(cell)]
+        pieces[0] = [*row[:at], *pieces[0]]
+        pieces[-1] = [*pieces[-1], *row[at + 1 :]]
+        are_rows = [len(piece) == width and "://" in piece[url_at] for piece in pieces]
+        if any(are_rows[1:-1]) or (len(pieces) > 1 and are_rows[0] and are_rows[-1]):
+            return at
+    return None
 
 
 def _header(line: int, row: Sequence[str], url_column: str, id_column: str | None) -> list[str]:
@@ -102,20 +124,26 @@ def _header(line: int, row: Sequence[str], url_column: str, id_column: str | Non
                 f"line {line}: the columns are separated by {word} ({shown(text)}): save the table "
                 "with commas"
             )
+    first_at: dict[str, int] = {}
     for at, name in enumerate(header):
-        if name in header[:at]:
+        if first_at.setdefault(name, at) != at:
             title = f"the column {name!r} is there twice" if name else "two columns have no name"
             raise JobRefused(
-                f"line {line}: {title}, as columns {header.index(name) + 1} and {at + 1}: "
+                f"line {line}: {title}, as columns {first_at[name] + 1} and {at + 1}: "
                 "rename or remove one of the two"
             )
     for parameter, column in (("url_column", url_column), ("id_column", id_column)):
         if column is not None and column not in header:
             raise JobRefused(
                 f"line {line}: there is no column {column!r}: the header has "
-                f"{', '.join(header) or 'nothing'}; give the name of the right one as ?{parameter}="
+                f"{_listed(header) or 'nothing'}; give the name of the right one as ?{parameter}="
             )
     return header
+
+
+def _listed(names: Sequence[str]) -> str:
+    text = ", ".join(names)
+    return text if len(text) <= LISTED_CHARS else f"{text[:LISTED_CHARS]}…"
 
 
 def _bad_byte(line: int, row: Sequence[str], header: Sequence[str]) -> str:

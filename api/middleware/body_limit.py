@@ -38,7 +38,8 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         headers, complete = Headers(scope=scope), False
-        encoding = headers.get("content-encoding", "identity").lower()
+        encodings = ", ".join(headers.getlist("content-encoding")).lower().strip(", ")
+        encoding = encodings or "identity"
         declared = headers.get("content-length", "")
         max_bytes = self._max_bytes if _LARGE.search(scope["path"]) else SMALL_BYTES
         too_large = declared.isdecimal() and int(declared) > max_bytes

@@ -12,7 +12,7 @@ import re
 import zipfile
 import zlib
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import chain
@@ -259,6 +259,7 @@ def _checked(
 ) -> Iterator[tuple[int, list[str]]]:
     """Leave out empty rows, and check the header and the bytes of the others."""
     header: list[str] = []
+    url_at: int | None = None
     for at, row in rows:
         text = "".join(row)
         if not text or text.isspace():
@@ -267,8 +268,31 @@ def _checked(
             _refuse_bytes(name, at, header, row)
         if not header:
             header = row
+            names = [cell.strip() for cell in row]
+            url_at = names.index(form.url_column) if form.url_column in names else None
             _check_separator(f"{name}, line {at}", header, separator, form.url_column)
+        if url_at is not None and ("\n" in text or "\r" in text):
+            column = _cell_of_rows(row, len(header), url_at, separator)
+            if column is not None:
+                raise CommandFailed(
+                    f"{name}, line {at}, column {header[column]!r}: the cell "
+                    f"{_shown(row[column])} holds whole rows: is a quotation mark at its beginning "
+                    "not closed? Write that mark twice in a quoted cell, or add --no-quotes if no "
+                    "cell of the table is quoted"
+                )
         yield at, row
+
+
+def _cell_of_rows(row: Sequence[str], width: int, url_at: int, separator: str) -> int | None:
+    """Find a cell that took in rows, as one does that begins with a stray quotation mark."""
+    for at, cell in enumerate(row):
+        pieces = [line.split(separator) for line in _LINE_BREAK.split(cell)]
+        pieces[0] = [*row[:at], *pieces[0]]
+        pieces[-1] = [*pieces[-1], *row[at + 1 :]]
+        are_rows = [len(piece) == width and "://" in piece[url_at] for piece in pieces]
+        if any(are_rows[1:-1]) or (len(pieces) > 1 and are_rows[0] and are_rows[-1]):
+            return at
+    return None
 
 
 def _plain(rows: Iterable[tuple[int, list[str]]], numbers: LineNumbers) -> Iterator[bytes]:

@@ -1,11 +1,14 @@
 """Tables as spreadsheets write them: what is read of them, and what is said of bad ones."""
 
+import gzip
+import time
 from io import BytesIO
 
 import httpx2
 import pytest
 
-from api.intake.bodies import add_ndjson
+from api.intake.bodies import add_ndjson, form_options, options_from_query, read_json
+from api.intake.forms import Part
 from api.intake.items import ItemReceiver
 from api.intake.tables import add_csv
 from tests.api.polling import wait_done
@@ -50,6 +53,8 @@ def read(body: bytes, **params: str) -> Received:
         ("url,sku\n\u00a0http://h/\t,ü\n".encode("utf-8-sig"), {"sku": "ü"}),
         (b"url,sku\rhttp://h/,a\r", {"sku": "a"}),
         (b"url,a|b\nhttp://h/,1;2\n", {"a|b": "1;2"}),
+        (b'url,sku\nhttp://h/,"a,b\nc,http://x,d\n"\n', {"sku": "a,b\nc,http://x,d\n"}),
+        (b'sku,url\n"a\nb",http://h/\n', {"sku": "a\nb"}),
         (b"url\nhttp://h/\n", None),
     ],
 )
@@ -82,6 +87,17 @@ REFUSALS = {
     "byte in lines": (b'url,a\nx,"1\r\n\xe9"\n', {}, ["line 3", "column 'a'", "0xE9"]),
     "byte in the header": (b"url,Gr\xf6\xdfe\n", {}, ["line 1", "column 2", "'Größe'"]),
     "quote": (b'url,a\nx,8"\ny,"8" x\n', {}, ["line 3", "not CSV", "written twice"]),
+    "rows in a cell": (
+        b'a,url\n"x,http://h/1\ny,http://h/2\nz",http://h/3\n',
+        {},
+        ["line 2", "column 'a'", "holds whole rows", "twice"],
+    ),
+    "two rows in a cell": (
+        b'url,a\nhttp://h/1,x\nhttp://h/2,"y\nhttp://h/3,z"\n',
+        {},
+        ["line 3", "column 'a'", "holds whole rows"],
+    ),
+    "gzip": (gzip.compress(b"url\n"), {}, ["gzip-compressed", "send it unpacked"]),
     "cell": (b"url\n" + b"x" * 200_000, {}, ["line 2", "131,072 characters", "shorten it"]),
 }
 ROWS = {
@@ -103,6 +119,71 @@ def test_a_refused_table_names_the_place_and_what_to_do(kind: str) -> None:
         read(body, **params)
     for part in says:
         assert part in str(refused.value), str(refused.value)
+
+
+def test_a_header_of_many_columns_is_read_in_its_length() -> None:
+    names = [f"c{at}" for at in range(50_000)]
+    began = time.monotonic()
+    with pytest.raises(JobRefused, match="there is no column 'url'") as refused:
+        read(",".join(names).encode() + b"\n")
+    assert len(str(refused.value)) < 1000
+    assert time.monotonic() - began < 5  # comparing all names with all takes minutes
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        (b'{"url": "http://h/1", "url": "http://h/2"}', "the name 'url' twice"),
+        (b'{"url": "http://h/", "columns": {"a": "1", "\\u0061": "2"}}', "the name 'a' twice"),
+    ],
+)
+def test_an_item_with_a_name_twice_is_refused(line: bytes, says: str) -> None:
+    received = Received()
+    add_ndjson(BytesIO(b'{"url": "http://h/"}\n' + line), received)
+    with pytest.raises(ItemsRefused) as refused:
+        received.problems.check()
+    (problem,) = refused.value.problems
+    assert problem.detail.startswith("line 2: ")
+    assert says in problem.detail
+
+
+URLS = b'"urls": ["http://h/"]'
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b'{%s, "urls": ["http://h/2"]}' % URLS, "the name 'urls' twice"),
+        (b'{"items": [{"url": "http://h/1", "url": "http://h/2"}]}', "the name 'url' twice"),
+        (b'{%s, "metadata": {"a": NaN}}' % URLS, "metadata: Value error, has NaN or an infinite"),
+        (b'{%s, "metadata": {"a": [1e999]}}' % URLS, "metadata: Value error, has NaN"),
+        (b'{"draft": true, %s}' % URLS, "urls: a draft begins without items: send them to /jobs/"),
+        (b'{"draft": true, "items": [{"url": "http://h/"}]}', "items: a draft begins without"),
+    ],
+)
+def test_nothing_of_a_json_body_is_dropped_in_silence(body: bytes, says: str) -> None:
+    with pytest.raises(JobRefused) as refused:
+        read_json(BytesIO(body))
+    assert says in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "says"), [('{"a": 1, "a": 2}', "the name 'a' twice"), ('{"a": NaN}', "has NaN")]
+)
+def test_nothing_of_metadata_is_dropped_in_silence(metadata: str, says: str) -> None:
+    with pytest.raises(JobRefused, match=says):
+        options_from_query({"metadata": metadata})
+    with pytest.raises(JobRefused, match=says):
+        form_options(
+            [Part("options", content=bytearray(b'{"metadata":%s}' % metadata.encode()))], 1
+        )
+
+
+def test_options_of_a_form_are_one_part_also_with_a_byte_order_mark() -> None:
+    options = Part("options", content=bytearray(b'\xef\xbb\xbf{"name": "x"}'))
+    assert form_options([options], 1).name == "x"
+    with pytest.raises(JobRefused, match="two parts 'options': send one"):
+        form_options([options, options], 1)
 
 
 @pytest.mark.parametrize("kind", ROWS)

@@ -167,6 +167,11 @@ REFUSALS = {
     "byte in ndjson": ("a.ndjson", b'{}\n{"url": "\xfc"}\n', ["line 2", "0xFC", "--encoding"]),
     "utf-16": ("a.csv", "url\nü".encode("utf-16")[:-1], ["after line 1", "utf-16", "--encoding"]),
     "quote": ("a.csv", b'url,size\na,8"\nb,"8" x\n', ["line 3", "written twice", "--no-quotes"]),
+    "rows in a cell": (
+        "a.tsv",
+        b'sku\turl\n5" x\thttp://h/1\n"open\thttp://h/2\nz\thttp://h/3\nclose"\thttp://h/4\n',
+        ["line 3", "column 'sku'", "holds whole rows", "--no-quotes"],
+    ),
     "open quote": ("a.csv", b'url,size\na,"8\nb,9\n', ["line 2", "end of data", "written twice"]),
     "cell": ("a.csv", b"url\n" + b"x" * 200_000, ["line 2", "131,072 characters", "shorten"]),
     "cut": ("a.csv.gz", gzip.compress(b"url\n" * 9)[:-9], ["after line", "complete"]),
