@@ -95,7 +95,7 @@ def _rows(text: io.TextIOWrapper, url_column: str) -> Iterator[tuple[int, list[s
 
 
 def _cell_of_rows(row: Sequence[str], width: int, url_at: int, separator: str) -> int | None:
-    """Find a cell that took in rows, as one does that begins with a stray quotation mark."""
+    """Find a cell that holds rows, as one does that begins with a stray quotation mark."""
     for at, cell in enumerate(row):
         pieces = [line.split(separator) for line in _LINE_BREAK.split(cell)]
         pieces[0] = [*row[:at], *pieces[0]]

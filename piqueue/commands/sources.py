@@ -98,6 +98,8 @@ def find_source(names: Sequence[str], form: Form, output: Path | None = None) ->
         CommandFailed: there is no such source.
     """
     for name in names:
+        if not name:
+            raise CommandFailed("a name is empty: for the current folder, give .")
         if name != "-" and not name.startswith("s3://") and not Path(name).exists():
             raise CommandFailed(f"{name}: not found")
     kinds = [_kind(name) for name in names]

@@ -59,11 +59,12 @@ class Form:
     def check(self) -> None:
         """Raise CommandFailed if the encoding or the separator is none."""
         try:
-            "".encode(self.encoding or "utf-8")
-        except LookupError:
+            "".encode("utf-8" if self.encoding is None else self.encoding)
+        except (LookupError, UnicodeError):
             detail = "there is no such encoding"
-            raise CommandFailed(f"--encoding {self.encoding}: {detail}") from None
-        if self.separator is not None and len(self.separator) != 1:
+            raise CommandFailed(f"--encoding {self.encoding!r}: {detail}") from None
+        separator = "," if self.separator is None else self.separator
+        if len(separator) != 1 or separator in '"\r\n':
             raise CommandFailed(
                 f"--sep {self.separator!r}: give one character, such as --sep ';' or --sep $'\\t'"
             )
@@ -284,7 +285,7 @@ def _checked(
 
 
 def _cell_of_rows(row: Sequence[str], width: int, url_at: int, separator: str) -> int | None:
-    """Find a cell that took in rows, as one does that begins with a stray quotation mark."""
+    """Find a cell that holds rows, as one does that begins with a stray quotation mark."""
     for at, cell in enumerate(row):
         pieces = [line.split(separator) for line in _LINE_BREAK.split(cell)]
         pieces[0] = [*row[:at], *pieces[0]]

@@ -283,6 +283,10 @@ def test_a_compressed_body_is_refused_as_such(client: httpx2.Client, path: str, 
     assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_body")
     assert "'gzip': send it unpacked" in answer.json()["detail"]
     assert answer.headers["accept-encoding"] == "identity"
+    twice = [("content-type", kind), ("content-encoding", "identity"), ("content-encoding", "gzip")]
+    assert client.post(path, content=b"x", headers=twice).status_code == 415
+    empty = {"content-type": kind, "content-encoding": ""}
+    assert client.post(path, content=b"x", headers=empty).status_code != 415
     plain = client.get("/limits", headers={"content-encoding": "gzip"})
     assert plain.status_code == 200
 

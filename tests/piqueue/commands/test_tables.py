@@ -199,8 +199,12 @@ def test_a_refusal_names_the_place_and_what_to_do(kind: str, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("form", "says"),
     [
-        (Form(encoding="latin-99"), "--encoding latin-99: there is no such"),
-        (Form(encoding="base64"), "--encoding base64: there is no such"),
+        (Form(encoding="latin-99"), "--encoding 'latin-99': there is no such"),
+        (Form(encoding="base64"), "--encoding 'base64': there is no such"),
+        (Form(encoding=""), "--encoding '': there is no such"),
+        (Form(encoding="undefined"), "--encoding 'undefined': there is no such"),
+        (Form(separator='"'), "give one character"),
+        (Form(separator="\n"), "give one character"),
         (Form(separator=";;"), "--sep ';;': give one character"),
         (Form(separator=""), "--sep '': give one character"),
     ],
@@ -209,3 +213,8 @@ def test_an_impossible_form_is_refused(form: Form, says: str, tmp_path: Path) ->
     path = write(tmp_path, "a.csv", b"url\n")
     with pytest.raises(CommandFailed, match=says):
         sent(path, form)
+
+
+def test_an_empty_name_is_not_the_current_folder() -> None:
+    with pytest.raises(CommandFailed, match="a name is empty"):
+        find_source([""], Form())
