@@ -97,7 +97,7 @@ def test_filters_and_formats_of_results_are_those_of_the_api() -> None:
     parameters = {one["name"]: one["schema"] for one in operation["parameters"]}
     (known,), components = msgspec.json.schema_components([types.Filters])
     known = components["Filters"]["properties"]
-    paging = {"job_id", "cursor", "limit", "format"}
+    paging = {"job_id", "cursor", "limit", "format", "offset", "if-match"}
     assert known.keys() == parameters.keys() - paging
     for name, schema in known.items():
         assert shape(parameters[name]) == sorted({shape(schema), "null"})
