@@ -6,6 +6,7 @@ from scripts.faults.neighbours import (
     JOB_BOUND,
     LATENCY_BOUND_S,
     NEIGHBOURS,
+    SHARE_BOUND,
     NeighbourReport,
     Work,
     run_neighbour,
@@ -36,5 +37,7 @@ def test_slow_requests_and_a_slow_job_break_the_promise() -> None:
     for kind in ("small jobs", "hostile pictures"):
         assert NeighbourReport(kind, 1, ALONE, reports["long"].beside).kept, "shares are of items"
         assert not NeighbourReport(kind, 1, ALONE, reports["late"].beside).kept
+    starved = Work(p95_s=0.01, job_s=2 * SHARE_BOUND + 1)
+    assert not NeighbourReport("small jobs", 1, ALONE, starved).kept
     assert "every promise was kept" in table([reports["kept"]])
     assert "NOT KEPT beside slow uploads" in table([*reports.values()])
