@@ -29,12 +29,13 @@ class Services:
         """Build them; the first use opens the connections."""
         redis = connect(settings.redis_url)
         self.settings = settings
-        # For submissions, for those that take long to read, and for downloads and lists of jobs.
-        # Few threads may compute at a time, because each of them delays the event loop.
+        # For submissions, for those that take long to read, for downloads, and for lists of jobs,
+        # pages of results and metrics, which do not wait for the downloads of their owner. Few
+        # threads may compute at a time, because each of them delays the event loop.
         self.intake_threads = OwnerThreads(32, share=16)
         self.long_threads = OwnerThreads(4, share=2)
-        self.page_threads = OwnerThreads(2, share=1)
-        self.read_threads = OwnerThreads(4, share=2)  # for pages of results and metrics
+        self.download_threads = OwnerThreads(2, share=1)
+        self.read_threads = OwnerThreads(4, share=2)
         self.open_requests = OpenRequests(settings.max_connections // 2)
         # The names in `Host` that requests without a key may have; None for any.
         self.allowed_hosts: tuple[str, ...] | None = settings.allowed_hosts

@@ -142,7 +142,7 @@ async def list_jobs(
             next_cursor=cursors.to_job(page[limit - 1].id) if len(page) > limit else None,
         )
 
-    return await services.page_threads.run(owner, read)
+    return await services.read_threads.run(owner, read)
 
 
 @router.get(

@@ -101,5 +101,5 @@ def read_results(
         headers["ETag"] = tag
         blocks = downloads.rest(blocks, query.offset or 0)
     headers["Content-Disposition"] = f'attachment; filename="{job_id}.{form}"'
-    sent = services.page_threads.each(caller.owner, blocks)
+    sent = services.download_threads.each(caller.owner, blocks)
     return StreamingResponse(sent, media_type=media_type, headers=headers)
