@@ -14,6 +14,7 @@ from tests.conftest import STACK_ENV
 from tests.model.images.peak import SANDBOX_BYTES, observed
 from tests.pictures import jpeg
 from tests.worker.fetching.site import Answer, Site
+from worker.scoring.runtime import FETCH_AHEAD
 
 DECODE_BYTES = 200_000_000
 FETCH_BYTES = 20_000_000
@@ -87,5 +88,6 @@ def test_hostile_pictures_get_a_code_others_are_scored_and_memory_is_limited(
         "decode_failed",
     }
     assert {result["error"]["code"] for result in ends if result["error"]} <= allowed
-    rest = REST_BYTES + THREADS * SANDBOX_BYTES
+    # A chunk that is fetched ahead is decoded too.
+    rest = REST_BYTES + (THREADS + FETCH_AHEAD) * SANDBOX_BYTES
     assert peak.total_bytes < rest + DECODE_BYTES + FETCH_BYTES
