@@ -96,7 +96,8 @@ local function finish(status)
 end
 
 local function claimable()
-  return number('next_chunk') < number('chunk_count') or redis.call('EXISTS', RETURNED) == 1
+  local next_chunk, count = unpack(redis.call('HMGET', META, 'next_chunk', 'chunk_count'))
+  return tonumber(next_chunk) < tonumber(count) or redis.call('EXISTS', RETURNED) == 1
 end
 
 local function make_ready()
@@ -110,8 +111,8 @@ local function wake_ups(slots)
 end
 
 local function items_of(chunk)
-  local size = number('chunk_items')
-  return math.min(size, number('total') - chunk * size)
+  local size, total = unpack(redis.call('HMGET', META, 'chunk_items', 'total'))
+  return math.min(size, total - chunk * size)
 end
 
 local function lease_of(chunk)
@@ -254,21 +255,17 @@ local function submit()
   return math.min(chunks, wake_ups(slots))
 end
 
--- Leases a chunk. Returns {id, chunk, attempt, lane, items in a chunk, use of the cache, items,
--- checkpointed position of each death, deferrals, whether results become files, {name, version, hash
--- of the model}, trace context or '', ms that the job waited for this turn}.
-local function claim(chunk, since_ms, lease_ms)
-  local items, now = items_of(chunk), now_ms()
+-- Leases a chunk; returns the attempt.
+local function claim(chunk, items, lease_ms)
   local attempt = redis.call('HINCRBY', ATTEMPTS, chunk, 1)
   keep(ATTEMPTS)
-  redis.call('ZADD', DUE, now + lease_ms, lease_of(chunk))
+  redis.call('ZADD', DUE, now_ms() + lease_ms, lease_of(chunk))
   redis.call('INCRBY', RUNNING, items)
   redis.call('HINCRBY', META, 'running', items)
   local checkpoint = redis.call('HGET', QUARANTINE, 'at:' .. chunk)
-  local deaths = redis.call('HGET', QUARANTINE, 'deaths:' .. chunk) or ''
   if checkpoint then
-    deaths = deaths .. checkpoint .. ' '
-    redis.call('HSET', QUARANTINE, 'deaths:' .. chunk, deaths)
+    local deaths = redis.call('HGET', QUARANTINE, 'deaths:' .. chunk) or ''
+    redis.call('HSET', QUARANTINE, 'deaths:' .. chunk, deaths .. checkpoint .. ' ')
     redis.call('HDEL', QUARANTINE, 'at:' .. chunk)
   end
   if redis.call('HGET', META, 'status') == 'queued' then
@@ -276,18 +273,38 @@ local function claim(chunk, since_ms, lease_ms)
     set_status('running')
     publish('running')
   end
-  redis.call('HSET', META, 'ready_ms', now)
-  return {JOB, tonumber(chunk), attempt, redis.call('HGET', META, 'lane'), number('chunk_items'),
-    number('use_cache'), redis.call('HGET', ITEMS, chunk), deaths,
-    tonumber(redis.call('HGET', ATTEMPTS, 'deferrals:' .. chunk)) or 0, number('parts'),
-    redis.call('HMGET', META, 'model', 'version', 'sha256'),
-    redis.call('HGET', META, 'traceparent') or '', now - since_ms}
+  redis.call('HSET', META, 'ready_ms', now_ms())
+  return attempt
+end
+
+-- Returns {id, chunk, attempt, ms that the job waited for this turn, items, checkpointed position of
+-- each death, deferrals, and of the record: lane, items in a chunk, use of the cache, whether results
+-- become files, name, version and hash of the model, trace context}.
+local function describe(chunk, attempt, waited_ms)
+  return {JOB, tonumber(chunk), tonumber(attempt), tonumber(waited_ms), redis.call('HGET', ITEMS, chunk),
+    redis.call('HGET', QUARANTINE, 'deaths:' .. chunk) or '',
+    tonumber(redis.call('HGET', ATTEMPTS, 'deferrals:' .. chunk)) or 0,
+    unpack(redis.call('HMGET', META, 'lane', 'chunk_items', 'use_cache', 'parts', 'model', 'version',
+      'sha256', 'traceparent'))}
+end
+
+local function holds(chunk, attempt)
+  return redis.call('HGET', ATTEMPTS, chunk) == attempt
+    and redis.call('ZSCORE', DUE, lease_of(chunk)) ~= false
 end
 
 -- ARGV: lease in ms, share of the bulk lane, keys of the models that are warm, and of those that the
--- worker leaves to others, each as a JSON object. Returns what `claim` does, or false if no chunk
--- waits.
+-- worker leaves to others, each as a JSON object, name of this request. Returns what `describe` does,
+-- or false if no chunk waits.
 local function claim_next()
+  local request = 'piqueue:claim:' .. ARGV[5]
+  local repeated = redis.call('GET', request)
+  if repeated then
+    -- Its first answer was lost.
+    local job, chunk, attempt, waited_ms = string.match(repeated, '^(%S+) (%S+) (%S+) (%S+)$')
+    use(job)
+    if holds(chunk, attempt) then return describe(chunk, attempt, waited_ms) end
+  end
   local shares = {bulk = tonumber(ARGV[2]), interactive = 1 - ARGV[2]}
   local warm, others = cjson.decode(ARGV[3]), cjson.decode(ARGV[4])
   local model_key
@@ -307,14 +324,13 @@ local function claim_next()
   if not chunk then
     chunk, since_ms = redis.call('HINCRBY', META, 'next_chunk', 1) - 1, number('ready_ms')
   end
-  charge(lane, owner, job, items_of(chunk), shares[lane])
+  local items, waited_ms = items_of(chunk), now_ms() - since_ms
+  charge(lane, owner, job, items, shares[lane])
   if not claimable() then remove_ready(lane, owner, job) end
-  return claim(chunk, tonumber(since_ms), ARGV[1])
-end
-
-local function holds(chunk, attempt)
-  return redis.call('HGET', ATTEMPTS, chunk) == attempt
-    and redis.call('ZSCORE', DUE, lease_of(chunk)) ~= false
+  local attempt = claim(chunk, items, ARGV[1])
+  local claimed = table.concat({job, chunk, attempt, waited_ms}, ' ')
+  redis.call('SET', request, claimed, 'PX', ARGV[1])
+  return describe(chunk, attempt, waited_ms)
 end
 
 -- ARGV: id, chunk, attempt, lease in ms. Returns 1 if the caller still has the lease.
@@ -396,7 +412,8 @@ local function commit()
     -- A Redis that lost its last claim before this chunk was committed has given it out again.
     end_lease(lease_of(chunk), items_of(chunk), status)
     if status == 'cancelling' and number('running') == 0 then finish('cancelled') end
-    return 0
+    -- The same results are sent again if the first answer was lost.
+    return redis.call('HGET', RESULTS, chunk) == ARGV[3] and 1 or 0
   end
   redis.call('HSET', RESULTS, chunk, ARGV[3])
   end_lease(lease_of(chunk), items_of(chunk), status)

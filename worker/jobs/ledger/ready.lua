@@ -9,8 +9,8 @@ local VIRTUAL = 'piqueue:virtual'
 local WEIGHTS = 'piqueue:weights'
 -- By lane: jobs in the ready index by when they were submitted.
 local WAITING = 'piqueue:waiting:'
--- How many owners, and jobs of each, one claim looks at.
-local SCANNED = 16
+-- How many jobs one claim looks at, and after the first that is usable.
+local MOST_LOOKS, MOST_FURTHER_LOOKS = 1000, 16
 -- Jobs of one owner have equal right to a turn if they are within so many items of each other.
 local EQUAL_ITEMS = 32
 -- A member that no worker could serve for a while catches up so many items / weight at most.
@@ -68,25 +68,39 @@ local function charge(lane, owner, job, items, lane_share)
   advance(jobs, job, items, last_of(jobs))
 end
 
+-- Iterates over the members and scores of a level.
+local function members(level)
+  local page, at, start = {}, 1, 0
+  return function()
+    if at > #page then
+      page, at = redis.call('ZRANGE', level, start, start + 15, 'WITHSCORES'), 1
+      start = start + 16
+    end
+    at = at + 2
+    return page[at - 2], tonumber(page[at - 1])
+  end
+end
+
 -- Calls `usable(job)` for jobs in the order of their turns; returns lane, owner and job of the first
 -- for which it is true. Of jobs with equal right, one for which `preferred()` is true goes first.
 local function next_ready(usable, preferred)
   local lanes = redis.call('ZRANGE', READY, 0, -1, 'WITHSCORES')
   if #lanes == 4 and lanes[2] == lanes[4] then lanes = {'interactive', 0, 'bulk', 0} end
+  local looks, most = 0, MOST_LOOKS
   for at = 1, #lanes, 2 do
     local lane = lanes[at]
-    for _, owner in ipairs(redis.call('ZRANGE', owners_of(lane), 0, SCANNED - 1)) do
-      local jobs = redis.call('ZRANGE', jobs_of(lane, owner), 0, SCANNED - 1, 'WITHSCORES')
-      local first
-      for place = 1, #jobs, 2 do
-        local job, score = jobs[place], tonumber(jobs[place + 1])
-        if first and score > first.score + EQUAL_ITEMS then break end
+    for owner in members(owners_of(lane)) do
+      local first, first_score
+      for job, score in members(jobs_of(lane, owner)) do
+        if looks == most or first and score > first_score + EQUAL_ITEMS then break end
+        looks = looks + 1
         if usable(lane, owner, job) then
           if preferred() then return lane, owner, job end
-          first = first or {job = job, score = score}
+          if not first then first, first_score, most = job, score, looks + MOST_FURTHER_LOOKS end
         end
       end
-      if first then return lane, owner, first.job end
+      if first then return lane, owner, first end
+      if looks == most then return end
     end
   end
 end

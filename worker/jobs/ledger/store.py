@@ -1,6 +1,7 @@
 """The job store: jobs, items and results in Redis, changed only by atomic scripts."""
 
 import json
+import secrets
 import time
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -174,7 +175,8 @@ class JobStore(JobReader):
         other workers.
         """
         models = [json.dumps(dict.fromkeys(keys, True)) for keys in (warm, others)]
-        answer = self._step("claim_next", int(lease_s * 1000), bulk_share, *models)
+        request = secrets.token_hex(8)
+        answer = self._step("claim_next", int(lease_s * 1000), bulk_share, *models, request)
         return answer and read_claim(*answer)
 
     def renew(self, claim: Claim, lease_s: float) -> bool:

@@ -1,8 +1,9 @@
 """The ledger's promises under any interleaving of clients, workers and time."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
+from unittest.mock import patch
 
 import hypothesis.strategies as st
 import pytest
@@ -41,7 +42,8 @@ class LastStatus:
     gone: bool = False
 
 
-OWNERS = ("ann", "ben", "cy")
+OWNERS = {"ann": 1, "ben": 1, "cy": 2}
+MAX_CHUNK_ITEMS = 7
 
 
 class Ledger(RuleBasedStateMachine):
@@ -57,16 +59,19 @@ class Ledger(RuleBasedStateMachine):
         self.seen: dict[str, LastStatus] = {}
         self.claims: list[Claim] = []
         self.virtual: dict[bytes, float] = {}
-        self.redis.hset("piqueue:weights", "cy", 2)
+        # By lane and two owners: how many items / weight the first was served more than the second
+        # since both wait.
+        self.leads: dict[tuple[Lane, str, str], float] = defaultdict(float)
+        self.redis.hset("piqueue:weights", mapping=OWNERS)
 
     def pick(self, at: int) -> str:
         return list(self.seen)[at % len(self.seen)]
 
     @rule(
-        owner=st.sampled_from(OWNERS),
+        owner=st.sampled_from(list(OWNERS)),
         lane=st.sampled_from(Lane),
         total=st.integers(1, 30),
-        chunk_items=st.integers(1, 7),
+        chunk_items=st.integers(1, MAX_CHUNK_ITEMS),
         budget=st.none() | st.integers(0, 5),
     )
     @precondition(lambda self: len(self.seen) < 6)
@@ -80,10 +85,18 @@ class Ledger(RuleBasedStateMachine):
         self.store.submit(job, Shape(lane, total, chunk_items, budget))
         self.seen[job.id] = LastStatus()
 
-    @rule(dies=st.booleans())
-    def claim(self, dies: bool) -> None:
-        """Claim for a worker that may fall silent; another worker then claims the chunk again."""
-        claim = self.store.claim_next(0.001 if dies else 60, bulk_share=0.2)
+    @rule(dies=st.booleans(), lost=st.booleans())
+    def claim(self, dies: bool, lost: bool) -> None:
+        """Claim for a worker that may fall silent; another worker then claims the chunk again.
+
+        The answer may be lost, and the request is repeated.
+        """
+        lease_s = 0.001 if dies else 60
+        ready = {lane: self.waiting_owners(lane) for lane in Lane}
+        with patch("worker.jobs.ledger.store.secrets.token_hex", return_value=new_job_id()):
+            claim = self.store.claim_next(lease_s, bulk_share=0.2)
+            if lost and not dies:
+                assert self.store.claim_next(lease_s, bulk_share=0.2) == claim
         if claim is None:
             return
         for other in self.claims:
@@ -91,6 +104,14 @@ class Ledger(RuleBasedStateMachine):
                 assert claim.attempt > other.attempt
                 assert not self.store.renew(other, 60), "two hold a lease of the same chunk"
         self.claims.append(claim)
+        owner = self.store.job(claim.job_id).owner
+        for other_owner in ready[claim.lane] - {owner}:
+            turn = len(claim.specs) / OWNERS[owner]
+            self.leads[claim.lane, owner, other_owner] += turn
+            self.leads[claim.lane, other_owner, owner] -= turn
+
+    def waiting_owners(self, lane: Lane) -> set[str]:
+        return {owner.decode() for owner in self.redis.zrange(f"piqueue:ready:{lane}", 0, -1)}
 
     @precondition(lambda self: self.claims)
     @rule(at=st.integers(0, 99), delay_s=st.sampled_from([0, 0.001, 60]))
@@ -174,6 +195,14 @@ class Ledger(RuleBasedStateMachine):
             assert now[level] >= time, level
         self.virtual = now
 
+    @invariant()
+    def no_share_falls_short_by_more_than_a_chunk_of_each(self) -> None:
+        for lane, one, other in list(self.leads):
+            if not {one, other} <= self.waiting_owners(lane):
+                del self.leads[lane, one, other]
+        for (_, one, other), lead in self.leads.items():
+            assert lead <= MAX_CHUNK_ITEMS / OWNERS[one] + MAX_CHUNK_ITEMS / OWNERS[other]
+
     def due(self) -> list[list[str]]:
         return [entry.decode().split() for entry in self.redis.zrange("piqueue:due", 0, -1)]
 
@@ -227,7 +256,7 @@ class Ledger(RuleBasedStateMachine):
         while self.store.recover()[1]:
             pass
         left = {key.decode().split(":")[1] for key in self.redis.scan_iter()}
-        assert left <= {"clock", "weights", "backlog", "running", "rate", "card"}
+        assert left <= {"clock", "weights", "backlog", "running", "rate", "card", "claim"}
         assert self.redis.get("piqueue:running") in (None, b"0")
 
 

@@ -172,6 +172,17 @@ def test_a_worker_leaves_models_to_others_and_prefers_warm_ones(store: JobStore)
     assert store.claim_next(30, BULK_SHARE, others=list(keys.values())) is None
 
 
+def test_jobs_that_are_left_to_others_hide_no_other_work(store: JobStore) -> None:
+    other = replace_model("other")
+    for owner in ("a", "b"):
+        for _ in range(40):
+            submit(store, owner, 1, model=other)
+    usable = {submit(store, owner, 1) for owner in ("a", "c")}
+    served = serve(store, 2, others=[other.ref.key])
+    assert {claim.job_id for claim in served} == usable
+    assert store.claim_next(30, BULK_SHARE, others=[other.ref.key]) is None
+
+
 def replace_model(name: str) -> ModelCard:
     """Give the card of another model."""
     return MODEL.model_copy(update={"name": name})

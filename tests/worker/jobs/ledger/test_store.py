@@ -108,6 +108,20 @@ def test_a_chunk_delivered_twice_counts_once(store: JobStore) -> None:
     assert (counts.succeeded, counts.failed, counts.running) == (10, 0, 10)
 
 
+def test_requests_whose_answers_were_lost_are_repeated_without_effect(
+    store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id, _ = submit(store, total=20)
+    monkeypatch.setattr("worker.jobs.ledger.store.secrets.token_hex", lambda _: "the same request")
+    taken = claim(store, job_id, 0)
+    assert claim(store, job_id, 0) == taken
+    assert store.job(job_id).counts.running == 10
+    assert store.commit(taken, scored(taken))
+    assert store.commit(taken, scored(taken))
+    assert store.job(job_id).counts.succeeded == 10
+    assert claim(store, job_id, 1), "the request is old, and its lease is over"
+
+
 def test_the_first_of_two_workers_that_both_scored_a_chunk_wins(store: JobStore) -> None:
     job_id, _ = submit(store, total=10)
     slow = claim(store, job_id, 0, lease_s=0.001)
@@ -134,7 +148,7 @@ def test_a_chunk_that_is_done_is_given_out_once_more_at_most_when_redis_lost_its
         redis_client.restore(key, 0, value)
     assert store.commit(lost, scored(lost))
     again = claim(store, job_id, 1)
-    assert not store.commit(again, scored(again))
+    assert not store.commit(again, [REJECTED] * 10)
     assert redis_client.zcount("piqueue:due", "-inf", "+inf") == 1, "the lease goes on"
     assert redis_client.get("piqueue:running") == b"0"
     store.commit(last := claim(store, job_id, 2), scored(last))
@@ -342,7 +356,8 @@ def test_nothing_is_kept_of_jobs_that_expired(
     left = {key.decode() for key in redis_client.scan_iter() if b"rate" not in key}
     assert left == {
         *("piqueue:clock", "piqueue:backlog", "piqueue:running"),
-        *(key for key in left if key.startswith("piqueue:card:")),
+        # These expire by themselves.
+        *(key for key in left if key.startswith(("piqueue:card:", "piqueue:claim:"))),
     }
 
 
