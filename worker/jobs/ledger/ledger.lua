@@ -498,12 +498,10 @@ local function forget(owner)
   publish('erased')
 end
 
--- ARGV: id. Returns 0 for an unknown job.
+-- ARGV: id.
 local function erase()
   local owner = redis.call('HGET', META, 'owner')
-  if not owner then return 0 end
-  forget(owner)
-  return 1
+  if owner then forget(owner) end
 end
 
 -- ARGV: how much to do at most, slots of all workers. Ends expired leases, makes deferred chunks

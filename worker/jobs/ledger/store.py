@@ -243,9 +243,8 @@ class JobStore(JobReader):
             raise JobNotFound(job_id)
 
     def erase(self, job_id: str) -> None:
-        """Remove a job with its items and results. Raises JobNotFound."""
-        if not self._step("erase", job_id):
-            raise JobNotFound(job_id)
+        """Remove a job with its items and results; after a lost answer it is repeated."""
+        self._step("erase", job_id)
 
     def abandon(self, job_id: str) -> bool:
         """Remove the stored items of a job; False, without a change, if it was submitted."""

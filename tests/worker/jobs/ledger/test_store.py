@@ -309,8 +309,19 @@ def test_an_erased_job_leaves_nothing_and_takes_no_results(
     assert redis_client.keys(f"*{job_id}*") == []
     with pytest.raises(JobNotFound, match=job_id):
         store.job(job_id)
-    with pytest.raises(JobNotFound, match=job_id):
-        store.erase(job_id)
+
+
+def test_an_erasure_that_is_repeated_by_a_retry_changes_nothing(
+    store: JobStore, load: Load, redis_client: Redis
+) -> None:
+    job_id, _ = submit(store, total=10)
+    kept, _ = submit(store, total=5)
+    store.erase(job_id)
+    keys = {key: redis_client.dump(key) for key in redis_client.keys("piqueue:*")}
+    store.erase(job_id)
+    assert {key: redis_client.dump(key) for key in redis_client.keys("piqueue:*")} == keys
+    assert load.backlog() == 5
+    assert store.job(kept).status is JobStatus.QUEUED
 
 
 def test_all_keys_of_a_job_expire_with_it(store: JobStore, redis_client: Redis) -> None:
