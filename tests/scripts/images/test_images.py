@@ -30,6 +30,7 @@ DEPLOYED = [
     *OVERRIDES,
     *DOCKERFILES,
     ROOT / ".env.example",
+    ROOT / "piqueue.env.example",
     ROOT / "app.yaml",
     WORKFLOW,
 ]
@@ -66,19 +67,51 @@ def test_every_setting_in_a_deployment_file_exists(path: Path) -> None:
     assert named <= KNOWN
 
 
-def test_every_variable_of_the_compose_files_is_in_the_example() -> None:
-    example = {
+def variables(example: str) -> set[str]:
+    """Give the names that an example of a file of variables sets or shows."""
+    return {
         name
-        for line in (ROOT / ".env.example").read_text().splitlines()
+        for line in (ROOT / example).read_text().splitlines()
         if (name := line.removeprefix("#").partition("=")[0]).isidentifier()
     }
-    used = {
-        name
-        for path in (COMPOSE, *OVERRIDES)
-        for name in re.findall(r"\$\{([A-Z0-9_]+)", path.read_text())
+
+
+def used_in(text: str) -> set[str]:
+    return set(re.findall(r"\$\{([A-Z0-9_]+)", text))
+
+
+def test_the_example_has_the_variables_of_the_compose_files_and_no_others() -> None:
+    used = set.union(*(used_in(path.read_text()) for path in (COMPOSE, *OVERRIDES)))
+    assert variables(".env.example") == used | {"COMPOSE_FILE"}
+
+
+def test_a_service_gets_no_password_or_key_of_another() -> None:
+    assert all(name.startswith(("PIQUEUE_", "AWS_")) for name in variables("piqueue.env.example"))
+    files = {name: one["env_file"] for name, one in services().items() if "env_file" in one}
+    [settings] = files["api"]
+    assert settings["path"] == "piqueue.env"
+    assert files == {"api": [settings], "worker": [settings]}
+    secrets = {
+        name: {
+            variable
+            for variable in used_in(json.dumps(service.get("environment", {})))
+            if variable.endswith(("_PASSWORD", "_KEY"))
+        }
+        for name, service in services().items()
     }
-    assert used
-    assert used <= example
+    assert secrets == {
+        "redis": {"REDIS_PASSWORD"},
+        "api": {"REDIS_PASSWORD"},
+        "worker": {"REDIS_PASSWORD"},
+        "s3": {"S3_ACCESS_KEY", "S3_SECRET_KEY"},
+        "flower": {"REDIS_PASSWORD", "FLOWER_PASSWORD"},
+        "prometheus": {"METRICS_API_KEY"},
+        "grafana": {"GRAFANA_PASSWORD"},
+    }
+    # Passwords and keys come as variables of one service only, never in a command.
+    for name, service in services().items():
+        rest = json.dumps({key: part for key, part in service.items() if key != "environment"})
+        assert not [one for one in used_in(rest) if one.endswith(("_PASSWORD", "_KEY"))], name
 
 
 @pytest.mark.parametrize("name", services())
@@ -232,7 +265,7 @@ def test_the_dashboard_queries_metrics_that_exist() -> None:
 
 def test_prometheus_scrapes_every_api_and_worker() -> None:
     jobs = read(ROOT / "deploy" / "monitoring" / "prometheus.yml")["scrape_configs"]
-    example = (ROOT / ".env.example").read_text()
+    example = (ROOT / "piqueue.env.example").read_text()
     ports = {job["job_name"]: job["dns_sd_configs"][0]["port"] for job in jobs}
     assert ports["api"] == 8000
     assert f"\nPIQUEUE_METRICS_PORT={ports['worker']}\n" in example
