@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -10,10 +11,18 @@ from starlette.datastructures import Headers
 
 from api.foreign_requests import foreign_reason
 from scripts.local.stack import Stack
+from tests.api.test_auth import ROUTES
 from tests.conftest import STACK_ENV
+from tests.pictures import jpeg
 from worker.jobs.ledger.api_keys import KeyStore
 
 LOCAL = {"host": "127.0.0.1:8000"}
+# The bodies that a form of any site can send.
+FORMS: tuple[dict[str, Any], ...] = (
+    {"data": {"draft": "true"}},
+    {"files": {"files": ("a.jpg", jpeg(1)), "file": ("a.jpg", jpeg(1))}},
+    {"content": b'{"draft": true}'},
+)
 
 
 @pytest.mark.parametrize(
@@ -80,19 +89,21 @@ def test_an_api_without_keys_refuses_what_other_sites_send(own_stack: Stack) -> 
         secret = client.get("/webhooks/secret").raise_for_status().json()
         job = client.post("/jobs", json={"urls": ["http://127.0.0.1:9/"]}).raise_for_status().json()
         path = job["links"]["self"]
-        for method, target in [
-            ("POST", "/webhooks/secret/rotate"),
-            ("POST", "/jobs"),
-            ("POST", f"{path}/cancel"),
-            ("POST", f"{path}/retry"),
-            ("DELETE", path),
-        ]:
-            answer = client.request(method, target, headers=foreign)
-            assert (answer.status_code, answer.json()["code"]) == (403, "foreign_request"), target
-            assert answer.headers["content-type"] == "application/problem+json"
+        for (method, route), scope in ROUTES.items():
+            target = route.format(job_id=job["id"])
+            # What a form can send, some browsers without one of the two headers.
+            for sent in (foreign, *({name: value} for name, value in foreign.items())):
+                if method == "GET":
+                    continue
+                for form in FORMS:
+                    answer = client.request(method, target, headers=sent, **form)
+                    refused = (answer.status_code, answer.json()["code"])
+                    assert refused == (403, "foreign_request"), target
+                    assert answer.headers["content-type"] == "application/problem+json"
+            if scope is not None:
+                answer = client.request(method, target, headers={"Host": "evil.example"})
+                assert (answer.status_code, answer.json()["code"]) == (403, "foreign_request")
         for target in ("/jobs", path, "/webhooks/secret", "/limits", "/metrics"):
-            rebound = {"Host": "evil.example"}
-            assert client.get(target, headers=rebound).status_code == 403, target
             named = {"Host": "piqueue.example"}
             assert client.get(target, headers=named).status_code == 200, target
         assert client.get("/healthz", headers={"Host": "evil.example"}).status_code == 200
