@@ -52,7 +52,10 @@ class HeldJobs(JobStore):
         self._scripts["submit"] = script(
             redis, f"{_LEDGER}\nuse(ARGV[1])\nlocal wake_ups = submit()\n{hold}\nreturn wake_ups"
         )
-        self._claim = script(redis, f"{_LEDGER}\nuse(ARGV[1])\nreturn claim(ARGV[2], 0, 600000)")
+        taken = "claim(ARGV[2], items_of(ARGV[2]), 600000)"
+        self._claim = script(
+            redis, f"{_LEDGER}\nuse(ARGV[1])\nreturn describe(ARGV[2], {taken}, 0)"
+        )
 
     def claim(self, job_id: str, chunk_index: int) -> Claim:
         """Lease a chunk for ten minutes."""
