@@ -23,7 +23,6 @@ LABEL_SEPARATOR = ";"
 # A spreadsheet evaluates a cell that begins with one of these, unless it is a plain number. Some
 # also evaluate their full-width forms, and ignore invisible characters before them.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
-_INVISIBLE = "\0\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"
 _NUMBER = re.compile(r"[+-]([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?%?")
 
 
@@ -80,7 +79,9 @@ def _escape(cells: Iterable[str | None]) -> list[str | None]:
 
 
 def _is_formula(cell: str) -> bool:
-    first = unicodedata.normalize("NFKC", cell.lstrip(_INVISIBLE)[:1])
+    # Format characters (Cf) are invisible.
+    visible = (sign for sign in cell if sign != "\0" and unicodedata.category(sign) != "Cf")
+    first = unicodedata.normalize("NFKC", next(visible, ""))
     return first.startswith(_FORMULA_STARTS) and not _NUMBER.fullmatch(cell)
 
 

@@ -391,9 +391,12 @@ def test_spreadsheet_formulas_are_escaped_in_csv_only(
 
 
 def test_a_second_byte_order_mark_hides_no_formula(client: httpx2.Client) -> None:
-    job = submit(client, "\ufeff\ufeff=evil(),url\n\ufeff=1,http://127.0.0.2/\n")
-    header, row = table(client, job)
-    assert (header[0], row[0]) == ("'\ufeff=evil()", "'\ufeff=1")
+    job = submit(
+        client, "\ufeff\ufeff=evil(),url\n\ufeff=1,http://127.0.0.2/\n\u202e\u2066=1,http://h/\n"
+    )
+    header, *rows = table(client, job)
+    assert header[0] == "'\ufeff=evil()"
+    assert [row[0] for row in rows] == ["'\ufeff=1", "'\u202e\u2066=1"]
 
 
 def test_an_error_detail_is_escaped_too(client: httpx2.Client, store: HeldJobs) -> None:
