@@ -16,7 +16,7 @@ from api.middleware.request_id import current_request_id
 from api.middleware.security_headers import SAFE
 from api.schemas import Problem
 from worker.jobs import errors
-from worker.jobs.errors import PiqueueError
+from worker.jobs.errors import PiqueueError, shortened
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SOON_S = 5
@@ -83,7 +83,7 @@ def problem_body(status: int, code: str, detail: str, **extra: Any) -> Problem:
         title=HTTPStatus(status).phrase,
         status=status,
         code=code,
-        detail=detail,
+        detail=shortened(detail),
         request_id=current_request_id(),
         **extra,
     )

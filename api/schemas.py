@@ -103,7 +103,9 @@ class ItemIn(_Body):
     id: str | None = Field(
         None, min_length=1, max_length=MAX_ID_CHARS, description="Default: its index"
     )
-    columns: dict[str, str] | None = Field(None, description="Returned with its result")
+    columns: dict[str, str] | None = Field(
+        None, description="Returned with its result; up to 16,384 characters in all"
+    )
 
 
 class JobIn(JobOptions):

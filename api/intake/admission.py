@@ -10,6 +10,8 @@ from worker.jobs.settings import Settings
 
 SNIFF_BYTES = 16
 MAX_RETRY_AFTER_S = 300
+# The names and cells of one item: a page has up to a thousand items.
+MAX_COLUMNS_CHARS = 16_384
 RETRY_UNKNOWN_S = 30
 FULL_SHARE = 0.8
 
@@ -51,6 +53,9 @@ def item_problem(spec: ItemSpec, payload: bytes | None, settings: Settings) -> s
     An upload is checked by its size and first bytes; one that a draft has already stored comes
     without payload and is not checked again.
     """
+    columns_chars = sum(len(text) for pair in (spec.columns or {}).items() for text in pair)
+    if columns_chars > MAX_COLUMNS_CHARS:
+        return f"its columns have {columns_chars} characters, and the limit is {MAX_COLUMNS_CHARS}"
     if payload is None:
         return None if spec.url is None else source_problem(spec.url, settings.s3_fetch_buckets)
     if not payload:

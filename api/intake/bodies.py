@@ -23,6 +23,8 @@ CSV, NDJSON = "text/csv", "application/x-ndjson"
 CONTENT_TYPES = (JSON, FORM, CSV, NDJSON)
 MAX_LINE_CHARS = 100_000
 MAX_OPTIONS_BYTES = 1 << 20
+# In one item, or in the options of one job.
+MAX_MISTAKES = 100
 _ENCODED = re.compile("%(22|0A|0D)")
 
 
@@ -87,7 +89,7 @@ def read_json(file: IO[bytes]) -> JsonBody:
         # Items are validated one by one, so that no large body blocks the process meanwhile.
         job = JobIn.model_validate(fields)
     except ValidationError as error:
-        raise JobRefused(describe(error.errors())) from None
+        raise JobRefused(_mistakes(error)) from None
     for name, value in lists.items():
         if value is not None and not isinstance(value, list):
             raise JobRefused(f"{name}: give a list")
@@ -116,7 +118,7 @@ def add_json(job: JsonBody, items: ItemReceiver) -> None:
         try:
             item = ItemIn.model_validate(fields)
         except ValidationError as error:
-            items.add_problem(describe(error.errors(), "item"))
+            items.add_problem(_mistakes(error, "item"))
         else:
             _add(item, items)
 
@@ -175,7 +177,7 @@ def add_ndjson(file: IO[bytes], items: ItemReceiver) -> None:
             refuse_repeated_names(line)
         except ValidationError as error:
             # Each item is a text of its own, which has one line.
-            detail = describe(error.errors(), "item").replace(" at line 1 column ", " at column ")
+            detail = _mistakes(error, "item").replace(" at line 1 column ", " at column ")
             items.add_problem(f"line {number}: {detail}")
         except ValueError as error:
             items.add_problem(f"line {number}: {error}")
@@ -199,7 +201,7 @@ def options_from_query(params: Mapping[str, str]) -> JobOptions:
             refuse_repeated_names(params["metadata"])
         return JobOptions.model_validate(fields)
     except ValidationError as error:
-        raise JobRefused(describe(error.errors())) from None
+        raise JobRefused(_mistakes(error)) from None
     except ValueError as error:
         raise JobRefused(f"the parameter metadata is not JSON: {error}") from None
 
@@ -243,7 +245,7 @@ def _options(text: bytes) -> JobOptions:
         options = JobOptions.model_validate_json(text)
         refuse_repeated_names(text)
     except ValidationError as error:
-        raise JobRefused(f"options: {describe(error.errors())}") from None
+        raise JobRefused(f"options: {_mistakes(error)}") from None
     except ValueError as error:
         raise JobRefused(f"options: {error}") from None
     return options
@@ -252,6 +254,13 @@ def _options(text: bytes) -> JobOptions:
 def _add(item: ItemIn, items: ItemReceiver, line: int | None = None) -> None:
     item_id = items.default_id() if item.id is None else item.id
     items.add(ItemSpec(item_id, _trimmed(item.url), columns=item.columns), line=line)
+
+
+def _mistakes(error: ValidationError, whole: str = "body") -> str:
+    """Describe what is wrong; a list of hundreds of thousands would take seconds to make."""
+    if (count := error.error_count()) > MAX_MISTAKES:
+        return f"{whole}: {count} fields are unknown or have a wrong value: see /openapi.json"
+    return describe(error.errors(), whole)
 
 
 def _trimmed(url: str) -> str:

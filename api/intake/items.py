@@ -3,8 +3,8 @@
 from abc import ABC, abstractmethod
 
 from api.intake.admission import id_problem, item_problem
-from worker.jobs.errors import LISTED_PROBLEMS, ItemProblem, ItemsRefused
-from worker.jobs.items import ItemSpec
+from worker.jobs.errors import LISTED_PROBLEMS, ItemProblem, ItemsRefused, shortened
+from worker.jobs.items import MAX_ID_CHARS, ItemSpec
 from worker.jobs.record import CsvShape
 from worker.jobs.settings import Settings
 
@@ -20,7 +20,8 @@ class ProblemList:
         """Add the problem of one item."""
         self.count += 1
         if len(self._listed) < LISTED_PROBLEMS:
-            self._listed.append(ItemProblem(index, item_id, detail))
+            item_id = item_id and item_id[:MAX_ID_CHARS]
+            self._listed.append(ItemProblem(index, item_id, shortened(detail)))
 
     def check(self) -> None:
         """Raise ItemsRefused if there is any problem."""

@@ -45,6 +45,7 @@ from typing import Any
 # An answer lists at most this many refused items and counts the others.
 LISTED_PROBLEMS = 100
 LISTED_IDS = 1000
+MAX_DETAIL_CHARS = 2000
 
 
 @dataclass
@@ -216,6 +217,11 @@ class StorageUnavailable(PiqueueError): ...
 
 
 class NotReady(PiqueueError): ...
+
+
+def shortened(text: str) -> str:
+    """Cut a sentence that quotes what a caller sent: no answer is as long as its request."""
+    return text if len(text) <= MAX_DETAIL_CHARS else f"{text[:MAX_DETAIL_CHARS]}…"
 
 
 def describe(problems: Sequence[Mapping[str, Any]], whole: str = "body") -> str:

@@ -156,6 +156,38 @@ def test_ids_of_tables_and_names_of_files_have_a_limit(client: httpx2.Client) ->
         assert "the id has 1025 characters, and the limit is 1024" in answer.text
 
 
+def test_a_refusal_is_shorter_than_what_it_refuses(client: httpx2.Client) -> None:
+    name, item = "x" * 1_000_000, {"url": "http://h/"}
+    many = {f"{index}": 0 for index in range(300_000)}
+    for body in (
+        {"urls": ["http://h/"], name: 1},
+        {"urls": ["http://h/"], **many},
+        {"items": [item | {name[:40_000]: 1}] * 100},
+        {"items": [item | many]},
+        {"items": [item | {"columns": many}]},
+    ):
+        answer = client.post("/jobs", json=body)
+        assert (answer.status_code, len(answer.content) < 300_000) == (422, True)
+    assert "300000 fields are unknown or have a wrong value" in answer.text
+    assert "x" * 2000 in client.post("/jobs", json={name: 1}).json()["detail"]
+
+
+@pytest.mark.parametrize("kind", ["json", "csv"])
+def test_the_columns_of_an_item_have_a_limit(client: httpx2.Client, kind: str) -> None:
+    def post(cell: str) -> httpx2.Response:
+        if kind == "json":
+            item = {"url": "http://h/", "columns": {"note": cell}}
+            return client.post("/jobs", json={"items": [item]})
+        table = f"url,note\nhttp://h/,{cell}\n".encode()
+        return client.post("/jobs", content=table, headers={"content-type": "text/csv"})
+
+    limit = 16_384 - len("note")
+    assert post("x" * limit).status_code == 202
+    answer = post("x" * (limit + 1))
+    assert answer.status_code == 422
+    assert "its columns have 16385 characters, and the limit is 16384" in answer.text
+
+
 def test_deep_nesting_is_refused_in_every_place_that_takes_json(client: httpx2.Client) -> None:
     deep = '{"a":' + "[" * 10_000
     csv_headers = {"content-type": "text/csv"}
