@@ -41,8 +41,8 @@ def open_draft(services: Services, owner: str, options: JobOptions) -> Job:
     return services.store.job(draft.id)
 
 
-def submit_draft(services: Services, draft: Job) -> Job:
-    """Submit a draft as a job.
+def submit_draft(services: Services, draft: Job) -> str:
+    """Submit a draft as a job; return its id.
 
     Raises:
         PiqueueError: it is no draft, or the job was refused; it then remains a draft that takes

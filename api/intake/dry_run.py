@@ -60,13 +60,13 @@ async def _try(
     options = JobOptions(model=model, name="dry run", priority=Lane.INTERACTIVE)
     threads = services.intake_threads
     submission = Submission(options, add_items_to, threads, ephemeral=True)
-    job, _ = await threads.run(owner, submit, services, owner, submission)
-    read = partial(services.store.job, job.id)
+    job_id, _ = await threads.run(owner, submit, services, owner, submission)
+    read = partial(services.store.job, job_id)
     try:
-        job = await services.job_events.wait_done(job.id, read, SAMPLE_WAIT_S)
+        job = await services.job_events.wait_done(job_id, read, SAMPLE_WAIT_S)
         return await run_in_threadpool(_hosts, services, job)
     finally:
-        await run_in_threadpool(services.store.erase, job.id)
+        await run_in_threadpool(services.store.erase, job_id)
 
 
 def _hosts(services: Services, job: Job) -> tuple[list[HostOut], int, float]:

@@ -6,7 +6,6 @@ from functools import partial
 from api.services import Services
 from worker.jobs.errors import IdempotencyMismatch, JobRefused
 from worker.jobs.ledger.layout import ExpiringKey
-from worker.jobs.record import Job
 
 MAX_KEY_CHARS = 255
 
@@ -19,9 +18,9 @@ def create_once(
     owner: str,
     key: str | None,
     fingerprint: Callable[[], str],
-    create: Callable[[MakeEntry], Job],
-) -> tuple[Job, bool]:
-    """Create a job; return it, and whether an earlier request with the same key had created it.
+    create: Callable[[MakeEntry], str],
+) -> tuple[str, bool]:
+    """Create a job; return its id, and whether an earlier request with the same key had created it.
 
     `fingerprint` computes that of the request. `create` writes the job and the entry of its key
     in one step, so that an API process that dies leaves both or none. Without a key the job is
@@ -44,7 +43,7 @@ def create_once(
             raise IdempotencyMismatch(
                 "this Idempotency-Key was used for a different request: use a new key"
             )
-        return services.store.job(before.job_id), True
+        return before.job_id, True
     try:
         with services.idempotency.renewed(owner, key):
             return create(partial(services.idempotency.entry, owner, key)), False

@@ -18,7 +18,7 @@ from api.services import Services
 from worker.jobs.errors import JobRefused, StorageUnavailable, TooLarge
 from worker.jobs.items import ItemSpec
 from worker.jobs.ledger.layout import ExpiringKey, NewJob, Shape
-from worker.jobs.record import Job, Lane, new_job_id
+from worker.jobs.record import Lane, new_job_id
 from worker.jobs.traces import span, traceparent
 
 # Jobs up to this size go ahead of bulk work,
@@ -136,10 +136,13 @@ class JobBuilder(ItemReceiver):
             self._uploads.add(spec.id, payload)
         self._pending.append(spec)
         if len(self._pending) >= WRITE_CHUNKS * self._chunk_items:
+            check_capacity(self._services, self._owner, self.count)
             self._store_chunks()
 
-    def finish(self, entry: ExpiringKey | None = None) -> Job:
+    def finish(self, entry: ExpiringKey | None = None) -> str:
         """Write the job's record, with the entry of its idempotency key, and wake the workers.
+
+        Returns the id of the job.
 
         Raises:
             PiqueueError: the submission is refused.
@@ -163,7 +166,7 @@ class JobBuilder(ItemReceiver):
         self._erase_on_exit = False
         services.wake_ups.send(wake_ups)
         log.info("job_submitted", job_id=self.job_id, items=self.count, lane=lane)
-        return store.job(self.job_id)
+        return self.job_id
 
     def check(self) -> None:
         """Check the submission as a whole.
@@ -219,7 +222,6 @@ class JobBuilder(ItemReceiver):
         size, pending = self._chunk_items, self._pending
         chunks = [pending[start : start + size] for start in range(0, len(pending), size)]
         if chunks:
-            check_memory(self._services.load)
             self._services.store.put_chunk(self.job_id, self._stored_chunks, *chunks)
         self._stored_chunks += len(chunks)
         self._pending = []

@@ -8,7 +8,6 @@ from functools import partial
 from fastapi import Request
 
 from api.intake import bodies
-from api.intake.admission import check_capacity
 from api.intake.forms import Part, read_parts
 from api.intake.idempotency import MakeEntry, create_once
 from api.intake.items import ItemReceiver
@@ -19,7 +18,6 @@ from api.schemas import JobOptions
 from api.services import Services
 from api.shares import OwnerThreads
 from worker.jobs.errors import UnsupportedBody
-from worker.jobs.record import Job
 
 # Reading a larger table takes long,
 LONG_TABLE_BYTES = MEMORY_BYTES
@@ -88,13 +86,12 @@ async def read_submission(
 
 def submit(
     services: Services, owner: str, submission: Submission, key: str | None = None
-) -> tuple[Job, bool]:
-    """Create a job; return it, and whether an earlier request with this key had created it.
+) -> tuple[str, bool]:
+    """Create a job; return its id, and whether an earlier request with this key had created it.
 
     Raises:
         PiqueueError: the job was refused; nothing of it is stored.
     """
-    check_capacity(services, owner, 1)
     options, ephemeral = submission.options, submission.ephemeral
 
     def fingerprint() -> str:
@@ -104,7 +101,7 @@ def submit(
             submission.add_items_to(builder)
         return builder.fingerprint
 
-    def create(make_entry: MakeEntry) -> Job:
+    def create(make_entry: MakeEntry) -> str:
         with JobBuilder(
             services, owner, options, ephemeral=ephemeral, with_fingerprint=key is not None
         ) as builder:

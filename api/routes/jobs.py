@@ -20,7 +20,7 @@ from api.schemas import DraftItemOut, DraftItemsPage, DraftOut, DryRunOut, JobOu
 from api.services import Services, ServicesDep
 from api.urls import own_path
 from worker.jobs.errors import JobNotDraft
-from worker.jobs.record import Job, JobStatus
+from worker.jobs.record import JobStatus
 
 MAX_WAIT_S = 60
 
@@ -61,14 +61,15 @@ async def submit_job(
         if submission.draft:
             job = await run_in_threadpool(open_draft, services, owner, submission.options)
             response.status_code = 201
-        else:
-            job, replayed = await submission.threads.run(
-                owner, submit, services, owner, submission, idempotency_key
-            )
-            if replayed:
-                response.headers["Idempotency-Replayed"] = "true"
-    response.headers["Location"] = own_path(f"/jobs/{job.id}")
-    return await _answer_when_done(services, job, response, prefer)
+            response.headers["Location"] = own_path(f"/jobs/{job.id}")
+            return JobOut.of(job)
+        job_id, replayed = await submission.threads.run(
+            owner, submit, services, owner, submission, idempotency_key
+        )
+    if replayed:
+        response.headers["Idempotency-Replayed"] = "true"
+    response.headers["Location"] = own_path(f"/jobs/{job_id}")
+    return await _answer_when_done(services, job_id, response, prefer)
 
 
 @router.post(
@@ -119,8 +120,8 @@ async def submit_drafted_job(
     draft: OwnJobDep, response: Response, services: ServicesDep, prefer: _WaitHeader = None
 ) -> JobOut:
     """Submit a draft."""
-    job = await services.long_threads.run(draft.owner, submit_draft, services, draft)
-    return await _answer_when_done(services, job, response, prefer)
+    job_id = await services.long_threads.run(draft.owner, submit_draft, services, draft)
+    return await _answer_when_done(services, job_id, response, prefer)
 
 
 @router.get("/jobs", responses=problems(400, 401, 503))
@@ -205,16 +206,14 @@ def delete_job(job: OwnJobDep, services: ServicesDep) -> None:
 
 
 async def _answer_when_done(
-    services: Services, job: Job, response: Response, prefer: str | None
+    services: Services, job_id: str, response: Response, prefer: str | None
 ) -> JobOut:
     """Wait for the job as long as the client prefers to, and return it."""
-    view, wait_s = JobOut.of(job), 0
-    preference = re.search(r"\bwait=([0-9]{1,4})\b", prefer or "")
-    if preference and job.status is not JobStatus.DRAFT:
+    wait_s = 0
+    if preference := re.search(r"\bwait=([0-9]{1,4})\b", prefer or ""):
         wait_s = min(int(preference[1]), MAX_WAIT_S)
         response.headers["Preference-Applied"] = f"wait={wait_s}"
-    if wait_s or view.done:
-        view = await wait_for_job(services, job.id, wait_s)
+    view = await wait_for_job(services, job_id, wait_s)
     if preference and view.done:
         response.status_code = 200
     response.headers.update(retry_after(view))

@@ -47,7 +47,7 @@ async def retry_job(
     """
     only = (body or RetryIn()).only
     fingerprint = hashlib.sha256(f"retry {only} of {parent.id}".encode()).hexdigest()
-    job, replayed = await services.long_threads.run(
+    job_id, replayed = await services.long_threads.run(
         parent.owner,
         create_once,
         services,
@@ -58,7 +58,7 @@ async def retry_job(
     )
     if replayed:
         response.headers["Idempotency-Replayed"] = "true"
-    view = await run_in_threadpool(job_view, services, job.id)
+    view = await run_in_threadpool(job_view, services, job_id)
     response.headers.update({"Location": view.links.self, **retry_after(view)})
     return view
 
@@ -69,8 +69,8 @@ def _retry(
     only: Literal["failed", "retryable"],
     make_entry: MakeEntry,
     fingerprint: str,
-) -> Job:
-    """Create a job of the failed items of `parent`.
+) -> str:
+    """Create a job of the failed items of `parent`; return its id.
 
     Raises:
         JobNotDone: the parent still runs.

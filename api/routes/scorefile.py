@@ -41,12 +41,12 @@ async def score_file(request: Request, services: ServicesDep, owner: OwnerDep) -
         submission = Submission(
             JobOptions(priority=Lane.INTERACTIVE), partial(add_file, parts), threads, ephemeral=True
         )
-        job, _ = await threads.run(owner, submit, services, owner, submission)
+        job_id, _ = await threads.run(owner, submit, services, owner, submission)
     try:
-        results = (await wait_for_job(services, job.id, wait_s)).results
+        results = (await wait_for_job(services, job_id, wait_s)).results
     finally:
-        await run_in_threadpool(services.store.erase, job.id)
-        await run_in_threadpool(services.blobs.erase, job.id)
+        await run_in_threadpool(services.store.erase, job_id)
+        await run_in_threadpool(services.blobs.erase, job_id)
     if not results:
         raise NoAnswer(f"no worker scored the picture within {wait_s:g} s: try again later")
     (result,) = results
