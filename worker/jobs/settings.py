@@ -30,7 +30,7 @@ CLIENT_VARIABLES = {
 }
 IN_REDIS = "redis"
 # A path prefix, or the empty one.
-ROOT_PATH = r"(/[A-Za-z0-9._~-]+)*"
+ROOT_PATH = r"(?=.{0,200}$)(/[A-Za-z0-9._~-]+)*"
 S3_FOLDER = re.compile(
     r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(/(?P<prefix>[^\x00-\x20?#]*?))?/?"
 )
@@ -56,7 +56,10 @@ def _valid_redis_url(url: str) -> str:
 
 _RedisUrl = Annotated[str, AfterValidator(_valid_redis_url)]
 _HttpUrl = Annotated[str, _matching(r"https?://.*", "begin with https:// or http://")]
-_RootPath = Annotated[str, _matching(ROOT_PATH, "be like /piqueue, without a slash at its end")]
+_RootPath = Annotated[
+    str,
+    _matching(ROOT_PATH, "be like /piqueue, without a slash at its end, of up to 200 characters"),
+]
 _Origin = Annotated[
     str, _matching(r"https?://[a-z0-9.:\[\]-]+", "be like https://app.example.com, in lower case")
 ]
