@@ -3,6 +3,8 @@
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from email.message import Message
+from email.utils import collapse_rfc2231_value
 from typing import IO
 
 from python_multipart.exceptions import FormParserError
@@ -54,7 +56,8 @@ class _Parts:
             )
         self._part.name = _decoded(options[b"name"])
         if b"filename" in options:
-            self._part.filename = _decoded(options[b"filename"])
+            name = _extended_filename(self._disposition)
+            self._part.filename = name or _decoded(options[b"filename"])
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         room = self._max_bytes + 1 - len(self._part.content)
@@ -89,6 +92,16 @@ def read_parts(file: IO[bytes], content_type: str, max_bytes: int) -> Iterator[P
         raise BodyUnreadable(f"the form cannot be read: {error}") from None
     if not parts.complete:
         raise BodyUnreadable("the form ends before its closing boundary: send it again")
+
+
+def _extended_filename(disposition: bytes) -> str | None:
+    """Read the parameter `filename*`, in which .NET sends the name that `filename` has encoded."""
+    message = Message()
+    message["content-disposition"] = disposition.decode("latin-1")
+    for name, value in message.get_params([], "content-disposition"):
+        if name == "filename" and isinstance(value, tuple):
+            return collapse_rfc2231_value(value)
+    return None
 
 
 def _decoded(text: bytes) -> str:

@@ -622,3 +622,17 @@ def test_with_the_cache_pictures_are_scored_once(
     assert [result["cached"] for result in second["results"]] == [True] * 6
     for result, again in zip(first["results"], second["results"], strict=True):
         assert (result["scores"], result["image"]) == (again["scores"], again["image"])
+
+
+def test_a_file_gets_the_name_that_dotnet_sends_beside_an_encoded_one(
+    client: httpx2.Client,
+) -> None:
+    disposition = (
+        'form-data; name=files; filename="=?utf-8?B?w6l0w6kuanBn?="; '
+        "filename*=utf-8''%C3%A9t%C3%A9%3B.jpg"
+    )
+    head = f"--BB\r\nContent-Disposition: {disposition}\r\n\r\n".encode()
+    headers = {"content-type": "multipart/form-data; boundary=BB"}
+    form = head + jpeg(3) + b"\r\n--BB--\r\n"
+    job = wait_done(client, client.post("/jobs", content=form, headers=headers).json())
+    assert [item["source"]["filename"] for item in job["results"]] == ["été;.jpg"]
