@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.AvifImagePlugin import AvifImageFile
 from PIL.ImageFile import ImageFile
 
+from model.images.colours import to_srgb
 from model.images.headers import check_exif, read_requirements, too_many_pixels
 from model.images.memory_budget import MemoryBudget
 from model.images.repair import has_all_scans, tiff_kind, without_damaged_chunks
@@ -60,7 +61,7 @@ def decode(
     """Decode a picture and resize it to `size`, (height, width) in pixels, without cropping.
 
     Thread-safe; each thread waits until `memory` has as much as its picture needs. Of an animated
-    picture the first frame is used, transparency becomes white, and colour profiles are ignored.
+    picture the first frame is used, transparency becomes white, and colours become sRGB.
 
     Raises:
         ImageRejected: the payload is not an image, has an unsupported format, is damaged, or has
@@ -127,11 +128,12 @@ def _decode(payload: bytes, size: tuple[int, int], max_pixels: int) -> DecodedIm
         transposition = _orientation(image)
         sideways = transposition in _QUARTER_TURNS
         resized = _resize(image, size if sideways else size[::-1])
+        resized = to_srgb(resized, image.info.get("icc_profile"))
     if transposition is not None:
         resized = resized.transpose(transposition)
     if sideways:
         width, height = height, width
-    return DecodedImage(np.asarray(resized.convert("RGB")), format_, width, height)
+    return DecodedImage(np.asarray(resized), format_, width, height)
 
 
 def _load(
@@ -220,7 +222,7 @@ def _orientation(image: Image.Image) -> Image.Transpose | None:
 
 
 def _resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The picture as 8-bit L or RGB on white, resized to `size`, (width, height) in pixels.
+    """The picture as 8-bit L, RGB or CMYK on white, resized to `size`, (width, height) in pixels.
 
     Works in tiles, so that there is never a second copy of the full-size picture. As in Pillow
     with a reducing_gap of 2, blocks of whole pixels are averaged first and the result is resampled.
@@ -229,7 +231,7 @@ def _resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
         max(1, side // (2 * target)) for side, target in zip(image.size, size, strict=True)
     )
     range_ = grey_range(image)
-    if image.mode in ("L", "RGB") and not image.has_transparency_data and range_ is None:
+    if image.mode in ("L", "RGB", "CMYK") and not image.has_transparency_data and range_ is None:
         return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
     reduced = None
     for left, top, tile in tiles(image, across, down):
