@@ -52,7 +52,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given and given[0] in SERVER_COMMANDS:
         return run(f"piqueue {given[0]}", lambda: _run_on_server(given))
     options = _parser().parse_args(given)
-    return run(options.program, lambda: int(options.command(options)))
+    return run(options.program, lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> int:
+    for name, value in vars(options).items():
+        if isinstance(value, str) and not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                option = f"--{name.replace('_', '-')}"
+                raise CommandFailed(f"{option}: {value!a} is not UTF-8: give it as UTF-8") from None
+    return int(options.command(options))
 
 
 def _run_on_server(arguments: Sequence[str]) -> NoReturn:

@@ -23,8 +23,8 @@ class PiqueueApiError(Exception):
     """The API refused a request, or did not answer; then `status` is None.
 
     `code` is one of the error codes of the API, or `unreachable` or `not_piqueue`. For mistakes on
-    this side, which are not retried, it is `key_invalid`, `url_invalid`, `proxy_invalid`,
-    `host_unknown` or `tls_refused`.
+    this side, which are not retried, it is `key_invalid`, `url_invalid`, `job_id_invalid`,
+    `proxy_invalid`, `host_unknown` or `tls_refused`.
     `problems` lists the first of `problem_count` refused items, each with index, id and detail.
     `retry_after_s` is the pause that the API asks for.
     """

@@ -1,6 +1,7 @@
 """The requests of the API, each described once for both clients."""
 
 import json
+import re
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,7 @@ from typing import (
 import httpx2
 import msgspec
 
+from piqueue.errors import PiqueueApiError
 from piqueue.types import (
     Body,
     Columns,
@@ -51,6 +53,8 @@ READ_BYTES = 1 << 18
 PAGE_ITEMS = 1000
 _NDJSON = "application/x-ndjson"
 _CSV = "text/csv"
+
+_JOB_ID = re.compile(r"job_[0-9A-Za-z_]+")
 
 Answer = TypeVar("Answer")
 _P = ParamSpec("_P")
@@ -237,7 +241,7 @@ class Operations:
         """
         headers = {"Content-Type": _NDJSON}
         more = {"content": ndjson(items)}
-        return Request(Draft, "POST", f"/jobs/{job_id}/items", headers=headers, more=more)
+        return Request(Draft, "POST", _job(job_id, "/items"), headers=headers, more=more)
 
     @operation
     def add_files(self, job_id: str, pictures: Mapping[str, Path | bytes]) -> Request[Draft]:
@@ -247,15 +251,15 @@ class Operations:
             PiqueueApiError: `items_refused` lists the refused files, such as those whose id another
                 file of the draft has; the others are added.
         """
-        return Request(Draft, "POST", f"/jobs/{job_id}/items", files=pictures)
+        return Request(Draft, "POST", _job(job_id, "/items"), files=pictures)
 
     @listing
     def _draft_items(self, job_id: str) -> Request[Page[DraftItem]]:
-        return Request(DraftItemsPage, "GET", f"/jobs/{job_id}/items")
+        return Request(DraftItemsPage, "GET", _job(job_id, "/items"))
 
     @operation
     def _submit_draft(self, job_id: str) -> Request[Job]:
-        return Request(Job, "POST", f"/jobs/{job_id}/submit")
+        return Request(Job, "POST", _job(job_id, "/submit"))
 
     # Following and reading.
 
@@ -276,7 +280,7 @@ class Operations:
         Raises:
             PiqueueApiError: `job_not_found`: there is no such job, or it has expired.
         """
-        return Request(Job, "GET", f"/jobs/{job_id}", {"wait": wait_s, "results": False})
+        return Request(Job, "GET", _job(job_id), {"wait": wait_s, "results": False})
 
     @listing
     def jobs(self, status: JobStatus | None = None) -> Request[Page[Job]]:
@@ -291,25 +295,32 @@ class Operations:
             for result in client.results(job.id, label="beach", threshold=0.9): ...
         """
         params = {**filters, "format": "json", "limit": PAGE_ITEMS}
-        return Request(ResultsPage, "GET", f"/jobs/{job_id}/results", params)
+        return Request(ResultsPage, "GET", _job(job_id, "/results"), params)
 
     # Acting.
 
     @operation
     def cancel(self, job_id: str) -> Request[Job]:
         """Stop a job; the results it has remain."""
-        return Request(Job, "POST", f"/jobs/{job_id}/cancel")
+        return Request(Job, "POST", _job(job_id, "/cancel"))
 
     @operation
     def retry(self, job_id: str, only: Literal["failed", "retryable"] = "failed") -> Request[Job]:
         """Submit the failed items of a job again, or the retryable ones; returns the new job."""
         more = {"json": {"only": only}}
-        return Request(Job, "POST", f"/jobs/{job_id}/retry", headers=_new_key(), more=more)
+        return Request(Job, "POST", _job(job_id, "/retry"), headers=_new_key(), more=more)
 
     @operation
     def delete(self, job_id: str) -> Request[None]:
         """Stop a job and erase it with its pictures and results."""
-        return Request(NoneType, "DELETE", f"/jobs/{job_id}")
+        return Request(NoneType, "DELETE", _job(job_id))
+
+
+def _job(job_id: str, below: str = "") -> str:
+    if not _JOB_ID.fullmatch(job_id):
+        detail = f"{job_id!r} is no job id: give one like job_01J9ZC…, as `piqueue jobs` lists them"
+        raise PiqueueApiError("job_id_invalid", detail)
+    return f"/jobs/{job_id}{below}"
 
 
 class Download:
@@ -319,7 +330,7 @@ class Download:
         self, job_id: str, target: BinaryIO, results_format: ResultsFormat, filters: Filters
     ) -> None:
         params = {**filters, "format": results_format}
-        self._request = Request(NoneType, "GET", f"/jobs/{job_id}/results", params)
+        self._request = Request(NoneType, "GET", _job(job_id, "/results"), params)
         self._target = target
         self._tag: str | None = None
         self._start = 0

@@ -259,7 +259,7 @@ def test_a_wait_longer_than_patience_fails_at_once() -> None:
 def test_a_retry_is_sent_again_under_the_same_key(accepted: Answer) -> None:
     with misbehaving(hang_up, says(502, "<h1>Bad Gateway</h1>"), accepted) as site:
         with Client(site.url("")) as client:
-            client.retry("j")
+            client.retry("job_1")
         keys = [seen.headers["Idempotency-Key"] for seen in site.requests]
     assert len(keys) == 3
     assert len(set(keys)) == 1

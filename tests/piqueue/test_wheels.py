@@ -129,7 +129,7 @@ def test_the_client_works_beside_packages_of_the_same_names(installed: Environme
     assert "piqueue submit photos.csv" in installed.run("piqueue", "submit", "--help")
     closed = ("--url", "http://127.0.0.1:9")
     assert "no answer from http://127.0.0.1:9" in installed.run(
-        *("piqueue", "status", "job", *closed), code=1
+        *("piqueue", "status", "job_1", *closed), code=1
     )
 
 
