@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from api import errors
@@ -20,6 +20,7 @@ from api.middleware.traces import request_traces
 from api.openapi import document
 from api.routes import events, jobs, page, parts, results, retry, scorefile, status, webhooks
 from api.services import Services
+from api.urls import refuse_unknown_parameters
 from worker.jobs.errors import LedgerUnavailable
 from worker.jobs.settings import Settings
 
@@ -52,7 +53,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(BehindProxy, settings.root_path, settings.trusted_proxies)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestId)
-    for module in (jobs, events, webhooks, results, parts, retry, scorefile, status, metrics):
+    for module in (jobs, events, webhooks, results, parts, retry):
+        app.include_router(module.router, dependencies=[Depends(refuse_unknown_parameters)])
+    for module in (scorefile, status, metrics):
         app.include_router(module.router)
     metrics.install(app, services)
     page.install(app)

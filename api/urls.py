@@ -5,6 +5,12 @@ from collections.abc import Collection
 from contextvars import ContextVar
 from urllib.parse import urlsplit
 
+from fastapi import Request
+from fastapi.dependencies.utils import get_flat_params
+from fastapi.params import Header, Path
+
+from worker.jobs.errors import ParameterInvalid
+
 MAX_URL_CHARS = 4096
 SHOWN_CHARS = 60
 _UNSAFE = re.compile(r"[\x00-\x20\x7f]")
@@ -16,6 +22,22 @@ root_path: ContextVar[str] = ContextVar("root_path", default="")
 def own_path(path: str) -> str:
     """Return the path by which the caller of the current request reaches `path` of this API."""
     return root_path.get() + path
+
+
+def refuse_unknown_parameters(request: Request) -> None:
+    """Refuse a query parameter that the route does not have, for it may be a filter misspelt.
+
+    Raises:
+        ParameterInvalid: it has none of this name.
+    """
+    if request.method != "GET" or not request.query_params:
+        return
+    fields = get_flat_params(request.scope["route"].dependant)
+    known = [field.alias for field in fields if not isinstance(field.field_info, (Header, Path))]
+    for name in request.query_params:
+        if name not in known:
+            others = f"use {', '.join(known)}" if known else "remove it"
+            raise ParameterInvalid(f"there is no parameter {_shown(name)} here: {others}")
 
 
 def url_problem(url: str) -> str | None:

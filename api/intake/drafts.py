@@ -74,6 +74,10 @@ def add_to_draft(services: Services, draft: Job, submission: Submission) -> tupl
     check_capacity(services, draft.owner, draft.counts.total + 1)
     if draft.status is not JobStatus.DRAFT:
         raise JobNotDraft(f"{draft.id} is already submitted: it takes no more items")
+    if given := submission.options.given:
+        raise JobRefused(
+            f"items have the option {next(iter(given))}: give options when you create the draft"
+        )
     writer = _DraftWriter(services, draft)
     try:
         try:

@@ -17,7 +17,7 @@ from api.intake.tables import add_csv
 from api.schemas import JobOptions
 from api.services import Services
 from api.shares import OwnerThreads
-from worker.jobs.errors import UnsupportedBody
+from worker.jobs.errors import JobRefused, UnsupportedBody
 
 # Reading a larger table takes long,
 LONG_TABLE_BYTES = MEMORY_BYTES
@@ -52,6 +52,10 @@ async def read_submission(
             f"the content type is {kind or 'missing'}: send {', '.join(bodies.CONTENT_TYPES)}"
         )
     params, is_table = dict(request.query_params), kind in (bodies.CSV, bodies.NDJSON)
+    if params and not is_table:
+        raise JobRefused(
+            f"the URL has the parameter {next(iter(params))}: send options in the body"
+        )
     options = bodies.options_from_query(params) if is_table else JobOptions()
     max_bytes = settings.max_json_bytes if kind == bodies.JSON else None
     async with receive_body(request, max_bytes) as body:

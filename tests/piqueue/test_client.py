@@ -175,7 +175,7 @@ def misbehaving(*turns: Answer) -> Site:
         await request.read()
         return await (left.pop(0) if len(left) > 1 else left[0])(request)
 
-    return Site({"/jobs": next_turn, "/jobs/j/retry": next_turn})
+    return Site({"/jobs": next_turn, "/jobs/job_1/retry": next_turn})
 
 
 def says(status: int, body: str, **headers: str) -> Answer:

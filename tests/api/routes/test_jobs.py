@@ -420,3 +420,34 @@ def test_a_full_queue_refuses_new_work(tmp_path: Path) -> None:
     assert answer.status_code == 503
     assert answer.json()["code"] == "queue_full"
     assert int(answer.headers["retry-after"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "says"),
+    [
+        ("GET", "/jobs?statu=failed", "there is no parameter 'statu' here: use status, cursor"),
+        ("GET", "/jobs/{id}?x=1", "there is no parameter 'x' here: use results, wait"),
+        ("GET", "/jobs/{id}/results?treshold=1", "there is no parameter 'treshold' here: use"),
+        ("GET", "/jobs/{id}/webhook?x=1", "there is no parameter 'x' here: remove it"),
+        ("POST", "/jobs?name=x", "the URL has the parameter name: send options in the body"),
+    ],
+)
+def test_a_parameter_that_would_be_ignored_is_refused(
+    method: str, path: str, says: str, client: httpx2.Client
+) -> None:
+    body = {"urls": ["http://127.0.0.1:9/"]}
+    job = client.post("/jobs", json=body).json()
+    refused = client.request(
+        method, path.format(id=job["id"]), json=body if method == "POST" else None
+    )
+    assert (refused.status_code, refused.json()["detail"][: len(says)]) == (422, says)
+
+
+def test_options_of_items_are_refused(client: httpx2.Client) -> None:
+    draft = client.post("/jobs", json={"draft": True}).json()
+    row = "url\nhttp://127.0.0.1:9/\n"
+    refused = client.post(
+        f"/jobs/{draft['id']}/items?name=x", content=row, headers={"content-type": "text/csv"}
+    )
+    assert refused.status_code == 422
+    assert "items have the option name: give options when you create" in refused.json()["detail"]
