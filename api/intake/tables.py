@@ -97,12 +97,18 @@ def _rows(text: io.TextIOWrapper, url_column: str) -> Iterator[tuple[int, list[s
 def _cell_of_rows(row: Sequence[str], width: int, url_at: int, separator: str) -> int | None:
     """Find a cell that holds rows, as one does that begins with a stray quotation mark."""
     for at, cell in enumerate(row):
-        pieces = [line.split(separator) for line in _LINE_BREAK.split(cell)]
-        pieces[0] = [*row[:at], *pieces[0]]
-        pieces[-1] = [*pieces[-1], *row[at + 1 :]]
-        are_rows = [len(piece) == width and "://" in piece[url_at] for piece in pieces]
-        if any(are_rows[1:-1]) or (len(pieces) > 1 and are_rows[0] and are_rows[-1]):
+        first, *others = (line.split(separator) for line in _LINE_BREAK.split(cell))
+        if not others:
+            continue
+        *between, last = others
+        if any(len(line) == width and "://" in line[url_at] for line in between):
             return at
+        # The cells before this one belong to the first line, and those after it to the last.
+        if at + len(first) == width == len(last) + len(row) - at - 1:
+            url_in_first = row[url_at] if url_at < at else first[url_at - at]
+            url_in_last = [*last, *row[at + 1 :]][url_at]
+            if "://" in url_in_first and "://" in url_in_last:
+                return at
     return None
 
 

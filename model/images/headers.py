@@ -5,6 +5,7 @@ numbers of their parts are limited here first, far above what cameras and progra
 tests/model/images/test_memory_budget.py compares the memory figures with what a process uses.
 """
 
+import math
 import re
 import struct
 from collections.abc import Callable
@@ -113,7 +114,7 @@ def _jpeg(payload: bytes, side: int, max_pixels: int) -> _Size:
         (length,) = struct.unpack_from(">H", payload, at)
         if code in FRAMES:
             height, width, count = struct.unpack_from(">HHB", payload, at + 3)
-            sampling = [payload[at + 9 + 3 * component] for component in range(count)]
+            sampling = [payload[at + 9 + 3 * component] for component in range(min(count, 10))]
             buffered = code >= _PROGRESSIVE
         elif code == _EXIF and payload.startswith(b"Exif\0\0", at + 2):
             exif_bytes += length
@@ -239,11 +240,11 @@ _DEEP = re.compile(rb"av1C..[\x40-\x7f\xc0-\xff]", re.DOTALL)
 
 
 def _avif(payload: bytes, _side: int, _max_pixels: int) -> _Size:
-    sizes = [
-        (int.from_bytes(box[1], "big"), int.from_bytes(box[2], "big"))
-        for box in _IMAGE_SIZE.finditer(payload)
-    ]
-    width, height = max(sizes, key=lambda size: size[0] * size[1], default=(0, 0))
+    width = height = 0
+    for count, box in enumerate(_IMAGE_SIZE.finditer(payload)):
+        _check_parts(count, "sizes")
+        size = int.from_bytes(box[1], "big"), int.from_bytes(box[2], "big")
+        width, height = max((width, height), size, key=math.prod)
     depth = _DEEP_AVIF_BYTES if _DEEP.search(payload) else _AVIF_BYTES
     return width, height, depth * width * height + _SANDBOX_SLACK_BYTES
 

@@ -10,6 +10,8 @@ from PIL import TiffImagePlugin
 from model.images.headers import FRAMES, MARKER, MAX_PARTS, NO_SEGMENT, SCAN
 
 _PNG_SIGNATURE_BYTES = 8
+# Of a JPEG, in all and in a scan.
+MAX_COMPONENTS = 4
 _SAMPLE_FORMATS = {2: "signed integer", 3: "floating point", 5: "complex integer", 6: "complex"}
 _KIND_LENGTH = 150
 # What Pillow raises for a damaged directory.
@@ -53,6 +55,8 @@ def has_all_scans(payload: bytes) -> bool:
                 components = {payload[at + 8 + 3 * index] for index in range(payload[at + 7])}
             elif code == SCAN:
                 count = payload[at + 2]
+                if count > MAX_COMPONENTS:
+                    return False
                 first, last, approximation = payload[at + 3 + 2 * count : at + 6 + 2 * count]
                 for index in range(count if approximation & 15 == 0 else 0):
                     complete[payload[at + 3 + 2 * index]].update(range(first, last + 1))
