@@ -164,5 +164,6 @@ def test_ctrl_c_keeps_complete_files_and_leaves_no_partial_ones(site: Site, tmp_
     with subprocess.Popen(command, cwd=ROOT, env=os.environ, stderr=subprocess.PIPE) as process:
         assert eventually((tmp_path / "images" / "a.jpg").exists, 60)
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 130
+        _, errors = process.communicate(timeout=30)
+        assert process.returncode == 130, errors.decode()
     assert files_in(tmp_path / "images") == {"a.jpg": jpeg(1)}

@@ -47,7 +47,7 @@ MAX_CHUNK_ITEMS = 7
 
 
 class Ledger(RuleBasedStateMachine):
-    """Submits, claims, commits, releases, cancels, deletes and expires, in any order."""
+    """Submits, claims, commits, releases, cancels, deletes, expires and promotes, in any order."""
 
     redis: Any  # redis-py annotates answers as either awaited or not
 
@@ -63,6 +63,7 @@ class Ledger(RuleBasedStateMachine):
         # since both wait.
         self.leads: dict[tuple[Lane, str, str], float] = defaultdict(float)
         self.redis.hset("piqueue:weights", mapping=OWNERS)
+        self.model = MODEL
 
     def pick(self, at: int) -> str:
         return list(self.seen)[at % len(self.seen)]
@@ -78,12 +79,18 @@ class Ledger(RuleBasedStateMachine):
     def submit(
         self, owner: str, lane: Lane, total: int, chunk_items: int, budget: int | None
     ) -> None:
-        job = NewJob(new_job_id(), owner, MODEL, ttl_s=3600)
+        job = NewJob(new_job_id(), owner, self.model, ttl_s=3600)
         specs = [ItemSpec(str(index), "http://h/") for index in range(total)]
         for chunk, start in enumerate(range(0, total, chunk_items)):
             self.store.put_chunk(job.id, chunk, specs[start : start + chunk_items])
         self.store.submit(job, Shape(lane, total, chunk_items, budget))
         self.seen[job.id] = LastStatus()
+
+    @rule()
+    def promote(self) -> None:
+        """New jobs use a new version of the model; workers prefer it, and finish the old ones."""
+        version = str(int(self.model.version) + 1)
+        self.model = MODEL.model_copy(update={"version": version, "sha256": f"{int(version):064x}"})
 
     @rule(dies=st.booleans(), lost=st.booleans())
     def claim(self, dies: bool, lost: bool) -> None:
@@ -94,9 +101,10 @@ class Ledger(RuleBasedStateMachine):
         lease_s = 0.001 if dies else 60
         ready = {lane: self.waiting_owners(lane) for lane in Lane}
         with patch("worker.jobs.ledger.store.secrets.token_hex", return_value=new_job_id()):
-            claim = self.store.claim_next(lease_s, bulk_share=0.2)
+            warm = [self.model.ref.key]
+            claim = self.store.claim_next(lease_s, bulk_share=0.2, warm=warm)
             if lost and not dies:
-                assert self.store.claim_next(lease_s, bulk_share=0.2) == claim
+                assert self.store.claim_next(lease_s, bulk_share=0.2, warm=warm) == claim
         if claim is None:
             return
         for other in self.claims:
