@@ -77,7 +77,7 @@ def _rows(text: io.TextIOWrapper, url_column: str) -> Iterator[tuple[int, list[s
                     column = _cell_of_rows(row, len(header), url_at, separator)
                     if column is not None:
                         raise BodyUnreadable(
-                            f"line {line}, column {header[column]!r}: the cell "
+                            f"line {line}, column {_title(header, column)}: the cell "
                             f"{shown(row[column])} holds whole rows: is a quotation mark at its "
                             "beginning not closed? Quote the cell, and write that mark twice"
                         )
@@ -152,6 +152,10 @@ def _listed(names: Sequence[str]) -> str:
     return text if len(text) <= LISTED_CHARS else f"{text[:LISTED_CHARS]}…"
 
 
+def _title(header: Sequence[str], column: int) -> str:
+    return repr(header[column]) if column < len(header) else str(column + 1)
+
+
 def _bad_byte(line: int, row: Sequence[str], header: Sequence[str]) -> str:
     """Say where a row has a byte that is not UTF-8."""
     column = next(at for at, cell in enumerate(row) if _BAD_BYTE.search(cell))
@@ -159,7 +163,7 @@ def _bad_byte(line: int, row: Sequence[str], header: Sequence[str]) -> str:
     assert found
     before = "".join(row[:column]) + row[column][: found.start()]
     line += len(_LINE_BREAK.findall(before))
-    title = repr(header[column]) if column < len(header) else column + 1
+    title = _title(header, column)
     raw = row[column].encode(errors="surrogateescape")
     return (
         f"line {line}, column {title}: the byte 0x{ord(found[0]) - 0xDC00:02X} is not UTF-8 (as "

@@ -276,7 +276,7 @@ def _checked(
             column = _cell_of_rows(row, len(header), url_at, separator)
             if column is not None:
                 raise CommandFailed(
-                    f"{name}, line {at}, column {header[column]!r}: the cell "
+                    f"{name}, line {at}, column {_title(header, column)}: the cell "
                     f"{_shown(row[column])} holds whole rows: is a quotation mark at its beginning "
                     "not closed? Write that mark twice in a quoted cell, or add --no-quotes if no "
                     "cell of the table is quoted"
@@ -352,8 +352,11 @@ def _refuse_bytes(name: str, at: int, header: list[str], row: list[str]) -> None
     for column, cell in enumerate(row):
         before = cell[: found.start()] if (found := _BAD_BYTE.search(cell)) else cell
         at += len(_LINE_BREAK.findall(before))
-        title = repr(header[column]) if column < len(header) else str(column + 1)
-        _check_bytes(f"{name}, line {at}, column {title}", cell)
+        _check_bytes(f"{name}, line {at}, column {_title(header, column)}", cell)
+
+
+def _title(header: Sequence[str], column: int) -> str:
+    return repr(header[column]) if column < len(header) else str(column + 1)
 
 
 def _shown(text: str) -> str:

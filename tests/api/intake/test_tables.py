@@ -97,6 +97,11 @@ REFUSALS = {
         {},
         ["line 3", "column 'a'", "holds whole rows"],
     ),
+    "rows in a cell too many": (
+        b'url,a\nhttp://h/1,x,"y\nhttp://h/2,z\nq"\n',
+        {},
+        ["line 2", "column 3", "holds whole rows"],
+    ),
     "gzip": (gzip.compress(b"url\n"), {}, ["gzip-compressed", "send it unpacked"]),
     "cell": (b"url\n" + b"x" * 200_000, {}, ["line 2", "131,072 characters", "shorten it"]),
 }

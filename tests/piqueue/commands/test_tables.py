@@ -172,6 +172,11 @@ REFUSALS = {
         b'sku\turl\n5" x\thttp://h/1\n"open\thttp://h/2\nz\thttp://h/3\nclose"\thttp://h/4\n',
         ["line 3", "column 'sku'", "holds whole rows", "--no-quotes"],
     ),
+    "rows in a cell too many": (
+        "a.csv",
+        b'url,a\nhttp://h/1,x,"y\nhttp://h/2,z\nq"\n',
+        ["line 2", "column 3", "holds whole rows"],
+    ),
     "open quote": ("a.csv", b'url,size\na,"8\nb,9\n', ["line 2", "end of data", "written twice"]),
     "cell": ("a.csv", b"url\n" + b"x" * 200_000, ["line 2", "131,072 characters", "shorten"]),
     "cut": ("a.csv.gz", gzip.compress(b"url\n" * 9)[:-9], ["after line", "complete"]),
