@@ -55,7 +55,10 @@ def item_problem(spec: ItemSpec, payload: bytes | None, settings: Settings) -> s
     """
     columns_chars = sum(len(text) for pair in (spec.columns or {}).items() for text in pair)
     if columns_chars > MAX_COLUMNS_CHARS:
-        return f"its columns have {columns_chars} characters, and the limit is {MAX_COLUMNS_CHARS}"
+        return (
+            f"its columns have {columns_chars} characters, and the limit is {MAX_COLUMNS_CHARS}: "
+            "leave some out"
+        )
     if payload is None:
         return None if spec.url is None else source_problem(spec.url, settings.s3_fetch_buckets)
     if not payload:
