@@ -140,6 +140,7 @@ class Downloads:
     async def _request(self, url: URL, host: Host, deadline: Deadline, share: Share) -> bytes | str:
         """Make one request and record its end at the host; gives the body, or a redirect."""
         sent_at = asyncio.get_running_loop().time()
+        host.asked()
         try:
             async with self._session.get(url, allow_redirects=False) as response:
                 if response.status in PUSHBACK:
@@ -148,7 +149,7 @@ class Downloads:
                     raise _status_error(response.status)
                 location = response.headers.get("Location")
                 if response.status not in REDIRECTS or location is None:
-                    answer: bytes | str = await self._read(response, deadline, share)
+                    answer: bytes | str = await self._read(response, host, deadline, share)
                 else:
                     answer = location
         except DownloadError as error:
@@ -166,7 +167,7 @@ class Downloads:
         return answer
 
     async def _read(
-        self, response: aiohttp.ClientResponse, deadline: Deadline, share: Share
+        self, response: aiohttp.ClientResponse, host: Host, deadline: Deadline, share: Share
     ) -> bytes:
         if not 200 <= response.status < 300:
             raise _status_error(response.status)
@@ -178,9 +179,13 @@ class Downloads:
             while size <= max_bytes and (part := await response.content.readany()):
                 size += len(part)
                 if not self._budget.take(share, len(part)):
+                    host.heard()
                     with deadline.paused():
                         await self._budget.wait_for(share, len(part))
+                    host.asked()
                 parts.append(part)
+                # Unpacking may give many parts without a wait.
+                await asyncio.sleep(0)
         if size > max_bytes:
             detail = f"larger than {max_bytes:,} bytes"
             raise DownloadError(fetch_rejection(RejectionCode.FETCH_TOO_LARGE, detail))

@@ -30,8 +30,9 @@ class Host:
     """The limits of one host, shared by all downloads of a process.
 
     At most `slots` requests run at once: half as many after each 429, 503 or timeout, and one more
-    for each answer. A request that waits fails once the host has been silent for `silence_s`.
-    `status` is the last 429 or 503, and None after any other answer.
+    for each answer. A request that waits fails once the host has been silent for `silence_s`; a
+    host that owes no answer is not silent. `status` is the last 429 or 503, and None after any
+    other answer.
     """
 
     def __init__(self, slots: int, silence_s: float) -> None:
@@ -41,7 +42,8 @@ class Host:
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._busy = 0
-        self._open_at = self._answered_at = self._limited_at = -math.inf
+        self._open_at = self._limited_at = -math.inf
+        self._silent_since: float | None = None
         self._pushback_count = 0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -87,9 +89,18 @@ class Host:
         if pause_s > 0:
             await asyncio.sleep(pause_s)
 
+    def asked(self) -> None:
+        """Record that the host owes an answer, or the rest of one."""
+        if self._silent_since is None:
+            self._silent_since = self._loop.time()
+
+    def heard(self) -> None:
+        """Record that the host is not silent."""
+        self._silent_since = None
+
     def answered(self) -> None:
         """Record a success or a final failure."""
-        self._answered_at = self._loop.time()
+        self.heard()
         self._pushback_count = 0
         self.status = None
         self._limit = min(self._limit + 1, self._slots)
@@ -123,8 +134,9 @@ class Host:
     async def _wait(self, slot: asyncio.Future[None]) -> None:
         began = self._loop.time()
         while not slot.done():
-            deadline = max(began, self._answered_at) + self._silence_s
             now = self._loop.time()
+            silent_since = now if self._silent_since is None else self._silent_since
+            deadline = max(began, silent_since) + self._silence_s
             if now >= deadline or self._open_at > deadline:
                 raise HostUnavailable(self.status)
             await asyncio.wait([slot], timeout=deadline - now)

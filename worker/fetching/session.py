@@ -9,10 +9,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Self
+from functools import partial
+from typing import Any, Self
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http import HttpProcessingError, RawResponseMessage
 from yarl import URL
 
 from worker.fetching.guard import Network, is_disguised_ipv4, may_dial
@@ -35,6 +38,8 @@ READ_BYTES = 2**16
 # Of one header line, as browsers accept them; and the number of lines, which bounds their memory.
 HEADER_BYTES = 2**16
 HEADER_LINES = 256
+# Of status 1xx, before the answer itself. Each takes time of the event loop.
+INTERIM_ANSWERS = 16
 # Such a URL is sent unchanged: a signature may cover its exact spelling.
 ALREADY_QUOTED = re.compile(r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+")
 
@@ -44,6 +49,7 @@ _UNREADABLE = {
     "Can not decode content-encoding": "its body is not compressed as its Content-Encoding says",
     "Got more than": f"a line of its headers is longer than {HEADER_BYTES:,} bytes",
     "Too many headers": f"answered with more than {HEADER_LINES} headers",
+    "Too many interim": f"answered with more than {INTERIM_ANSWERS} statuses of 1xx",
 }
 
 
@@ -117,6 +123,26 @@ class _AddressBlocked(OSError):
         super().__init__("leads to an address that is not public")
 
 
+class _LimitedInterim(ResponseHandler):
+    """Limits the interim answers, which aiohttp reads without a limit."""
+
+    _interim_count = 0
+
+    async def read(self) -> tuple[RawResponseMessage, aiohttp.StreamReader]:
+        message, body = await super().read()
+        self._interim_count = self._interim_count + 1 if 100 <= message.code < 200 else 0
+        if self._interim_count > INTERIM_ANSWERS:
+            raise HttpProcessingError(message="Too many interim answers")
+        return message, body
+
+
+class _Connector(aiohttp.TCPConnector):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        handler: type[ResponseHandler] = _LimitedInterim
+        self._factory = partial(handler, loop=self._loop)
+
+
 def parse_url(text: str) -> URL:
     """Parse an absolute http or https URL without user name or password.
 
@@ -153,7 +179,7 @@ def open_session(
         return socket.socket(family, kind, protocol)
 
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(
+        connector=_Connector(
             limit=0,
             limit_per_host=per_host,
             resolver=resolver,

@@ -11,10 +11,10 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from email.utils import formatdate
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -22,8 +22,10 @@ from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from tests.worker.fetching.site import Answer, Site
+from worker.fetching.budget import ByteBudget, Share
+from worker.fetching.downloads import Downloads
 from worker.fetching.fetcher import Fetcher
-from worker.fetching.session import BACKOFF_S, FetchLimits, Outcome
+from worker.fetching.session import BACKOFF_S, FetchLimits, Outcome, open_session
 from worker.jobs.items import Rejection, RejectionCode
 
 LIMITS = FetchLimits(
@@ -36,23 +38,6 @@ LIMITS = FetchLimits(
 GUARDED = replace(LIMITS, allow_networks=())
 CERTIFICATE = Path(__file__).with_name("self_signed.pem")
 PATIENCE_S = 10
-
-
-@pytest.fixture(autouse=True)
-def dialled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """All addresses that sockets connected to; the test fails if one is not loopback."""
-    hosts: list[str] = []
-    connect = socket.socket.connect
-
-    def spy(self: socket.socket, address: tuple[str, int]) -> None:
-        hosts.append(address[0])
-        if ip_address(address[0]).is_loopback:
-            return connect(self, address)
-        raise PermissionError("a test dialled out")
-
-    monkeypatch.setattr(socket.socket, "connect", spy)
-    yield hosts
-    assert all(ip_address(host).is_loopback for host in hosts)
 
 
 @contextmanager
@@ -1000,16 +985,62 @@ def test_a_payload_larger_than_the_budget_arrives() -> None:
         assert len(payload(fetch(site.url(), limits))) == LIMITS.max_bytes
 
 
-def test_waiting_for_the_budget_is_no_timeout() -> None:
-    limits = replace(LIMITS, budget_bytes=50_000, timeout_s=0.5)
+@pytest.mark.parametrize("per_host", [4, 2])
+def test_waiting_for_the_budget_is_no_timeout(per_host: int) -> None:
+    limits = replace(LIMITS, budget_bytes=50_000, timeout_s=0.5, per_host=per_host)
     answers = {f"/{n}": answering(body=bytes(40_000)) for n in range(4)}
     with Site(answers) as site, fetching(limits) as fetcher:
         outcomes = fetcher.fetch_all([site.url(f"/{n}") for n in range(4)])
         taken = [next(outcomes)]
         began = time.monotonic()
-        wait_until(lambda: len(site.requests) == 4 and time.monotonic() > began + 1)
+        wait_until(lambda: len(site.requests) >= per_host and time.monotonic() > began + 1)
         taken += outcomes
     assert [len(payload(outcome)) for _, outcome in taken] == [40_000] * 4
+
+
+def test_waiting_for_others_to_be_taken_is_no_silence_of_a_host() -> None:
+    limits = replace(LIMITS, concurrency=1, per_host=1, timeout_s=0.5)
+    with Site() as site, Site() as other, fetching(limits) as fetcher:
+        outcomes = fetcher.fetch_all([other.url(), *[site.url(f"/{n}") for n in range(3)]])
+        taken = [next(outcomes)]
+        began = time.monotonic()
+        wait_until(lambda: time.monotonic() > began + 1)
+        taken += outcomes
+    assert [outcome.label for _, outcome in taken] == ["fetched"] * 4
+
+
+def test_other_downloads_have_turns_while_a_body_is_unpacked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turn = 0
+    turns = []
+    take = ByteBudget.take
+
+    def recorded_take(self: ByteBudget, share: Share, count: int) -> bool:
+        turns.append(turn)
+        return take(self, share, count)
+
+    async def count_turns() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    async def download(url: str) -> Outcome:
+        counting = asyncio.create_task(count_turns())
+        async with open_session(1, LIMITS.allow_networks) as session:
+            downloads = Downloads(session, replace(LIMITS, max_bytes=10_000_000))
+            outcome = await downloads.fetch(url, ExitStack())
+        counting.cancel()
+        return outcome
+
+    monkeypatch.setattr(ByteBudget, "take", recorded_take)
+    packed = answering(body=gzip.compress(bytes(5_000_000)), headers={"Content-Encoding": "gzip"})
+    with Site({"/": packed}) as site:
+        outcome = asyncio.run(download(site.url()))
+    assert len(payload(outcome)) == 5_000_000
+    assert len(turns) > 10
+    assert len(set(turns)) == len(turns), "several parts in one turn"
 
 
 def test_a_name_is_looked_up_once_for_many_connections(dialled: list[str]) -> None:

@@ -126,6 +126,30 @@ def test_a_pause_longer_than_the_longest_wait_fails_at_once() -> None:
     assert caught.value.status == 429
 
 
+def test_a_host_is_silent_only_while_an_answer_is_expected() -> None:
+    async def waits() -> tuple[bool, bool]:
+        host = Host(1, 0.1)
+
+        async def ask() -> None:
+            async with host.slot():
+                pass
+
+        async with host.slot():
+            waiting = asyncio.create_task(ask())
+            await asyncio.sleep(0.5)
+            waited = not waiting.done()
+            host.asked()
+            await asyncio.wait([waiting])
+            host.heard()
+            again = asyncio.create_task(ask())
+            await asyncio.sleep(0.5)
+            waited = waited and not again.done()
+        await again
+        return waited, isinstance(waiting.exception(), HostUnavailable)
+
+    assert run(waits) == (True, True)
+
+
 def test_a_retry_goes_before_first_requests() -> None:
     async def order() -> list[str]:
         host, seen = Host(1, 10), list[str]()
