@@ -354,6 +354,10 @@ class LimitsOut(BaseModel):
         description="How many items you may have waiting; null without API keys"
     )
     waiting_items: int = Field(description="Items you have waiting")
+    upload_room_bytes: int | None = Field(
+        description="Size of the pictures that can be uploaded before more are refused; null if it "
+        "is unknown"
+    )
     rate_per_s: float = Field(description="Recently finished items a second, of all callers")
 
 

@@ -247,7 +247,10 @@ class Model(Struct, frozen=True):
 
 
 class Limits(Struct, frozen=True):
-    """What one request, one job and one caller may send. `quota_items` is None without API keys."""
+    """What one request, one job and one caller may send. `quota_items` is None without API keys.
+
+    `upload_room_bytes` is None if it is unknown.
+    """
 
     max_items: int
     max_files: int
@@ -260,6 +263,7 @@ class Limits(Struct, frozen=True):
     quota_items: int | None
     waiting_items: int
     rate_per_s: float
+    upload_room_bytes: int | None = None
 
 
 class Problem(Struct, frozen=True):

@@ -8,7 +8,7 @@ from worker.jobs.errors import PiqueueError
 from worker.jobs.ledger.connection import connect
 from worker.jobs.ledger.server import check_at_start
 from worker.jobs.logs import configure_logs
-from worker.jobs.settings import IN_REDIS, load_settings
+from worker.jobs.settings import load_settings
 from worker.jobs.traces import start_traces, stop_traces
 from worker.scoring.metrics import serve_metrics
 from worker.scoring.runtime import Runtime
@@ -40,7 +40,7 @@ def main() -> int:
             Recovery(runtime),
             WebhookSender(settings, runtime.metrics),
         ]
-        if settings.storage_url != IN_REDIS:
+        if settings.stores_on_s3 or settings.storage_folder:
             redis = connect(settings.redis_url, retry_silence=True)
             upkeep.append(StorageMaintenance(settings, redis))
         metrics_server = serve_metrics(runtime.metrics, settings)

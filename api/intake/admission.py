@@ -5,7 +5,7 @@ from api.urls import source_problem
 from worker.jobs.errors import OverQuota, QueueFull
 from worker.jobs.items import MAX_ID_CHARS, ItemSpec
 from worker.jobs.ledger.api_keys import ANYONE
-from worker.jobs.ledger.load import Load
+from worker.jobs.ledger.load import FULL_SHARE, Load
 from worker.jobs.settings import Settings
 
 SNIFF_BYTES = 16
@@ -13,7 +13,6 @@ MAX_RETRY_AFTER_S = 300
 # The names and cells of one item: a page has up to a thousand items.
 MAX_COLUMNS_CHARS = 16_384
 RETRY_UNKNOWN_S = 30
-FULL_SHARE = 0.8
 
 _MAGIC = (
     b"\xff\xd8\xff",  # JPEG
@@ -96,6 +95,21 @@ def check_capacity(services: Services, owner: str, count: int) -> None:
             f"{backlog} items of all callers are waiting, and the limit is "
             f"{settings.max_backlog_items}: try again later",
             _retry_after_s(load, backlog),
+        )
+
+
+def check_room(services: Services) -> None:
+    """Refuse an upload while Redis, or the disk for uploads, is nearly full.
+
+    Raises:
+        QueueFull: there is no room for it.
+    """
+    check_memory(services.load)
+    if services.blobs.room_bytes() == 0:
+        raise QueueFull(
+            "the disk for uploaded pictures is full but for the space that "
+            "PIQUEUE_STORAGE_RESERVE_BYTES keeps free: try again later",
+            RETRY_UNKNOWN_S,
         )
 
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 from dataclasses import dataclass, replace
 
-from api.intake.admission import check_capacity, check_memory
+from api.intake.admission import check_capacity, check_room
 from api.intake.items import ItemReceiver, at_line
 from api.intake.job_builder import JobBuilder
 from api.intake.submission import Submission
@@ -124,7 +124,7 @@ class _DraftWriter(ItemReceiver):
 
     def _accept(self, spec: ItemSpec, payload: bytes | None) -> None:
         if payload is not None:
-            check_memory(self._services.load)
+            check_room(self._services)
             self._pending_bytes += len(payload)
         digest = hashlib.sha256(json.dumps(spec.to_row()).encode())
         digest.update(hashlib.sha256(payload or b"").digest())

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import structlog
 
-from api.intake.admission import check_capacity, check_memory
+from api.intake.admission import check_capacity, check_room
 from api.intake.items import ItemReceiver
 from api.intake.uploads import Uploads
 from api.results.table import Layout
@@ -132,7 +132,7 @@ class JobBuilder(ItemReceiver):
                 self._add_to_sample(spec)
             return
         if payload is not None:
-            check_memory(self._services.load)
+            check_room(self._services)
             self._uploads.add(spec.id, payload)
         self._pending.append(spec)
         if len(self._pending) >= WRITE_CHUNKS * self._chunk_items:
@@ -153,7 +153,7 @@ class JobBuilder(ItemReceiver):
         if small:
             self._chunk_items = min(self._chunk_items, -(-self.count // SMALL_JOB_CHUNKS))
         self._store_chunks()
-        self._uploads.write()
+        self._uploads.finish()
         lane = self._options.priority or (Lane.INTERACTIVE if small else Lane.BULK)
         shape = Shape(lane, self.count, self._chunk_items, self._options.budget(self.count))
         job = self._new_job()

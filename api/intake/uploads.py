@@ -8,12 +8,13 @@ BUFFER_BYTES = 16_000_000
 
 
 class Uploads:
-    """The payloads of one job; those added since the last `write` are not stored yet."""
+    """The payloads of one job; those in the buffer are not stored yet."""
 
     def __init__(self, blobs: BlobStore, job_id: str, ttl_s: int) -> None:
         self._blobs = blobs
         self._job_id = job_id
         self._ttl_s = ttl_s
+        self._written = False
         self._buffer: dict[str, bytes] = {}
         self._buffer_bytes = 0
 
@@ -22,10 +23,16 @@ class Uploads:
         self._buffer[item_id] = payload
         self._buffer_bytes += len(payload)
         if len(self._buffer) >= BUFFER_FILES or self._buffer_bytes >= BUFFER_BYTES:
-            self.write()
+            self._write()
 
-    def write(self) -> None:
-        """Store the buffered payloads."""
+    def finish(self) -> None:
+        """Store what is left in the buffer."""
+        if self._written:
+            self._write()
+        elif self._buffer:
+            self._blobs.put_small(self._job_id, self._buffer, self._ttl_s)
+
+    def _write(self) -> None:
         if self._buffer:
             self._blobs.put(self._job_id, self._buffer, self._ttl_s)
-        self._buffer, self._buffer_bytes = {}, 0
+        self._buffer, self._buffer_bytes, self._written = {}, 0, True

@@ -16,7 +16,7 @@ from scripts.commands.parser import command_parser
 from scripts.doctor.api import check_api
 from scripts.doctor.check_result import Check, CheckResult, Level, problem
 from scripts.doctor.consistency import check_settings
-from scripts.doctor.machine import check_disk, check_files
+from scripts.doctor.machine import check_disk, check_files, check_uploads
 from scripts.doctor.redis import check_redis
 from scripts.doctor.storage import check_storage
 from scripts.doctor.workers import check_keys, check_workers
@@ -80,6 +80,7 @@ def run_checks(url: str, api_key: str | None, fetch: str | None) -> Iterator[Che
         **checks,
         "open files": partial(check_files, settings),
         "disk": partial(check_disk, settings),
+        "uploads": partial(check_uploads, settings),
     }
     if fetch and find_spec("aiohttp") is None:
         yield problem("fetch", "aiohttp is not installed here", "run doctor where a worker runs")

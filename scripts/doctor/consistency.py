@@ -6,7 +6,7 @@ from functools import partial
 from scripts.doctor import check_result
 from scripts.doctor.check_result import CheckResult, ok
 from worker.jobs.redis_url import RedisAddress
-from worker.jobs.settings import IN_REDIS, Settings, is_loopback
+from worker.jobs.settings import Settings, is_loopback
 
 SHORTEST_LEASE_S = 10
 BYTES_PER_PIXEL = 3  # decoded RGB, the least that a picture takes
@@ -90,7 +90,7 @@ def _sizes(settings: Settings) -> Iterator[CheckResult]:
 
 
 def _addresses(settings: Settings) -> Iterator[CheckResult]:
-    names_s3 = settings.storage_url != IN_REDIS or (settings.registry_url or "").startswith("s3:")
+    names_s3 = settings.stores_on_s3 or (settings.registry_url or "").startswith("s3:")
     if settings.s3_endpoint_url and not names_s3 and not settings.s3_fetch_buckets:
         yield warning(
             "PIQUEUE_S3_ENDPOINT_URL is set, but no setting uses S3",

@@ -1,9 +1,10 @@
-"""Checks this machine: its limit of open files, and the disk of an embedded Redis."""
+"""Checks this machine: its limit of open files, and its disks for an embedded Redis and uploads."""
 
 import resource
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -11,8 +12,10 @@ from redis.exceptions import RedisError
 from scripts.doctor.check_result import CheckResult, ok, problem, warning
 from scripts.doctor.redis import open_redis
 from scripts.local.serve import DATA
+from worker.jobs.errors import LedgerUnavailable, StorageUnavailable
 from worker.jobs.redis_url import RedisAddress
 from worker.jobs.settings import Settings
+from worker.jobs.storage.file_blobs import FileBlobs
 
 # Files and connections to Redis and S3 that a worker opens besides its downloads.
 OTHER_FILES = 200
@@ -50,6 +53,33 @@ def check_disk(settings: Settings) -> Iterator[CheckResult]:
         yield warning("disk", text, advice)
     else:
         yield ok("disk", text)
+
+
+def check_uploads(settings: Settings) -> Iterator[CheckResult]:
+    """Check a folder of uploads: that it can be written, is the one of the API, and has room."""
+    folder = settings.storage_folder
+    if folder is None:
+        yield ok("uploads", f"not in a folder, but in {'S3' if settings.stores_on_s3 else 'Redis'}")
+        return
+    try:
+        with open_redis(settings) as client:
+            blobs = FileBlobs(folder, client, settings.storage_reserve_bytes)
+            blobs.require_same()
+            if not folder.exists():
+                yield ok("uploads", f"the first upload creates {folder}")
+                return
+            with TemporaryFile(dir=folder):
+                room = blobs.room_bytes()
+    except OSError as error:
+        yield problem("uploads", f"{folder}: {error.strerror}", "make the folder writable")
+    except StorageUnavailable as error:
+        yield problem("uploads", str(error), "without it no uploaded picture is scored")
+    except LedgerUnavailable:
+        yield warning("uploads", f"{folder} is not checked", "start Redis, then check again")
+    else:
+        text = f"{folder} takes {room / 1e9:.1f} GB more"
+        advice = "free disk space, lower PIQUEUE_STORAGE_RESERVE_BYTES or name another folder"
+        yield problem("uploads", text, advice) if not room else ok("uploads", text)
 
 
 def _redis_folder(settings: Settings) -> Path | None:

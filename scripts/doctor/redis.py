@@ -121,7 +121,10 @@ def _memory(info: dict[str, Any]) -> Iterator[CheckResult]:
         return
     share = used / limit
     text = f"{_mb(used)} of {_mb(limit)} used, {share:.0%}"
-    advice = "raise maxmemory, store uploads on S3 (PIQUEUE_STORAGE_URL) or lower PIQUEUE_JOB_TTL_S"
+    advice = (
+        "raise maxmemory, store uploads in a folder or on S3 (PIQUEUE_STORAGE_URL) or lower "
+        "PIQUEUE_JOB_TTL_S"
+    )
     if share > FULL:
         yield problem(check, f"{text}: above {FULL:.0%} the API refuses new jobs", advice)
     else:

@@ -6,7 +6,7 @@ from typing import Any
 
 from scripts.doctor.check_result import CheckResult, ok, problem, warning
 from worker.jobs.errors import PiqueueError, StorageUnavailable
-from worker.jobs.settings import IN_REDIS, S3_FOLDER, Settings, require_boto3
+from worker.jobs.settings import S3_FOLDER, Settings, require_boto3
 
 TIMEOUT_S = 3.0
 _ADVICE = (
@@ -22,7 +22,7 @@ _BUCKET_ADVICE = (
 
 def check_storage(settings: Settings) -> Iterator[CheckResult]:
     """Check what is on S3: storage, the model registry, buckets to fetch from."""
-    storage = None if settings.storage_url == IN_REDIS else settings.storage_url
+    storage = settings.storage_url if settings.stores_on_s3 else None
     registry = settings.registry_url if "://" in (settings.registry_url or "") else None
     if not (storage or registry or settings.s3_fetch_buckets):
         yield ok("s3", "not used by the settings")

@@ -14,6 +14,7 @@ import redis
 from scripts.local.supervised_process import StartFailed, SupervisedProcess
 from worker.jobs.ledger.connection import connect
 
+REDIS_MEMORY = "1gb"
 STOP_GRACE_S = 10.0
 _START_DEADLINE_S = 60.0  # loading a gigabyte takes some seconds
 # The path of a unix socket may have 103 bytes on macOS and 107 on Linux.
@@ -45,7 +46,7 @@ class EmbeddedRedis:
     Once it was started, its `process` can be stopped and started again, at the same address.
     """
 
-    def __init__(self, folder: Path, *, maxmemory: str = "1gb") -> None:
+    def __init__(self, folder: Path, *, maxmemory: str = REDIS_MEMORY) -> None:
         self._folder = folder.resolve()
         self._maxmemory = maxmemory
         self._held = contextlib.ExitStack()

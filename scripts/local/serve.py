@@ -1,12 +1,14 @@
 """Runs a complete Piqueue on this machine until Ctrl-C or SIGTERM."""
 
 import argparse
+import shlex
 import signal
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from scripts.local.embedded_redis import REDIS_MEMORY
 from scripts.local.stack import ROOT, Stack
 from scripts.local.supervised_process import StartFailed
 
@@ -26,16 +28,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=8000, help="0: a free one")
     parser.add_argument("--workers", type=positive, default=1, help="worker processes")
     parser.add_argument("--data", type=Path, default=DATA, help="folder of data and logs")
+    parser.add_argument(
+        "--redis-memory", default=REDIS_MEMORY, help="memory for jobs and results, such as 4gb"
+    )
     chosen = parser.parse_args(arguments)
     stop_on_signals()
     try:
         with Stack(
-            chosen.data, host=chosen.host, port=chosen.port, workers=chosen.workers
+            chosen.data,
+            host=chosen.host,
+            port=chosen.port,
+            workers=chosen.workers,
+            redis_memory=chosen.redis_memory,
         ) as stack:
             print(f"Piqueue listens on {stack.url}; documentation: {stack.url}/docs")
             print(f"Data and logs: {chosen.data}\n{how_to_submit(stack.url)}")
             print("Create API keys or check this installation:")
             print(f"  export PIQUEUE_REDIS_URL={stack.redis_url}")
+            print(f"  export PIQUEUE_STORAGE_URL={shlex.quote(stack.storage_url)}")
             print(f"  piqueue keys add NAME\n  piqueue doctor --url {stack.url}")
             print("Ctrl-C stops it.", flush=True)
             wait_for_signal()

@@ -11,7 +11,7 @@ from typing import Self
 
 import httpx2
 
-from scripts.local.embedded_redis import STOP_GRACE_S, EmbeddedRedis
+from scripts.local.embedded_redis import REDIS_MEMORY, STOP_GRACE_S, EmbeddedRedis
 from scripts.local.supervised_process import StartFailed, SupervisedProcess
 from scripts.local.supervisor import Supervisor
 
@@ -20,6 +20,7 @@ _READY_DEADLINE_S = 60.0
 _EXITS_BEFORE_READY_COUNT = 2
 _API_GRACE_S = 12.0  # longer than the API waits for requests in progress
 _WORKER_GRACE_S = 30.0  # to finish the chunks in progress
+_STORAGE_URL = "PIQUEUE_STORAGE_URL"
 _METRICS_PORT = "PIQUEUE_METRICS_PORT"
 _FOLDERS = ("PIQUEUE_ARTIFACTS_PATH", "PIQUEUE_MODELS_CACHE_PATH", "PIQUEUE_REGISTRY_URL")
 
@@ -27,9 +28,11 @@ _FOLDERS = ("PIQUEUE_ARTIFACTS_PATH", "PIQUEUE_MODELS_CACHE_PATH", "PIQUEUE_REGI
 class Stack:
     """A complete Piqueue in subprocesses; their data and logs are in `folder`.
 
-    Port 0 takes a free one. `env` is added to the environment of the API and the workers.
-    With `redis_url` it uses that Redis and starts none. The logs of the previous run are kept as
-    `*.log.1`. Without workers it counts as ready as soon as the API answers.
+    Port 0 takes a free one. `env` is added to the environment of the API and the workers; unless
+    the environment names a PIQUEUE_STORAGE_URL, uploads are in `folder` too. `redis_memory` is the
+    limit of its Redis, as Redis writes it. With `redis_url` it uses that Redis and starts none. The
+    logs of the previous run are kept as `*.log.1`. Without workers it counts as ready as soon as
+    the API answers.
     """
 
     def __init__(
@@ -41,13 +44,19 @@ class Stack:
         workers: int = 1,
         env: Mapping[str, str] | None = None,
         redis_url: str | None = None,
+        redis_memory: str = REDIS_MEMORY,
     ) -> None:
         self._folder = folder.resolve()
         self._host = host
         self._port = port
         self._worker_count = workers
-        self._env = _absolute_folders(os.environ) | dict(env or {})
-        self._redis = EmbeddedRedis(self._folder / "redis")
+        self.storage_url = os.environ.get(_STORAGE_URL, str(self._folder / "uploads"))
+        self._env = {
+            _STORAGE_URL: self.storage_url,
+            **_absolute_folders(os.environ),
+            **(env or {}),
+        }
+        self._redis = EmbeddedRedis(self._folder / "redis", maxmemory=redis_memory)
         self._other_redis_url = redis_url
         self._redis_supervisor: Supervisor | None = None
         self._api: Supervisor | None = None

@@ -28,13 +28,13 @@ PiqueueError
 ├── ForeignRequest          a request without a key may come from another site's page
 ├── OverQuota               the caller has too many items waiting
 ├── UploadRejected          the only picture of a waiting caller was rejected
-├── QueueFull               too many items are waiting
+├── QueueFull               too many items are waiting, or there is no room for them
 ├── NoAnswer                nothing was scored before the caller's deadline
 ├── LedgerUnavailable       Redis does not answer
 │   └── LedgerFull          Redis accepts no writes: its memory or disk is full
 ├── LedgerReplaced          Redis was emptied or replaced, and the API keys are gone
 ├── TemporaryFolderUnavailable  the API cannot write a body to its temporary folder
-├── StorageUnavailable      S3 does not answer, or refuses the request
+├── StorageUnavailable      S3 does not answer, or the folder of uploads cannot be used
 └── NotReady                no worker with a warm model is alive
 """
 

@@ -72,7 +72,11 @@ _S3Endpoint = Annotated[
 ]
 _FOLDER = S3_FOLDER.pattern
 _StorageUrl = Annotated[
-    str, _matching(rf"{IN_REDIS}|{_FOLDER}", "be redis, or like s3://bucket/prefix")
+    str,
+    _matching(
+        rf"{IN_REDIS}|/.*|{_FOLDER}",
+        "be redis, the absolute path of a folder, or like s3://bucket/prefix",
+    ),
 ]
 _RegistryUrl = Annotated[
     str, _matching(rf"(?!.*://).*|{_FOLDER}", "be the path of a folder, or like s3://bucket/prefix")
@@ -188,8 +192,12 @@ class Settings(BaseSettings):
     """Private networks that workers may connect to for pictures and webhooks, such as 10.0.0.0/8,
     comma separated"""
     storage_url: _StorageUrl = IN_REDIS
-    """Storage for uploaded pictures and results: redis, or s3://bucket/prefix, which also stores
-    results as files"""
+    """Storage for uploaded pictures: redis; the absolute path of a folder that the API and all
+    workers share, which `piqueue serve` makes in its data folder; or s3://bucket/prefix, which also
+    stores results as files"""
+    storage_reserve_bytes: int = Field(1_000_000_000, ge=0)
+    """Free space that uploads leave on the disk of a folder in PIQUEUE_STORAGE_URL; without more,
+    they are refused with 503"""
     s3_endpoint_url: _S3Endpoint | None = None
     """S3 server, such as https://s3.example.com; if unset, Amazon's"""
     s3_region: str | None = None
@@ -239,6 +247,16 @@ class Settings(BaseSettings):
     def models_bytes(self) -> int:
         """Return `models_memory_bytes`, or its default for this number of threads."""
         return self.models_memory_bytes or MODELS_BYTES_A_THREAD * self.threads
+
+    @property
+    def storage_folder(self) -> Path | None:
+        """Return the folder of `storage_url`; None if uploads are in Redis or on S3."""
+        return Path(self.storage_url) if self.storage_url.startswith("/") else None
+
+    @property
+    def stores_on_s3(self) -> bool:
+        """Whether `storage_url` names a bucket."""
+        return self.storage_url.startswith("s3:")
 
     @model_validator(mode="after")
     def _url_and_sha256(self) -> Self:

@@ -1,5 +1,6 @@
-"""Maintains S3 beside the scoring: writes manifests of finished jobs, erases expired objects."""
+"""Maintains stored files: writes manifests of finished jobs to S3, erases what has expired."""
 
+import time
 from collections.abc import Callable
 
 import structlog
@@ -9,6 +10,9 @@ from worker.jobs.errors import JobNotFound, LedgerUnavailable, StorageUnavailabl
 from worker.jobs.ledger.reader import JobReader
 from worker.jobs.ledger.schedule import Schedule
 from worker.jobs.settings import Settings
+from worker.jobs.storage.blobs import open_storage
+from worker.jobs.storage.expiry import ExpiryIndex
+from worker.jobs.storage.file_blobs import LEFT_OVER_S, FileBlobs
 from worker.upkeep.periodic import PeriodicThread
 
 POLL_S = 0.5
@@ -26,22 +30,29 @@ class StorageMaintenance(PeriodicThread):
     """Does what is due, until stopped; the schedules in Redis keep the rest."""
 
     def __init__(self, settings: Settings, redis: Redis) -> None:
-        # They load boto3, so they are imported only if S3 is configured.
-        from worker.jobs.s3 import Folder
-        from worker.jobs.storage.parts import ResultParts
-        from worker.jobs.storage.s3_blobs import ExpiryIndex
-
         super().__init__("storage", POLL_S, self._poll, stop_s=RETRY_S)
         self._jobs = JobReader(redis)
         self._manifests = Schedule(redis, MANIFESTS)
         self._expiry_index = ExpiryIndex(redis)
-        self._folder = Folder.open(settings, settings.storage_url)
-        self._parts = ResultParts(self._folder, redis)
+        self._blobs, self._parts = open_storage(settings, redis)
+        self._left_over_due = 0.0
 
     def run_due(self) -> None:
         """Do what is due now."""
         self._run_each(self._manifests, self._write_manifest)
         self._run_each(self._expiry_index, self._erase)
+        self._remove_left_over()
+
+    def _remove_left_over(self) -> None:
+        """Once an hour, erase files of jobs that are in no schedule, as after a crash."""
+        if not isinstance(self._blobs, FileBlobs) or time.monotonic() < self._left_over_due:
+            return
+        self._left_over_due = time.monotonic() + LEFT_OVER_S
+        try:
+            for job_id in self._blobs.remove_left_over():
+                log.warning("left_over_files_erased", job_id=job_id)
+        except StorageUnavailable as error:
+            log.error("left_over_files_kept", reason=str(error))
 
     def _poll(self) -> None:
         try:
@@ -64,6 +75,7 @@ class StorageMaintenance(PeriodicThread):
             jobs.remove(job_id)
 
     def _write_manifest(self, job_id: str) -> None:
+        assert self._parts is not None, "only jobs with result files are scheduled"
         job, model = self._jobs.job(job_id), self._jobs.model(job_id)
 
         def renew_lease() -> None:
@@ -74,5 +86,5 @@ class StorageMaintenance(PeriodicThread):
         log.info("manifest_written", job_id=job_id)
 
     def _erase(self, job_id: str) -> None:
-        self._folder.delete_under(f"{job_id}/")
+        self._blobs.remove(job_id)
         log.info("objects_erased", job_id=job_id)

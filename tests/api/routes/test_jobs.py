@@ -422,6 +422,24 @@ def test_a_full_queue_refuses_new_work(tmp_path: Path) -> None:
     assert int(answer.headers["retry-after"]) > 0
 
 
+def test_a_full_disk_refuses_uploads_and_no_urls(tmp_path: Path) -> None:
+    from scripts.local.stack import Stack
+
+    env = {"PIQUEUE_STORAGE_RESERVE_BYTES": str(10**15)}
+    with (
+        Stack(tmp_path, workers=0, env=env) as full,
+        httpx2.Client(base_url=full.url) as client,
+    ):
+        refused = client.post("/jobs", files=[("files", ("a.jpg", jpeg(1)))])
+        accepted = client.post("/jobs", json={"urls": ["http://h/"]})
+        room = client.get("/limits").json()["upload_room_bytes"]
+    assert (refused.status_code, refused.json()["code"]) == (503, "queue_full")
+    assert "PIQUEUE_STORAGE_RESERVE_BYTES" in refused.json()["detail"]
+    assert int(refused.headers["retry-after"]) > 0
+    assert accepted.status_code == 202
+    assert room == 0
+
+
 @pytest.mark.parametrize(
     ("method", "path", "says"),
     [

@@ -21,7 +21,7 @@ from scripts.commands.doctor import line, run_all
 from scripts.doctor import api
 from scripts.doctor.check_result import CheckResult, Level, ok
 from scripts.doctor.consistency import check_settings
-from scripts.doctor.machine import check_disk, check_files
+from scripts.doctor.machine import check_disk, check_files, check_uploads
 from scripts.doctor.redis import check_redis
 from scripts.doctor.storage import check_storage
 from scripts.doctor.workers import check_keys, check_workers
@@ -33,8 +33,9 @@ from tests.worker.fetching.site import Site
 from worker.jobs.ledger.api_keys import KeyStore
 from worker.jobs.ledger.workers import ModelPresence, Workers
 from worker.jobs.models.configured import open_catalog
-from worker.jobs.record import ModelRef
+from worker.jobs.record import ModelRef, new_job_id
 from worker.jobs.settings import Settings
+from worker.jobs.storage.file_blobs import FileBlobs
 
 SECRET = "hunter2-of-the-test"
 
@@ -82,6 +83,7 @@ def test_a_working_installation_has_no_problem(
         return web.Response(body=jpeg(1))
 
     monkeypatch.setenv("PIQUEUE_REDIS_URL", stack.redis_url)
+    monkeypatch.setenv("PIQUEUE_STORAGE_URL", stack.storage_url)
     monkeypatch.setenv("PIQUEUE_FETCH_ALLOW_NETWORKS", "127.0.0.1/32")
     with Site({"/beach.jpg": picture}) as site:
         code, printed = doctor("--url", stack.url, "--json", "--fetch", site.url("/beach.jpg?s=1"))
@@ -91,7 +93,7 @@ def test_a_working_installation_has_no_problem(
     found = {result["check"]: result for result in report["findings"]}
     expected = {"settings", "redis", "redis persistence", "redis eviction", "redis memory"}
     expected |= {"redis latency", "clock", "workers", "models", "keys", "s3", "api", "api version"}
-    assert expected | {"api key", "open files", "disk", "dns", "fetch"} == set(found)
+    assert expected | {"api key", "open files", "disk", "uploads", "dns", "fetch"} == set(found)
     assert found["models"]["text"].startswith("1 of 1 workers have the default model, scenes@")
     assert f"{len(jpeg(1))} bytes" in found["fetch"]["text"]
     assert "s=1" not in printed
@@ -382,6 +384,32 @@ def test_a_low_limit_of_open_files_is_reported_with_the_needed_one() -> None:
     assert found.level is Level.PROBLEM
     assert found.advice is not None
     assert f"ulimit -n {2 * limit + 200}" in found.advice
+
+
+def test_the_folder_of_uploads_is_checked(own_redis: Redis, tmp_path: Path) -> None:
+    def check(folder: Path, reserve_bytes: int = 0) -> CheckResult:
+        uploads = {"storage_url": str(folder), "storage_reserve_bytes": reserve_bytes}
+        [found] = check_uploads(settings_of(own_redis).model_copy(update=uploads))
+        return found
+
+    folder, other = tmp_path / "uploads", tmp_path / "other"
+    other.mkdir()
+    assert "creates" in check(folder).text
+    assert not folder.exists()
+    FileBlobs(folder, own_redis, 0).put(new_job_id(), {"a": b"a"}, 3600)
+    before = list(folder.iterdir())
+    assert check(folder).level is Level.OK
+    assert list(folder.iterdir()) == before
+    full = check(folder, reserve_bytes=10**15)
+    assert (full.level, full.text) == (Level.PROBLEM, f"{folder} takes 0.0 GB more")
+    different = check(other)
+    assert different.level is Level.PROBLEM
+    assert "not the folder to which the API writes" in different.text
+    folder.rename(tmp_path / "away")
+    folder.write_text("")
+    own_redis.delete("piqueue:uploads-folder")
+    unwritable = check(folder)
+    assert (unwritable.level, unwritable.advice) == (Level.PROBLEM, "make the folder writable")
 
 
 def test_the_disk_of_the_embedded_redis_is_checked(own_redis: Redis, tmp_path: Path) -> None:

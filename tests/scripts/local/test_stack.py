@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from piqueue import Client
 from scripts.local.stack import ROOT, Stack
 from scripts.local.supervised_process import StartFailed
 from tests.api.polling import all_results, wait_done
@@ -76,6 +77,24 @@ def test_a_killed_redis_is_restarted_with_its_jobs(
     assert eventually(lambda: is_complete(own_stack, own_client))
     job = wait_done(own_client, own_client.get(f"/jobs/{job_id}").json(), deadline_s=90)
     assert job["counts"]["succeeded"] == 3
+
+
+def test_an_accepted_job_of_files_survives_a_kill_of_everything(tmp_path: Path) -> None:
+    with Stack(tmp_path) as stack, Client(stack.url) as client:
+        draft = client.open_draft()
+        for first in (0, 50):
+            numbers = range(first, first + 50)
+            client.add_files(draft.id, {f"{number}.jpg": jpeg(number) for number in numbers})
+        client.submit_draft(draft.id)
+        for pid in (stack.redis_pid, stack.api_pid, *stack.workers):
+            assert pid
+            os.kill(pid, signal.SIGKILL)
+        assert list((tmp_path / "uploads").glob(f"*/{draft.id}/*/*"))
+        assert eventually(client.ready, 60)
+        job = client.wait(draft.id)
+        assert (job.counts.succeeded, job.counts.total) == (100, 100)
+        client.delete(draft.id)
+    assert not list((tmp_path / "uploads").glob(f"*/{draft.id}"))
 
 
 def test_a_stop_interrupts_no_chunk_and_a_start_continues_the_job(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from worker.jobs.ledger.server import server_info
 from worker.jobs.record import Job, JobStatus, Lane
 
 MEMORY_READ_S = 1
+# From here on Redis has room for the results of the work that it has, and for no new work.
+FULL_SHARE = 0.8
 _OPEN = "piqueue:open"
 _BACKLOG = "piqueue:backlog"
 _READY = "piqueue:ready"
@@ -51,7 +53,7 @@ class Load(RedisClient):
 
     def __init__(self, redis: Redis) -> None:
         super().__init__(redis)
-        self._memory = (0.0, 0.0)
+        self._memory = (0.0, 0, 0)
 
     def backlog(self, owner: str = "*") -> int:
         """Count the unfinished items of one owner, or of all."""
@@ -74,13 +76,23 @@ class Load(RedisClient):
         return Rate(items / 60, chunks / 60)
 
     def memory_share(self) -> float:
-        """How full Redis is, from 0 to 1, read once a second; 0 without a limit or INFO."""
-        read_at, share = self._memory
+        """How full Redis is, from 0 to 1; 0 without a limit or INFO."""
+        used, limit = self._memory_bytes()
+        return used / (limit or math.inf)
+
+    def memory_room_bytes(self) -> int | None:
+        """How much more Redis takes before new work is refused; None without a limit or INFO."""
+        used, limit = self._memory_bytes()
+        return max(0, int(limit * FULL_SHARE) - used) if limit else None
+
+    def _memory_bytes(self) -> tuple[int, int]:
+        """The memory in use and its limit, read once a second; 0 if unknown."""
+        read_at, used, limit = self._memory
         if time.monotonic() - read_at > MEMORY_READ_S or not read_at:
             memory = server_info(self._redis, "memory")
-            share = memory.get("used_memory", 0) / (memory.get("maxmemory") or math.inf)
-            self._memory = (time.monotonic(), share)
-        return share
+            used, limit = memory.get("used_memory", 0), memory.get("maxmemory", 0)
+            self._memory = (time.monotonic(), used, limit)
+        return used, limit
 
     def open_items(self) -> OpenItems:
         """Count the unfinished items; costs the same for any number of jobs."""

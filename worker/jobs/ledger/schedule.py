@@ -45,6 +45,10 @@ class Schedule(RedisClient):
         """Claim a due job for `lease_s`; False if another worker has it or it is not scheduled."""
         return bool(self._claim(keys=[self._key], args=[job_id, int(lease_s * 1000)]))
 
+    def has(self, job_id: str) -> bool:
+        """Whether a job is scheduled."""
+        return self._redis.zscore(self._key, job_id) is not None
+
     def remove(self, job_id: str) -> None:
         """Remove a job from the schedule."""
         self._redis.zrem(self._key, job_id)

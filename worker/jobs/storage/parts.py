@@ -16,7 +16,7 @@ from worker.jobs.models.catalog import ModelCard
 from worker.jobs.record import Job
 from worker.jobs.results import ResultOut
 from worker.jobs.s3 import Folder
-from worker.jobs.storage.s3_blobs import ExpiryIndex
+from worker.jobs.storage.expiry import ExpiryIndex
 from worker.jobs.webhooks.payload import job_fields
 
 MANIFEST = "manifest.json"
@@ -114,7 +114,7 @@ class ResultParts:
 
     def erase(self, job_id: str) -> None:
         """Erase the parts of a job; if S3 does not answer, a worker does it later."""
-        self._expiry.clear(job_id, self._folder)
+        self._expiry.clear(job_id, lambda _: self._folder.delete_under(f"{job_id}/"))
 
 
 def part_key(job_id: str, chunk_index: int) -> str:

@@ -1,4 +1,4 @@
-"""The blob store on S3: one object for each payload; and when objects on S3 expire."""
+"""The blob store on S3: one object for each payload."""
 
 import hashlib
 from collections import deque
@@ -6,42 +6,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from urllib.parse import quote
 
-import structlog
 from redis import Redis
 
-from worker.jobs.errors import StorageUnavailable
-from worker.jobs.ledger.schedule import Schedule
 from worker.jobs.s3 import Folder
+from worker.jobs.storage.expiry import ExpiryIndex
 
 # Some servers limit the text between two slashes to 255 bytes.
 MAX_QUOTED_CHARS = 200
 # Concurrent requests of a process, and objects read ahead for one reader.
 CONCURRENCY = 8
 READ_AHEAD = 4
-# An erased job is erased again after this time, with the objects that were written meanwhile.
-ERASE_AGAIN_S = 60
-
-log = structlog.get_logger()
-
-
-class ExpiryIndex(Schedule):
-    """Jobs with objects on S3 by when they expire; workers erase what is due."""
-
-    def __init__(self, redis: Redis) -> None:
-        super().__init__(redis, "piqueue:object-expiry")
-
-    def keep(self, job_id: str, ttl_s: float) -> None:
-        """Let the objects of a job, if it has any, expire in `ttl_s`."""
-        self.move(job_id, ttl_s)
-
-    def clear(self, job_id: str, folder: Folder) -> None:
-        """Erase the objects of a job, if it has any; a worker continues if S3 does not answer."""
-        if not self.move(job_id, ERASE_AGAIN_S):
-            return
-        try:
-            folder.delete_under(f"{job_id}/")
-        except StorageUnavailable as error:
-            log.warning("erasure_deferred", job_id=job_id, reason=str(error))
 
 
 class S3Blobs:
@@ -58,6 +32,8 @@ class S3Blobs:
         keys = [blob_key(job_id, item_id) for item_id in payloads]
         for _ in self._pool.map(self._folder.put, keys, payloads.values()):
             pass
+
+    put_small = put
 
     def keep(self, job_id: str, ttl_s: int) -> None:
         self._expiry.keep(job_id, ttl_s)
@@ -80,7 +56,14 @@ class S3Blobs:
 
     def erase(self, job_id: str) -> None:
         """Delete all payloads of a job, now or, if S3 does not answer, later by a worker."""
-        self._expiry.clear(job_id, self._folder)
+        self._expiry.clear(job_id, self.remove)
+
+    def remove(self, job_id: str) -> None:
+        """Delete all objects of a job, its result files too. Raises StorageUnavailable."""
+        self._folder.delete_under(f"{job_id}/")
+
+    def room_bytes(self) -> None:
+        """A bucket has no limit that it tells."""
 
 
 def blob_key(job_id: str, item_id: str) -> str:

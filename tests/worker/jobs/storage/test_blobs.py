@@ -1,6 +1,7 @@
 """The blob stores keep one contract, on a real Redis and on a real S3 server."""
 
 import time
+from pathlib import Path
 from threading import Barrier
 from typing import Any
 
@@ -15,7 +16,8 @@ from worker.jobs.record import new_job_id
 from worker.jobs.s3 import Folder, connect_s3, encryption
 from worker.jobs.settings import Settings, load_settings
 from worker.jobs.storage.blobs import BlobStore, open_storage
-from worker.jobs.storage.s3_blobs import CONCURRENCY, READ_AHEAD, ExpiryIndex, S3Blobs, blob_key
+from worker.jobs.storage.expiry import ExpiryIndex
+from worker.jobs.storage.s3_blobs import CONCURRENCY, READ_AHEAD, S3Blobs, blob_key
 from worker.upkeep.storage_maintenance import StorageMaintenance
 
 _SSE = ("", "-aws-kms-key-id")
@@ -30,12 +32,16 @@ def s3_settings(
     return load_settings(storage_url=f"s3://{BUCKET}/{prefix}", **more)
 
 
-@pytest.fixture(params=["redis", "s3"])
+@pytest.fixture(params=["redis", "files", "s3"])
 def blobs(
-    request: pytest.FixtureRequest, redis_client: Redis, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    redis_client: Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> BlobStore:
-    if request.param == "redis":
-        return open_storage(load_settings(), redis_client)[0]
+    if request.param != "s3":
+        urls = {"redis": "redis", "files": str(tmp_path / "uploads")}
+        return open_storage(load_settings(storage_url=urls[request.param]), redis_client)[0]
     server: S3Server = request.getfixturevalue("s3_server")
     return open_storage(s3_settings(server, monkeypatch), redis_client)[0]
 

@@ -1,0 +1,54 @@
+"""The blob store in Redis: one hash for each job."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from redis import Redis
+
+from worker.jobs.ledger.connection import RedisClient
+from worker.jobs.ledger.layout import job_key
+from worker.jobs.ledger.load import Load
+
+
+class RedisBlobs(RedisClient):
+    """A `BlobStore` in Redis."""
+
+    def __init__(self, redis: Redis) -> None:
+        super().__init__(redis)
+        self._load = Load(redis)
+
+    @staticmethod
+    def _key(job_id: str) -> str:
+        return job_key(job_id, "blobs")
+
+    def put(self, job_id: str, payloads: Mapping[str, bytes], ttl_s: int) -> None:
+        with self._redis.pipeline(transaction=True) as pipe:
+            pipe.hset(self._key(job_id), mapping=payloads)
+            pipe.expire(self._key(job_id), ttl_s)
+            pipe.execute()
+
+    put_small = put
+
+    def keep(self, job_id: str, ttl_s: int) -> None:
+        self._redis.expire(self._key(job_id), ttl_s)
+
+    def has(self, job_id: str) -> bool:
+        """Whether any payload of a job is stored."""
+        return bool(self._redis.exists(self._key(job_id)))
+
+    def get(self, job_id: str, item_ids: Iterable[str]) -> Iterator[bytes | None]:
+        for item_id in item_ids:
+            payload: bytes | None = self._redis.hget(self._key(job_id), item_id)
+            yield payload
+
+    def discard(self, job_id: str, item_ids: Sequence[str]) -> None:
+        if item_ids:
+            self._redis.hdel(self._key(job_id), *item_ids)
+
+    def erase(self, job_id: str) -> None:
+        self.remove(job_id)
+
+    def remove(self, job_id: str) -> None:
+        self._redis.unlink(self._key(job_id))
+
+    def room_bytes(self) -> int | None:
+        return self._load.memory_room_bytes()
