@@ -321,6 +321,17 @@ class DraftItemsPage(BaseModel):
     next_cursor: str | None = Field(description="Null on the last page")
 
 
+class VariantOut(BaseModel):
+    """A variant of a model that workers run."""
+
+    variant: str = Field(description="float or int8")
+    workers: int = Field(description="Live workers that run it")
+    picture_ms: float | None = Field(
+        description="CPU milliseconds a picture, as their processors were measured: the median; "
+        "null if not measured"
+    )
+
+
 class ModelCardOut(BaseModel):
     """A model that jobs can use, as `name` or `name@version`."""
 
@@ -337,6 +348,7 @@ class ModelCardOut(BaseModel):
     current: bool = Field(description="Whether `name` without a version means this version")
     warm_workers: int = Field(description="Live workers that have it loaded")
     unable_workers: int = Field(description="Live workers that could not load it")
+    variants: list[VariantOut] = Field([], description="What the workers with it loaded run")
 
 
 class LimitsOut(BaseModel):
@@ -367,6 +379,9 @@ class Health(BaseModel):
     status: Literal["ok", "ready"]
     workers: int | None = None
     warm: int | None = Field(None, description="Workers that have the default model loaded")
+    variants: list[VariantOut] | None = Field(
+        None, description="What those workers run of the default model"
+    )
     warnings: list[str] | None = Field(
         None, description="How the configuration of Redis can lose jobs"
     )

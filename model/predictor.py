@@ -9,12 +9,13 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from model.artifact.card import ArtifactInvalid, Card, load_card
+from model.artifact.card import ArtifactInvalid, Card, VariantName, load_card
 from model.engines.prediction import Prediction, find_score_fault
 
 log = structlog.get_logger()
 
 EngineChoice = Literal["auto", "litert", "tensorflow"]
+VariantChoice = Literal["auto", "float", "int8"]
 
 
 class Predictor(Protocol):
@@ -22,6 +23,13 @@ class Predictor(Protocol):
 
     @property
     def card(self) -> Card: ...
+
+    @property
+    def variant(self) -> VariantName: ...
+
+    @property
+    def picture_ms(self) -> float | None:
+        """CPU milliseconds a picture, as measured on this processor; None if not measured."""
 
     def warm_up(self) -> None:
         """Do in advance the work that would delay the first predictions."""
@@ -37,26 +45,35 @@ class Predictor(Protocol):
 
 
 def load_predictor(
-    folder: Path, engine: EngineChoice = "auto", threads: int = 1, batch_size: int = 16
+    folder: Path,
+    engine: EngineChoice = "auto",
+    threads: int = 1,
+    batch_size: int = 16,
+    variant: VariantChoice = "float",
+    speeds_path: Path | None = None,
 ) -> Predictor:
     """Load the artifact in `folder`.
 
     `engine` "auto" chooses TensorFlow if it can use a GPU and the artifact has its Keras model,
     and otherwise LiteRT. LiteRT runs `threads` inferences at once; TensorFlow runs batches of up
-    to `batch_size` images.
+    to `batch_size` images. `variant` applies to LiteRT; see `model.engines.variants`, which keeps
+    its measurements in the file `speeds_path`.
 
     Raises:
         ArtifactInvalid: the artifact, or the file of it that the engine needs, cannot be used.
     """
     card = load_card(folder)
     has_keras = "keras" in card.files and (folder / card.files["keras"].path).exists()
-    if engine == "tensorflow" or (engine == "auto" and has_keras and gpu_usable()):
+    on_gpu = engine == "auto" and variant != "int8" and has_keras and gpu_usable()
+    if engine == "tensorflow" or on_gpu:
         from model.engines.tensorflow import TensorFlowPredictor
 
         return TensorFlowPredictor(card, folder, batch_size)
     from model.engines.litert import LiteRTPredictor
+    from model.engines.variants import choose_variant
 
-    return LiteRTPredictor(card, folder, threads)
+    chosen, picture_ms = choose_variant(card, folder, variant, speeds_path)
+    return LiteRTPredictor(card, folder, threads, chosen, picture_ms)
 
 
 def gpu_usable(devices: Path = Path("/dev")) -> bool:
@@ -78,7 +95,7 @@ def gpu_usable(devices: Path = Path("/dev")) -> bool:
 
 
 def verify_artifact(folder: Path) -> Card:
-    """Load the artifact in `folder` and score a picture of noise.
+    """Load each variant of the artifact in `folder` and score a picture of noise.
 
     Raises:
         ArtifactInvalid: it cannot be loaded, the number of scores is not the number of labels,
@@ -86,14 +103,22 @@ def verify_artifact(folder: Path) -> Card:
     """
     try:
         predictor = load_predictor(folder)
+        _verify(predictor)
         card = predictor.card
-        noise = np.random.default_rng(1).integers(0, 256, (*card.input_size, 3), np.uint8)
-        (prediction,) = predictor.predict([noise])
+        for name in card.variants:
+            _verify(load_predictor(folder, "litert", variant=name))
     except (ValueError, RuntimeError) as error:
         raise ArtifactInvalid(f"{folder} cannot be run: {error}") from error
-    scores = np.array([prediction.scores])
-    if scores.shape[1] != len(card.labels):
-        raise ArtifactInvalid(f"{folder} gives {scores.size} scores for {len(card.labels)} labels")
-    if fault := find_score_fault(scores, "sigmoid" if card.calibration else card.activation):
-        raise ArtifactInvalid(f"{folder} gives {fault}")
     return card
+
+
+def _verify(predictor: Predictor) -> None:
+    card = predictor.card
+    noise = np.random.default_rng(1).integers(0, 256, (*card.input_size, 3), np.uint8)
+    (prediction,) = predictor.predict([noise])
+    scores = np.array([prediction.scores])
+    gives = f"{card.name}@{card.version} ({predictor.variant}) gives"
+    if scores.shape[1] != len(card.labels):
+        raise ArtifactInvalid(f"{gives} {scores.size} scores for {len(card.labels)} labels")
+    if fault := find_score_fault(scores, "sigmoid" if card.calibration else card.activation):
+        raise ArtifactInvalid(f"{gives} {fault}")

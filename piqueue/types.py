@@ -143,6 +143,7 @@ class Result(Struct, frozen=True):
     attempts: int
     ms: Timings
     error: ItemError | None
+    variant: str | None = None
 
 
 class JobHost(Struct, frozen=True):
@@ -230,6 +231,14 @@ class DryRun(Struct, frozen=True):
     dry_run: bool = True
 
 
+class Variant(Struct, frozen=True):
+    """A variant of a model, `float` or `int8`, that `workers` run, and its CPU time a picture."""
+
+    variant: str
+    workers: int
+    picture_ms: float | None
+
+
 class Model(Struct, frozen=True):
     """A model that jobs may name. `top_k` is how many scores a result has; None: all of them."""
 
@@ -244,6 +253,7 @@ class Model(Struct, frozen=True):
     current: bool
     warm_workers: int
     unable_workers: int
+    variants: list[Variant] = []
 
 
 class Limits(Struct, frozen=True):

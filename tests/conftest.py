@@ -19,6 +19,8 @@ STACK_ENV = {
     "PIQUEUE_MAX_REQUEST_BYTES": "20000000",
     "PIQUEUE_MAX_PIXELS": "4000000",
     "PIQUEUE_FETCH_TIMEOUT_S": "3",
+    # The golden scores are those of this variant.
+    "PIQUEUE_MODEL_VARIANT": "float",
     "PIQUEUE_WEBHOOK_RETRY_S": "0.2,0.2,0.2",
     "PIQUEUE_WEBHOOK_TIMEOUT_S": "2",
 }

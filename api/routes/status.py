@@ -1,13 +1,17 @@
 """GET /healthz, /readyz, /models and /limits: the state of the service and what it offers."""
 
+from collections.abc import Sequence
+from statistics import median
+
 from fastapi import APIRouter
 
 from api.auth import OwnerDep
 from api.errors import problems
-from api.schemas import Health, LimitsOut, ModelCardOut
+from api.schemas import Health, LimitsOut, ModelCardOut, VariantOut
 from api.services import ServicesDep
 from worker.jobs.errors import NotReady
 from worker.jobs.ledger.api_keys import ANYONE
+from worker.jobs.ledger.workers import WorkerModels
 
 router = APIRouter(tags=["service"])
 
@@ -39,6 +43,7 @@ def readyz(services: ServicesDep) -> Health:
         status="ready",
         workers=len(workers),
         warm=warm,
+        variants=_variants(default.ref.key, present),
         warnings=services.redis_server.warnings() or None,
     )
 
@@ -58,9 +63,21 @@ def models(services: ServicesDep) -> list[ModelCardOut]:
             current=card in current,
             warm_workers=sum(card.ref.key in worker.warm for worker in present),
             unable_workers=sum(card.ref.key in worker.unable for worker in present),
+            variants=_variants(card.ref.key, present),
         )
         for card in cards
     ]
+
+
+def _variants(model_key: str, workers: Sequence[WorkerModels]) -> list[VariantOut]:
+    running = [worker.warm[model_key] for worker in workers if model_key in worker.warm]
+    found = []
+    for name in sorted({one.variant for one in running}):
+        times = [one.picture_ms for one in running if one.variant == name]
+        measured = [time for time in times if time is not None]
+        speed = median(measured) if measured else None
+        found.append(VariantOut(variant=name, workers=len(times), picture_ms=speed))
+    return found
 
 
 @router.get("/limits", responses=problems(401, 503))

@@ -21,6 +21,8 @@ from model.images.decode import PREPROCESSING
 CARD_NAME = "card.json"
 
 EngineName = Literal["litert", "keras"]
+# `float` is the LiteRT file of `Card.files`, with weights of 16 or 32 bits.
+VariantName = Literal["float", "int8"]
 Activation = Literal["sigmoid", "softmax"]
 # The pixel values a network was trained on, by their names in Keras: `tf` -1..1, `unit` 0..1, `raw`
 # 0..255, `torch` and `caffe` with the mean of ImageNet subtracted, `caffe` in the order BGR.
@@ -60,6 +62,17 @@ class Calibration(_Part):
     fitted_on: str = ""
 
 
+class Variant(ArtifactFile):
+    """A quantized LiteRT file of the same model.
+
+    Its calibration puts its scores on the scale of the float file, so that both have the same
+    thresholds.
+    """
+
+    calibration: Calibration | None = None
+    metrics: dict[str, Any] = {}
+
+
 class Card(_Part):
     """The contents of a card.json: one version of a model."""
 
@@ -77,6 +90,8 @@ class Card(_Part):
     scaling: Scaling = "tf"
     calibration: Calibration | None = None
     files: dict[EngineName, ArtifactFile] = Field(min_length=1)
+    # Without `float`, which the other fields describe.
+    variants: dict[Literal["int8"], Variant] = {}
     # Memory of an inference thread of a worker, without the files; see `model.artifact.footprint`.
     memory_bytes: int = Field(ge=1)
     metrics: dict[str, Any] = {}
@@ -90,16 +105,40 @@ class Card(_Part):
             raise ValueError("labels must be unique")
         if len(self.thresholds) != len(self.labels):
             raise ValueError("there must be one threshold per label")
-        if self.calibration and not (
-            len(self.calibration.slopes) == len(self.calibration.offsets) == len(self.labels)
-        ):
-            raise ValueError("calibration must have one slope and one offset per label")
+        for calibration in (self.calibration, *(one.calibration for one in self.variants.values())):
+            if calibration and not (
+                len(calibration.slopes) == len(calibration.offsets) == len(self.labels)
+            ):
+                raise ValueError("calibration must have one slope and one offset per label")
+        if self.variants and "litert" not in self.files:
+            raise ValueError("variants require a litert file, of which they are variants")
+        paths = [file.path for file in self.all_files]
+        if len(set(paths)) != len(paths):
+            raise ValueError("files and variants must be different files")
         return self
+
+    @property
+    def all_files(self) -> tuple[ArtifactFile, ...]:
+        """The files of all engines and variants."""
+        return (*self.files.values(), *self.variants.values())
 
     @property
     def sha256(self) -> str:
         """Identifies the model in results: the hash of its LiteRT file, else its Keras file."""
         return (self.files.get("litert") or self.files["keras"]).sha256
+
+    def of_variant(self, name: VariantName) -> "Card":
+        """The card of one variant: with its LiteRT file, its calibration and its metrics."""
+        if name == "float":
+            return self
+        own = self.variants[name]
+        return self.model_copy(
+            update={
+                "files": self.files | {"litert": own},
+                "calibration": own.calibration,
+                "metrics": own.metrics,
+            }
+        )
 
 
 def describe_file(path: Path) -> ArtifactFile:
@@ -133,9 +172,9 @@ def load_card(folder: Path) -> Card:
             f"{path} requires the preprocessing {card.preprocessing!r}, but this Piqueue does "
             f"{PREPROCESSING!r}: use the Piqueue that the model was trained with, or train it again"
         )
-    for entry in card.files.values():
+    for entry in card.all_files:
         file = folder / entry.path
-        if file.exists() and describe_file(file) != entry:
+        if file.exists() and describe_file(file).sha256 != entry.sha256:
             raise ArtifactInvalid(
                 f"{file} is not the file that its card describes: copy the whole artifact again"
             )

@@ -9,7 +9,7 @@ from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
 from model.artifact.calibration import calibrated
-from model.artifact.card import ArtifactInvalid, Card, find_file
+from model.artifact.card import ArtifactInvalid, Card, VariantName, find_file
 from model.engines.prediction import Prediction, check_images
 
 
@@ -21,8 +21,17 @@ class LiteRTPredictor:
     run 1.9 times as fast as one, because LiteRT releases the GIL while it computes.
     """
 
-    def __init__(self, card: Card, folder: Path, threads: int) -> None:
-        self.card = card
+    def __init__(
+        self,
+        card: Card,
+        folder: Path,
+        threads: int,
+        variant: VariantName = "float",
+        picture_ms: float | None = None,
+    ) -> None:
+        """Load a variant of the artifact in `folder`; `picture_ms` is its speed, if measured."""
+        self.card = card = card.of_variant(variant)
+        self.variant, self.picture_ms = variant, picture_ms
         self._path = find_file(card, folder, "litert")
         # None stands for an interpreter that is not created yet. Last in, first out: there are
         # never more interpreters than were busy at the same time.
@@ -72,6 +81,12 @@ class _Interpreter:
             raise ArtifactInvalid(
                 f"{path} takes {actual[0]} and gives {actual[1]}, which is not what its card says: "
                 "export the model again"
+            )
+        if model_input["quantization"] not in ((0.0, 0), (1.0, 0)):
+            scale, zero_point = model_input["quantization"]
+            raise ArtifactInvalid(
+                f"{path} quantizes its input with the scale {scale:g} and the zero point "
+                f"{zero_point}, but gets pixels of 0 to 255: export the model again"
             )
         self._input = model_input["index"]
         self._output = model_output["index"]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.artifact.calibration import calibrated
-from model.artifact.card import Card, find_file
+from model.artifact.card import Card, VariantName, find_file
 from model.engines.prediction import Prediction, check_images
 
 
@@ -25,6 +25,9 @@ class TensorFlowPredictor:
     Each size is traced once, in `warm_up` or when it is first needed. Tracing other sizes, and
     tuning them on a GPU, would delay jobs.
     """
+
+    variant: VariantName = "float"
+    picture_ms: float | None = None
 
     def __init__(self, card: Card, folder: Path, batch_size: int) -> None:
         self._tf = _import_tensorflow()

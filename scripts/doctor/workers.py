@@ -51,8 +51,12 @@ def check_workers(settings: Settings) -> Iterator[CheckResult]:
 
 def _models(default: ModelCard, models: dict[str, WorkerModels]) -> Iterator[CheckResult]:
     name = f"{default.name}@{default.version}"
-    warm = sum(default.ref.key in known.warm for known in models.values())
-    text = f"{warm} of {len(models)} workers have the default model, {name}, loaded"
+    warm = [
+        known.warm[default.ref.key] for known in models.values() if default.ref.key in known.warm
+    ]
+    text = f"{len(warm)} of {len(models)} workers have the default model, {name}, loaded"
+    if warm:
+        text += f" ({', '.join(sorted({one.variant for one in warm}))})"
     yield ok("models", text) if warm else warning("models", text, _NONE_WARM_ADVICE)
     for worker, known in sorted(models.items()):
         if known.unable:

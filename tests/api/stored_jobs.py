@@ -33,7 +33,7 @@ NOT_FOUND = Rejection(RejectionCode.FETCH_HTTP_STATUS, Stage.FETCH, False, "answ
 def scored(*scores: float) -> ItemResult:
     """Give the result of an item with these scores."""
     image = ImageFacts("5f" * 32, 183112, "jpeg", 1200, 800)
-    return ItemResult(scores, image=image, timings=Timings(84, 6, 12))
+    return ItemResult(scores, image=image, timings=Timings(84, 6, 12), variant="float")
 
 
 def rejected(rejection: Rejection = TIMEOUT) -> ItemResult:

@@ -32,6 +32,7 @@ ANSWERS = {
     "ResultsPage": types.ResultsPage,
     "SourceOut": types.Source,
     "TimingsOut": types.Timings,
+    "VariantOut": types.Variant,
 }
 OPTIONS = {"ItemIn": types.Item, "JobOptions": types.JobOptions}
 NOT_OPTIONS = {"dry_run"}

@@ -112,6 +112,8 @@ class ItemResult:
     timings: Timings = Timings()
     # Whether the scores come from the score cache.
     cached: bool = False
+    # The variant of the model that gave the scores: `float` or `int8`.
+    variant: str | None = None
 
     def to_row(self) -> list[Any]:
         """Write the compact JSON form kept in Redis."""
@@ -122,12 +124,14 @@ class ItemResult:
             image and [image.sha256, image.byte_count, image.format, image.width, image.height],
             [timings.fetch_ms, timings.decode_ms, timings.infer_ms],
             int(self.cached),
+            self.variant,
         ]
 
     @classmethod
     def from_row(cls, row: list[Any]) -> Self:
         """Read what `to_row` wrote."""
-        scores, rejection, image, timings, cached = row
+        # Rows of earlier versions end without the variant.
+        scores, rejection, image, timings, cached, *variant = row
         return cls(
             scores=None if scores is None else tuple(scores),
             rejection=rejection
@@ -135,6 +139,7 @@ class ItemResult:
             image=image and ImageFacts(*image),
             timings=Timings(*timings),
             cached=bool(cached),
+            variant=variant[0] if variant else None,
         )
 
 

@@ -62,6 +62,9 @@ class ResultOut(BaseModel):
     image: ImageOut | None
     scores: dict[str, float] | None
     labels: list[str] | None
+    variant: str | None = Field(
+        None, description="The variant of the model that gave the scores: float or int8"
+    )
     cached: bool
     attempts: int
     ms: TimingsOut
@@ -84,6 +87,7 @@ class ResultOut(BaseModel):
             image=result.image,
             scores=scores,
             labels=labels,
+            variant=result.variant,
             cached=result.cached,
             attempts=stored.attempts,
             ms=result.timings,

@@ -91,6 +91,14 @@ class Engine(StrEnum):
     TENSORFLOW = "tensorflow"
 
 
+class ModelVariant(StrEnum):
+    """The variant of a model that LiteRT runs; `auto` is the fastest on the worker's processor."""
+
+    AUTO = "auto"
+    FLOAT = "float"
+    INT8 = "int8"
+
+
 class Settings(BaseSettings):
     """Every setting, with its unit in its name; `load_settings` reads the environment."""
 
@@ -118,7 +126,8 @@ class Settings(BaseSettings):
     model_sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
     """SHA-256 of the file at PIQUEUE_MODEL_URL"""
     models_cache_path: Path = Path("~/.cache/piqueue/models")
-    """Local folder for copies of models from S3 and PIQUEUE_MODEL_URL"""
+    """Local folder for copies of models from S3 and PIQUEUE_MODEL_URL, and for the measured speeds
+    of model variants"""
     models_memory_bytes: int | None = Field(None, ge=1)
     """Maximum memory for all models of one worker process, all threads together; the least recently
     used models are evicted first. If unset, 250 MB for each thread: a worker with two threads and
@@ -127,6 +136,9 @@ class Settings(BaseSettings):
     """Time after which items are rejected if no worker can load their model"""
     engine: Engine = Engine.AUTO
     """auto, litert or tensorflow; auto is TensorFlow if it can use a GPU, otherwise LiteRT"""
+    model_variant: ModelVariant = ModelVariant.AUTO
+    """auto, float or int8; auto is the fastest variant of each model on the worker's processor,
+    which the worker measures once; a model without the named variant runs as float"""
     threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256)
     """Inferences that one worker process runs at a time"""
     batch_size: int = Field(16, ge=1, le=1024)
@@ -262,6 +274,14 @@ class Settings(BaseSettings):
     def _url_and_sha256(self) -> Self:
         if (self.model_url is None) != (self.model_sha256 is None):
             raise ValueError("set PIQUEUE_MODEL_URL and PIQUEUE_MODEL_SHA256, or neither")
+        return self
+
+    @model_validator(mode="after")
+    def _variant_has_its_engine(self) -> Self:
+        if self.engine is Engine.TENSORFLOW and self.model_variant is ModelVariant.INT8:
+            raise ValueError(
+                "PIQUEUE_MODEL_VARIANT=int8 needs LiteRT: set PIQUEUE_ENGINE to auto or litert"
+            )
         return self
 
     @field_validator("s3_kms_key_id")

@@ -117,7 +117,9 @@ def _score(runtime: Runtime, claim: Claim, predictor: Predictor) -> list[ItemRes
     if claim.first_try:
         limits = Limits(settings.batch_size, settings.max_pixels, runtime.memory)
         cached = (
-            partial(runtime.cache.get, claim.job_id, claim.model.key) if claim.use_cache else None
+            partial(runtime.cache.get, claim.job_id, claim.model.key, predictor.variant)
+            if claim.use_cache
+            else None
         )
         return classify(payloads, count, predictor, limits, lambda _: runtime.gate.shared(), cached)
 

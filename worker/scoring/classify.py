@@ -133,6 +133,7 @@ def _score(
             result,
             scores=tuple(round(score, SCORE_DECIMALS) for score in prediction.scores),
             timings=replace(result.timings, infer_ms=infer_ms),
+            variant=predictor.variant,
         )
 
 

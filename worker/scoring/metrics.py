@@ -8,9 +8,9 @@ from wsgiref.simple_server import WSGIServer
 import numpy as np
 import prometheus_client
 from numpy.typing import NDArray
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
-from model.artifact.card import Card
+from model.artifact.card import Card, VariantName
 from model.engines.prediction import Prediction
 from model.predictor import Predictor
 from worker.jobs.errors import SettingsInvalid
@@ -62,6 +62,11 @@ class WorkerMetrics:
         )
         text = "Pictures in a batch"
         self.batch_items = histogram("piqueue_batch_items", text, ["model"], buckets=BATCH_BUCKETS)
+        text = (
+            "CPU time a picture of the variant that this worker runs, measured when it was chosen"
+        )
+        labels = ["model", "variant"]
+        self.variant_s = Gauge("piqueue_variant_seconds", text, labels, registry=self.registry)
 
     def claimed(self, claim: Claim) -> None:
         """Count a claimed chunk, and observe how long it waited."""
@@ -98,11 +103,23 @@ class TimedPredictor:
         self._predictor, self._model = predictor, model_name(model)
         self._inference_s = metrics.inference_s.labels(self._model)
         self._batch_items = metrics.batch_items.labels(self._model)
+        if predictor.picture_ms is not None:
+            metrics.variant_s.labels(self._model, predictor.variant).set(predictor.picture_ms / MS)
 
     @property
     def card(self) -> Card:
         """The card of the model."""
         return self._predictor.card
+
+    @property
+    def variant(self) -> VariantName:
+        """The variant that runs."""
+        return self._predictor.variant
+
+    @property
+    def picture_ms(self) -> float | None:
+        """See `Predictor.picture_ms`."""
+        return self._predictor.picture_ms
 
     def warm_up(self) -> None:
         """Warm up, without counting it."""

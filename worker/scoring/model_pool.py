@@ -64,15 +64,15 @@ class ModelPool:
         self._failures: dict[str, tuple[str, float]] = {}
 
     @property
-    def warm(self) -> list[ModelRef]:
+    def warm(self) -> dict[ModelRef, Predictor]:
         """The models that can be used at once."""
         with self._changed:
             entries = list(self._entries.values())
-        return [
-            entry.model
+        return {
+            entry.model: entry.predictor.result()
             for entry in entries
             if entry.predictor.done() and not entry.predictor.exception()
-        ]
+        }
 
     @property
     def unable(self) -> list[str]:

@@ -41,6 +41,8 @@ STALLED_S = 2
 STALLED_SHARE = 7
 # A chunk that may contain a poison item has a shorter lease, so that it is retried sooner.
 QUARANTINE_LEASE_S = 10
+# The measured speeds of model variants, in PIQUEUE_MODELS_CACHE_PATH.
+SPEEDS_NAME = "speeds.json"
 # A worker keeps its scores and tries to write them while Redis is unavailable.
 REDIS_RETRIES = 60
 
@@ -180,6 +182,8 @@ class Runtime:
                 settings.engine.value,
                 threads=settings.threads,
                 batch_size=settings.batch_size,
+                variant=settings.model_variant.value,
+                speeds_path=settings.models_cache_path.expanduser() / SPEEDS_NAME,
             )
             predictor.warm_up()
         # The engines raise the last three for a file that they cannot run.

@@ -8,6 +8,7 @@ from worker.jobs.errors import (
     ModelUnavailable,
     StorageUnavailable,
 )
+from worker.jobs.ledger.workers import RunningVariant
 from worker.jobs.record import ModelRef
 from worker.scoring.model_pool import CannotLoad
 from worker.scoring.runtime import Runtime
@@ -69,7 +70,10 @@ class ModelRefresher(PeriodicThread):
 
     def _report(self) -> None:
         runtime = self._runtime
-        warm = [model.key for model in runtime.models.warm]
+        warm = {
+            model.key: RunningVariant(predictor.variant, predictor.picture_ms)
+            for model, predictor in runtime.models.warm.items()
+        }
         try:
             runtime.presence.report(runtime.worker_id, warm, runtime.models.unable)
         except LedgerUnavailable as error:

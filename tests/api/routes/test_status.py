@@ -43,7 +43,11 @@ def test_scorefile_refuses_a_file_that_is_no_picture(client: httpx2.Client) -> N
 
 def test_health_and_readiness(client: httpx2.Client) -> None:
     assert client.get("/healthz").json() == {"status": "ok"}
-    assert client.get("/readyz").json() == {"status": "ready", "workers": 1, "warm": 1}
+    ready = client.get("/readyz").json()
+    [variant] = ready.pop("variants")
+    assert ready == {"status": "ready", "workers": 1, "warm": 1}
+    assert (variant["variant"], variant["workers"]) == ("float", 1)
+    assert 0 < variant["picture_ms"] < 10_000
 
 
 def test_readiness_says_what_the_configuration_of_redis_can_lose(
@@ -70,6 +74,7 @@ def test_models_are_listed_with_their_labels(client: httpx2.Client) -> None:
     assert scenes["labels"] == ["beach", "city", "sunset", "trees"]
     assert set(scenes["thresholds"]) == set(scenes["labels"])
     assert (scenes["current"], scenes["top_k"], scenes["warm_workers"]) == (True, None, 1)
+    assert [(one["variant"], one["workers"]) for one in scenes["variants"]] == [("float", 1)]
     assert (imagenet["name"], imagenet["default"], imagenet["top_k"]) == ("imagenet", False, 5)
     assert len(imagenet["labels"]) == 1000
 

@@ -101,6 +101,53 @@ def test_a_file_that_the_card_does_not_name_is_not_found(folder: Path) -> None:
         find_file(litert_only, folder, "keras")
 
 
+def with_int8(folder: Path, **changes: Any) -> Card:
+    """The card of an artifact that has an int8 file too, with its own calibration."""
+    (folder / "model.int8.tflite").write_bytes(b"int8 weights")
+    calibration = {"slopes": (1.5, 0.5), "offsets": (0.1, -0.1)}
+    variant = {
+        **describe_file(folder / "model.int8.tflite").model_dump(),
+        "calibration": calibration,
+        "metrics": {"validation": {"binary_accuracy": 0.96}},
+    }
+    return card(folder, **{"variants": {"int8": variant | changes}})
+
+
+def test_a_variant_has_its_own_file_calibration_and_metrics(folder: Path) -> None:
+    write_card(with_int8(folder), folder)
+    whole = load_card(folder)
+    assert whole.of_variant("float") is whole
+    int8 = whole.of_variant("int8")
+    assert find_file(int8, folder, "litert") == folder / "model.int8.tflite"
+    assert find_file(int8, folder, "keras") == folder / "model.keras"
+    assert int8.sha256 != whole.sha256
+    assert int8.calibration is not None
+    assert int8.calibration.slopes == (1.5, 0.5)
+    assert int8.metrics["validation"]["binary_accuracy"] == 0.96
+    assert (int8.labels, int8.thresholds) == (whole.labels, whole.thresholds)
+
+
+def test_a_changed_file_of_a_variant_is_refused_by_name(folder: Path) -> None:
+    write_card(with_int8(folder), folder)
+    (folder / "model.int8.tflite").write_bytes(b"other weights")
+    with pytest.raises(ArtifactInvalid, match=r"model\.int8\.tflite is not the file .* copy"):
+        load_card(folder)
+
+
+def test_variants_that_contradict_the_rest_of_a_card_are_refused(folder: Path) -> None:
+    one_label = {"slopes": (1.0,), "offsets": (0.0,)}
+    with pytest.raises(ValidationError, match="one slope and one offset per label"):
+        with_int8(folder, calibration=one_label)
+    with pytest.raises(ValidationError, match="must be different files"):
+        with_int8(folder, path="model.tflite")
+    whole = with_int8(folder)
+    keras_only = {"keras": whole.files["keras"]}
+    with pytest.raises(ValidationError, match="variants require a litert file"):
+        card(folder, files=keras_only, variants=whole.variants)
+    with pytest.raises(ValidationError, match=r"variants\.int4"):
+        card(folder, variants={"int4": whole.variants["int8"]})
+
+
 def test_a_model_trained_with_another_preprocessing_is_refused(folder: Path) -> None:
     edit(folder, preprocessing="bgr-crop-nearest-0")
     with pytest.raises(ArtifactInvalid, match=rf"bgr-crop-nearest-0.*{PREPROCESSING}.*train"):

@@ -19,52 +19,24 @@ from model.artifact.card import ArtifactInvalid
 from model.engines import tensorflow as tensorflow_engine
 from model.engines.tensorflow import TensorFlowPredictor
 from model.predictor import Predictor, gpu_usable, load_predictor
-from model.training.export import write_artifact
+from tests.model.colours import HEIGHT, WIDTH, calculated, pictures, write_colours
 
 # Keras hands NumPy an array type that NumPy 2.4 finds old-fashioned.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-HEIGHT, WIDTH = 24, 32
 BATCH_SIZE = 6
 
 
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model whose scores are the amounts of red, green and blue in an image."""
-    import keras
-
-    pictures = keras.Input((HEIGHT, WIDTH, 3), dtype="uint8")
-    means = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(pictures))
-    dense = keras.layers.Dense(3, activation="sigmoid")
-    network = keras.Model(pictures, dense(means))
-    dense.set_weights([np.eye(3) * 8, np.full(3, -4.0)])
-    card = {
-        "labels": ("red", "green", "blue"),
-        "thresholds": (0.5, 0.5, 0.5),
-        "activation": "sigmoid",
-        "input_size": (HEIGHT, WIDTH),
-    }
     folder = tmp_path_factory.mktemp("artifacts") / "colours" / "1"
-    write_artifact(network, folder, card)
+    write_colours(folder)
     return folder
 
 
 @pytest.fixture(scope="module", params=["litert", "tensorflow"])
 def predictor(artifact: Path, request: pytest.FixtureRequest) -> Predictor:
     return load_predictor(artifact, request.param, threads=2, batch_size=BATCH_SIZE)
-
-
-def pictures(count: int, seed: int = 1) -> NDArray[np.uint8]:
-    """Noise of a different colour in each picture."""
-    generator = np.random.default_rng(seed)
-    colours = generator.integers(0, 200, (count, 1, 1, 3))
-    noise = generator.integers(0, 56, (count, HEIGHT, WIDTH, 3))
-    return (colours + noise).astype(np.uint8)
-
-
-def calculated(images: NDArray[np.uint8]) -> NDArray[np.float64]:
-    scores: NDArray[np.float64] = 1 / (1 + np.exp(4 - 8 * images.mean(axis=(1, 2)) / 255))
-    return scores
 
 
 def predicted(predictor: Predictor, images: NDArray[np.uint8]) -> NDArray[np.float64]:

@@ -31,7 +31,7 @@ from tests.pictures import jpeg
 from tests.s3 import BUCKET, PASSWORD, S3Server
 from tests.worker.fetching.site import Site
 from worker.jobs.ledger.api_keys import KeyStore
-from worker.jobs.ledger.workers import ModelPresence, Workers
+from worker.jobs.ledger.workers import ModelPresence, RunningVariant, Workers
 from worker.jobs.models.configured import open_catalog
 from worker.jobs.record import ModelRef, new_job_id
 from worker.jobs.settings import Settings
@@ -240,14 +240,14 @@ def test_a_worker_that_cannot_load_the_default_model_is_named(
     workers, presence = Workers(redis_client), ModelPresence(redis_client)
     for worker in ("good-1-a", "bad-2-b"):
         workers.heartbeat(worker, 4)
-    presence.report("good-1-a", [default.ref.key], ["other@3:0123"])
-    presence.report("bad-2-b", [], [default.ref.key])
+    presence.report("good-1-a", {default.ref.key: RunningVariant("int8", 3.5)}, ["other@3:0123"])
+    presence.report("bad-2-b", {}, [default.ref.key])
     presence.request(ModelRef("rare", "7", "0" * 64))
     found = list(check_workers(settings))
     name = f"{default.name}@{default.version}"
     assert [(one.level, one.text) for one in found] == [
         (Level.OK, "2 alive, 8 chunks at a time"),
-        (Level.OK, f"1 of 2 workers have the default model, {name}, loaded"),
+        (Level.OK, f"1 of 2 workers have the default model, {name}, loaded (int8)"),
         (Level.PROBLEM, f"bad-2-b cannot load {name}"),
         (Level.WARNING, "good-1-a cannot load other@3"),
         (Level.PROBLEM, "jobs wait for rare@7, which no worker has loaded yet"),

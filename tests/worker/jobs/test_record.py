@@ -2,6 +2,7 @@
 
 import random
 import zlib
+from dataclasses import replace
 
 import pytest
 
@@ -24,7 +25,7 @@ def scored(count: int, seed: int) -> ItemResult:
     chance = random.Random(seed)
     scores = tuple(round(chance.betavariate(0.1, 2), 5) for _ in range(count))
     facts = ImageFacts(chance.randbytes(32).hex(), 1000, "jpeg", 640, 480)
-    return ItemResult(scores, image=facts, timings=Timings(1, 2, 3), cached=bool(seed % 2))
+    return ItemResult(scores, None, facts, Timings(1, 2, 3), bool(seed % 2), "int8")
 
 
 @pytest.mark.parametrize("labels", [1, 4, 32])
@@ -56,6 +57,11 @@ def test_scores_of_0_and_1_stay_exact() -> None:
 def test_results_packed_without_long_scores_are_read() -> None:
     results = [scored(4, 1), REJECTED]
     assert unpack_results(pack([2, [result.to_row() for result in results]])) == (2, results)
+
+
+def test_results_packed_without_their_variant_are_read() -> None:
+    _, (result,) = unpack_results(pack([2, [scored(4, 1).to_row()[:-1]]]))
+    assert result == replace(scored(4, 1), variant=None)
 
 
 def test_a_thousand_scores_of_a_softmax_take_less_than_a_kilobyte() -> None:

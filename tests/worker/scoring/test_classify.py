@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.artifact.card import ArtifactFile, Card
+from model.artifact.card import ArtifactFile, Card, VariantName
 from model.engines.prediction import Prediction
 from model.images.decode import PREPROCESSING
 from worker.jobs.items import Rejection, RejectionCode, Stage
@@ -34,6 +34,9 @@ class BrightnessPredictor:
         memory_bytes=1,
         created=date(2026, 1, 1),
     )
+
+    variant: VariantName = "int8"
+    picture_ms = None
 
     def __init__(self) -> None:
         self.batches: list[int] = []

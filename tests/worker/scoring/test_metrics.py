@@ -11,7 +11,7 @@ from aiohttp import web
 from numpy.typing import NDArray
 from redis import Redis
 
-from model.artifact.card import Card
+from model.artifact.card import Card, VariantName
 from model.engines.prediction import Prediction
 from scripts.local.stack import Stack, listenable_port
 from tests.api.polling import wait_done
@@ -110,6 +110,8 @@ class Broken:
     """A predictor whose forward pass always fails."""
 
     card: Card
+    variant: VariantName = "int8"
+    picture_ms = 3.5
 
     def warm_up(self) -> None:
         pass
@@ -126,6 +128,14 @@ def test_a_batch_that_fails_is_timed_too() -> None:
     value = metrics.registry.get_sample_value
     assert value("piqueue_batch_items_sum", {"model": "scenes@1"}) == 3
     assert value("piqueue_inference_seconds_count", {"model": "scenes@1"}) == 1
+
+
+def test_the_speed_of_a_variant_is_a_metric() -> None:
+    metrics = WorkerMetrics()
+    predictor = TimedPredictor(Broken(), MODEL.ref, metrics)
+    assert (predictor.variant, predictor.picture_ms) == ("int8", 3.5)
+    labels = {"model": "scenes@1", "variant": "int8"}
+    assert metrics.registry.get_sample_value("piqueue_variant_seconds", labels) == 0.0035
 
 
 def test_two_workers_cannot_serve_their_metrics_on_one_port() -> None:

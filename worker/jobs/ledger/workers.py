@@ -1,8 +1,9 @@
 """Which workers are alive, and which models are warm or requested."""
 
 import json
-from collections.abc import Collection, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, astuple, dataclass, field
+from typing import Any
 
 from redis import Redis
 
@@ -60,19 +61,30 @@ class Workers(RedisClient):
 
 
 @dataclass(frozen=True)
+class RunningVariant:
+    """The variant of a model that a worker runs, and its CPU milliseconds a picture if measured."""
+
+    variant: str
+    picture_ms: float | None
+
+
+@dataclass(frozen=True)
 class WorkerModels:
     """The models of one worker, by their keys."""
 
-    warm: frozenset[str] = frozenset()
+    warm: Mapping[str, RunningVariant] = field(default_factory=dict)
     unable: frozenset[str] = frozenset()
 
 
 class ModelPresence(RedisClient):
     """Models in Redis, for as long as heartbeats; every method raises LedgerUnavailable."""
 
-    def report(self, worker_id: str, warm: Iterable[str], unable: Iterable[str]) -> None:
+    def report(
+        self, worker_id: str, warm: Mapping[str, RunningVariant], unable: Iterable[str]
+    ) -> None:
         """Record the models of a worker: warm ones, and those that it cannot load."""
-        told = json.dumps([sorted(warm), sorted(unable)])
+        running = {key: astuple(variant) for key, variant in warm.items()}
+        told = json.dumps([running, sorted(unable)])
         self._redis.set(_models_key(worker_id), told, ex=WORKER_SILENT_S)
 
     def of(self, worker_ids: Collection[str]) -> list[WorkerModels]:
@@ -80,7 +92,7 @@ class ModelPresence(RedisClient):
         if not worker_ids:
             return []
         told = self._redis.mget([_models_key(worker_id) for worker_id in worker_ids])
-        return [WorkerModels(*map(frozenset, json.loads(one or "[[], []]"))) for one in told]
+        return [_models_of(*json.loads(one or "[{}, []]")) for one in told]
 
     def forget(self, worker_id: str) -> None:
         """Record that a worker has stopped."""
@@ -112,6 +124,13 @@ class ModelPresence(RedisClient):
     def fulfil(self, model: ModelRef) -> None:
         """Record that a worker has loaded a requested model."""
         self._redis.delete(_wanted_key(model.key))
+
+
+def _models_of(warm: dict[str, list[Any]] | list[str], unable: list[str]) -> WorkerModels:
+    if isinstance(warm, list):  # reported by a worker of an earlier version
+        warm = {key: ["float", None] for key in warm}
+    running = {key: RunningVariant(*variant) for key, variant in warm.items()}
+    return WorkerModels(running, frozenset(unable))
 
 
 def _models_key(worker_id: str) -> str:

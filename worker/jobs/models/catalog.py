@@ -79,6 +79,8 @@ class _ArtifactCard(ModelCard):
     version: str = Field(pattern=r"^[0-9]+$")
     sha256: str = ""
     files: dict[str, ModelFile]
+    # Other LiteRT files of the same model.
+    variants: dict[str, ModelFile] = {}
 
 
 class Artifact(BaseModel):
@@ -103,8 +105,10 @@ class Artifact(BaseModel):
         if model_file is None:
             raise ValueError("the card names no LiteRT or Keras file")
         return cls(
-            card=ModelCard(**card.model_dump(exclude={"files"}) | {"sha256": model_file.sha256}),
-            files=tuple(card.files.values()),
+            card=ModelCard(
+                **card.model_dump(exclude={"files", "variants"}) | {"sha256": model_file.sha256}
+            ),
+            files=(*card.files.values(), *card.variants.values()),
             digest=hashlib.sha256(card_json).hexdigest(),
         )
 
@@ -135,7 +139,7 @@ class Artifact(BaseModel):
         for file in self.files:
             path = folder / file.path
             if not path.exists() and file.sha256 != self.card.sha256:
-                continue  # the file of another engine
+                continue  # the file of another engine or variant
             if not path.is_file() or _sha256(path) != file.sha256:
                 raise ModelUnavailable(
                     f"{file.path} of {self.card.name}@{self.card.version} is missing or "
@@ -241,7 +245,8 @@ class ModelCatalog:
         versions = [known for known in self.all() if known.name == card.name]
         for known in versions:
             if int(known.version) == int(card.version):
-                if known == card:
+                _, present = self._find(known.ref)
+                if present.digest == artifact.digest:
                     return card
                 raise ModelUnavailable(
                     f"another {card.name}@{card.version} exists, and a version never changes: use "

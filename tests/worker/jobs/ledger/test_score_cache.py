@@ -25,10 +25,12 @@ def jobs(redis_client: Redis) -> dict[str, str]:
     return ids
 
 
-def found_by(cache: ScoreCache, jobs: dict[str, str], model_key: str = "m") -> list[str]:
+def found_by(
+    cache: ScoreCache, jobs: dict[str, str], model_key: str = "m", variant: str = "float"
+) -> list[str]:
     assert RESULT.image is not None
     sha256 = RESULT.image.sha256
-    return [name for name, job_id in jobs.items() if cache.get(job_id, model_key, sha256)]
+    return [name for name, job_id in jobs.items() if cache.get(job_id, model_key, variant, sha256)]
 
 
 def test_an_owner_finds_its_own_results_only(redis_client: Redis, jobs: dict[str, str]) -> None:
@@ -36,10 +38,11 @@ def test_an_owner_finds_its_own_results_only(redis_client: Redis, jobs: dict[str
     cache.put(jobs["ann"], "m", RESULT)
     assert found_by(cache, jobs) == ["ann", "ann again"]
     assert found_by(cache, jobs, "other model") == []
+    assert found_by(cache, jobs, variant="int8") == []
     cache.put(jobs["bob"], "m", RESULT)
     assert found_by(cache, jobs) == ["ann", "ann again", "bob"]
     assert RESULT.image is not None
-    stored = cache.get(jobs["bob"], "m", RESULT.image.sha256)
+    stored = cache.get(jobs["bob"], "m", "float", RESULT.image.sha256)
     assert stored is not None
     assert stored.scores == pytest.approx(RESULT.scores)
     assert stored.cached
