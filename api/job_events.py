@@ -1,7 +1,7 @@
 """Job events: clients wait for a job to change without polling Redis."""
 
 import asyncio
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TypeVar
@@ -21,6 +21,8 @@ REREAD_EVERY_S = 2.0
 RECONNECT_S = 0.5
 # A server that sends nothing for this long is asked for an answer.
 SILENT_S = 5.0
+# The last jobs that ended are remembered for clients that subscribe after the end.
+REMEMBERED_JOBS = 1000
 
 log = structlog.get_logger()
 
@@ -63,6 +65,7 @@ class JobEvents:
     def __init__(self, redis_url: str) -> None:
         self._redis_url = redis_url
         self._subscriptions: defaultdict[str, set[Subscription]] = defaultdict(set)
+        self._ended: deque[str] = deque(maxlen=REMEMBERED_JOBS)
         self._loop: asyncio.AbstractEventLoop | None = None
         self.shutting_down = False
 
@@ -108,16 +111,22 @@ class JobEvents:
 
     async def wait_done(self, job_id: str, read: Callable[[], JobT], timeout_s: float) -> JobT:
         """Return the job, as `read` gives it in a thread, once it is done, after `timeout_s`, or
-        when this process shuts down."""
+        when this process shuts down.
+
+        It is not read before an event says that it is done, or REREAD_EVERY_S have passed.
+        """
         deadline = asyncio.get_running_loop().time() + timeout_s
         with self.subscribe(job_id) as subscription:
+            if job_id in self._ended:
+                subscription.notify(final=True)
             while True:
-                job = await run_in_threadpool(read)
                 left_s = deadline - asyncio.get_running_loop().time()
-                if job.status.done or left_s <= 0 or self.shutting_down:
+                wait_s = max(0, min(left_s, REREAD_EVERY_S))
+                if not self.shutting_down:
+                    await subscription.wait(min_s=wait_s, max_s=wait_s)
+                job = await run_in_threadpool(read)
+                if job.status.done or left_s <= REREAD_EVERY_S or self.shutting_down:
                     return job
-                wait_s = min(left_s, REREAD_EVERY_S)
-                await subscription.wait(min_s=wait_s, max_s=wait_s)
 
     async def _receive(self) -> None:
         async with connect_async(self._redis_url) as redis:
@@ -133,8 +142,10 @@ class JobEvents:
 
     def _dispatch(self, message: str) -> None:
         job_id, _, status = message.partition(" ")
+        final = status == "erased" or JobStatus(status).done
+        if final:
+            self._ended.append(job_id)
         if job_id in self._subscriptions:
-            final = status == "erased" or JobStatus(status).done
             for subscription in self._subscriptions[job_id]:
                 subscription.notify(final=final)
 

@@ -17,10 +17,10 @@ def job_view(services: Services, job_id: str) -> JobOut:
     Raises:
         JobNotFound: there is no such job, or it has expired.
     """
-    job, model = services.store.job_and_model(job_id)
+    job, model, results = services.store.job_and_results(job_id)
     if not job.status.done:
         return JobOut.of(job)
-    page = results_page(services.store.results(job), Selection(model), PAGE_ITEMS)
+    page = results_page(results, Selection(model), PAGE_ITEMS)
     return JobOut.of(job, page.items)
 
 

@@ -2,13 +2,21 @@
 
 import structlog
 from celery import Celery
+from celery.worker.request import Request
 
 from worker.jobs.errors import LedgerUnavailable
 from worker.jobs.queue import WORK, make_celery
-from worker.scoring.chunk import run_next_chunk
+from worker.scoring.chunk import run_next
 from worker.scoring.runtime import Runtime
 
 log = structlog.get_logger()
+
+
+class _Unacknowledged(Request):  # type: ignore[misc]
+    """The request of a message that Redis gave away when it delivered it."""
+
+    def acknowledge(self) -> None:
+        """Do nothing: kombu would ask Redis to forget the message."""
 
 
 def make_worker_app(runtime: Runtime) -> Celery:
@@ -16,11 +24,11 @@ def make_worker_app(runtime: Runtime) -> Celery:
     celery = make_celery(runtime.settings)
 
     # If a task fails, Celery logs it, the lease of its chunk expires, and recovery wakes another.
-    @celery.task(name=WORK)  # type: ignore[untyped-decorator]
+    @celery.task(name=WORK, Request=_Unacknowledged)  # type: ignore[untyped-decorator]
     def work() -> None:
         try:
             with runtime.slot() as usable:
-                while usable() and run_next_chunk(runtime):
+                while usable() and run_next(runtime):
                     pass
         except LedgerUnavailable as error:
             log.warning("chunk_abandoned", reason=str(error))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from array import array
 from itertools import pairwise
 from random import randrange
@@ -9,15 +10,16 @@ from typing import Any, Self
 
 import structlog
 
-from api.intake.admission import check_capacity, check_room
+from api.intake.admission import check_capacity, check_memory, check_room
 from api.intake.items import ItemReceiver
 from api.intake.uploads import Uploads
 from api.results.table import Layout
 from api.schemas import JobOptions
 from api.services import Services
-from worker.jobs.errors import JobRefused, StorageUnavailable, TooLarge
+from worker.jobs.errors import JobRefused, QueueFull, StorageUnavailable, TooLarge
 from worker.jobs.items import ItemSpec
-from worker.jobs.ledger.layout import ExpiringKey, NewJob, Shape
+from worker.jobs.ledger.api_keys import ANYONE
+from worker.jobs.ledger.layout import BacklogLimits, ExpiringKey, NewJob, Shape
 from worker.jobs.record import Lane, new_job_id
 from worker.jobs.traces import span, traceparent
 
@@ -70,7 +72,7 @@ class JobBuilder(ItemReceiver):
         self._ttl_s = options.expires_in_s or services.settings.job_ttl_s
         self._uploads = Uploads(services.blobs, self.job_id, self._ttl_s)
         self._chunk_items = services.settings.chunk_items
-        self._stored_chunks = 0
+        self._chunk_count = 0
         self._pending: list[ItemSpec] = []
         # Eight bytes an item, so that a million ids are compared in little memory.
         self._id_hashes = array("q")
@@ -137,7 +139,8 @@ class JobBuilder(ItemReceiver):
         self._pending.append(spec)
         if len(self._pending) >= WRITE_CHUNKS * self._chunk_items:
             check_capacity(self._services, self._owner, self.count)
-            self._store_chunks()
+            first, chunks = self._chunk_count, self._take_chunks()
+            self._services.store.put_chunk(self.job_id, first, *chunks.values())
 
     def finish(self, entry: ExpiringKey | None = None) -> str:
         """Write the job's record, with the entry of its idempotency key, and wake the workers.
@@ -147,13 +150,12 @@ class JobBuilder(ItemReceiver):
         Raises:
             PiqueueError: the submission is refused.
         """
-        self.check()
+        self._check_items()
         services, store = self._services, self._services.store
         small = self.count <= INTERACTIVE_ITEMS
         if small:
             self._chunk_items = min(self._chunk_items, -(-self.count // SMALL_JOB_CHUNKS))
-        self._store_chunks()
-        self._uploads.finish()
+        uploads, chunks = self._uploads.finish(), self._take_chunks()
         lane = self._options.priority or (Lane.INTERACTIVE if small else Lane.BULK)
         shape = Shape(lane, self.count, self._chunk_items, self._options.budget(self.count))
         job = self._new_job()
@@ -162,7 +164,14 @@ class JobBuilder(ItemReceiver):
             services.blobs.keep(self.job_id, self._ttl_s)
         if self._parts is not None:
             self._parts.expect(self.job_id, job.ttl_s)
-        wake_ups = store.submit(job, shape, entry)
+        check_memory(services.load)
+        quota = math.inf if self._owner == ANYONE else self._settings.quota_items
+        limits = BacklogLimits(quota, self._settings.max_backlog_items)
+        try:
+            wake_ups = store.submit(job, shape, entry, chunks, uploads, limits)
+        except QueueFull:
+            check_capacity(services, self._owner, self.count)  # says which limit
+            raise
         self._erase_on_exit = False
         services.wake_ups.send(wake_ups)
         log.info("job_submitted", job_id=self.job_id, items=self.count, lane=lane)
@@ -174,12 +183,15 @@ class JobBuilder(ItemReceiver):
         Raises:
             PiqueueError: it is empty, has invalid items or duplicate ids, or exceeds a limit.
         """
+        self._check_items()
+        check_capacity(self._services, self._owner, self.count)
+
+    def _check_items(self) -> None:
         if not self.count:
             raise JobRefused("the job has no items: send at least one")
         if not self.problems.count:
             self._find_duplicate_ids()
         self.problems.check()
-        check_capacity(self._services, self._owner, self.count)
 
     def _new_job(self) -> NewJob:
         return NewJob(
@@ -218,10 +230,10 @@ class JobBuilder(ItemReceiver):
         hashes = sorted(hashed for hashed in self._id_hashes if hashed % ID_PARTS == part)
         return any(one == next_one for one, next_one in pairwise(hashes))
 
-    def _store_chunks(self) -> None:
-        size, pending = self._chunk_items, self._pending
-        chunks = [pending[start : start + size] for start in range(0, len(pending), size)]
-        if chunks:
-            self._services.store.put_chunk(self.job_id, self._stored_chunks, *chunks)
-        self._stored_chunks += len(chunks)
-        self._pending = []
+    def _take_chunks(self) -> dict[int, list[ItemSpec]]:
+        """Give the pending items as chunks by index."""
+        pending, self._pending = self._pending, []
+        size, first = self._chunk_items, self._chunk_count
+        starts = range(0, len(pending), size)
+        self._chunk_count += len(starts)
+        return {first + start // size: pending[start : start + size] for start in starts}

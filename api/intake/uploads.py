@@ -25,12 +25,11 @@ class Uploads:
         if len(self._buffer) >= BUFFER_FILES or self._buffer_bytes >= BUFFER_BYTES:
             self._write()
 
-    def finish(self) -> None:
-        """Store what is left in the buffer."""
-        if self._written:
+    def finish(self) -> dict[str, bytes]:
+        """Give what is left in the buffer if the job can be stored with it; else store it."""
+        if self._written or not self._blobs.goes_with_job(self._buffer):
             self._write()
-        elif self._buffer:
-            self._blobs.put_small(self._job_id, self._buffer, self._ttl_s)
+        return self._buffer
 
     def _write(self) -> None:
         if self._buffer:

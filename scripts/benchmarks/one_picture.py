@@ -1,8 +1,11 @@
 """The latency of one picture in the whole service, compared with bare decoding and inference."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import cycle
+from typing import Any
+
+from redis import Redis
 
 from model.images.decode import decode
 from model.predictor import load_predictor
@@ -10,6 +13,7 @@ from scripts.benchmarks.benchmark_run import BenchmarkRun
 from scripts.benchmarks.connection import Connection, picture_field
 from scripts.benchmarks.figures import Figure, alternate, percentile
 from scripts.benchmarks.pictures import read_pictures
+from worker.jobs.ledger.connection import connect
 from worker.jobs.settings import ARTIFACTS_PATH
 
 WARM_UP = 20
@@ -42,6 +46,10 @@ def one_picture(run: BenchmarkRun) -> Iterator[Figure]:
 
         alternate(service, bare, WARM_UP)
         pairs = alternate(service, bare, run.scale.requests)
+        with connect(stack.redis_url) as redis:
+            reads = _reads_each(redis, service, run.scale.requests)
+
+    yield Figure.of("one picture, round trips to Redis", "", [reads], ("<=", 6.5))
 
     service_s, bare_s = zip(*pairs, strict=True)
     median_s = percentile(bare_s, 0.5)
@@ -57,3 +65,19 @@ def one_picture(run: BenchmarkRun) -> Iterator[Figure]:
             bound,
             f"{ours_s * 1000:.1f} against {theirs_s * 1000:.1f} ms",
         )
+
+
+def _reads_each(redis: Redis, request: Callable[[], object], count: int) -> float:
+    """How often Redis reads from its clients for a request, without what it reads while idle."""
+
+    def reads() -> int:
+        stats: Any = redis.info("stats")
+        return int(stats["total_reads_processed"])
+
+    before, started = reads(), time.monotonic()
+    for _ in range(count):
+        request()
+    busy, duration_s = reads() - before, time.monotonic() - started
+    before = reads()
+    time.sleep(duration_s)
+    return (busy - (reads() - before)) / count

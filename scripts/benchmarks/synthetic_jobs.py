@@ -41,7 +41,10 @@ def submit_table(connection: Connection, path: Path) -> Any:
 
 def claim_all(store: JobStore) -> list[Claim]:
     """Claim every chunk that waits."""
-    return list(iter(lambda: store.claim_next(_LEASE_S, bulk_share=0.5), None))
+    claims: list[Claim] = []
+    while claimed := store.claim_next(_LEASE_S, bulk_share=0.5):
+        claims += claimed
+    return claims
 
 
 def score_all(store: JobStore, claims: Iterable[Claim]) -> None:

@@ -62,6 +62,6 @@ def test_concurrent_recovery_runs_return_each_chunk_once(
         thread.start()
     for thread in recoveries:
         thread.join()
-    again = [store.claim_next(30, bulk_share=0.2) for _ in chunks]
-    assert [one and (one.chunk_index, one.attempt) for one in again] == [(at, 2) for at in chunks]
-    assert store.claim_next(30, bulk_share=0.2) is None
+    again = [one for _ in chunks for one in store.claim_next(30, bulk_share=0.2)]
+    assert [(one.chunk_index, one.attempt) for one in again] == [(at, 2) for at in chunks]
+    assert not store.claim_next(30, bulk_share=0.2)

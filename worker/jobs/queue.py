@@ -23,7 +23,8 @@ def make_celery(settings: Settings) -> Celery:
     celery.conf.update(
         # kombu verifies no certificate unless it is told to.
         broker_use_ssl=dict(address.tls),
-        task_queues=[KombuQueue(QUEUE)],
+        # Recovery replaces a lost wake-up, so none is acknowledged.
+        task_queues=[KombuQueue(QUEUE, no_ack=True)],
         task_default_queue=QUEUE,
         task_ignore_result=True,
         result_backend=None,
@@ -43,15 +44,11 @@ def make_celery(settings: Settings) -> Celery:
         # Retry while Redis is full, as while it does not answer.
         broker_channel_error_retry=True,
         broker_pool_acquire_timeout=5,
-        visibility_timeout=1800,
         broker_transport_options={
-            "visibility_timeout": 1800,
             "socket_timeout": 10,
             "socket_connect_timeout": 5,
             "socket_keepalive": True,
             "health_check_interval": 5,
-            "unacked_restore_interval": 15,
-            "unacked_restore_throttle": 1,
             "global_keyprefix": "piqueue:",
             "client_name": "piqueue-worker",
             # Of Sentinel alone.

@@ -1,10 +1,11 @@
-"""Runs one chunk: claims, scores and commits it."""
+"""Claims a chunk, or several jobs of one upload, and scores and commits it."""
 
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
+from itertools import islice
 
 import structlog
 
@@ -29,50 +30,87 @@ COMMIT_RETRY_S = 1
 log = structlog.get_logger()
 
 
-def run_next_chunk(runtime: Runtime) -> bool:
-    """Claim the next chunk, score it and commit it; False if none waits."""
+def run_next(runtime: Runtime) -> bool:
+    """Claim what is next, score it and commit it; False if no other chunk waits."""
     # All log lines of this thread get these fields, those of Celery too.
     structlog.contextvars.clear_contextvars()
     settings, models = runtime.settings, runtime.models
     others = {key for key in models.unable if not runtime.others_unable(key)}
     warm = {model.key for model in models.warm}
-    claim = runtime.store.claim_next(settings.lease_s, settings.bulk_share, warm, others)
-    if claim is None:
+    limits = (settings.lease_s, settings.bulk_share, warm, others, settings.batch_size)
+    claims = runtime.store.claim_next(*limits)
+    if not claims:
         return False
-    job_id, chunk_index = claim.job_id, claim.chunk_index
-    structlog.contextvars.bind_contextvars(job_id=job_id, chunk_index=chunk_index)
-    if not claim.first_try:
-        runtime.store.renew(claim, runtime.lease_s(claim))
-    runtime.metrics.claimed(claim)
-    with chunk_span(claim.traceparent, claim.waited_s, job_id, chunk_index) as attributes:
-        attributes |= {"model": model_name(claim.model), "attempt": claim.attempt}
-        attributes |= _run_claimed(runtime, claim)
-    return True
+    _log_of(claims[0])
+    with ExitStack() as spans:
+        outcomes = []
+        for claim in claims:
+            if not claim.first_try:
+                runtime.store.renew(claim, runtime.lease_s(claim))
+            runtime.metrics.claimed(claim)
+            chunk = (claim.job_id, claim.chunk_index)
+            outcome = spans.enter_context(chunk_span(claim.traceparent, claim.waited_s, *chunk))
+            outcome |= {"model": model_name(claim.model), "attempt": claim.attempt}
+            outcomes.append(outcome)
+        of_claims, waits = _run_claimed(runtime, claims)
+        for outcome, of_claim in zip(outcomes, of_claims, strict=True):
+            outcome |= of_claim
+    return waits
 
 
-def _run_claimed(runtime: Runtime, claim: Claim) -> dict[str, str | int]:
-    """Score and commit a claimed chunk; gives the outcome and the counts for its trace."""
+def _log_of(claim: Claim) -> None:
+    """Let the next log lines of this thread be about a claim."""
+    structlog.contextvars.bind_contextvars(job_id=claim.job_id, chunk_index=claim.chunk_index)
+
+
+def _run_claimed(
+    runtime: Runtime, claims: Sequence[Claim]
+) -> tuple[list[dict[str, str | int]], bool]:
+    """Score and commit claimed chunks.
+
+    Gives the outcome and the counts of each for its trace, and whether another chunk may wait.
+    """
     started = time.monotonic()
     try:
-        with runtime.keep_lease(claim):
-            results = _results(runtime, claim)
+        with ExitStack() as leases:
+            for claim in claims:
+                leases.enter_context(runtime.keep_lease(claim))
+            scored = list(zip(claims, _results(runtime, claims), strict=True))
             with span("commit"):
-                if claim.parts and not _write_part(runtime, claim, results):
+                if not all(_write_part(runtime, claim, results) for claim, results in scored):
                     log.info("lease_lost")
-                    return {"outcome": "lease_lost"}
-                committed = _commit(runtime, claim, results)
+                    return [{"outcome": "lease_lost"}] * len(claims), True
+                accepted, waits = _commit(runtime, scored)
     except CannotLoad as error:
-        log.info("chunk_released", model=model_name(claim.model), reason=str(error))
-        _release(runtime, claim)
-        return {"outcome": "released"}
+        log.info("chunk_released", model=model_name(claims[0].model), reason=str(error))
+        for claim in claims:
+            _release(runtime, claim)
+        return [{"outcome": "released"}] * len(claims), True
     except StorageUnavailable as error:
-        runtime.store.release(claim, S3_RETRY_S)
-        log.warning("chunk_deferred", attempt=claim.attempt, reason=str(error))
-        return {"outcome": "deferred"}
-    if not committed:
-        log.info("commit_superseded", attempt=claim.attempt)
-        return {"outcome": "superseded"}
-    runtime.metrics.committed(claim, claim.model, results, time.monotonic() - started)
+        for claim in claims:
+            runtime.store.release(claim, S3_RETRY_S)
+        log.warning("chunk_deferred", attempt=claims[0].attempt, reason=str(error))
+        return [{"outcome": "deferred"}] * len(claims), True
+    took_s = time.monotonic() - started
+    outcomes = [
+        _committed(runtime, *one, took_s) if was_first else _superseded(one[0])
+        for one, was_first in zip(scored, accepted, strict=True)
+    ]
+    return outcomes, waits
+
+
+def _superseded(claim: Claim) -> dict[str, str | int]:
+    _log_of(claim)
+    log.info("commit_superseded", attempt=claim.attempt)
+    return {"outcome": "superseded"}
+
+
+def _committed(
+    runtime: Runtime, claim: Claim, results: Sequence[ItemResult], took_s: float
+) -> dict[str, str | int]:
+    """Do what follows the commit of a chunk."""
+    _log_of(claim)
+    runtime.metrics.committed(claim, claim.model, results, took_s)
     try:
         _discard_scored(runtime, claim, results)
         _cache_scores(runtime, claim, results)
@@ -84,25 +122,28 @@ def _run_claimed(runtime: Runtime, claim: Claim) -> dict[str, str | int]:
     return {"outcome": "committed", "items": len(results), **failures}
 
 
-def _results(runtime: Runtime, claim: Claim) -> list[ItemResult]:
-    """Score a chunk, or reject its items if no worker can score them.
+def _results(runtime: Runtime, claims: Sequence[Claim]) -> list[Sequence[ItemResult]]:
+    """Score chunks of one model, or reject their items if no worker can score them.
 
     Raises:
         CannotLoad: this worker cannot load the model, but another may.
     """
-    if claim.exhausted:
-        attempts = f"{claim.attempt - 1} attempts at this part of the job failed"
-        return _reject_all(claim, RejectionCode.INTERNAL, f"{attempts}; the worker's log says why")
-    model = claim.model
+    first = claims[0]
+    if first.exhausted:
+        attempts = f"{first.attempt - 1} attempts at this part of the job failed"
+        detail = f"{attempts}; the worker's log says why"
+        return [_reject_all(claim, RejectionCode.INTERNAL, detail) for claim in claims]
+    model = first.model
     try:
         with runtime.models.using(model) as predictor:
-            return _score(runtime, claim, predictor)
+            results = iter(_score(runtime, claims, predictor))
+        return [list(islice(results, len(claim.specs))) for claim in claims]
     except CannotLoad:
         waited_s = runtime.presence.request(model)
         if waited_s < runtime.settings.model_wait_s or not runtime.others_unable(model.key):
             raise
     detail = f"no worker can load {model_name(model)}; the workers' logs say why"
-    return _reject_all(claim, RejectionCode.MODEL_ERROR, detail)
+    return [_reject_all(claim, RejectionCode.MODEL_ERROR, detail) for claim in claims]
 
 
 def _reject_all(claim: Claim, code: RejectionCode, detail: str) -> list[ItemResult]:
@@ -110,10 +151,10 @@ def _reject_all(claim: Claim, code: RejectionCode, detail: str) -> list[ItemResu
     return [ItemResult(rejection=rejection)] * len(claim.specs)
 
 
-def _score(runtime: Runtime, claim: Claim, predictor: Predictor) -> list[ItemResult]:
-    """Score a chunk; after a lost attempt one item at a time, to find a poison item."""
-    settings = runtime.settings
-    payloads, count = load_payloads(runtime, claim), len(claim.specs)
+def _score(runtime: Runtime, claims: Sequence[Claim], predictor: Predictor) -> list[ItemResult]:
+    """Score chunks; one after a lost attempt item by item, to find a poison item."""
+    settings, claim = runtime.settings, claims[0]
+    payloads, count = load_payloads(runtime, claims), sum(len(one.specs) for one in claims)
     if claim.first_try:
         limits = Limits(settings.batch_size, settings.max_pixels, runtime.memory)
         cached = (
@@ -141,11 +182,11 @@ def _release(runtime: Runtime, claim: Claim) -> None:
 
 
 def _write_part(runtime: Runtime, claim: Claim, results: Sequence[ItemResult]) -> bool:
-    """Write the results of a chunk to S3; False if the lease of the chunk is lost.
+    """Write the results of a chunk to S3, if its job wants it; False if its lease is lost.
 
     A process without S3 leaves the part to whoever writes the manifest.
     """
-    if runtime.parts is None:
+    if not claim.parts or runtime.parts is None:
         return True
     if not runtime.store.renew(claim, runtime.lease_s(claim)):
         return False
@@ -157,11 +198,13 @@ def _write_part(runtime: Runtime, claim: Claim, results: Sequence[ItemResult]) -
     return True
 
 
-def _commit(runtime: Runtime, claim: Claim, results: Sequence[ItemResult]) -> bool:
-    """Commit results; while Redis is full, keep them and try again."""
+def _commit(
+    runtime: Runtime, scored: Sequence[tuple[Claim, Sequence[ItemResult]]]
+) -> tuple[list[bool], bool]:
+    """Commit results as `commit_all` does; while Redis is full, keep them and try again."""
     while True:
         try:
-            return runtime.store.commit(claim, results)
+            return runtime.store.commit_all(scored)
         except LedgerFull as error:
             log.warning("commit_waits", reason=str(error))
             time.sleep(COMMIT_RETRY_S)

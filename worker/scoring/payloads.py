@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 
 from worker.fetching.session import Outcome
@@ -26,8 +26,16 @@ S3_NOT_CONFIGURED = Rejection(
 )
 
 
-def load_payloads(runtime: Runtime, claim: Claim) -> Iterator[LoadedPayload]:
-    """Give the items of a chunk as their bytes arrive: poison items first, uploads, then URLs."""
+def load_payloads(runtime: Runtime, claims: Sequence[Claim]) -> Iterator[LoadedPayload]:
+    """Give the items of a chunk as their bytes arrive: poison items first, uploads, then URLs.
+
+    Several claims are jobs of one upload, which came with the claim.
+    """
+    claim = claims[0]
+    if claim.upload is not None and not claim.quarantined:
+        for position, one in enumerate(claims):
+            yield LoadedPayload(position, UPLOAD_GONE if one.upload is None else one.upload)
+        return
     urls: dict[int, str] = {}
     uploads: dict[int, str] = {}
     for position, spec in enumerate(claim.specs):
@@ -40,6 +48,8 @@ def load_payloads(runtime: Runtime, claim: Claim) -> Iterator[LoadedPayload]:
     payloads = runtime.blobs.get(claim.job_id, uploads.values())
     for position, payload in zip(uploads, payloads, strict=True):
         yield LoadedPayload(position, UPLOAD_GONE if payload is None else payload)
+    if not urls:
+        return
     outcomes = _fetch(runtime, urls)
     chunk = runtime.claimed[claim.key]
     while True:

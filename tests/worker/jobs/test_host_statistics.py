@@ -65,8 +65,7 @@ def run(
     store.submit(new_job, Shape(Lane.BULK, len(specs), CHUNK_ITEMS))
     claims = []
     for chunk, start in enumerate(chunks):
-        claim = store.claim_next(30, bulk_share=0.2)
-        assert claim is not None
+        (claim,) = store.claim_next(30, bulk_share=0.2)
         assert claim.chunk_index == chunk
         claims.append(claim)
         store.commit(claim, results[start : start + CHUNK_ITEMS])

@@ -176,7 +176,7 @@ def test_a_deferred_chunk_counts_no_attempt_and_can_be_claimed_after_its_delay(
         assert not taken.exhausted
         store.checkpoint(taken, 3)
         store.release(taken, 0.02)
-        assert store.claim_next(30, 0.2) is None, "not before its delay is over"
+        assert not store.claim_next(30, 0.2), "not before its delay is over"
         recover_until_due(store)
     taken = claim(store, job_id, 0, lease_s=0.001)
     assert taken.quarantined == frozenset()

@@ -31,6 +31,8 @@ class Claim:
     deferrals: int = 0
     parts: bool = False
     traceparent: str | None = None
+    # The upload of a job of one item, if it is stored in Redis.
+    upload: bytes | None = field(default=None, repr=False)
 
     @cached_property
     def specs(self) -> tuple[ItemSpec, ...]:
@@ -72,6 +74,7 @@ def read_claim(
     specs: bytes,
     deaths: bytes,
     deferrals: int,
+    upload: bytes | None,
     lane: bytes,
     chunk_items: bytes,
     use_cache: bytes | None,
@@ -96,4 +99,5 @@ def read_claim(
         deferrals,
         parts == b"1",
         traceparent.decode() if traceparent else None,
+        upload,
     )

@@ -4,14 +4,21 @@
 local CLOCK = 'piqueue:clock'
 local TICK_MS = 1000
 
+-- Both times are read once in a script.
+local wall_time, ledger_time
+
 -- The time that people see, in ms since 1970.
 local function wall_ms()
-  local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
+  if not wall_time then
+    local time = redis.call('TIME')
+    wall_time = time[1] * 1000 + math.floor(time[2] / 1000)
+  end
+  return wall_time
 end
 
 -- The time for leases and schedules: it never steps back, whatever the clock of Redis does.
 local function now_ms()
+  if ledger_time then return ledger_time end
   local wall, clock = wall_ms(), redis.call('HMGET', CLOCK, 'last', 'offset')
   local last, offset = tonumber(clock[1]) or 0, tonumber(clock[2]) or 0
   if wall < last then
@@ -19,5 +26,6 @@ local function now_ms()
     redis.call('HSET', CLOCK, 'offset', offset)
   end
   if wall < last or wall >= last + TICK_MS then redis.call('HSET', CLOCK, 'last', wall) end
-  return wall + offset
+  ledger_time = wall + offset
+  return ledger_time
 end

@@ -1,6 +1,7 @@
 """How a job is stored in Redis: a new job, the keys, and the record as the fields of a hash."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,6 +50,17 @@ class ExpiringKey:
     key: str
     value: str
     ttl_s: int
+
+
+@dataclass(frozen=True)
+class BacklogLimits:
+    """How many items may be unfinished, those of a new job included."""
+
+    of_owner: float = math.inf
+    of_all: float = math.inf
+
+
+NO_LIMITS = BacklogLimits()
 
 
 def job_key(job_id: str, key: str) -> str:

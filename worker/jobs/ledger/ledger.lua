@@ -1,16 +1,22 @@
 -- The ledger's atomic steps. Each script is clock.lua, ready.lua and this file, followed by the call
 -- of one step. For most steps ARGV[1] is the id of the job.
 local JOB, META, ITEMS, RESULTS, DONE, RETURNED, ATTEMPTS, QUARANTINE, MODEL, DRAFT, IDS
-local WEBHOOK, WEBHOOK_LOG
+local WEBHOOK, WEBHOOK_LOG, BLOBS
+
+-- What `fixed` has read of the job.
+local FIXED
 
 -- Makes `job` the one that the functions below are about.
 local function use(job)
+  FIXED = nil
   local function key(name) return 'piqueue:{' .. job .. '}:' .. name end
   JOB, META, ITEMS, RESULTS, DONE = job, key('meta'), key('in'), key('res'), key('done')
   -- Chunks that were claimed and came back, by when.
   RETURNED, ATTEMPTS, QUARANTINE = key('returned'), key('attempts'), key('quarantine')
   MODEL, DRAFT, IDS = key('model'), key('draft'), key('ids')
   WEBHOOK, WEBHOOK_LOG = key('webhook'), key('webhook_log')
+  -- Uploads that are stored in Redis (blobs.py).
+  BLOBS = key('blobs')
 end
 
 -- Unfinished items by job, as 'count lane owner', and their sums by owner and, under '*', of all.
@@ -30,13 +36,24 @@ local function number(field)
   return tonumber(redis.call('HGET', META, field)) or 0
 end
 
+-- A field of the record that never changes once the job is submitted.
+local function fixed(field)
+  if not FIXED then
+    FIXED = {}
+    local fields = {'owner', 'lane', 'total', 'chunk_items', 'chunk_count', 'expires_ms', 'model_key',
+      'use_cache'}
+    for at, value in ipairs(redis.call('HMGET', META, unpack(fields))) do FIXED[fields[at]] = value end
+  end
+  return FIXED[field]
+end
+
 local function publish(status)
   redis.call('PUBLISH', 'piqueue:events', JOB .. ' ' .. status)
 end
 
 -- Lets a key expire with its job.
 local function keep(key)
-  redis.call('PEXPIREAT', key, redis.call('HGET', META, 'expires_ms'))
+  redis.call('PEXPIREAT', key, fixed('expires_ms'))
 end
 
 local function list_of(owner, status)
@@ -96,13 +113,15 @@ local function finish(status)
 end
 
 local function claimable()
-  local next_chunk, count = unpack(redis.call('HMGET', META, 'next_chunk', 'chunk_count'))
-  return tonumber(next_chunk) < tonumber(count) or redis.call('EXISTS', RETURNED) == 1
+  return number('next_chunk') < tonumber(fixed('chunk_count')) or redis.call('EXISTS', RETURNED) == 1
 end
 
 local function make_ready()
-  local lane, owner, submitted_ms = unpack(redis.call('HMGET', META, 'lane', 'owner', 'submitted_ms'))
-  add_ready(lane, owner, JOB, submitted_ms)
+  add_ready(fixed('lane'), fixed('owner'), JOB, number('submitted_ms'))
+end
+
+local function make_unready()
+  remove_ready(fixed('lane'), fixed('owner'), JOB)
 end
 
 -- How many more messages make every slot of the workers look for work.
@@ -111,8 +130,8 @@ local function wake_ups(slots)
 end
 
 local function items_of(chunk)
-  local size, total = unpack(redis.call('HMGET', META, 'chunk_items', 'total'))
-  return math.min(size, total - chunk * size)
+  local size = fixed('chunk_items')
+  return math.min(size, fixed('total') - chunk * size)
 end
 
 local function lease_of(chunk)
@@ -224,33 +243,41 @@ local function close()
 end
 
 -- ARGV: id, slots of all workers, model card, count of chunks, key, value and time to live in seconds
--- of an extra key (or '' three times), then the fields and values of the record. Returns how many
--- wake-ups to send, or false if some items are lost.
+-- of an extra key (or '' three times), how many items of this owner and of all owners may be unfinished,
+-- owner and items of the job, then three hashes, each as the number of its fields and values and these:
+-- the chunks that are not stored yet, the record, and the uploads that are not stored yet. Returns how
+-- many wake-ups to send, -1 if too many items are unfinished, or false if some items are lost.
 local function submit()
   local status, slots, chunks = redis.call('HGET', META, 'status'), tonumber(ARGV[2]), tonumber(ARGV[4])
   -- Repeated because the first answer was lost.
   if status and status ~= 'draft' then return wake_ups(slots) end
+  local owner, total = ARGV[10], tonumber(ARGV[11])
+  local of_owner, of_all = unpack(redis.call('HMGET', BACKLOG, owner, '*'))
+  local fits = (of_owner or 0) + total <= tonumber(ARGV[8]) and (of_all or 0) + total <= tonumber(ARGV[9])
+  if not fits then return -1 end
   -- A Redis that was killed may have lost its last second.
-  if redis.call('HLEN', ITEMS) < chunks then return false end
+  if redis.call('HLEN', ITEMS) + ARGV[12] / 2 < chunks then return false end
   if ARGV[5] ~= '' then redis.call('SET', ARGV[5], ARGV[6], 'EX', ARGV[7]) end
-  redis.call('HSET', META, unpack(ARGV, 8))
+  local at = 12
+  for _, hash in ipairs({ITEMS, META, BLOBS}) do
+    local last = at + ARGV[at]
+    if last > at then redis.call('HSET', hash, unpack(ARGV, at + 1, last)) end
+    at = last + 1
+  end
   register(ARGV[3])
-  local wall, total = wall_ms(), number('total')
+  local wall = wall_ms()
   redis.call('HSET', META, 'expires_ms', wall + number('ttl_ms'), 'submitted_ms', wall,
     'ready_ms', now_ms(), 'running', 0, 'succeeded', 0, 'failed', 0, 'cancelled', 0,
     'done_chunks', 0, 'next_chunk', 0)
   redis.call('HSETNX', META, 'created_ms', wall)
   set_status('queued')
   redis.call('UNLINK', DRAFT, IDS)
-  local lane, owner = unpack(redis.call('HMGET', META, 'lane', 'owner'))
-  redis.call('HSET', OPEN, JOB, total .. ' ' .. lane .. ' ' .. owner)
+  redis.call('HSET', OPEN, JOB, total .. ' ' .. fixed('lane') .. ' ' .. owner)
   redis.call('HINCRBY', BACKLOG, '*', total)
   redis.call('HINCRBY', BACKLOG, owner, total)
   keep_listed()
   make_ready()
-  keep(META)
-  keep(ITEMS)
-  keep(MODEL)
+  for _, key in ipairs({META, ITEMS, MODEL, BLOBS}) do keep(key) end
   publish('queued')
   return math.min(chunks, wake_ups(slots))
 end
@@ -278,12 +305,13 @@ local function claim(chunk, items, lease_ms)
 end
 
 -- Returns {id, chunk, attempt, ms that the job waited for this turn, items, checkpointed position of
--- each death, deferrals, and of the record: lane, items in a chunk, use of the cache, whether results
--- become files, name, version and hash of the model, trace context}.
+-- each death, deferrals, the upload of a job of one item, and of the record: lane, items in a chunk,
+-- use of the cache, whether results become files, name, version and hash of the model, trace context}.
 local function describe(chunk, attempt, waited_ms)
+  local upload = fixed('total') == '1' and redis.call('HVALS', BLOBS)[1] or false
   return {JOB, tonumber(chunk), tonumber(attempt), tonumber(waited_ms), redis.call('HGET', ITEMS, chunk),
     redis.call('HGET', QUARANTINE, 'deaths:' .. chunk) or '',
-    tonumber(redis.call('HGET', ATTEMPTS, 'deferrals:' .. chunk)) or 0,
+    tonumber(redis.call('HGET', ATTEMPTS, 'deferrals:' .. chunk)) or 0, upload,
     unpack(redis.call('HMGET', META, 'lane', 'chunk_items', 'use_cache', 'parts', 'model', 'version',
       'sha256', 'traceparent'))}
 end
@@ -293,44 +321,68 @@ local function holds(chunk, attempt)
     and redis.call('ZSCORE', DUE, lease_of(chunk)) ~= false
 end
 
--- ARGV: lease in ms, share of the bulk lane, keys of the models that are warm, and of those that the
--- worker leaves to others, each as a JSON object, name of this request. Returns what `describe` does,
--- or false if no chunk waits.
-local function claim_next()
-  local request = 'piqueue:claim:' .. ARGV[5]
-  local repeated = redis.call('GET', request)
-  if repeated then
-    -- Its first answer was lost.
-    local job, chunk, attempt, waited_ms = string.match(repeated, '^(%S+) (%S+) (%S+) (%S+)$')
-    use(job)
-    if holds(chunk, attempt) then return describe(chunk, attempt, waited_ms) end
-  end
-  local shares = {bulk = tonumber(ARGV[2]), interactive = 1 - ARGV[2]}
-  local warm, others = cjson.decode(ARGV[3]), cjson.decode(ARGV[4])
-  local model_key
-
-  local function usable(lane, owner, job)
-    use(job)
-    model_key = redis.call('HGET', META, 'model_key')
-    if not model_key then remove_ready(lane, owner, job) end
-    return model_key and not others[model_key]
-  end
-  local function preferred() return warm[model_key] end
-
-  local lane, owner, job = next_ready(usable, preferred)
-  if not job then return false end
+-- Leases the next chunk of a job in the ready index. Returns {job, chunk, attempt, ms that it waited}.
+local function claim_of(lane, owner, job, share, lease_ms)
   use(job)
   local chunk, since_ms = unpack(redis.call('ZPOPMIN', RETURNED))
   if not chunk then
     chunk, since_ms = redis.call('HINCRBY', META, 'next_chunk', 1) - 1, number('ready_ms')
   end
   local items, waited_ms = items_of(chunk), now_ms() - since_ms
-  charge(lane, owner, job, items, shares[lane])
-  if not claimable() then remove_ready(lane, owner, job) end
-  local attempt = claim(chunk, items, ARGV[1])
-  local claimed = table.concat({job, chunk, attempt, waited_ms}, ' ')
-  redis.call('SET', request, claimed, 'PX', ARGV[1])
-  return describe(chunk, attempt, waited_ms)
+  charge(lane, owner, job, items, share)
+  if not claimable() then make_unready() end
+  return {job, chunk, claim(chunk, items, lease_ms), waited_ms}
+end
+
+-- The model of a job whose only item is an upload in Redis that was not claimed yet, or nil. It waits
+-- for no host and no other store, so several such jobs of one owner are claimed together.
+local function batchable()
+  local one = fixed('total') == '1' and fixed('use_cache') == '0'
+  local unclaimed = one and redis.call('HGET', META, 'status') == 'queued'
+  return unclaimed and redis.call('EXISTS', BLOBS) == 1 and fixed('model_key') or nil
+end
+
+-- ARGV: lease in ms, share of the bulk lane, keys of the models that are warm, and of those that the
+-- worker leaves to others, each as a JSON object, name of this request, chunks at most, slots of all
+-- workers. Returns what `describe` does for each chunk. More than one is claimed if an owner has more
+-- batchable jobs than the workers have slots.
+local function claim_next()
+  local lease_ms, request = ARGV[1], 'piqueue:claim:' .. ARGV[5]
+  local answer = {}
+  local earlier = redis.call('GET', request) or ''
+  for job, chunk, attempt, waited_ms in string.gmatch(earlier, '(%S+) (%S+) (%S+) (%S+)\n') do
+    -- Its first answer was lost.
+    use(job)
+    if holds(chunk, attempt) then answer[#answer + 1] = describe(chunk, attempt, waited_ms) end
+  end
+  if #answer > 0 then return answer end
+  local shares = {bulk = tonumber(ARGV[2]), interactive = 1 - ARGV[2]}
+  local warm, others = cjson.decode(ARGV[3]), cjson.decode(ARGV[4])
+  local model_key
+
+  local function usable(lane, owner, job)
+    use(job)
+    model_key = fixed('model_key')
+    if not model_key then remove_ready(lane, owner, job) end
+    return model_key and not others[model_key]
+  end
+  local function preferred() return warm[model_key] end
+
+  local lane, owner, job = next_ready(usable, preferred)
+  if not job then return answer end
+  use(job)
+  local batch_key, claimed = batchable(), ''
+  local part = math.ceil(redis.call('ZCARD', jobs_of(lane, owner)) / ARGV[7])
+  local most = batch_key and math.min(ARGV[6], part) or 1
+  repeat
+    local chunk = claim_of(lane, owner, job, shares[lane], lease_ms)
+    claimed = claimed .. table.concat(chunk, ' ') .. '\n'
+    answer[#answer + 1] = describe(unpack(chunk, 2))
+    job = redis.call('ZRANGE', jobs_of(lane, owner), 0, 0)[1]
+    if job then use(job) end
+  until #answer >= most or not job or batchable() ~= batch_key
+  redis.call('SET', request, claimed, 'PX', lease_ms)
+  return answer
 end
 
 -- ARGV: id, chunk, attempt, lease in ms. Returns 1 if the caller still has the lease.
@@ -403,39 +455,39 @@ local function add_hosts(counted)
   redis.call('HSET', META, 'hosts', cjson.encode(hosts))
 end
 
--- ARGV: id, chunk, results, succeeded, failed, cached, host statistics or '', then the code and count
--- of each failure. The first commit of a chunk wins. Returns whether this one did.
-local function commit()
-  local chunk, status = ARGV[2], redis.call('HGET', META, 'status')
+-- Arguments: id, chunk, results, succeeded, failed, cached, host statistics or '', how many codes of
+-- failures, these with their counts, then the ids of the uploads that have scores. The first commit
+-- of a chunk wins. Returns whether this one did.
+local function commit(id, chunk, results, succeeded_now, failed_now, cached, hosts, codes, ...)
+  use(id)
+  local status, rest = redis.call('HGET', META, 'status'), {...}
   if status ~= 'running' and status ~= 'cancelling' then return 0 end
   if redis.call('SETBIT', DONE, chunk, 1) == 1 then
     -- A Redis that lost its last claim before this chunk was committed has given it out again.
     end_lease(lease_of(chunk), items_of(chunk), status)
     if status == 'cancelling' and number('running') == 0 then finish('cancelled') end
     -- The same results are sent again if the first answer was lost.
-    return redis.call('HGET', RESULTS, chunk) == ARGV[3] and 1 or 0
+    return redis.call('HGET', RESULTS, chunk) == results and 1 or 0
   end
-  redis.call('HSET', RESULTS, chunk, ARGV[3])
+  redis.call('HSET', RESULTS, chunk, results)
   end_lease(lease_of(chunk), items_of(chunk), status)
   -- The lease of this attempt had expired, and no other worker has claimed the chunk.
   redis.call('ZREM', DUE, 'defer ' .. JOB .. ' ' .. chunk)
-  if redis.call('ZREM', RETURNED, chunk) == 1 and not claimable() then
-    local lane, owner = unpack(redis.call('HMGET', META, 'lane', 'owner'))
-    remove_ready(lane, owner, JOB)
-  end
+  if redis.call('ZREM', RETURNED, chunk) == 1 and not claimable() then make_unready() end
   redis.call('HDEL', ATTEMPTS, chunk, 'deferrals:' .. chunk)
   redis.call('HDEL', QUARANTINE, 'at:' .. chunk, 'deaths:' .. chunk)
-  local succeeded = redis.call('HINCRBY', META, 'succeeded', ARGV[4])
-  local failed = redis.call('HINCRBY', META, 'failed', ARGV[5])
-  redis.call('HINCRBY', META, 'cached', ARGV[6])
-  if ARGV[7] ~= '' then add_hosts(ARGV[7]) end
-  for index = 8, #ARGV, 2 do
-    redis.call('HINCRBY', META, 'failure:' .. ARGV[index], ARGV[index + 1])
+  local succeeded = redis.call('HINCRBY', META, 'succeeded', succeeded_now)
+  local failed = redis.call('HINCRBY', META, 'failed', failed_now)
+  redis.call('HINCRBY', META, 'cached', cached)
+  if hosts ~= '' then add_hosts(hosts) end
+  for index = 1, 2 * codes, 2 do
+    redis.call('HINCRBY', META, 'failure:' .. rest[index], rest[index + 1])
   end
-  settle(ARGV[4] + ARGV[5])
+  if #rest > 2 * codes then redis.call('HDEL', BLOBS, unpack(rest, 2 * codes + 1)) end
+  settle(succeeded_now + failed_now)
   -- What finished in each ten seconds, for the rates.
   local bucket = 'piqueue:rate:' .. math.floor(wall_ms() / 10000)
-  redis.call('HINCRBY', bucket, 'items', ARGV[4] + ARGV[5])
+  redis.call('HINCRBY', bucket, 'items', succeeded_now + failed_now)
   redis.call('HINCRBY', bucket, 'chunks', 1)
   redis.call('EXPIRE', bucket, 90)
   local done = redis.call('HINCRBY', META, 'done_chunks', 1)
@@ -447,7 +499,7 @@ local function commit()
   if budget and failed > budget then
     redis.call('HSET', META, 'error', 'failure_budget')
     finish('failed')
-  elseif done == number('chunk_count') then
+  elseif done == tonumber(fixed('chunk_count')) then
     if failed == 0 then finish('succeeded')
     elseif succeeded == 0 then finish('failed')
     else finish('partially_succeeded') end
@@ -459,6 +511,18 @@ local function commit()
   return 1
 end
 
+-- ARGV: for each chunk, how many arguments of `commit` follow, and these. Returns whether work waits,
+-- then its answers.
+local function commit_all()
+  local answers, at = {}, 1
+  while ARGV[at] do
+    local last = at + ARGV[at]
+    answers[#answers + 1] = commit(unpack(ARGV, at + 1, last))
+    at = last + 1
+  end
+  return {redis.call('EXISTS', READY), unpack(answers)}
+end
+
 -- ARGV: id. Leased chunks may still finish; all others stop. Returns 0 for an unknown job.
 local function cancel()
   local status = redis.call('HGET', META, 'status')
@@ -466,8 +530,7 @@ local function cancel()
   if status ~= 'draft' and status ~= 'queued' and status ~= 'running' then return 1 end
   if number('running') == 0 then finish('cancelled')
   else
-    local lane, owner = unpack(redis.call('HMGET', META, 'lane', 'owner'))
-    remove_ready(lane, owner, JOB)
+    make_unready()
     redis.call('DEL', RETURNED)
     set_status('cancelling')
     publish('cancelling')
@@ -477,7 +540,7 @@ end
 
 local function unlink()
   redis.call('UNLINK', META, ITEMS, RESULTS, DONE, RETURNED, ATTEMPTS, QUARANTINE, MODEL, DRAFT, IDS,
-    WEBHOOK, WEBHOOK_LOG)
+    WEBHOOK, WEBHOOK_LOG, BLOBS)
 end
 
 -- ARGV: id. Removes the items of a job that was not submitted. Returns 0 if it was submitted, which a

@@ -2,7 +2,7 @@
 
 import json
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count, islice
 from typing import Any
@@ -17,6 +17,8 @@ from worker.jobs.models.catalog import ModelCard
 from worker.jobs.record import Job, JobStatus
 
 RESULTS_READ_CHUNKS = 16
+# A job with so many chunks at most is read together with its results.
+FEW_CHUNKS = 4
 # Jobs in one round trip of a list: a page, and the one that says that there is another page.
 LIST_READ = 101
 _CARD = b"piqueue:card:"
@@ -52,6 +54,26 @@ class JobReader(RedisClient):
         """Read a job and the model card it is pinned to. Raises JobNotFound."""
         job, (digest,) = self._read(job_id, "model")
         return job, self._card(job_id, digest)
+
+    def job_and_results(self, job_id: str) -> tuple[Job, ModelCard, Iterator[StoredResult]]:
+        """Read a job, its model card and its results, a small job in one round trip.
+
+        Raises:
+            JobNotFound: there is none of this id, or it has expired.
+        """
+        chunks = list(range(FEW_CHUNKS))
+        with self._redis.pipeline(transaction=True) as pipe:
+            pipe.hgetall(job_key(job_id, "meta"))
+            pipe.get(job_key(job_id, "model"))
+            for key in ("res", "in"):
+                pipe.hmget(job_key(job_id, key), chunks)
+            meta, digest, results, specs = pipe.execute()
+        if not meta:
+            raise JobNotFound(job_id)
+        job = _job(job_id, meta)
+        few = zip(chunks[: job.chunk_count], specs, results, strict=False)
+        found = self.results(job) if job.chunk_count > FEW_CHUNKS else _results(job, few)
+        return job, self._card(job_id, digest), found
 
     def _read(self, job_id: str, *strings: str) -> tuple[Job, list[bytes]]:
         with self._redis.pipeline(transaction=True) as pipe:
@@ -132,17 +154,10 @@ class JobReader(RedisClient):
             with self._redis.pipeline(transaction=False) as pipe:
                 pipe.hmget(job_key(job.id, "res"), chunks)
                 pipe.hmget(job_key(job.id, "in"), chunks)
-                packed_results, packed_specs = pipe.execute()
-            for chunk, results, specs in zip(chunks, packed_results, packed_specs, strict=True):
-                if specs is None:
-                    raise JobNotFound(job.id)
-                if results is None:
-                    continue
-                attempts, unpacked = unpack_results(results)
-                pairs = zip(unpack_specs(specs), unpacked, strict=True)
-                for index, (spec, result) in enumerate(pairs, start=chunk * job.chunk_items):
-                    if index >= start_index:
-                        yield StoredResult(index, spec, result, attempts)
+                results, specs = pipe.execute()
+            for stored in _results(job, zip(chunks, specs, results, strict=True)):
+                if stored.index >= start_index:
+                    yield stored
 
     def _finished_chunks(self, job: Job, first: int) -> Iterator[int]:
         """The chunks from `first` that have results; of a small job, all chunks."""
@@ -181,6 +196,21 @@ class JobReader(RedisClient):
 
 def _job(job_id: str, meta: dict[bytes, bytes]) -> Job:
     return read_job(job_id, {field.decode(): value.decode() for field, value in meta.items()})
+
+
+def _results(
+    job: Job, packed: Iterable[tuple[int, bytes | None, bytes | None]]
+) -> Iterator[StoredResult]:
+    """Unpack the finished items of chunks, given by index with their items and results."""
+    for chunk, specs, results in packed:
+        if specs is None:
+            raise JobNotFound(job.id)
+        if results is None:
+            continue
+        attempts, unpacked = unpack_results(results)
+        pairs = zip(unpack_specs(specs), unpacked, strict=True)
+        for index, (spec, result) in enumerate(pairs, start=chunk * job.chunk_items):
+            yield StoredResult(index, spec, result, attempts)
 
 
 def _list_key(owner: str, status: JobStatus | None) -> str:

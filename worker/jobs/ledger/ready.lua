@@ -19,9 +19,14 @@ local MOST_LAG = 1000
 local function owners_of(lane) return READY .. ':' .. lane end
 local function jobs_of(lane, owner) return READY .. ':' .. lane .. ':' .. owner end
 
-local function time_of(level, member)
-  local field = member and level .. ' ' .. member or level
-  return tonumber(redis.call('HGET', VIRTUAL, field)) or 0
+local function time_of(level)
+  return tonumber(redis.call('HGET', VIRTUAL, level)) or 0
+end
+
+-- The virtual time at which a member enters a level: one that was away does not save up turns.
+local function entry_time(level, member)
+  local times = redis.call('HMGET', VIRTUAL, level, level .. ' ' .. member)
+  return math.max(tonumber(times[1]) or 0, tonumber(times[2]) or 0)
 end
 
 -- The highest score of a level: a new job goes behind the others of its owner, or an endless row of
@@ -37,9 +42,8 @@ end
 
 local function add_ready(lane, owner, job, submitted_ms)
   local owners, jobs = owners_of(lane), jobs_of(lane, owner)
-  -- A member that was away does not save up turns: it enters at the virtual time of its level.
-  redis.call('ZADD', READY, 'NX', math.max(time_of(READY), time_of(READY, lane)), lane)
-  redis.call('ZADD', owners, 'NX', math.max(time_of(owners), time_of(owners, owner)), owner)
+  redis.call('ZADD', READY, 'NX', entry_time(READY, lane), lane)
+  redis.call('ZADD', owners, 'NX', entry_time(owners, owner), owner)
   redis.call('ZADD', jobs, 'NX', last_of(jobs), job)
   redis.call('ZADD', WAITING .. lane, submitted_ms, job)
 end

@@ -11,12 +11,20 @@ from typing import Any
 
 from redis import Redis
 
-from worker.jobs.errors import JobNotDraft, JobNotFound, LedgerUnavailable, TooLarge
+from worker.jobs.errors import JobNotDraft, JobNotFound, LedgerUnavailable, QueueFull, TooLarge
 from worker.jobs.host_statistics import count_hosts
 from worker.jobs.items import ItemResult, ItemSpec, pack_results, pack_specs
 from worker.jobs.ledger.claims import Claim, read_claim
 from worker.jobs.ledger.clock import script
-from worker.jobs.ledger.layout import ExpiringKey, NewJob, Shape, fields_of, job_key
+from worker.jobs.ledger.layout import (
+    NO_LIMITS,
+    BacklogLimits,
+    ExpiringKey,
+    NewJob,
+    Shape,
+    fields_of,
+    job_key,
+)
 from worker.jobs.ledger.reader import JobReader
 from worker.jobs.ledger.workers import WORKER_SILENT_S, Workers
 from worker.jobs.record import Lane
@@ -24,6 +32,8 @@ from worker.jobs.record import Lane
 EVENTS_CHANNEL = "piqueue:events"
 # Stored items of a job that is not submitted expire after this long.
 UNSUBMITTED_TTL_S = 3600
+# When to submit again if too many items are waiting.
+RETRY_FULL_S = 30
 
 # The workers' number is read again after this time.
 SLOTS_READ_S = WORKER_SILENT_S / 3
@@ -37,12 +47,12 @@ RECOVERED_AT_ONCE = 100
 _STEPS = {
     "": ("open_draft", "reserve", "add", "close", "submit"),
     "allow-oom": (
-        *("renew", "release", "checkpoint", "commit"),
+        *("renew", "release", "checkpoint"),
         *("cancel", "erase", "abandon"),
     ),
 }
-# These steps choose their jobs themselves.
-_STEPS_OF_ALL = {"claim_next": "", "recover": "allow-oom"}
+# These steps are about several jobs.
+_STEPS_OF_ALL = {"claim_next": "", "commit_all": "allow-oom", "recover": "allow-oom"}
 _FOLDER = Path(__file__).parent
 _LEDGER = (_FOLDER / "ready.lua").read_text() + (_FOLDER / "ledger.lua").read_text()
 
@@ -85,10 +95,21 @@ class JobStore(JobReader):
             pipe.expire(key, UNSUBMITTED_TTL_S)
             pipe.execute()
 
-    def submit(self, job: NewJob, shape: Shape, extra: ExpiringKey | None = None) -> int:
+    def submit(
+        self,
+        job: NewJob,
+        shape: Shape,
+        extra: ExpiringKey | None = None,
+        chunks: Mapping[int, Sequence[ItemSpec]] | None = None,
+        uploads: Mapping[str, bytes] | None = None,
+        limits: BacklogLimits = NO_LIMITS,
+    ) -> int:
         """Make the stored chunks a job, and write `extra`; returns how many wake-ups to send.
 
+        `chunks` by index and `uploads` by item are those that are not stored yet; they are few.
+
         Raises:
+            QueueFull: more items would be unfinished than `limits` allow.
             LedgerUnavailable: also if Redis was killed and lost some of the chunks.
         """
         chunk_count = -(-shape.total // shape.chunk_items)
@@ -103,9 +124,15 @@ class JobStore(JobReader):
             fields["max_failures"] = shape.max_failures
         card = job.model.model_dump_json()
         extra_key = (extra.key, extra.value, extra.ttl_s) if extra else ("", "", "")
+        packed = {index: pack_specs(specs) for index, specs in (chunks or {}).items()}
+        hashes = [_flat(one) for one in (packed, fields, uploads or {})]
+        parts = [part for one in hashes for part in (len(one), *one)]
+        size = (limits.of_owner, limits.of_all, job.owner, shape.total)
         wake_ups = self._step(
-            "submit", job.id, self.slots(), card, chunk_count, *extra_key, *_flat(fields)
+            "submit", job.id, self.slots(), card, chunk_count, *extra_key, *size, *parts
         )
+        if wake_ups == -1:
+            raise QueueFull("too many items are waiting: try again later", RETRY_FULL_S)
         if wake_ups is None:
             raise LedgerUnavailable("Redis lost some of the items: submit them again")
         return int(wake_ups)
@@ -167,17 +194,20 @@ class JobStore(JobReader):
         bulk_share: float,
         warm: Collection[str] = (),
         others: Collection[str] = (),
-    ) -> Claim | None:
-        """Lease the chunk whose turn it is; None if no chunk waits.
+        most: int = 1,
+    ) -> list[Claim]:
+        """Lease the chunk whose turn it is; empty if no chunk waits.
 
         `bulk_share` is the share of the bulk lane while both lanes wait. Among jobs with equal
         right, those with a model in `warm` go first; jobs with a model in `others` are left to
-        other workers.
+        other workers. If an owner has more jobs of one upload waiting than the workers have slots,
+        up to `most` of them with the same model are leased together.
         """
         models = [json.dumps(dict.fromkeys(keys, True)) for keys in (warm, others)]
-        request = secrets.token_hex(8)
-        answer = self._step("claim_next", int(lease_s * 1000), bulk_share, *models, request)
-        return answer and read_claim(*answer)
+        request, lease_ms = secrets.token_hex(8), int(lease_s * 1000)
+        slots = self.slots()
+        answer = self._step("claim_next", lease_ms, bulk_share, *models, request, most, slots)
+        return [read_claim(*described) for described in answer]
 
     def renew(self, claim: Claim, lease_s: float) -> bool:
         """Renew the lease for `lease_s`; False if another worker has it."""
@@ -197,24 +227,20 @@ class JobStore(JobReader):
 
     def commit(self, claim: Claim, results: Sequence[ItemResult]) -> bool:
         """Store a chunk's results; False, without a change, if it has some or its job is over."""
-        if len(results) != len(claim.specs):
-            raise ValueError(f"{len(results)} results for {len(claim.specs)} items")
-        codes = Counter(result.rejection.code for result in results if result.rejection)
-        packed = pack_results(claim.tries, results)
-        failed = codes.total()
-        failures = [part for pair in codes.items() for part in pair]
-        accepted = self._step(
-            "commit",
-            claim.job_id,
-            claim.chunk_index,
-            packed,
-            len(results) - failed,
-            failed,
-            sum(result.cached for result in results),
-            count_hosts(zip(claim.specs, results, strict=True)),
-            *failures,
-        )
-        return bool(accepted)
+        (accepted,), _ = self.commit_all([(claim, results)])
+        return accepted
+
+    def commit_all(
+        self, scored: Sequence[tuple[Claim, Sequence[ItemResult]]]
+    ) -> tuple[list[bool], bool]:
+        """Do what `commit` does for several chunks, and delete the uploads that have scores.
+
+        Returns what `commit` does for each, and whether any chunk waits.
+        """
+        commits = [_commit_args(claim, results) for claim, results in scored]
+        args = [part for commit in commits for part in (len(commit), *commit)]
+        waits, *accepted = self._step("commit_all", *args)
+        return [bool(one) for one in accepted], bool(waits)
 
     # Recovery.
 
@@ -251,5 +277,26 @@ class JobStore(JobReader):
         return bool(self._step("abandon", job_id))
 
 
-def _flat(fields: Mapping[str, Any]) -> list[Any]:
+def _flat(fields: Mapping[Any, Any]) -> list[Any]:
     return [part for pair in fields.items() for part in pair]
+
+
+def _commit_args(claim: Claim, results: Sequence[ItemResult]) -> list[Any]:
+    """Make the arguments of `commit` in ledger.lua."""
+    if len(results) != len(claim.specs):
+        raise ValueError(f"{len(results)} results for {len(claim.specs)} items")
+    pairs = list(zip(claim.specs, results, strict=True))
+    codes = Counter(result.rejection.code for result in results if result.rejection)
+    failed = codes.total()
+    return [
+        claim.job_id,
+        claim.chunk_index,
+        pack_results(claim.tries, results),
+        len(results) - failed,
+        failed,
+        sum(result.cached for result in results),
+        count_hosts(pairs),
+        len(codes),
+        *_flat(codes),
+        *(spec.id for spec, result in pairs if result.scores and spec.url is None),
+    ]

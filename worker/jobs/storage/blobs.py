@@ -19,8 +19,11 @@ class BlobStore(Protocol):
     def put(self, job_id: str, payloads: Mapping[str, bytes], ttl_s: int) -> None:
         """Store payloads; all payloads of the job then expire in `ttl_s`."""
 
-    def put_small(self, job_id: str, payloads: Mapping[str, bytes], ttl_s: int) -> None:
-        """Store all payloads of a small job, in the fastest way."""
+    def goes_with_job(self, payloads: Mapping[str, bytes], /) -> bool:
+        """Whether all payloads of a small job are stored in the ledger with it.
+
+        The commit then deletes those that have scores.
+        """
 
     def keep(self, job_id: str, ttl_s: int) -> None:
         """Let the payloads of a job expire in `ttl_s`."""
@@ -29,7 +32,7 @@ class BlobStore(Protocol):
         """Read payloads in this order; None for a missing one."""
 
     def discard(self, job_id: str, item_ids: Sequence[str]) -> None:
-        """Delete payloads."""
+        """Delete payloads that have scores."""
 
     def erase(self, job_id: str) -> None:
         """Delete all payloads of a job, now or, if the store does not answer, later."""

@@ -70,11 +70,10 @@ class FileBlobs(RedisClient):
             for _ in self._pool.map(_flush, changed):
                 pass
 
-    def put_small(self, job_id: str, payloads: Mapping[str, bytes], ttl_s: int) -> None:
-        """Store all payloads of a small job in Redis, while it has room, or as files."""
+    def goes_with_job(self, payloads: Mapping[str, bytes], /) -> bool:
+        """Whether they are small enough for Redis, and it has room."""
         is_small = sum(map(len, payloads.values())) <= SMALL_BYTES
-        in_redis = is_small and self._load.memory_share() <= SMALL_SHARE
-        (self._in_redis if in_redis else self).put(job_id, payloads, ttl_s)
+        return is_small and self._load.memory_share() <= SMALL_SHARE
 
     def keep(self, job_id: str, ttl_s: int) -> None:
         self._in_redis.keep(job_id, ttl_s)
@@ -95,7 +94,6 @@ class FileBlobs(RedisClient):
             yield payload
 
     def discard(self, job_id: str, item_ids: Sequence[str]) -> None:
-        self._in_redis.discard(job_id, item_ids)
         files = [self._file(job_id, item_id) for item_id in item_ids]
         with self._errors():
             for file in files:

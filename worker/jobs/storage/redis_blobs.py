@@ -26,7 +26,8 @@ class RedisBlobs(RedisClient):
             pipe.expire(self._key(job_id), ttl_s)
             pipe.execute()
 
-    put_small = put
+    def goes_with_job(self, _payloads: Mapping[str, bytes], /) -> bool:
+        return True
 
     def keep(self, job_id: str, ttl_s: int) -> None:
         self._redis.expire(self._key(job_id), ttl_s)
@@ -41,8 +42,7 @@ class RedisBlobs(RedisClient):
             yield payload
 
     def discard(self, job_id: str, item_ids: Sequence[str]) -> None:
-        if item_ids:
-            self._redis.hdel(self._key(job_id), *item_ids)
+        """Do nothing: the commit has deleted them."""
 
     def erase(self, job_id: str) -> None:
         self.remove(job_id)

@@ -7,14 +7,15 @@ from dataclasses import replace
 import pytest
 from redis import Redis
 
-from tests.worker.jobs.ledger.test_store import MODEL, scored
+from tests.worker.jobs.ledger.test_store import MODEL, REJECTED, scored
 from worker.jobs.items import ItemSpec
 from worker.jobs.ledger.claims import Claim
 from worker.jobs.ledger.layout import NewJob, Shape
 from worker.jobs.ledger.load import Load
-from worker.jobs.ledger.store import JobStore
+from worker.jobs.ledger.store import MIN_SLOTS, JobStore
 from worker.jobs.models.catalog import ModelCard
 from worker.jobs.record import Lane, new_job_id
+from worker.jobs.storage.redis_blobs import RedisBlobs
 
 BULK_SHARE = 0.2
 # In items / weight, of ready.lua.
@@ -48,8 +49,7 @@ def serve(store: JobStore, count: int, others: Collection[str] = ()) -> list[Cla
     """Claim and commit chunks one by one; leave those of some models to other workers."""
     served = []
     for _ in range(count):
-        claim = store.claim_next(30, BULK_SHARE, others=others)
-        assert claim is not None
+        (claim,) = store.claim_next(30, BULK_SHARE, others=others)
         store.commit(claim, scored(claim))
         served.append(claim)
     return served
@@ -154,7 +154,7 @@ def test_jobs_that_are_deleted_or_cancelled_hold_nobody_up(store: JobStore) -> N
         (store.erase if at % 2 else store.cancel)(job_id)
     last = submit(store, "b", 1, Lane.INTERACTIVE)
     assert serve(store, 1)[0].job_id == last
-    assert store.claim_next(30, BULK_SHARE) is None
+    assert not store.claim_next(30, BULK_SHARE)
 
 
 def test_a_worker_leaves_models_to_others_and_prefers_warm_ones(store: JobStore) -> None:
@@ -162,14 +162,12 @@ def test_a_worker_leaves_models_to_others_and_prefers_warm_ones(store: JobStore)
     cold = submit(store, "a", 100, model=MODEL)
     warm = submit(store, "a", 100, model=other)
     keys = {card.name: card.ref.key for card in (MODEL, other)}
-    first = store.claim_next(30, BULK_SHARE, warm=[keys["other"]])
-    assert first is not None
+    (first,) = store.claim_next(30, BULK_SHARE, warm=[keys["other"]])
     assert first.job_id == warm, "both have equal right"
     for _ in range(9):
-        claim = store.claim_next(30, BULK_SHARE, others=[keys["other"]])
-        assert claim is not None
+        (claim,) = store.claim_next(30, BULK_SHARE, others=[keys["other"]])
         assert claim.job_id == cold
-    assert store.claim_next(30, BULK_SHARE, others=list(keys.values())) is None
+    assert not store.claim_next(30, BULK_SHARE, others=list(keys.values()))
 
 
 def test_jobs_that_are_left_to_others_hide_no_other_work(store: JobStore) -> None:
@@ -180,7 +178,71 @@ def test_jobs_that_are_left_to_others_hide_no_other_work(store: JobStore) -> Non
     usable = {submit(store, owner, 1) for owner in ("a", "c")}
     served = serve(store, 2, others=[other.ref.key])
     assert {claim.job_id for claim in served} == usable
-    assert store.claim_next(30, BULK_SHARE, others=[other.ref.key]) is None
+    assert not store.claim_next(30, BULK_SHARE, others=[other.ref.key])
+
+
+def submit_uploads(
+    store: JobStore, owner: str, count: int, model: ModelCard = MODEL, *, use_cache: bool = False
+) -> list[str]:
+    """Submit jobs of one upload, as clients that send pictures one by one; gives their ids."""
+    jobs = [
+        NewJob(new_job_id(), owner, model, ttl_s=3600, use_cache=use_cache) for _ in range(count)
+    ]
+    for job in jobs:
+        RedisBlobs(store._redis).put(job.id, {"a": job.id.encode()}, 3600)
+        store.put_chunk(job.id, 0, [ItemSpec("a")])
+        store.submit(job, Shape(Lane.INTERACTIVE, 1, 1))
+    return [job.id for job in jobs]
+
+
+def test_jobs_of_one_upload_are_claimed_together_and_no_slot_gets_more_than_its_part(
+    store: JobStore,
+) -> None:
+    first = submit_uploads(store, "a", MIN_SLOTS)
+    assert [claim.job_id for claim in store.claim_next(30, BULK_SHARE, most=8)] == first[:1]
+    waiting = first[1:] + submit_uploads(store, "a", 3 * MIN_SLOTS)
+    claims = store.claim_next(30, BULK_SHARE, most=8)
+    assert [claim.job_id for claim in claims] == waiting[:4], "a part of what waits"
+    assert [claim.upload for claim in claims] == [job_id.encode() for job_id in waiting[:4]]
+    assert len(store.claim_next(30, BULK_SHARE, most=2)) == 2, "at most as many as asked for"
+    accepted, waits = store.commit_all([(claim, scored(claim)) for claim in claims])
+    assert (accepted, waits) == ([True] * 4, True)
+    assert store.commit_all([(claim, [REJECTED]) for claim in claims])[0] == [False] * 4
+    for claim in claims:
+        assert store.job(claim.job_id).counts.succeeded == 1
+
+
+def test_jobs_that_are_claimed_together_count_as_a_chunk_of_their_owner(store: JobStore) -> None:
+    submit_uploads(store, "a", 400)
+    submit_uploads(store, "b", 400)
+    counts: Counter[str] = Counter()
+    for _ in range(40):
+        claims = store.claim_next(30, BULK_SHARE, most=8)
+        (owner,) = {store.job(claim.job_id).owner for claim in claims}
+        counts[owner] += len(claims)
+        assert abs(counts["a"] - counts["b"]) <= 8
+
+
+@pytest.mark.parametrize("kind", ["url", "model", "cache", "attempt"])
+def test_a_job_that_may_take_longer_is_claimed_alone(
+    store: JobStore, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.jobs.ledger.store.MIN_SLOTS", 1)
+    if kind == "url":
+        odd = submit(store, "a", 1, Lane.INTERACTIVE)
+    else:
+        model = replace_model("other") if kind == "model" else MODEL
+        (odd,) = submit_uploads(store, "a", 1, model, use_cache=kind == "cache")
+    if kind == "attempt":
+        store.claim_next(0.001, BULK_SHARE)
+        while not store.job(odd).counts.waiting:
+            store.recover()
+    submit_uploads(store, "a", 9)
+    together = []
+    while claims := store.claim_next(30, BULK_SHARE, most=100):
+        together.append([claim.job_id for claim in claims])
+    assert [odd] in together
+    assert sorted(len(jobs) for jobs in together) == [1, 9]
 
 
 def replace_model(name: str) -> ModelCard:

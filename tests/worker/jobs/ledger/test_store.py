@@ -15,6 +15,7 @@ from worker.jobs.ledger.store import IdState, JobStore
 from worker.jobs.ledger.workers import Workers
 from worker.jobs.models.catalog import ModelCard
 from worker.jobs.record import Job, JobStatus, Lane, new_job_id
+from worker.jobs.storage.redis_blobs import RedisBlobs
 
 MODEL = ModelCard(
     name="scenes",
@@ -53,8 +54,7 @@ def submit(store: JobStore, total: int, chunk_items: int = 10) -> tuple[str, lis
 
 def claim(store: JobStore, job_id: str, chunk: int, lease_s: float = 30) -> Claim:
     """Claim the next chunk, which must be this one."""
-    taken = store.claim_next(lease_s, bulk_share=0.2)
-    assert taken is not None
+    (taken,) = store.claim_next(lease_s, bulk_share=0.2)
     assert (taken.job_id, taken.chunk_index) == (job_id, chunk)
     return taken
 
@@ -100,7 +100,7 @@ def test_a_chunk_delivered_twice_counts_once(store: JobStore) -> None:
     job_id, _ = submit(store, total=20)
     taken = claim(store, job_id, 0)
     assert claim(store, job_id, 1), "the first is leased"
-    assert store.claim_next(30, 0.2) is None
+    assert not store.claim_next(30, 0.2)
     assert store.commit(taken, scored(taken))
     assert not store.commit(taken, [REJECTED] * 10)
 
@@ -273,7 +273,7 @@ def test_cancelling_lets_leased_chunks_finish_and_stops_the_others(store: JobSto
     leased = claim(store, job_id, chunks[0])
     store.cancel(job_id)
     assert store.job(job_id).status is JobStatus.CANCELLING
-    assert store.claim_next(30, 0.2) is None
+    assert not store.claim_next(30, 0.2)
     assert store.commit(leased, scored(leased))
 
     job = store.job(job_id)
@@ -289,7 +289,7 @@ def test_a_cancelled_job_whose_worker_died_still_ends(store: JobStore) -> None:
     while store.job(job_id).status is JobStatus.CANCELLING:
         store.recover()
     assert store.job(job_id).status is JobStatus.CANCELLED
-    assert store.claim_next(30, 0.2) is None
+    assert not store.claim_next(30, 0.2)
 
 
 def test_a_job_that_is_done_cannot_be_cancelled(store: JobStore) -> None:
@@ -344,7 +344,7 @@ def test_a_job_that_expired_unfinished_leaves_the_backlog(
     redis_client.zadd("piqueue:due", {f"expire {job_id} anyone": 1}, xx=True)
     assert store.recover() == (0, [f"expire {job_id} anyone"])
     assert load.open_items().job_count == load.backlog() == 0
-    assert store.claim_next(30, 0.2) is None
+    assert not store.claim_next(30, 0.2)
 
 
 @pytest.mark.parametrize("expired_by", ["recovery", "redis"])
@@ -431,3 +431,22 @@ def test_a_full_draft_refuses_more_but_knows_its_items(store: JobStore) -> None:
     store.close_draft(draft.id)
     with pytest.raises(JobNotDraft):
         store.reserve(draft.id, asked)
+
+
+def test_a_commit_deletes_the_uploads_that_have_scores(
+    store: JobStore, redis_client: Redis
+) -> None:
+    blobs, job = RedisBlobs(redis_client), NewJob(new_job_id(), "anyone", MODEL, ttl_s=3600)
+    blobs.put(job.id, {name: name.encode() for name in "abcd"}, 3600)
+    store.put_chunk(
+        job.id, 0, [ItemSpec("a"), ItemSpec("b", "http://h/b")], [ItemSpec("c"), ItemSpec("d")]
+    )
+    store.submit(job, Shape(Lane.BULK, 4, 2))
+    store.commit(claim(store, job.id, 0), [REJECTED, ItemResult(scores=(0.5, 0.5))])
+    assert list(blobs.get(job.id, "abcd")) == [b"a", b"b", b"c", b"d"], "a may be retried"
+    taken = claim(store, job.id, 1)
+    assert taken.upload is None, "several uploads do not come with the claim"
+    store.commit(taken, [ItemResult(scores=(0.5, 0.5)), REJECTED])
+    assert list(blobs.get(job.id, "abcd")) == [b"a", b"b", None, b"d"]
+    store.erase(job.id)
+    assert list(blobs.get(job.id, "ad")) == [None, None]

@@ -78,7 +78,9 @@ def test_a_large_payload_is_read_back_unchanged(blobs: BlobStore) -> None:
     assert get(blobs, job_id, "large") == payload
 
 
+@pytest.mark.parametrize("blobs", ["files", "s3"], indirect=True)
 def test_discarding_deletes_only_the_named_payloads(blobs: BlobStore) -> None:
+    """Those in Redis are deleted by the commit."""
     job_id = new_job_id()
     for item_id in ("a", "b", "c"):
         blobs.put(job_id, {item_id: item_id.encode()}, 3600)

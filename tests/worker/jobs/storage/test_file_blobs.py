@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from api.intake.uploads import BUFFER_FILES, Uploads
 from tests.worker.jobs.storage.test_blobs import ODD_IDS, get
 from worker.jobs.errors import QueueFull, StorageUnavailable
 from worker.jobs.record import new_job_id
 from worker.jobs.settings import Settings, load_settings
 from worker.jobs.storage.file_blobs import LEFT_OVER_S, MARK, SMALL_BYTES, FileBlobs
+from worker.jobs.storage.redis_blobs import RedisBlobs
 from worker.upkeep.storage_maintenance import StorageMaintenance
 
 
@@ -51,20 +53,37 @@ def test_no_name_of_a_file_contains_anything_of_an_item_id(
         assert len(digest) == 64
 
 
-def test_payloads_of_a_small_job_are_in_redis_and_others_are_files(
+def upload(blobs: FileBlobs, payloads: dict[str, bytes]) -> tuple[str, dict[str, bytes]]:
+    """Add the payloads of a job; gives its id and what is stored with the job."""
+    job_id = new_job_id()
+    uploads = Uploads(blobs, job_id, 3600)
+    for item_id, payload in payloads.items():
+        uploads.add(item_id, payload)
+    return job_id, uploads.finish()
+
+
+def test_payloads_of_a_small_job_are_stored_with_it_and_others_are_files(
     blobs: FileBlobs, settings: Settings, redis_client: Redis
 ) -> None:
-    small, large = new_job_id(), new_job_id()
-    blobs.put_small(small, {"a": b"x" * SMALL_BYTES}, 3600)
-    assert files(settings) == []
-    blobs.put_small(large, {"a": b"x" * SMALL_BYTES, "b": b"x"}, 3600)
-    assert len(files(settings)) == 2
+    payloads = {"a": b"x" * SMALL_BYTES}
+    small, with_job = upload(blobs, payloads)
+    assert (with_job, files(settings)) == (payloads, [])
+    RedisBlobs(redis_client).put(small, with_job, 3600)
+    assert get(blobs, small, "a") == payloads["a"]
+
+    large, with_job = upload(blobs, payloads | {"b": b"x"})
+    assert (with_job, len(files(settings))) == ({}, 2)
     assert redis_client.keys(f"*{large}*") == []
-    for job_id in (small, large):
-        assert get(blobs, job_id, "a") == b"x" * SMALL_BYTES
-        blobs.discard(job_id, ["a", "b"])
-        assert get(blobs, job_id, "a") is None
+    assert get(blobs, large, "a") == payloads["a"]
+    blobs.discard(large, ["a", "b"])
+    assert get(blobs, large, "a") is None
     assert files(settings) == []
+
+
+def test_many_payloads_are_files_to_the_last(blobs: FileBlobs, settings: Settings) -> None:
+    payloads = {str(at): b"x" for at in range(BUFFER_FILES + 1)}
+    assert upload(blobs, payloads)[1] == {}
+    assert len(files(settings)) == len(payloads)
 
 
 def test_payloads_of_a_small_job_are_files_while_redis_is_over_half_full(
@@ -74,7 +93,7 @@ def test_payloads_of_a_small_job_are_files_while_redis_is_over_half_full(
     before = redis_client.config_get("maxmemory")["maxmemory"] or 0
     redis_client.config_set("maxmemory", int(used * 1.5))
     try:
-        blobs.put_small(new_job_id(), {"a": b"x"}, 3600)
+        assert upload(blobs, {"a": b"x"})[1] == {}
     finally:
         redis_client.config_set("maxmemory", before)
     assert len(files(settings)) == 1
