@@ -41,6 +41,8 @@ class DataConfig(_Strict):
     image_name_col: str = "name"
     split_col: str = "split"
     """Column of `train` or `val`; without it, a fifth of each label set is used for validation."""
+    use_guessed: bool = False
+    """Whether rows are used whose column `guessed` says that nobody has confirmed their labels."""
     sources: tuple[Source, ...] = ()
     """Origin and terms of the pictures; copied into the card."""
 

@@ -40,7 +40,7 @@ def _compare(options: argparse.Namespace) -> int:
     labels = [label for label in known if label in other_known]
     if not labels:
         raise CommandFailed(f"{options.a} and {options.b} have no label in common")
-    pictures = scoring.find_pictures(options.pictures, labels, options.images, options.split)
+    pictures = scoring.find_pictures(options, labels)
     if pictures.truth is not None:
         labels = list(pictures.labels)
     before = scoring.score(predictors[0], pictures, labels, settings)

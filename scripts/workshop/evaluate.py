@@ -39,7 +39,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     settings = load_settings()
     predictor, folder = scoring.find_model(options.model, settings, options.engine)
     known = predictor.card.labels
-    pictures = scoring.find_pictures(options.pictures, known, options.images, options.split)
+    pictures = scoring.find_pictures(options, known)
     if pictures.truth is None:
         raise CommandFailed(
             f"{options.pictures} has none of the labels {', '.join(known[:10])}: "

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+_DATA_OVERRIDES = ("images_base_path", "use_guessed")
 _TRAINING_OVERRIDES = ("base_weights", "model_path", "runs_path", "seed")
 
 
@@ -25,6 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check_only", action="store_true", help="check the data and stop")
     group = parser.add_argument_group("override values of the files")
     group.add_argument("--images_base_path", type=Path, help="folder of the pictures")
+    about = "also use labels that nobody has confirmed"
+    group.add_argument("--use_guessed", action="store_true", default=None, help=about)
     group.add_argument("--base_weights", help="imagenet, none or a .weights.h5 file")
     group.add_argument("--model_path", type=Path, help="artifact folder, <name>/<version>")
     group.add_argument("--runs_path", type=Path, help="folder of the training logs (runs)")
@@ -36,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     from model.training import config
 
-    images = {"images_base_path": options.images_base_path}
+    images = {name: getattr(options, name) for name in _DATA_OVERRIDES}
     overrides = {name: getattr(options, name) for name in _TRAINING_OVERRIDES}
     overrides = config.PRESETS.get(options.preset, {}) | overrides
     try:

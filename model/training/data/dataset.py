@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 from model.images.decode import decode
 from model.images.result import ImageRejected
 from model.training.config import DataConfig, TrainingError
-from model.training.data.table import TableUnreadable, read_table
+from model.training.data.table import (
+    GUESSED,
+    LEFT_OUT,
+    TableUnreadable,
+    guessed_labels,
+    is_left_out,
+    read_table,
+)
 
 Pixels = NDArray[np.uint8]
 Labels = NDArray[np.float32]
@@ -39,12 +46,13 @@ class DataProblems:
     warnings: list[str] = field(default_factory=list)
 
     def raise_errors(self) -> None:
-        """Raise TrainingError with the errors, if there are any."""
+        """Raise TrainingError with the errors and warnings, if there are errors."""
         if self.errors:
             more = len(self.errors) - _SHOWN
             shown = [*self.errors[:_SHOWN], *([f"and {more} more"] if more > 0 else [])]
             count = "1 error" if len(self.errors) == 1 else f"{len(self.errors)} errors"
-            raise TrainingError("\n  ".join([f"{self.csv_path}: {count}", *shown]))
+            warnings = [f"warning: {warning}" for warning in self.warnings]
+            raise TrainingError("\n  ".join([f"{self.csv_path}: {count}", *shown, *warnings]))
 
 
 @dataclass(frozen=True)
@@ -100,6 +108,8 @@ def read_annotations(csv_path: Path, config: DataConfig, problems: DataProblems)
         raise TrainingError(f"{csv_path} has a header and no rows")
     empty = {number for number, _ in numbered} - {number for number, _ in filled}
     problems.warnings += [f"row {number} is empty and is ignored" for number in sorted(empty)]
+    columns = [column for column in columns if column not in (GUESSED, LEFT_OUT)]
+    filled = _answered(filled, config, problems)
     has_split = config.split_col in columns
     read: dict[str, tuple[int, dict[str, Any]]] = {}
     for number, row in filled:
@@ -122,6 +132,24 @@ def read_annotations(csv_path: Path, config: DataConfig, problems: DataProblems)
     else:
         is_val = stratified_folds(names, labels, VAL_SHARE) == 0
     return Annotations(names, labels, is_val, tuple(read[name][0] for name in names))
+
+
+def _answered(
+    numbered: list[tuple[int, dict[str, Any]]], config: DataConfig, problems: DataProblems
+) -> list[tuple[int, dict[str, Any]]]:
+    """The rows that a person has answered, or that `use_guessed` includes."""
+    shown = [(number, row) for number, row in numbered if not is_left_out(row)]
+    if left_out_count := len(numbered) - len(shown):
+        problems.warnings.append(f"{left_out_count} rows are not used: their pictures are left out")
+    guessed = {number for number, row in shown if guessed_labels(row, config.targets)}
+    if config.use_guessed or not guessed:
+        return shown
+    what = (
+        f"{len(guessed)} rows with guessed labels are not used: confirm the labels with piqueue "
+        "label, or set use_guessed"
+    )
+    (problems.errors if len(guessed) == len(shown) else problems.warnings).append(what)
+    return [(number, row) for number, row in shown if number not in guessed]
 
 
 def _row_problem(row: dict[str, Any], config: DataConfig, has_split: bool) -> str | None:

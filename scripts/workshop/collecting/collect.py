@@ -5,11 +5,13 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from model.training.data.table import GUESSED, YES
 from piqueue.commands.progress import Progress, tell
 from piqueue.commands.terminal import CommandFailed, ExitCode, run
 from scripts.commands.parser import command_parser
 from scripts.workshop.collecting.unsplash import LimitReached, Photo, Unsplash, UnsplashSettings
-from scripts.workshop.label_table import GUESSED, LabelTable, check_label
+from scripts.workshop.label_merge import SET, UNSET
+from scripts.workshop.label_table import NAME, LabelTable, check_label
 
 # The searches that found a photo, as keyword/page;…: the next run continues from these pages.
 FOUND_BY = "found_by"
@@ -112,22 +114,22 @@ def _add(table: LabelTable, photo: Photo, keyword: str, page: int, is_label: boo
     found_by = table.rows.get(name, {}).get(FOUND_BY, "")
     if keyword in _pages(found_by):
         return False
-    labels = table.get(name) or frozenset()
+    labels = (table.get(name) or frozenset()) | ({keyword} if is_label else set())
     referral = f"?utm_source={UnsplashSettings().app}&utm_medium=referral"
-    table.put(
-        name,
-        labels | {keyword} if is_label else labels,
+    table.add(
         {
+            NAME: name,
+            **{label: SET if label in labels else UNSET for label in table.labels},
             "url": photo.small_url,
             "photographer": _plain_cell(photo.photographer),
             "photographer_url": photo.photographer_url + referral,
             "photo_url": photo.page_url + referral,
             DOWNLOAD_LOCATION: photo.download_location,
             "about": _plain_cell(photo.description_text),
-            GUESSED: "yes",
-            FOUND_BY: ";".join(filter(None, (found_by, f"{keyword}/{page}"))),
-        },
+            GUESSED: YES,
+        }
     )
+    table.set_cell(name, FOUND_BY, ";".join(filter(None, (found_by, f"{keyword}/{page}"))))
     return True
 
 

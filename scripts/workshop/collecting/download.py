@@ -16,7 +16,8 @@ from piqueue.commands.terminal import CommandFailed, ExitCode, run, written_whol
 from scripts.commands.parser import command_parser
 from scripts.workshop.collecting.collect import DOWNLOAD_LOCATION
 from scripts.workshop.collecting.unsplash import PhotoUnknown, Unsplash, UnsplashSettings
-from scripts.workshop.label_table import NAME, URL, read_rows, write_rows
+from scripts.workshop.label_table import NAME, URL, LabelTable, label_columns
+from scripts.workshop.table_file import Row, csv_bytes, read_rows, replace_file
 from worker.fetching.fetcher import Fetcher
 from worker.fetching.session import FetchLimits
 from worker.jobs.host_statistics import host_of
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for option, metavar, about in (
         ("--out", "FOLDER", "folder of the pictures (default: images, beside the table)"),
         ("--report", "CSV", "list of the missing pictures (default: TABLE.missing.csv)"),
-        ("--kept", "CSV", "also write the rows whose pictures are present"),
+        ("--kept", "CSV", "also add the rows whose pictures are present to this table"),
     ):
         parser.add_argument(option, type=Path, metavar=metavar, help=about)
     for column in (NAME, URL):
@@ -89,12 +90,12 @@ def download(options: argparse.Namespace) -> int:
     present = [row for index, row in enumerate(rows) if index not in missing]
 
     report = options.report or options.table.with_suffix(".missing.csv")
-    write_rows(report, _REPORT_COLUMNS, [
+    replace_file(report, csv_bytes(_REPORT_COLUMNS, [
         {"row": str(at + 2), "name": names[at], "host": host_of(urls[at]), **vars(missing[at])}
         for at in sorted(missing)
-    ])  # fmt: skip
+    ]))  # fmt: skip
     if options.kept:
-        write_rows(options.kept, columns, present)
+        keep_rows(options.kept, columns, present, options.name_column)
     print(f"{len(present)} of {len(rows)} pictures are in {folder}")
     if missing:
         counts = Counter(one.reason for one in missing.values())
@@ -107,6 +108,25 @@ def download(options: argparse.Namespace) -> int:
     if not present:
         return ExitCode.NOTHING_SUCCEEDED
     return ExitCode.SOME_FAILED if missing or unreported_count else ExitCode.ALL_SUCCEEDED
+
+
+def keep_rows(path: Path, columns: Sequence[str], rows: Sequence[Row], name_column: str) -> None:
+    """Add rows to a table, which may have been labelled and split before.
+
+    Raises:
+        CommandFailed: the table is invalid.
+    """
+    labels = label_columns(columns, rows, name_column)
+    if path.exists():
+        table = LabelTable.open(path, name_column=name_column, may_lack_labels=True)
+        for label in labels:
+            if label not in table.labels:
+                table.add_label(label)
+    else:
+        table = LabelTable(path, labels, columns, name_column)
+    for row in rows:
+        table.add(row)
+    table.save()
 
 
 def fetch_pictures(

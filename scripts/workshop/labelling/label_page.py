@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict
 from api.foreign_requests import foreign_reason
 from api.middleware.security_headers import POLICY, SecurityHeaders, page_policy
 from model.images.result import ImageRejected
-from scripts.workshop.labelling.session import LabelSession
+from piqueue.commands.terminal import CommandFailed
+from scripts.workshop.labelling.session import Answered, LabelSession
 from scripts.workshop.preview import jpeg_preview
 
 PATH = Path(__file__).with_name("label.html")
@@ -26,8 +27,8 @@ _LONGEST_SIDE = 1600
 class PictureOut(BaseModel):
     """A picture on the page: `labels` is null until they are confirmed.
 
-    `scores` are those of a model for the table's labels; `suggested` are its predicted labels, or
-    those that the table guesses.
+    `skipped` says that it is left out. `scores` are those of a model for the table's labels;
+    `suggested` are its predicted labels, or those that the table guesses.
     """
 
     name: str
@@ -38,20 +39,38 @@ class PictureOut(BaseModel):
 
 
 class StateOut(BaseModel):
-    """The state that the page starts with."""
+    """The state that the page starts with; it loads it again when `revision` changes.
+
+    `conflicts` says which answers are not in the table, and why.
+    """
 
     table: str
     labels: list[str]
     pictures: list[PictureOut]
     can_undo: bool
+    revision: int
+    conflicts: list[str]
 
 
-class AnswerIn(BaseModel):
-    """The labels of a picture, possibly none, or null to leave it out."""
+class ShownIn(BaseModel):
+    """The answer that the page shows for a picture, in the form of `PictureOut`."""
 
     model_config = ConfigDict(extra="forbid")
 
     labels: list[str] | None
+    skipped: bool
+
+
+class AnswerIn(BaseModel):
+    """The labels of a picture, possibly none, or null to leave it out.
+
+    If the picture has another answer than `shown` by now, that one is kept.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    labels: list[str] | None
+    shown: ShownIn
 
 
 class ChangeOut(BaseModel):
@@ -60,6 +79,8 @@ class ChangeOut(BaseModel):
     index: int
     picture: PictureOut
     can_undo: bool
+    revision: int
+    conflicts: list[str]
 
 
 def create_app(session: LabelSession, token: str, finish: Callable[[], None]) -> FastAPI:
@@ -96,6 +117,8 @@ def create_app(session: LabelSession, token: str, finish: Callable[[], None]) ->
             labels=list(session.table.labels),
             pictures=[_picture_out(session, index) for index in range(len(session.pictures))],
             can_undo=session.can_undo,
+            revision=session.revision,
+            conflicts=session.conflicts,
         )
 
     @router.get("/pictures/{index}")
@@ -113,7 +136,8 @@ def create_app(session: LabelSession, token: str, finish: Callable[[], None]) ->
         _existing(session, index)
         if unknown := set(given.labels or ()) - set(session.table.labels):
             raise HTTPException(422, f"not labels of this table: {', '.join(sorted(unknown))}")
-        session.answer(index, given.labels)
+        seen = None if given.shown.labels is None else frozenset(given.shown.labels)
+        session.answer(index, given.labels, Answered(seen, given.shown.skipped))
         return _change(session, index)
 
     @router.post("/undo")
@@ -126,6 +150,10 @@ def create_app(session: LabelSession, token: str, finish: Callable[[], None]) ->
     @router.post("/finish", status_code=204)
     def finished() -> None:
         finish()
+
+    @app.exception_handler(CommandFailed)
+    def refused(_request: Request, error: CommandFailed) -> JSONResponse:
+        return JSONResponse({"detail": f"the answer is not saved: {error}"}, 409)
 
     @app.exception_handler(OSError)
     def not_saved(_request: Request, error: OSError) -> JSONResponse:
@@ -162,17 +190,23 @@ def _existing(session: LabelSession, index: int) -> int:
 
 def _change(session: LabelSession, index: int) -> ChangeOut:
     picture = _picture_out(session, index)
-    return ChangeOut(index=index, picture=picture, can_undo=session.can_undo)
+    return ChangeOut(
+        index=index,
+        picture=picture,
+        can_undo=session.can_undo,
+        revision=session.revision,
+        conflicts=session.conflicts,
+    )
 
 
 def _picture_out(session: LabelSession, index: int) -> PictureOut:
-    picture, labels = session.pictures[index], session.labels(index)
+    picture, answered = session.pictures[index], session.answered(index)
     scores = picture.prediction.scores if picture.prediction else None
     known, suggested = session.table.labels, session.suggestion(index)
     return PictureOut(
         name=picture.name,
-        labels=None if labels is None else sorted(labels),
-        skipped=session.is_skipped(index),
+        labels=None if answered.labels is None else sorted(answered.labels),
+        skipped=answered.is_left_out,
         scores=scores and {label: scores[label] for label in known if label in scores},
         suggested=None if suggested is None else [label for label in known if label in suggested],
     )

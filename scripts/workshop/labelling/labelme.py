@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, StrictBool, ValidationError
 
 from model.images.decode import decode
 from model.images.result import ImageRejected
-from piqueue.commands.terminal import CommandFailed, written_whole
+from piqueue.commands.progress import tell
+from piqueue.commands.terminal import CommandFailed, ExitCode, written_whole
 from scripts.workshop.label_table import LabelTable
 
 # labelme 5 reads this version of the format without a warning.
@@ -30,8 +31,10 @@ class _Annotation(BaseModel):
     imagePath: str  # noqa: N815 - labelme's name
 
 
-def from_labelme(folder: Path, table: Path) -> None:
+def from_labelme(folder: Path, table: Path, *, replace: bool) -> int:
     """Import the flags of all files in `folder` and its subfolders into a table.
+
+    Without `replace`, the answers in the table are kept. Returns the exit code.
 
     Raises:
         CommandFailed: a file is invalid; the message lists up to ten.
@@ -63,43 +66,64 @@ def from_labelme(folder: Path, table: Path) -> None:
         raise CommandFailed(f"{folder}: there is no file of labelme with flags")
     labelled = (LabelTable.open if table.exists() else LabelTable.create)(table, labels)
     kept = {name: of for name, of in flags.items() if not of.get(IGNORE)}
+    contradicted: list[str] = []
     for name, of in kept.items():
-        found = frozenset(label for label in labels if of[label])
-        if found != labelled.get(name):  # an unchanged guess stays a guess
-            labelled.put(name, found)
-    labelled.save()
+        found, known = frozenset(label for label in labels if of[label]), labelled.get(name)
+        contradicts = known is not None and (
+            labelled.is_left_out(name) or bool((found ^ known) - labelled.guessed(name))
+        )
+        if contradicts and not replace:
+            contradicted.append(name)
+        elif contradicts or found != known:  # an unchanged guess stays a guess
+            labelled.answer(name, found)
+    contradicted += labelled.save()
     print(f"{table}: {len(kept)} pictures with {', '.join(labels)}")
+    return _report_kept(table, contradicted)
 
 
-def to_labelme(table: Path, folder: Path) -> None:
+def to_labelme(table: Path, folder: Path, *, replace: bool) -> int:
     """Write a file for each row beside its picture; the shapes of existing files are preserved.
+
+    Without `replace`, so are their flags. Returns the exit code.
 
     Raises:
         CommandFailed: a picture or file is invalid, and nothing is written; it lists up to ten.
     """
     labelled = LabelTable.open(table)
     files: dict[Path, dict[str, Any]] = {}
+    contradicted: list[str] = []
     problems: list[str] = []
     for name in labelled.rows:
+        if labelled.is_left_out(name):
+            continue
         file = (folder / name).with_suffix(".json")
         if file in files:
             problems.append(f"{file}: belongs to {name} and to another picture: rename one")
             continue
         try:
-            files[file] = _annotation(labelled, name, folder / name, file)
+            content = _annotation(folder / name, file)
+            labels = labelled.get(name) or frozenset()
+            flags = {label: label in labels for label in labelled.labels}
+            known = {label: content["flags"].get(label, flags[label]) for label in flags}
+            if known != flags and not replace:
+                contradicted.append(name)
+                flags = known
+            content["flags"] |= flags
+            files[file] = content
         except CommandFailed as error:
             problems.append(str(error))
     _stop_if(problems)
     for file, content in files.items():
         with written_whole(file) as target:
             target.write(json.dumps(content, ensure_ascii=False, indent=2).encode())
-    flags = "".join(f"{label}\n" for label in labelled.labels)
-    (folder / FLAGS_FILE).write_text(flags, encoding="utf-8")
+    names = "".join(f"{label}\n" for label in labelled.labels)
+    (folder / FLAGS_FILE).write_text(names, encoding="utf-8")
     print(f"{folder}: {len(files)} files; labelme {folder} --flags {folder / FLAGS_FILE}")
+    return _report_kept(folder, contradicted)
 
 
-def _annotation(table: LabelTable, name: str, picture: Path, file: Path) -> dict[str, Any]:
-    """The content of a file: that of an existing one with the flags of the table."""
+def _annotation(picture: Path, file: Path) -> dict[str, Any]:
+    """The content of a picture's file, or else of a new one."""
     try:
         image = decode(picture.read_bytes())
     except FileNotFoundError:
@@ -117,8 +141,6 @@ def _annotation(table: LabelTable, name: str, picture: Path, file: Path) -> dict
     }
     if file.exists():
         content |= _read(file).model_dump()
-    labels = table.get(name) or frozenset()
-    content["flags"] = content["flags"] | {label: label in labels for label in table.labels}
     return content
 
 
@@ -140,6 +162,19 @@ def _picture_name(file: Path, image_path: str, folder: Path) -> str:
         return picture.relative_to(folder.resolve()).as_posix()
     except ValueError:
         raise CommandFailed(f"{file}: its picture {image_path} is not in {folder}") from None
+
+
+def _report_kept(where: Path, names: Sequence[str]) -> int:
+    """Print which pictures have kept the answers that `where` had; returns the exit code."""
+    if not names:
+        return ExitCode.ALL_SUCCEEDED
+    tell(
+        f"{len(names)} pictures have other labels in {where}, which are kept "
+        "(--replace replaces them):"
+    )
+    for name in (*names[:_LISTED], *["…"] * (len(names) > _LISTED)):
+        tell(f"  {name}")
+    return ExitCode.SOME_FAILED
 
 
 def _stop_if(problems: Sequence[str]) -> None:

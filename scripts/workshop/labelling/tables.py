@@ -20,23 +20,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run `piqueue labels` and return its exit code."""
     parser = command_parser("labels", __doc__, EXAMPLES)
     actions = parser.add_subparsers(metavar="ACTION", required=True)
+    about = "replace answers that differ, instead of keeping them"
     action = actions.add_parser("from-labelme", help="import the flags of labelme into a table")
     action.add_argument("folder", type=Path, help="the pictures, with the files of labelme")
     action.add_argument("table", type=Path, metavar="CSV", help="table to create or extend")
+    action.add_argument("--replace", action="store_true", help=about)
     action.set_defaults(command=from_labelme)
     action = actions.add_parser("to-labelme", help="export a table as files of labelme")
     action.add_argument("table", type=Path, metavar="CSV", help="table of labels")
     action.add_argument("folder", type=Path, help="the pictures; the files are written beside them")
+    action.add_argument("--replace", action="store_true", help=about)
     action.set_defaults(command=to_labelme)
     action = actions.add_parser("split", help="assign pictures to training and validation")
     action.add_argument("table", type=Path, metavar="CSV", help="table of labels")
     action.set_defaults(command=split)
     given = vars(parser.parse_args(arguments))
     command = given.pop("command")
-    return run(parser.prog, lambda: command(**given) or ExitCode.ALL_SUCCEEDED)
+    return run(parser.prog, lambda: command(**given))
 
 
-def split(table: Path) -> None:
+def split(table: Path) -> int:
     """Set an empty `split` of a row: `val` for a fifth of them, stratified by label, else `train`.
 
     Training can do this by itself, but differently for each set of rows. Models are only
@@ -47,14 +50,16 @@ def split(table: Path) -> None:
     from model.training.data.dataset import VAL_SHARE, stratified_folds
 
     labelled = LabelTable.open(table)
-    new = [name for name, row in labelled.rows.items() if not row.get(SPLIT)]
+    used = [name for name in labelled.rows if not labelled.is_left_out(name)]
+    new = [name for name in used if not labelled.rows[name].get(SPLIT)]
     if new:
         labels = np.array(
             [[labelled.rows[name][label] for label in labelled.labels] for name in new]
         )
         folds = stratified_folds(new, labels.astype(np.float32), VAL_SHARE)
         for name, fold in zip(new, folds, strict=True):
-            labelled.set_columns(name, {SPLIT: "val" if fold == 0 else "train"})
+            labelled.set_cell(name, SPLIT, "val" if fold == 0 else "train")
         labelled.save()
-    val_count = sum(row[SPLIT] == "val" for row in labelled.rows.values())
-    print(f"{table}: {len(labelled.rows) - val_count} train, {val_count} val")
+    val_count = sum(labelled.rows[name][SPLIT] == "val" for name in used)
+    print(f"{table}: {len(used) - val_count} train, {val_count} val")
+    return ExitCode.ALL_SUCCEEDED

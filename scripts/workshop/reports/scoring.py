@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from model.artifact.card import ArtifactInvalid, Card
 from model.predictor import EngineChoice, Predictor, load_predictor
+from model.training.data.table import guessed_labels, is_left_out
 from piqueue.commands import pictures as picture_files
-from piqueue.commands.progress import Progress
+from piqueue.commands.progress import Progress, tell
 from piqueue.commands.terminal import CommandFailed
-from scripts.workshop.label_table import NAME, SPLIT, check_cells, read_rows
+from scripts.workshop.label_table import NAME, SPLIT, check_cells
+from scripts.workshop.table_file import read_rows
 from worker.jobs.models.configured import open_catalog
 from worker.jobs.settings import Settings
 from worker.scoring.classify import Limits, LoadedPayload, classify
@@ -99,6 +101,8 @@ def add_picture_options(parser: argparse.ArgumentParser, output: str) -> None:
     about = "folder of the table's pictures (default: beside the table, or images/ there)"
     parser.add_argument("--images", type=Path, metavar="FOLDER", help=about)
     parser.add_argument("--split", help="only rows with this value in the column split: val")
+    about = "also use labels that nobody has confirmed"
+    parser.add_argument("--use-guessed", action="store_true", help=about)
     engines, about = ["auto", "litert", "tensorflow"], "engine to use (default: %(default)s)"
     parser.add_argument("--engine", choices=engines, default="litert", help=about)
     about = "report to write (default: %(default)s)"
@@ -124,25 +128,25 @@ def find_model(reference: str, settings: Settings, engine: EngineChoice) -> tupl
         raise CommandFailed(str(error)) from None
 
 
-def find_pictures(
-    source: Path, labels: Sequence[str], images: Path | None, split: str | None
-) -> Pictures:
-    """The pictures of a table of labels or of a folder, with those of `labels` that it has.
+def find_pictures(options: argparse.Namespace, labels: Sequence[str]) -> Pictures:
+    """The pictures of a table or folder that the options select, with those of `labels` it has.
 
     A folder has a labels.csv, or a subfolder of pictures for each label, or pictures without
-    labels. The pictures of a table are in `images`, or else beside it or in the folder `images`
-    there. `split` selects rows by their column `split`.
+    labels. The pictures of a table are in `--images`, or else beside it or in the folder `images`
+    there. `--split` selects rows by their column `split`. Rows with a guess among `labels` are
+    left out unless `--use-guessed` is given.
 
     Raises:
         CommandFailed: there are no pictures, or a row is invalid.
     """
+    source: Path = options.pictures
     if source.is_file():
-        return _from_table(source, source.name, labels, images, split)
+        return _from_table(source, source.name, labels, options)
     if not source.is_dir():
         raise CommandFailed(f"{source}: there is no such table or folder")
     if (source / TABLE_NAME).is_file():
-        return _from_table(source / TABLE_NAME, source.name, labels, images, split)
-    if split:
+        return _from_table(source / TABLE_NAME, source.name, labels, options)
+    if options.split:
         raise CommandFailed(f"{source}: --split requires a table")
     paths = tuple(picture_files.find_pictures(source))
     if not paths:
@@ -154,13 +158,28 @@ def find_pictures(
 
 
 def _from_table(
-    table: Path, source: str, labels: Sequence[str], images: Path | None, split: str | None
+    table: Path, source: str, labels: Sequence[str], options: argparse.Namespace
 ) -> Pictures:
+    split, images = options.split, options.images
     columns, rows = read_rows(table, (NAME, SPLIT) if split else (NAME,))
     known = tuple(label for label in labels if label in columns)
-    rows = [row for row in rows if not split or row[SPLIT] == split]
+    rows = [row for row in rows if not is_left_out(row) and (not split or row[SPLIT] == split)]
     if not rows:
         raise CommandFailed(f"{table}: there are no rows{f' of the split {split}' * bool(split)}")
+    source += f", split {split}" if split else ""
+    answered = [row for row in rows if not guessed_labels(row, known)]
+    if guess_count := len(rows) - len(answered):
+        if options.use_guessed:
+            source += f", {guess_count} rows with guessed labels"
+        else:
+            rows = answered
+            what = (
+                f"{table}: {guess_count} rows with guessed labels are not used: confirm the labels "
+                "with piqueue label, or give --use-guessed"
+            )
+            if not rows:
+                raise CommandFailed(what)
+            tell(what)
     for row in rows:
         check_cells(f"{table}, {row[NAME]}", row, known)
     for folder in [images] if images else [table.parent, table.parent / "images"]:
@@ -171,7 +190,6 @@ def _from_table(
     names = tuple(row[NAME] for row in rows)
     truth = np.array([[row[label] == "1" for label in known] for row in rows], np.bool_)
     paths = tuple(folder / name for name in names)
-    source += f", split {split}" if split else ""
     return Pictures(source, names, paths, known, truth if known else None)
 
 

@@ -82,6 +82,26 @@ def test_every_metric_is_that_of_the_served_scores(
     assert "colours@4 on 6 pictures: macro average precision 0.82" in capsys.readouterr().out
 
 
+def test_labels_that_nobody_confirmed_are_measured_only_on_request(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = write_photos(tmp_path, PHOTOS)
+    header, *rows = table.read_text().splitlines()
+    marks = dict(zip(PHOTOS, ["", "yes,", "red,", "sea,", ",yes"], strict=False))
+    rows = [f"{row},{marks.get(row.split(',')[0]) or ','}" for row in rows]
+    table.write_text("\n".join([f"{header},guessed,left_out", *rows]))
+    metrics = evaluated(tmp_path, model, table, "--split", "val")
+    assert metrics["pictures"] == 3  # a, d and f
+    assert "2 rows with guessed labels are not used: confirm the" in capsys.readouterr().err
+    metrics = evaluated(tmp_path, model, table, "--split", "val", "--use-guessed")
+    assert metrics["pictures"] == 5
+    assert metrics["source"] == "labels.csv, split val, 2 rows with guessed labels"
+
+    table.write_text("name,red,guessed\na.png,1,yes\n")
+    assert main(["evaluate", str(model), str(table)]) == 1
+    assert "1 rows with guessed labels are not used" in capsys.readouterr().err
+
+
 def test_scores_are_evaluated_with_the_calibration_of_the_card(tmp_path: Path) -> None:
     calibration = Calibration(slopes=(0.5, 0.5), offsets=(-1.0, 0.0)).model_dump()
     folder = write_model(tmp_path / "models/colours/1", calibration=calibration)

@@ -120,6 +120,8 @@ def test_the_commands_of_the_document_lead_from_keywords_to_scores(
                 page.press(Keys.ARROW_RIGHT)
             page.press("1", "2")
             page.wait("both labels", lambda: page.pressed() == ["beach"])
+            page.press(*[Keys.ENTER] * len(rows))
+            page.wait("end", page.one("#done").is_displayed)
         rows = rows_of(tmp_path / "labels.csv")
         assert (rows[WRONG]["beach"], rows[WRONG]["city"]) == ("1", "0")
         assert rows[WRONG]["photographer"] == "Ann, who took city5"

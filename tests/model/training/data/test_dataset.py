@@ -207,6 +207,45 @@ def test_fewer_pictures_than_folds_are_an_error_before_training(tmp_path: Path) 
         read_data(write_pictures(tmp_path, 12), config_for(tmp_path), folds=40)
 
 
+def guess(csv_path: Path, guessed: dict[int, str], left_out: frozenset[int] = frozenset()) -> None:
+    """Add the columns `guessed` and `left_out` to a table, by the index of the row."""
+    header, *rows = csv_path.read_text().splitlines()
+    rows = [
+        f"{row},{guessed.get(index, '')},{'yes' * (index in left_out)}"
+        for index, row in enumerate(rows)
+    ]
+    csv_path.write_text("\n".join([f"{header},guessed,left_out", *rows]))
+
+
+def test_labels_that_nobody_confirmed_are_not_used_unless_the_configuration_says_so(
+    tmp_path: Path,
+) -> None:
+    csv_path = write_pictures(tmp_path, 24)
+    guess(csv_path, {0: "yes", 5: "blue;sea", 7: "sea"}, left_out=frozenset({8}))
+    annotations, _, warnings = read_data(csv_path, config_for(tmp_path))
+    assert set(range(24)) - {int(name[:3]) for name in annotations.names} == {0, 5, 8}
+    assert annotations.rows[:3] == (3, 4, 5)
+    assert warnings[:2] == [
+        "1 rows are not used: their pictures are left out",
+        "2 rows with guessed labels are not used: confirm the labels with piqueue label, or set "
+        "use_guessed",
+    ]
+    assert not any("unused columns" in warning for warning in warnings)
+    config = config_for(tmp_path).model_copy(update={"use_guessed": True})
+    assert len(read_data(csv_path, config)[0].names) == 23
+
+
+def test_a_table_of_guesses_cannot_be_trained_on(tmp_path: Path) -> None:
+    csv_path = write_pictures(tmp_path, 12)
+    guess(csv_path, dict.fromkeys(range(12), "yes"))
+    with pytest.raises(TrainingError, match="12 rows with guessed labels are not used: confirm"):
+        read_data(csv_path, config_for(tmp_path))
+    guess_all_but_one = csv_path.read_text().replace("yes", "", 1)
+    csv_path.write_text(guess_all_but_one)
+    with pytest.raises(TrainingError, match="warning: 11 rows with guessed labels are not used"):
+        read_data(csv_path, config_for(tmp_path))
+
+
 def test_irregularities_are_warnings(tmp_path: Path) -> None:
     csv_path = write_pictures(tmp_path, 12)
     copy_picture(tmp_path, "005.png", "again.bmp")

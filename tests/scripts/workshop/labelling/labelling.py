@@ -1,5 +1,6 @@
 """Drives the labelling page and the commands that serve it."""
 
+import os
 import re
 import subprocess
 import sys
@@ -58,8 +59,9 @@ def served(
 
 
 def labelling(
-    *arguments: str | Path,
+    *arguments: str | Path, folder: Path = ROOT
 ) -> AbstractContextManager[tuple[str, subprocess.Popen[str]]]:
     """Run `piqueue label` or `piqueue review`; yields the page's address and the process."""
     program = [sys.executable, "-m", "piqueue.cli"]
-    return served([*program, *map(str, arguments), "--no-browser"])
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    return served([*program, *map(str, arguments), "--no-browser"], folder, env)

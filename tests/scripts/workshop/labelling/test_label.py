@@ -6,7 +6,9 @@ import json
 import re
 import shutil
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import numpy as np
@@ -47,13 +49,17 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def labels_of(path: Path) -> dict[str, tuple[str, ...]]:
+def labels_of(path: Path) -> dict[str, tuple[str, ...] | None]:
+    """The labels of each picture, None if it is left out."""
     return {
-        row["name"]: tuple(label for label in row if row[label] == "1") for row in rows_of(path)
+        row["name"]: None
+        if row.get("left_out")
+        else tuple(label for label in row if row[label] == "1")
+        for row in rows_of(path)
     }
 
 
-def saved(page: LabelPage, path: Path, wanted: dict[str, tuple[str, ...]]) -> None:
+def saved(page: LabelPage, path: Path, wanted: dict[str, tuple[str, ...] | None]) -> None:
     page.wait(f"{wanted} in the table", lambda: path.exists() and labels_of(path) == wanted)
 
 
@@ -76,12 +82,12 @@ def test_keys_label_skip_undo_and_each_answer_is_saved_at_once(
         page.shows("sub/c.tiff", "open")
         assert page.picture_size() == [40, 20]
         page.press(Keys.SPACE)
-        saved(page, table, {"a.jpg": ("city",), "sub/c.tiff": ()})
+        saved(page, table, {"a.jpg": ("city",), "b.jpg": None, "sub/c.tiff": ()})
         page.wait("end", page.one("#done").is_displayed)
 
         page.press("u")
         page.shows("sub/c.tiff", "open")
-        saved(page, table, {"a.jpg": ("city",)})
+        saved(page, table, {"a.jpg": ("city",), "b.jpg": None})
         page.press("u", "u", "u")
         page.shows("a.jpg", "labelled")
         saved(page, table, {"a.jpg": ("beach", "city")})
@@ -122,7 +128,7 @@ def test_buttons_do_what_the_keys_do(page: LabelPage, folder: Path) -> None:
         first.click()
         page.one("#save").click()
         page.wait("end", page.one("#done").is_displayed)
-        saved(page, table, {"a.jpg": ("city",), "sub/c.tiff": ("beach",)})
+        saved(page, table, {"a.jpg": ("city",), "b.jpg": None, "sub/c.tiff": ("beach",)})
         page.one("#again").click()
         page.shows("a.jpg", "labelled")
         assert page.pressed() == ["city"]
@@ -251,6 +257,120 @@ def test_a_guess_of_a_search_is_a_suggestion_until_it_is_confirmed(
         page.open(url, "b.jpg")
 
 
+def test_a_picture_that_is_left_out_stays_so_and_keeps_its_row(
+    page: LabelPage, folder: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "data.csv"
+    table.write_text("name,beach,city,guessed,url\na.jpg,1,0,yes,https://example.com/a\n")
+    with labelling("label", folder, "--csv", table) as (url, process):
+        page.open(url, "a.jpg")
+        page.press("s")
+        page.shows("b.jpg", "open")
+        page.finish()
+        assert process.wait(30) == 0
+    assert table.read_text().splitlines() == [
+        "name,beach,city,guessed,url,left_out",
+        "a.jpg,1,0,yes,https://example.com/a,yes",
+    ]
+    with labelling("label", folder, "--csv", table) as (url, _):
+        page.open(url, "b.jpg")
+        page.press(Keys.ARROW_LEFT)
+        page.shows("a.jpg", "left out")
+        page.press("1")
+        page.shows("a.jpg", "labelled")
+        saved(page, table, {"a.jpg": ()})
+
+
+def answer(url: str, index: int, labels: list[str] | None, shown: list[str] | None = None) -> Any:
+    """Answer a picture that the page shows as `shown`; returns the change."""
+    body = {"labels": labels, "shown": {"labels": shown, "skipped": False}}
+    return httpx2.post(f"{url}pictures/{index}", json=body).raise_for_status().json()
+
+
+def test_no_answer_of_two_page_servers_is_lost(folder: Path) -> None:
+    table = folder / "labels.csv"
+    table.write_text("name,beach,city,guessed\na.jpg,1,0,yes\nb.jpg,0,1,yes\n")
+    with labelling("label", folder) as (first, _), labelling("label", folder) as (second, _):
+        answer(first, 0, ["beach", "city"])
+        answer(second, 1, None)
+        change = answer(second, 2, [])
+        assert change["conflicts"] == []
+        assert labels_of(table) == {"a.jpg": ("beach", "city"), "b.jpg": None, "sub/c.tiff": ()}
+        pictures = httpx2.get(f"{second}state").json()["pictures"]
+        assert [one["labels"] for one in pictures] == [["beach", "city"], None, []]
+
+        change = answer(first, 2, ["city"])
+        assert change["picture"]["labels"] == []
+        assert change["conflicts"] == [
+            "sub/c.tiff: another window or program has answered no label, which is kept. Your "
+            "answer, city, is not: give it again to replace the other one"
+        ]
+        assert labels_of(table)["sub/c.tiff"] == ()
+        change = answer(first, 2, ["city"], shown=[])
+        assert len(change["conflicts"]) == 1
+        assert labels_of(table)["sub/c.tiff"] == ("city",)
+
+
+def test_two_page_servers_that_save_at_once_lose_nothing(tmp_path: Path) -> None:
+    count = 12
+    for at in range(2 * count):
+        (tmp_path / f"{at:02}.jpg").write_bytes(jpeg(1))
+    where = ("label", tmp_path, "--labels", "beach,city")
+    with (
+        labelling(*where) as (first, _),
+        labelling(*where) as (second, _),
+        ThreadPoolExecutor() as pool,
+    ):
+        asked = [
+            pool.submit(answer, url, at + offset, [label])
+            for at in range(count)
+            for url, offset, label in ((first, 0, "beach"), (second, count, "city"))
+        ]
+        assert [change.result()["conflicts"] for change in asked] == [[]] * len(asked)
+    labels = labels_of(tmp_path / "labels.csv")
+    assert labels == {
+        f"{at:02}.jpg": ("beach",) if at < count else ("city",) for at in range(2 * count)
+    }
+
+
+def test_a_second_window_does_not_overwrite_what_it_does_not_show(folder: Path) -> None:
+    with labelling("label", folder, "--labels", "beach,city") as (url, _):
+        answer(url, 0, ["beach"])
+        change = answer(url, 0, ["city"])  # by a window that still shows no answer
+        assert change["picture"]["labels"] == ["beach"]
+        assert "a.jpg: another window or program has answered beach" in change["conflicts"][0]
+        assert labels_of(folder / "labels.csv") == {"a.jpg": ("beach",)}
+
+
+def test_the_page_shows_what_another_program_has_answered(
+    page: LabelPage, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    table = folder / "labels.csv"
+    with labelling("label", folder, "--labels", "beach,city") as (url, process):
+        page.open(url, "a.jpg")
+        table.write_text("name,beach,city\na.jpg,1,0\nb.jpg,0,1\n")
+        page.press("2", Keys.ENTER)
+        conflict = "a.jpg: another window or program has answered beach"
+        page.wait("conflict", lambda: conflict in page.one("#conflict-list").text)
+        page.wait("progress", lambda: page.one("#progress-text").text == "2 labelled")
+        page.press(Keys.ARROW_LEFT)
+        page.shows("a.jpg", "labelled")
+        assert page.pressed() == ["beach"]
+        page.one("#dismiss").click()
+        assert not page.one("#conflicts").is_displayed()
+        page.press("2")
+        saved(page, table, {"a.jpg": ("beach", "city"), "b.jpg": ("city",)})
+
+        table.write_text("name;beach;city\na.jpg;1;0\n")
+        page.press("1")
+        page.wait("error", lambda: "separated by semicolons" in page.one("#error").text)
+        page.wait("labels", lambda: page.pressed() == ["beach", "city"])
+        assert table.read_text() == "name;beach;city\na.jpg;1;0\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+    assert conflict in capfd.readouterr().err
+
+
 def test_a_picture_that_cannot_be_displayed_says_why_and_can_be_left_out(
     page: LabelPage, tmp_path: Path
 ) -> None:
@@ -264,7 +384,7 @@ def test_a_picture_that_cannot_be_displayed_says_why_and_can_be_left_out(
         page.press(Keys.ENTER)
         page.wait("end", page.one("#done").is_displayed)
         page.wait("left out", lambda: "1 left out" in page.one("#progress-text").text)
-        assert labels_of(tmp_path / "labels.csv") == {}
+        saved(page, tmp_path / "labels.csv", {"broken.jpg": None})
 
 
 def test_an_answer_that_cannot_be_saved_is_reported_and_has_no_effect(
@@ -287,7 +407,8 @@ def test_an_answer_that_cannot_be_saved_is_reported_and_has_no_effect(
 def test_requests_without_the_token_or_by_another_host_name_are_rejected(folder: Path) -> None:
     with labelling("label", folder, "--labels", "beach") as (url, _), httpx2.Client() as client:
         root = url.rsplit("/", 2)[0]
-        answer = {"labels": ["beach"]}
+        shown = {"labels": None, "skipped": False}
+        answer = {"labels": ["beach"], "shown": shown}
         assert client.get(f"{root}/").status_code == 403
         assert client.post(f"{root}/{'x' * 22}/pictures/0", json=answer).status_code == 403
         rebound = {"Host": f"evil.example:{httpx2.URL(url).port}"}
@@ -310,7 +431,7 @@ def test_requests_without_the_token_or_by_another_host_name_are_rejected(folder:
         assert client.get(f"{url}pictures/7").status_code == 404
         assert client.get(f"{url}pictures/-1").status_code == 404
         assert client.post(f"{url}pictures/7", json=answer).status_code == 404
-        assert client.post(f"{url}pictures/0", json={"labels": ["sea"]}).status_code == 422
+        assert client.post(f"{url}pictures/0", json=answer | {"labels": ["sea"]}).status_code == 422
         assert client.post(f"{url}undo").status_code == 409
         assert client.post(f"{url}pictures/0", json=answer).json()["picture"]["labels"] == ["beach"]
         assert labels_of(folder / "labels.csv") == {"a.jpg": ("beach",)}

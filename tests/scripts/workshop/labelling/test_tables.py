@@ -28,12 +28,12 @@ def write(file: Path, **changes: Any) -> None:
     file.write_text(json.dumps(ANNOTATION | changes))
 
 
-def from_labelme(folder: Path, table: Path) -> int:
-    return main(["labels", "from-labelme", str(folder), str(table)])
+def from_labelme(folder: Path, table: Path, *more: str) -> int:
+    return main(["labels", "from-labelme", str(folder), str(table), *more])
 
 
-def to_labelme(table: Path, folder: Path) -> int:
-    return main(["labels", "to-labelme", str(table), str(folder)])
+def to_labelme(table: Path, folder: Path, *more: str) -> int:
+    return main(["labels", "to-labelme", str(table), str(folder), *more])
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -77,6 +77,42 @@ def test_a_guess_that_labelme_did_not_change_stays_a_guess(tmp_path: Path) -> No
     assert [row["guessed"] for row in rows_of(table)] == ["yes", ""]
 
 
+def test_answers_of_the_table_are_replaced_only_on_request(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "a.json")
+    write(tmp_path / "b.json", imagePath="b.png")
+    write(tmp_path / "c.json", imagePath="c.png")
+    table = tmp_path / "labels.csv"
+    text = "name,beach,city,guessed,left_out\r\na.jpg,0,1,,\r\nb.png,0,1,city,\r\n"
+    table.write_text(text + "c.png,1,0,,yes\r\n", newline="")
+    assert from_labelme(tmp_path, table) == 2
+    assert table.read_bytes().decode() == text + "c.png,1,0,,yes\r\n"
+    printed = capsys.readouterr().err
+    assert "3 pictures have other labels in" in printed
+    assert "  a.jpg\n  b.png\n  c.png\n" in printed
+    assert from_labelme(tmp_path, table, "--replace") == 0
+    labels = [(row["beach"], row["city"], row["guessed"]) for row in rows_of(table)]
+    assert labels == [("1", "0", "")] * 3
+    assert {row["left_out"] for row in rows_of(table)} == {""}
+
+
+def test_flags_of_labelme_are_replaced_only_on_request(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(jpeg(1))
+    table = tmp_path / "labels.csv"
+    table.write_text("name,beach,city,left_out\na.jpg,0,1,\nb.jpg,0,1,yes\n")
+    write(tmp_path / "a.json", flags={"beach": True})
+    assert to_labelme(table, tmp_path) == 2
+    assert json.loads((tmp_path / "a.json").read_text())["flags"] == {"beach": True, "city": True}
+    assert "1 pictures have other labels in" in capsys.readouterr().err
+    assert to_labelme(table, tmp_path, "--replace") == 0
+    assert json.loads((tmp_path / "a.json").read_text())["flags"] == {"beach": False, "city": True}
+    assert not (tmp_path / "b.json").exists()
+
+
 def test_a_table_survives_the_round_trip(tmp_path: Path) -> None:
     text = (
         "name,url,beach,city,split\r\n"
@@ -109,7 +145,7 @@ def test_a_table_survives_the_round_trip(tmp_path: Path) -> None:
 
     tall["flags"]["city"] = False
     (photos / "sub" / "tall.json").write_text(json.dumps(tall))
-    assert from_labelme(photos, table) == 0
+    assert from_labelme(photos, table, "--replace") == 0
     assert table.read_bytes().decode() == text.replace("b,0,1", "b,0,0")
 
     fresh = tmp_path / "fresh.csv"
@@ -177,6 +213,17 @@ def test_a_folder_without_flags_is_reported(
     write(tmp_path / "a.json", flags={})
     assert from_labelme(tmp_path, tmp_path / "labels.csv") == 1
     assert "there is no file of labelme with flags" in capsys.readouterr().err
+
+
+def test_pictures_that_are_left_out_are_not_split(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "labels.csv"
+    rows = [f"{at}.jpg,{at % 2},{'yes' * (at >= 10)}" for at in range(20)]
+    table.write_text("\n".join(["name,beach,left_out", *rows]))
+    assert main(["labels", "split", str(table)]) == 0
+    assert capsys.readouterr().out == f"{table}: 8 train, 2 val\n"
+    assert [row["split"] for row in rows_of(table)[10:]] == [""] * 10
 
 
 def test_a_split_is_stratified_by_label_and_permanent(tmp_path: Path) -> None:
