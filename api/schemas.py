@@ -366,6 +366,12 @@ class LimitsOut(BaseModel):
         description="How many items you may have waiting; null without API keys"
     )
     waiting_items: int = Field(description="Items you have waiting")
+    quota_drafts: int = Field(description="How many drafts you may have")
+    quota_draft_bytes: int = Field(description="Size that all uploads in your drafts may have")
+    draft_bytes: int = Field(description="Size of the uploads in your drafts")
+    draft_idle_s: int = Field(
+        description="A draft that nobody adds to for this time is erased while there is no room"
+    )
     upload_room_bytes: int | None = Field(
         description="Size of the pictures that can be uploaded before more are refused; null if it "
         "is unknown"

@@ -259,7 +259,8 @@ class Model(Struct, frozen=True):
 class Limits(Struct, frozen=True):
     """What one request, one job and one caller may send. `quota_items` is None without API keys.
 
-    `upload_room_bytes` is None if it is unknown.
+    A service that is older than a field gives its default; `upload_room_bytes` is None as well if
+    it is unknown.
     """
 
     max_items: int
@@ -273,6 +274,9 @@ class Limits(Struct, frozen=True):
     quota_items: int | None
     waiting_items: int
     rate_per_s: float
+    quota_draft_bytes: int | None = None
+    draft_bytes: int = 0
+    draft_idle_s: int | None = None
     upload_room_bytes: int | None = None
 
 

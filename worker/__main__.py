@@ -14,6 +14,7 @@ from worker.scoring.metrics import serve_metrics
 from worker.scoring.runtime import Runtime
 from worker.tasks import make_worker_app
 from worker.upkeep.heartbeat import Heartbeat
+from worker.upkeep.idle_drafts import IdleDrafts
 from worker.upkeep.leases import LeaseRenewal
 from worker.upkeep.model_refresh import ModelRefresher
 from worker.upkeep.periodic import PeriodicThread
@@ -39,6 +40,7 @@ def main() -> int:
             LeaseRenewal(runtime),
             Recovery(runtime),
             WebhookSender(settings, runtime.metrics),
+            IdleDrafts(runtime.store, runtime.load, runtime.blobs, settings.draft_idle_s),
         ]
         if settings.stores_on_s3 or settings.storage_folder:
             redis = connect(settings.redis_url, retry_silence=True)

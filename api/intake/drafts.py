@@ -1,8 +1,13 @@
 """Drafts: jobs that take items over several requests before they are submitted."""
 
+import asyncio
 import hashlib
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+
+from starlette.concurrency import run_in_threadpool
 
 from api.intake.admission import check_capacity, check_room
 from api.intake.items import ItemReceiver, at_line
@@ -11,7 +16,14 @@ from api.intake.submission import Submission
 from api.intake.uploads import BUFFER_BYTES
 from api.schemas import JobOptions
 from api.services import Services
-from worker.jobs.errors import DraftChange, JobNotDraft, JobRefused, PiqueueError
+from worker.jobs.errors import (
+    DraftChange,
+    JobNotDraft,
+    JobRefused,
+    LedgerUnavailable,
+    OverQuota,
+    PiqueueError,
+)
 from worker.jobs.items import ItemSpec
 from worker.jobs.ledger.layout import NewJob
 from worker.jobs.ledger.store import IdState
@@ -19,6 +31,7 @@ from worker.jobs.record import Job, JobStatus, new_job_id
 
 WRITE_ITEMS = 500
 FINGERPRINT_BYTES = 16
+RETRY_S = 30
 TAKEN = (
     "the draft has another item of this id, with another file, URL or columns: give this one "
     "another id, or delete the draft and start again"
@@ -26,7 +39,14 @@ TAKEN = (
 
 
 def open_draft(services: Services, owner: str, options: JobOptions) -> Job:
-    """Create a draft without items."""
+    """Create a draft without items.
+
+    Raises:
+        OverQuota: the caller has too many.
+    """
+    most = services.settings.quota_drafts
+    if services.store.drafts_of(owner).draft_count >= most:
+        raise OverQuota(f"you have {most} drafts: submit or delete some first", RETRY_S)
     draft = NewJob(
         id=new_job_id(),
         owner=owner,
@@ -39,6 +59,34 @@ def open_draft(services: Services, owner: str, options: JobOptions) -> Job:
     )
     services.store.open_draft(draft)
     return services.store.job(draft.id)
+
+
+@asynccontextmanager
+async def in_use(services: Services, draft: Job) -> AsyncIterator[None]:
+    """Keep a draft from being idle while the block runs, however slowly a body arrives."""
+
+    async def keep() -> None:
+        while True:
+            with suppress(LedgerUnavailable):
+                await run_in_threadpool(services.store.touch_draft, draft.id)
+            await asyncio.sleep(services.settings.draft_idle_s / 3)
+
+    keeping = asyncio.create_task(keep())
+    try:
+        yield
+    finally:
+        keeping.cancel()
+
+
+def check_draft_bytes(services: Services, owner: str, upload_bytes: int) -> None:
+    """Refuse uploads that would make all drafts of a caller too large. Raises OverQuota."""
+    used, most = services.store.drafts_of(owner).upload_bytes, services.settings.quota_draft_bytes
+    if used + upload_bytes > most:
+        raise OverQuota(
+            f"your drafts hold {used} bytes of pictures, and the limit for one caller is {most}: "
+            "submit or delete a draft first",
+            RETRY_S,
+        )
 
 
 def submit_draft(services: Services, draft: Job) -> str:
@@ -71,7 +119,7 @@ def add_to_draft(services: Services, draft: Job, submission: Submission) -> tupl
         PiqueueError: the draft takes no more items, or some are invalid; the error says what was
             added before.
     """
-    check_capacity(services, draft.owner, draft.counts.total + 1)
+    check_capacity(services, draft.owner, services.store.drafts_of(draft.owner).item_count + 1)
     if draft.status is not JobStatus.DRAFT:
         raise JobNotDraft(f"{draft.id} is already submitted: it takes no more items")
     if given := submission.options.given:
@@ -152,9 +200,11 @@ class _DraftWriter(ItemReceiver):
                 specs.append((item.fingerprint, item.with_id(item_id)))
                 if item.payload is not None:
                     payloads[item_id] = item.payload
+        upload_bytes = sum(map(len, payloads.values()))
         if payloads:
+            check_draft_bytes(self._services, self._draft.owner, upload_bytes)
             self._services.blobs.put(job_id, payloads, self._settings.draft_ttl_s)
         if specs:
-            added = store.add(job_id, specs, self._settings.max_items)
+            added = store.add(job_id, specs, self._settings.max_items, upload_bytes)
             for (_, spec), is_new in zip(specs, added, strict=True):
                 self.change.add(spec.id, is_new=is_new)

@@ -9,7 +9,7 @@ from starlette.concurrency import run_in_threadpool
 
 from api.auth import CallerDep, OwnerDep, OwnJobDep, own_job
 from api.errors import problems
-from api.intake.drafts import add_to_draft, open_draft, submit_draft
+from api.intake.drafts import add_to_draft, in_use, open_draft, submit_draft
 from api.intake.dry_run import dry_run
 from api.intake.submission import read_submission, submit
 from api.job_view import job_view, retry_after, wait_for_job
@@ -83,7 +83,10 @@ async def add_items(draft: OwnJobDep, request: Request, services: ServicesDep) -
     An item that the draft has already is skipped; another item of the same id is refused. Items
     without an id get the next numbers, so a request that is sent again needs ids.
     """
-    async with read_submission(request, services, draft.owner) as submission:
+    async with (
+        in_use(services, draft),
+        read_submission(request, services, draft.owner) as submission,
+    ):
         job, change = await submission.threads.run(
             draft.owner, add_to_draft, services, draft, submission
         )
@@ -100,6 +103,7 @@ def list_draft_items(
     """List the items of a draft, so that an interrupted upload can send only the rest."""
     if job.status is not JobStatus.DRAFT:
         raise JobNotDraft(f"{job.id} is already submitted: read its results instead")
+    services.store.touch_draft(job.id)
     start = cursors.index(cursor)
     specs = next(services.store.draft_items(job.id, limit + 1, start), [])
     return DraftItemsPage(
@@ -120,7 +124,8 @@ async def submit_drafted_job(
     draft: OwnJobDep, response: Response, services: ServicesDep, prefer: _WaitHeader = None
 ) -> JobOut:
     """Submit a draft."""
-    job_id = await services.long_threads.run(draft.owner, submit_draft, services, draft)
+    async with in_use(services, draft):
+        job_id = await services.long_threads.run(draft.owner, submit_draft, services, draft)
     return await _answer_when_done(services, job_id, response, prefer)
 
 

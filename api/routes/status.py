@@ -88,6 +88,7 @@ def limits(services: ServicesDep, owner: OwnerDep) -> LimitsOut:
         **settings.model_dump(include=set(LimitsOut.model_fields) - {"quota_items"}),
         quota_items=None if owner == ANYONE else settings.quota_items,
         waiting_items=load.backlog(owner),
+        draft_bytes=services.store.drafts_of(owner).upload_bytes,
         upload_room_bytes=services.blobs.room_bytes(),
         rate_per_s=round(load.rate().items, 1),
     )

@@ -30,7 +30,7 @@ from piqueue.commands.terminal import (
     summary,
     written_whole,
 )
-from piqueue.commands.uploads import upload
+from piqueue.commands.uploads import size_of, upload
 from piqueue.errors import PiqueueApiError
 from piqueue.types import Columns, Job, JobOptions, Priority
 
@@ -140,7 +140,7 @@ class _Submission:
     def run(self) -> int:
         """Run all steps; gives the exit code."""
         options = self._options
-        self.job = self._client.job(options.resume) if options.resume else self._begin()
+        self.job = self._resumed() if options.resume else self._begin()
         if self.job.status == "draft":
             self._fill(self.job)
             self.job = self._client.submit_draft(self.job.id)
@@ -164,7 +164,7 @@ class _Submission:
         command = [*options.program.split(), "--resume", self.job.id]
         state = "is done" if self.job.done else "continues"
         if self.job.status == "draft":
-            state = "is not completely uploaded"
+            state = "is not completely uploaded, and is deleted when others need its room"
             command += options.sources
         if options.output:
             command += ["-o", str(options.output)]
@@ -172,6 +172,15 @@ class _Submission:
         if options.url:
             command += ["--url", options.url]
         return f"{self.job.id} {state}; to follow it: {shlex.join(command)}"
+
+    def _resumed(self) -> Job:
+        try:
+            return self._client.job(self._options.resume)
+        except PiqueueApiError as error:
+            if error.code == "job_not_found":
+                error.detail += ". An upload that was interrupted is deleted when others need its "
+                error.detail += "room: to send its pictures again, leave out --resume"
+            raise
 
     def _begin(self) -> Job:
         options = _job_options(self._options)
@@ -186,8 +195,26 @@ class _Submission:
                 with _listed(self._client, folder) as found:
                     self._left_out_count = found.other_count
                     return self._client.submit_ndjson(found.items, options)
-            case _:
-                return self._client.open_draft(options)
+            case Pictures() as pictures:
+                self._check_room(size_of(pictures.files.values()))
+        return self._client.open_draft(options)
+
+    def _check_room(self, size_bytes: int) -> None:
+        """Refuse pictures that are larger than drafts may be; warn if there is no room now."""
+        limits = self._client.limits()
+        quota_bytes = limits.quota_draft_bytes
+        if quota_bytes is not None and limits.draft_bytes + size_bytes > quota_bytes:
+            raise CommandFailed(
+                f"the pictures have {_gb(size_bytes)}, your drafts have {_gb(limits.draft_bytes)}, "
+                f"and they may have {_gb(quota_bytes)} together: submit parts of the folder, or "
+                "delete drafts (piqueue jobs --status draft lists them)"
+            )
+        room_bytes = limits.upload_room_bytes
+        if room_bytes is not None and size_bytes > room_bytes:
+            tell(
+                f"the pictures have {_gb(size_bytes)}, and Piqueue has room for {_gb(room_bytes)} "
+                "now: the upload waits when that is used up"
+            )
 
     def _fill(self, draft: Job) -> None:
         """Upload the files that a draft does not have, and list those that it will not have."""
@@ -301,6 +328,10 @@ def _columns(options: argparse.Namespace) -> Columns:
 def _job_options(options: argparse.Namespace) -> JobOptions:
     given = {name: getattr(options, name, None) for name in JobOptions.__struct_fields__}
     return JobOptions(**{name: value for name, value in given.items() if value is not None})
+
+
+def _gb(size_bytes: int) -> str:
+    return f"{size_bytes / 1e9:.3g} GB"
 
 
 def _over(job: Job) -> int:

@@ -1,7 +1,8 @@
 """Uploads many files to a draft, in batches, several at a time."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 
@@ -38,6 +39,15 @@ def upload(
     finally:
         pool.shutdown(cancel_futures=True)
     return refused
+
+
+def size_of(pictures: Iterable[Path]) -> int:
+    """Add up the sizes of files, without those that cannot be read."""
+    size_bytes = 0
+    for path in pictures:
+        with suppress(OSError):
+            size_bytes += path.stat().st_size
+    return size_bytes
 
 
 def _batches(pictures: Mapping[str, Path], unreadable: list[LeftOut]) -> Iterator[dict[str, Path]]:

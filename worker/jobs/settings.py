@@ -177,8 +177,16 @@ class Settings(BaseSettings):
     """Maximum waiting items of all jobs; beyond it, new jobs are refused with 503"""
     quota_items: int = Field(2_000_000, ge=1)
     """Maximum waiting items of one API key; beyond it, its new jobs are refused with 429"""
+    quota_drafts: int = Field(1000, ge=1)
+    """Maximum drafts of one caller; beyond it, new ones are refused with 429"""
+    quota_draft_bytes: int = Field(100_000_000_000, ge=1)
+    """Maximum size of the uploads in all drafts of one caller; beyond it, more are refused with
+    429"""
     draft_ttl_s: int = Field(86400, ge=60)
     """Time after which a draft that is not submitted expires"""
+    draft_idle_s: int = Field(300, ge=1)
+    """Time after which a draft that nobody adds to is erased, while Redis or the disk for uploads
+    has no room"""
     idempotency_ttl_s: int = Field(86400, ge=60)
     """Time for which an Idempotency-Key is stored"""
     job_ttl_s: int = Field(7 * 86400, ge=60)

@@ -19,6 +19,7 @@ from worker.fetching.session import FetchLimits
 from worker.jobs.errors import ModelNotFound, ModelUnavailable
 from worker.jobs.ledger.claims import Claim
 from worker.jobs.ledger.connection import connect
+from worker.jobs.ledger.load import Load
 from worker.jobs.ledger.score_cache import ScoreCache
 from worker.jobs.ledger.store import JobStore
 from worker.jobs.ledger.workers import ModelPresence, Workers
@@ -93,6 +94,7 @@ class Runtime:
         self.worker_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self.metrics = WorkerMetrics()
         self.store = JobStore(redis)
+        self.load = Load(redis)
         self.workers = Workers(redis)
         self.cache = ScoreCache(redis, settings.cache_ttl_s, shared=settings.cache_shared)
         self.presence = ModelPresence(redis)

@@ -25,6 +25,8 @@ local OPEN, BACKLOG = 'piqueue:open', 'piqueue:backlog'
 local RUNNING = 'piqueue:running'
 -- What recovery must do, by when: 'lease JOB CHUNK ITEMS', 'defer JOB CHUNK', 'expire JOB OWNER'.
 local DUE = 'piqueue:due'
+-- Drafts by when a request last used them.
+local DRAFTS = 'piqueue:drafts'
 -- The list of Celery's queue.
 local QUEUE = 'piqueue:wake-ups'
 -- Jobs with an undelivered webhook, by when the next attempt is due (outbox.lua).
@@ -70,6 +72,7 @@ local STATUSES = {'draft', 'queued', 'running', 'cancelling', 'succeeded', 'part
   'failed', 'cancelled'}
 
 local function unlist(owner)
+  redis.call('ZREM', DRAFTS, JOB)
   redis.call('ZREM', DUE, 'expire ' .. JOB .. ' ' .. owner)
   redis.call('ZREM', list_of(owner), JOB)
   for _, status in ipairs(STATUSES) do redis.call('ZREM', list_of(owner, status), JOB) end
@@ -78,6 +81,7 @@ end
 local function set_status(status)
   local owner, before = unpack(redis.call('HMGET', META, 'owner', 'status'))
   if before then redis.call('ZREM', list_of(owner, before), JOB) end
+  if before == 'draft' then redis.call('ZREM', DRAFTS, JOB) end
   redis.call('ZADD', list_of(owner, status), 0, JOB)
   redis.call('HSET', META, 'status', status)
 end
@@ -172,8 +176,9 @@ local function open_draft()
   redis.call('HSET', META, unpack(ARGV, 3))
   register(ARGV[2])
   redis.call('HSET', META, 'created_ms', wall_ms(), 'expires_ms', wall_ms() + number('ttl_ms'),
-    'total', 0, 'succeeded', 0, 'failed', 0, 'cancelled', 0)
+    'total', 0, 'bytes', 0, 'succeeded', 0, 'failed', 0, 'cancelled', 0)
   set_status('draft')
+  redis.call('ZADD', DRAFTS, now_ms(), JOB)
   keep_listed()
   keep(META)
   keep(MODEL)
@@ -208,13 +213,29 @@ local function reserve()
   return answer
 end
 
--- ARGV: id, maximum of items, then the reserved id, the fingerprint and the row of each item.
+-- ARGV: id. A request uses the draft.
+local function touch()
+  redis.call('ZADD', DRAFTS, 'XX', now_ms(), JOB)
+end
+
+-- ARGV: owner. Returns how many drafts the owner has, their items, and the bytes of their uploads.
+local function drafts_of()
+  local drafts, items, bytes = redis.call('ZRANGE', list_of(ARGV[1], 'draft'), 0, -1), 0, 0
+  for _, draft in ipairs(drafts) do
+    use(draft)
+    items, bytes = items + number('total'), bytes + number('bytes')
+  end
+  return {#drafts, items, bytes}
+end
+
+-- ARGV: id, maximum of items, bytes of their uploads, then the reserved id, the fingerprint and the
+-- row of each item.
 -- Returns for each 1 if it is new, 0 if another request has added it meanwhile; -1 if no draft is
 -- open, -2 if there would be too many.
 local function add()
   if redis.call('HGET', META, 'status') ~= 'draft' or number('closed') == 1 then return -1 end
   local answer, added = {}, 0
-  for index = 3, #ARGV, 3 do
+  for index = 4, #ARGV, 3 do
     local is_new = redis.call('HGET', IDS, ARGV[index]) == ARGV[index + 1]
     if is_new then redis.call('HSET', IDS, ARGV[index], ARGV[index + 1] .. ADDED) end
     answer[#answer + 1] = is_new and 1 or 0
@@ -222,15 +243,16 @@ local function add()
   end
   if number('total') + added > tonumber(ARGV[2]) then
     for position, is_new in ipairs(answer) do
-      local index = 3 * position
+      local index = 3 * position + 1
       if is_new == 1 then redis.call('HSET', IDS, ARGV[index], ARGV[index + 1]) end
     end
     return -2
   end
   for position, is_new in ipairs(answer) do
-    if is_new == 1 then redis.call('RPUSH', DRAFT, ARGV[3 * position + 2]) end
+    if is_new == 1 then redis.call('RPUSH', DRAFT, ARGV[3 * position + 3]) end
   end
   redis.call('HINCRBY', META, 'total', added)
+  redis.call('HINCRBY', META, 'bytes', ARGV[3])
   keep(DRAFT)
   return answer
 end
@@ -565,6 +587,18 @@ end
 local function erase()
   local owner = redis.call('HGET', META, 'owner')
   if owner then forget(owner) end
+end
+
+-- ARGV: milliseconds. Erases the draft that no request has used for the longest time, if it is longer
+-- than this. Returns its id, or false.
+local function erase_idle_draft()
+  local before = now_ms() - ARGV[1]
+  local draft = redis.call('ZRANGE', DRAFTS, '-inf', before, 'BYSCORE', 'LIMIT', 0, 1)[1]
+  if not draft then return false end
+  redis.call('ZREM', DRAFTS, draft)
+  use(draft)
+  erase()
+  return draft
 end
 
 -- ARGV: how much to do at most, slots of all workers. Ends expired leases, makes deferred chunks

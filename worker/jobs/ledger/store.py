@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis import Redis
 
@@ -48,11 +48,17 @@ _STEPS = {
     "": ("open_draft", "reserve", "add", "close", "submit"),
     "allow-oom": (
         *("renew", "release", "checkpoint"),
-        *("cancel", "erase", "abandon"),
+        *("cancel", "erase", "abandon", "touch"),
     ),
 }
 # These steps are about several jobs.
-_STEPS_OF_ALL = {"claim_next": "", "commit_all": "allow-oom", "recover": "allow-oom"}
+_STEPS_OF_ALL = {
+    "claim_next": "",
+    "commit_all": "allow-oom",
+    "recover": "allow-oom",
+    "drafts_of": "allow-oom",
+    "erase_idle_draft": "allow-oom",
+}
 _FOLDER = Path(__file__).parent
 _LEDGER = (_FOLDER / "ready.lua").read_text() + (_FOLDER / "ledger.lua").read_text()
 
@@ -63,6 +69,14 @@ class IdState(StrEnum):
     FREE = "free"
     ADDED = "added"
     TAKEN = "taken"
+
+
+class DraftsOfOwner(NamedTuple):
+    """How many drafts an owner has, their items, and the size of their uploads."""
+
+    draft_count: int
+    item_count: int
+    upload_bytes: int
 
 
 class JobStore(JobReader):
@@ -154,28 +168,51 @@ class JobStore(JobReader):
         """
         answer = self._step("reserve", job_id, *(part for item in items for part in item))
         if answer is None:
-            raise JobNotDraft(f"{job_id} is already submitted and accepts no more items")
+            raise JobNotDraft(f"{job_id} is submitted or deleted and accepts no more items")
         return [
             (item_id.decode(), IdState(state.decode()))
             for item_id, state in zip(answer[::2], answer[1::2], strict=True)
         ]
 
     def add(
-        self, job_id: str, items: Sequence[tuple[bytes, ItemSpec]], max_items: int
+        self,
+        job_id: str,
+        items: Sequence[tuple[bytes, ItemSpec]],
+        max_items: int,
+        upload_bytes: int = 0,
     ) -> list[bool]:
         """Add items whose ids are reserved, given with fingerprints; returns which are new.
+
+        `upload_bytes` is the size of their uploads.
 
         Raises:
             JobNotDraft: the job is submitted, or is being submitted.
             TooLarge: the draft would hold more than `max_items`; none is added.
         """
         rows = ((spec.id, fingerprint, json.dumps(spec.to_row())) for fingerprint, spec in items)
-        answer = self._step("add", job_id, max_items, *(part for row in rows for part in row))
+        step = ("add", job_id, max_items, upload_bytes)
+        answer = self._step(*step, *(part for row in rows for part in row))
         if answer == -1:
-            raise JobNotDraft(f"{job_id} is already submitted and accepts no more items")
+            raise JobNotDraft(f"{job_id} is submitted or deleted and accepts no more items")
         if answer == -2:
             raise TooLarge(f"a job may hold {max_items} items: submit the rest as another job")
         return [bool(is_new) for is_new in answer]
+
+    def touch_draft(self, job_id: str) -> None:
+        """Note that a request uses a draft."""
+        self._step("touch", job_id)
+
+    def drafts_of(self, owner: str) -> DraftsOfOwner:
+        """Count what the drafts of an owner hold."""
+        return DraftsOfOwner(*self._step("drafts_of", owner))
+
+    def erase_idle_draft(self, idle_s: float) -> str | None:
+        """Erase the draft that no request has used for the longest time; gives its id.
+
+        None, without a change, if each was used within `idle_s`.
+        """
+        erased: bytes | None = self._step("erase_idle_draft", int(idle_s * 1000))
+        return None if erased is None else erased.decode()
 
     def close_draft(self, job_id: str) -> None:
         """Accept no more items.
