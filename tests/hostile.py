@@ -11,6 +11,8 @@ from typing import Any
 import pillow_heif
 from PIL import Image
 
+from tests.model.images.avif_grid import avif_grid
+
 pillow_heif.register_heif_opener()
 KINDS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "JPEG2000")
 
@@ -73,6 +75,19 @@ def _tiled_tiff(side: int) -> bytes:
     strip = zlib.compress(b"\0" * 4_000_000, 9)
     tile = {"_322": (4, 1, side), "_323": (4, 1, side), "_324": (4, 1, 170)}
     return tiff(_tiff_tags(48, 32, **tile, _325=(4, 1, len(strip))), b"\0" * 48 + strip, 0)
+
+
+def _tiff_of_strips(count: int, tag: int = 273) -> bytes:
+    """A TIFF of one pixel a row, each a strip, or a tile by the `tag` 324."""
+    places = _tiff_tags(1, count) | {259: (3, 1, 1), 278: (4, 1, 1)}
+    at = 8 + 2 + 12 * (len(places) + 2) + 4
+    places |= {tag: (4, count, at), {273: 279, 324: 325}[tag]: (4, count, at + 4 * count)}
+    return tiff(places, struct.pack("<I", at) * count + struct.pack("<I", 1) * count, 0)
+
+
+def _avif_of_tiles(side: int, columns: int, rows: int) -> bytes:
+    tile = encode(Image.new("RGB", (side, side), (200, 90, 30)), "AVIF")
+    return avif_grid(tile, side, columns, rows)
 
 
 def jpeg_of_scans(side: int, count: int) -> bytes:
@@ -185,6 +200,8 @@ REJECTED: dict[str, tuple[set[str], Callable[[], bytes]]] = {
         {"decode_failed", "truncated"},
         lambda: tiff(dict.fromkeys(range(65_535), (3, 2**30, 8))),
     ),
+    "tiff of 60,000 strips": ({"decode_failed"}, lambda: _tiff_of_strips(60_000)),
+    "tiff of 60,000 tiles": ({"decode_failed"}, lambda: _tiff_of_strips(60_000, tag=324)),
     "tiff whose directory is its own": ({"decode_failed"}, lambda: tiff({254: (4, 1, 0)})),
     "tiff without a directory": ({"decode_failed", "truncated"}, lambda: b"II*\0\x08\0\0\0"),
     "bigtiff with a directory far beyond its end": (
@@ -224,6 +241,7 @@ REJECTED: dict[str, tuple[set[str], Callable[[], bytes]]] = {
         {"too_many_pixels"},
         lambda: _sized(encode(picture(), "AVIF"), b"ispe", 4, struct.pack(">II", 16000, 16000)),
     ),
+    "avif of 40,000 tiles": ({"decode_failed"}, lambda: _avif_of_tiles(16, 200, 200)),
     "avif of a file type box only": (
         {"decode_failed", "truncated"},
         lambda: b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf",
@@ -274,6 +292,8 @@ SCORED: dict[str, Callable[[], bytes]] = {
     "gif of 1,000 frames": lambda: _frames("GIF", 1000),
     "webp of 100 frames": lambda: _frames("WEBP", 100, method=0),
     "avif of 9 frames": lambda: _frames("AVIF", 9, speed=10),
+    "avif of 992 tiles": lambda: _avif_of_tiles(64, 31, 32),
+    "tiff of 40,000 strips": lambda: _tiff_of_strips(40_000),
     "tiff of 300 pages": lambda: _frames("TIFF", 300),
     "png whose header gives 2 billion frames": lambda: png_with(
         chunk(b"acTL", struct.pack(">II", 2**31 - 1, 0))

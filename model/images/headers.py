@@ -14,8 +14,13 @@ from typing import Literal
 
 from model.images.result import ImageFault, ImageRejected
 
-# Segments, chunks or blocks of one file. Each costs Pillow some microseconds and bytes.
+# Segments, chunks, blocks, or strips of one file. Each costs Pillow some microseconds and bytes.
 MAX_PARTS = 50_000
+# Tiles and other items of an AVIF or HEIC, as libheif allows. In libavif, the time that they take
+# grows with the square of their number.
+MAX_ITEMS = 1000
+# Of a JPEG, in all and in a scan.
+MAX_COMPONENTS = 4
 # Text and profile chunks of a PNG: Pillow inflates up to 1 MB of each, even if it rejects it.
 MAX_TEXT_CHUNKS = 100
 # Pillow makes Python objects of the numbers in EXIF: forty bytes for each two.
@@ -114,7 +119,9 @@ def _jpeg(payload: bytes, side: int, max_pixels: int) -> _Size:
         (length,) = struct.unpack_from(">H", payload, at)
         if code in FRAMES:
             height, width, count = struct.unpack_from(">HHB", payload, at + 3)
-            sampling = [payload[at + 9 + 3 * component] for component in range(min(count, 10))]
+            sampling = [
+                payload[at + 9 + 3 * component] for component in range(min(count, MAX_COMPONENTS))
+            ]
             buffered = code >= _PROGRESSIVE
         elif code == _EXIF and payload.startswith(b"Exif\0\0", at + 2):
             exif_bytes += length
@@ -217,11 +224,15 @@ def _tiff(payload: bytes, _side: int, _max_pixels: int) -> _Size:
     sides = {256: 0, 257: 0}
     is_deep = False
     word, value_at = ("Q", 12) if big else ("I", 8)
-    for _ in range(min(count, MAX_PARTS)):
+    _check_parts(count, "tags")
+    for _ in range(count):
         tag, kind = struct.unpack_from(f"{order}HH", payload, at)
         if tag in sides:
             number = {3: "H", 16: "Q"}.get(kind, "I")
             (sides[tag],) = struct.unpack_from(order + number, payload, at + value_at)
+        elif tag in (273, 324):  # where the strips or tiles are
+            (parts,) = struct.unpack_from(order + word, payload, at + 4)
+            _check_parts(parts, "strips or tiles")
         elif tag == 258:  # bits of the first sample; those of three colours are somewhere else
             (samples,) = struct.unpack_from(order + word, payload, at + 4)
             if samples >= 3:
@@ -240,6 +251,7 @@ _DEEP = re.compile(rb"av1C..[\x40-\x7f\xc0-\xff]", re.DOTALL)
 
 
 def _avif(payload: bytes, _side: int, _max_pixels: int) -> _Size:
+    _check_parts(payload.count(b"infe"), "items", MAX_ITEMS)
     width = height = 0
     for count, box in enumerate(_IMAGE_SIZE.finditer(payload)):
         _check_parts(count, "sizes")

@@ -7,11 +7,9 @@ from collections import defaultdict
 
 from PIL import TiffImagePlugin
 
-from model.images.headers import FRAMES, MARKER, MAX_PARTS, NO_SEGMENT, SCAN
+from model.images.headers import FRAMES, MARKER, MAX_COMPONENTS, MAX_PARTS, NO_SEGMENT, SCAN
 
 _PNG_SIGNATURE_BYTES = 8
-# Of a JPEG, in all and in a scan.
-MAX_COMPONENTS = 4
 _SAMPLE_FORMATS = {2: "signed integer", 3: "floating point", 5: "complex integer", 6: "complex"}
 _KIND_LENGTH = 150
 # What Pillow raises for a damaged directory.

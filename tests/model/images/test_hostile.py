@@ -6,7 +6,9 @@ import time
 import pytest
 
 from model.images.decode import decode
+from model.images.headers import read_requirements
 from model.images.result import ImageRejected
+from model.images.signatures import detect_format
 from tests import hostile
 
 # As in a worker: warnings of Pillow are ignored.
@@ -29,6 +31,22 @@ def fault(payload: bytes) -> str:
 def test_a_hostile_picture_is_rejected_with_a_fitting_code(name: str) -> None:
     codes, make = hostile.REJECTED[name]
     assert fault(make()) in codes
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("png with 2,000 profiles of 1 MB", "png with 2,000 texts that are not UTF-8"),
+        *("png with 60,000 chunks", "jpeg of 20,000 scans", "jpeg with 60,000 segments"),
+        *("gif with a comment of 60,000 blocks", "gif that hides 60,000 blocks"),
+        *("bmp of run lengths, large", "tiff of 60,000 strips", "tiff of 60,000 tiles"),
+        "avif of 40,000 tiles",
+    ],
+)
+def test_what_a_header_counts_is_refused_before_decoding(name: str) -> None:
+    payload = hostile.REJECTED[name][1]()
+    with pytest.raises(ImageRejected, match=r"more than|allowed"):
+        read_requirements(detect_format(payload) or "", payload, 224, 50_000_000)
 
 
 @pytest.mark.parametrize("name", hostile.SCORED)
