@@ -61,9 +61,13 @@ class JobOptions(_Body):
         try:
             text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
         except ValueError:
-            raise ValueError("has NaN or an infinite number, which JSON has not") from None
+            raise ValueError(
+                "has NaN or an infinite number, which JSON has not: use null"
+            ) from None
         if (size := len(text.encode())) > MAX_METADATA_BYTES:
-            raise ValueError(f"has {size} bytes as JSON, and the limit is {MAX_METADATA_BYTES}")
+            raise ValueError(
+                f"has {size} bytes as JSON, and the limit is {MAX_METADATA_BYTES}: shorten it"
+            )
         return value
 
     @field_validator("webhook_url")

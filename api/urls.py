@@ -13,7 +13,8 @@ from worker.jobs.errors import ParameterInvalid
 
 MAX_URL_CHARS = 4096
 SHOWN_CHARS = 60
-_UNSAFE = re.compile(r"[\x00-\x20\x7f]")
+# The last are invisible, and come along when a URL is copied from a page.
+_UNSAFE = re.compile(r"[\x00-\x20\x7f\u00ad\u200b-\u200f\u2060\ufeff]")
 
 # The path prefix of the current request; `BehindProxy` sets it.
 root_path: ContextVar[str] = ContextVar("root_path", default="")
@@ -36,32 +37,35 @@ def refuse_unknown_parameters(request: Request) -> None:
     known = [field.alias for field in fields if not isinstance(field.field_info, (Header, Path))]
     for name in request.query_params:
         if name not in known:
-            others = f"use {', '.join(known)}" if known else "remove it"
-            raise ParameterInvalid(f"there is no parameter {_shown(name)} here: {others}")
+            advice = f"use {', '.join(known)}" if known else "remove it"
+            raise ParameterInvalid(f"there is no parameter {_shown(name)} here: {advice}")
 
 
 def url_problem(url: str) -> str | None:
     """Return what is wrong with an http(s) URL, or None. Nothing is resolved or connected to."""
     if not url:
-        return "the URL is empty"
+        return "the URL is empty: write it, or remove the item"
     if len(url) > MAX_URL_CHARS:
-        return f"the URL is longer than {MAX_URL_CHARS} characters"
+        return f"the URL is longer than {MAX_URL_CHARS} characters: shorten it"
     if unsafe := _UNSAFE.search(url):
         before = _shown(url[: unsafe.start()])
-        return f"the URL has spaces or control characters after {before}: percent-encode them"
+        return (
+            f"the URL has spaces, control or invisible characters after {before}: "
+            "remove or percent-encode them"
+        )
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        return f"not a URL: {error}"
+        return f"not a URL ({error}): correct it"
     if parts.scheme not in ("http", "https"):
         return f"the URL must begin with http:// or https://, and is {_shown(url)}"
     if not parts.hostname:
-        return "the URL has no host"
+        return "the URL has no host: write it after //"
     if parts.username is not None or parts.password is not None:
         return "the URL has a user name or password: remove them"
     if port == 0:
-        return "the URL has port 0, which cannot be connected to"
+        return "the URL has port 0, which cannot be connected to: correct it"
     return None
 
 
@@ -76,11 +80,14 @@ def source_problem(url: str, s3_buckets: Collection[str]) -> str | None:
     if not bucket or not key:
         return "an S3 URL must have the form s3://bucket/key"
     if len(url) > MAX_URL_CHARS or not key.isprintable():
-        return f"the S3 URL is longer than {MAX_URL_CHARS} characters or not printable"
+        return (
+            f"the S3 URL has more than {MAX_URL_CHARS} characters, or one that is not printable: "
+            "rename the object"
+        )
     if bucket not in s3_buckets:
         return (
-            f"the bucket {bucket} is not allowed: "
-            "the operator of this service can add it to PIQUEUE_S3_FETCH_BUCKETS"
+            f"the bucket {bucket} is not allowed: ask the operator of this service to add it to "
+            "PIQUEUE_S3_FETCH_BUCKETS"
         )
     return None
 

@@ -108,7 +108,9 @@ def verify_artifact(folder: Path) -> Card:
         for name in card.variants:
             _verify(load_predictor(folder, "litert", variant=name))
     except (ValueError, RuntimeError) as error:
-        raise ArtifactInvalid(f"{folder} cannot be run: {error}") from error
+        raise ArtifactInvalid(
+            f"{folder} cannot be run ({error}): export the model again"
+        ) from error
     return card
 
 
@@ -119,6 +121,8 @@ def _verify(predictor: Predictor) -> None:
     scores = np.array([prediction.scores])
     gives = f"{card.name}@{card.version} ({predictor.variant}) gives"
     if scores.shape[1] != len(card.labels):
-        raise ArtifactInvalid(f"{gives} {scores.size} scores for {len(card.labels)} labels")
+        raise ArtifactInvalid(
+            f"{gives} {scores.size} scores for {len(card.labels)} labels: export the model again"
+        )
     if fault := find_score_fault(scores, "sigmoid" if card.calibration else card.activation):
-        raise ArtifactInvalid(f"{gives} {fault}")
+        raise ArtifactInvalid(f"{gives} {fault}: export the model again")

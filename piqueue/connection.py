@@ -73,7 +73,7 @@ class Connection(ABC):
                 trust_env=urlsplit(self.url).hostname not in _LOOPBACK,  # no proxy leads back here
             )
         except (ImportError, ValueError, httpx2.InvalidURL) as error:
-            detail = f"the proxy in the environment cannot be used: {error}"
+            detail = f"the proxy in the environment cannot be used ({error}): correct or unset it"
             raise PiqueueApiError("proxy_invalid", detail) from None
 
     @abstractmethod
@@ -90,7 +90,7 @@ class Connection(ABC):
         try:
             return msgspec.json.decode(response.content or b"null", type=request.answer)
         except msgspec.DecodeError:
-            detail = f"what answers at {self.url} is not Piqueue, or not of this version"
+            detail = f"what answers at {self.url} is no Piqueue of this version: check the address"
             raise PiqueueApiError("not_piqueue", detail, response.status_code) from None
 
 

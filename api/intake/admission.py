@@ -42,7 +42,7 @@ def looks_like_image(head: bytes) -> bool:
 def id_problem(spec: ItemSpec) -> str | None:
     """Return what is wrong with the id of an item, or None."""
     if len(spec.id) > MAX_ID_CHARS:
-        return f"the id has {len(spec.id)} characters, and the limit is {MAX_ID_CHARS}"
+        return f"the id has {len(spec.id)} characters, and the limit is {MAX_ID_CHARS}: shorten it"
     return None
 
 
@@ -61,13 +61,16 @@ def item_problem(spec: ItemSpec, payload: bytes | None, settings: Settings) -> s
     if payload is None:
         return None if spec.url is None else source_problem(spec.url, settings.s3_fetch_buckets)
     if not payload:
-        return "the file is empty"
+        return "the file is empty: send the picture again"
     if len(payload) > settings.max_item_bytes:
-        return f"the file is larger than {settings.max_item_bytes} bytes, the limit for a picture"
+        return (
+            f"the file is larger than {settings.max_item_bytes} bytes, the limit for a picture: "
+            "make the picture smaller"
+        )
     if not looks_like_image(payload[:SNIFF_BYTES]):
         return (
             "not a JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC or JPEG 2000 picture by its first "
-            "bytes"
+            "bytes: send one of these"
         )
     return None
 

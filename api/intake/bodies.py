@@ -47,6 +47,8 @@ def refuse_utf16(body: bytes) -> None:
     """Raise BodyUnreadable if a body is compressed, or UTF-16, as Excel and PowerShell write."""
     if body.startswith(b"\x1f\x8b"):
         raise BodyUnreadable("the body is gzip-compressed: send it unpacked")
+    if body.startswith(b"PK\x03\x04"):
+        raise BodyUnreadable("the body is a zip archive or an Excel workbook: send it as text")
     if body.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or b"\0" in body[:4]:
         raise BodyUnreadable("the body is UTF-16: save it as UTF-8")
 
@@ -77,7 +79,7 @@ def read_json(file: IO[bytes]) -> JsonBody:
     try:
         fields = from_json(body)
     except ValueError as error:
-        raise BodyUnreadable(f"the body is not JSON: {error}") from None
+        raise BodyUnreadable(f"the body is not JSON ({error}): correct it there") from None
     try:
         refuse_repeated_names(body)
     except ValueError as error:
@@ -113,7 +115,7 @@ def add_json(job: JsonBody, items: ItemReceiver) -> None:
         if isinstance(url, str):
             items.add(ItemSpec(items.default_id(), _trimmed(url)))
         else:
-            items.add_problem("Input should be a valid string")
+            items.add_problem("the URL must be a string, in quotes")
     for fields in job.items or ():
         try:
             item = ItemIn.model_validate(fields)
@@ -165,7 +167,7 @@ def add_ndjson(file: IO[bytes], items: ItemReceiver) -> None:
     for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_CHARS), b""), start=1):
         if number == 1:
             refuse_utf16(line)
-            line = line.removeprefix(BOM_UTF8)
+        line = line.removeprefix(BOM_UTF8)  # also of a file that was appended to another one
         if len(line) == MAX_LINE_CHARS:
             raise BodyUnreadable(
                 f"line {number} is longer than {MAX_LINE_CHARS} bytes: send one item a line"
@@ -203,7 +205,7 @@ def options_from_query(params: Mapping[str, str]) -> JobOptions:
     except ValidationError as error:
         raise JobRefused(_mistakes(error)) from None
     except ValueError as error:
-        raise JobRefused(f"the parameter metadata is not JSON: {error}") from None
+        raise JobRefused(f"the parameter metadata is not JSON ({error}): correct it") from None
 
 
 def form_options(parts: Iterable[Part], max_files: int) -> JobOptions:

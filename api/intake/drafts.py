@@ -121,7 +121,7 @@ def add_to_draft(services: Services, draft: Job, submission: Submission) -> tupl
     """
     check_capacity(services, draft.owner, services.store.drafts_of(draft.owner).item_count + 1)
     if draft.status is not JobStatus.DRAFT:
-        raise JobNotDraft(f"{draft.id} is already submitted: it takes no more items")
+        raise JobNotDraft(f"{draft.id} is already submitted: send more items as a new job")
     if given := submission.options.given:
         raise JobRefused(
             f"items have the option {next(iter(given))}: give options when you create the draft"

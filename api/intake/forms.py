@@ -78,7 +78,9 @@ def read_parts(file: IO[bytes], content_type: str, max_bytes: int) -> Iterator[P
     """
     boundary = parse_options_header(content_type)[1].get(b"boundary")
     if not boundary:
-        raise BodyUnreadable("the form cannot be read: its Content-Type has no boundary")
+        raise BodyUnreadable(
+            "the Content-Type of the form has no boundary: let the HTTP client write that header"
+        )
     parts = _Parts(max_bytes)
     callbacks = {name: getattr(parts, name) for name in dir(parts) if name.startswith("on_")}
     try:
@@ -89,7 +91,9 @@ def read_parts(file: IO[bytes], content_type: str, max_bytes: int) -> Iterator[P
                 yield parts.done.popleft()
         parser.finalize()
     except FormParserError as error:
-        raise BodyUnreadable(f"the form cannot be read: {error}") from None
+        raise BodyUnreadable(
+            f"the form cannot be read ({error}): let the HTTP client build it"
+        ) from None
     if not parts.complete:
         raise BodyUnreadable("the form ends before its closing boundary: send it again")
 

@@ -75,7 +75,7 @@ class JobBuilder(ItemReceiver):
         self._chunk_count = 0
         self._pending: list[ItemSpec] = []
         # Eight bytes an item, so that a million ids are compared in little memory.
-        self._id_hashes = array("q")
+        self._id_hashes, self._lines = array("q"), array("q")
         # A uniform sample of the URL items, of up to SAMPLE_ITEMS.
         self.sample: list[ItemSpec] = []
         self._with_fingerprint = with_fingerprint
@@ -124,6 +124,7 @@ class JobBuilder(ItemReceiver):
 
     def _accept(self, spec: ItemSpec, payload: bytes | None) -> None:
         self._id_hashes.append(hash(spec.id))
+        self._lines.append(self._line or 0)
         if self._with_fingerprint:
             self._digest.update(json.dumps(spec.to_row()).encode())
             self._digest.update(hashlib.sha256(payload or b"").digest())
@@ -224,7 +225,10 @@ class JobBuilder(ItemReceiver):
         for index, hashed in enumerate(self._id_hashes):
             first = first_index.setdefault(hashed, index)
             if first != index:
-                self.problems.add(index, None, f"item {first} has the same id: ids must differ")
+                pair = f"item {first} and item {index}"
+                if self._lines[index]:
+                    pair = f"line {self._lines[first]} and line {self._lines[index]}"
+                self.problems.add(index, None, f"{pair} have the same id: ids must differ")
 
     def _has_duplicates(self, part: int) -> bool:
         hashes = sorted(hashed for hashed in self._id_hashes if hashed % ID_PARTS == part)

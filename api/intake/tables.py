@@ -34,10 +34,14 @@ def add_csv(file: IO[bytes], params: Mapping[str, str], items: ItemReceiver) -> 
     text = io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="")
     url_column, id_column = params.get("url_column", "url").strip(), params.get("id_column")
     rows = _rows(text, url_column)
-    header = _header(*next(rows, (1, [])), url_column, id_column)
+    first = next(rows, None)
+    if first is None:
+        raise BodyUnreadable("the table is empty: send a header and a row for each picture")
+    header = _header(*first, url_column, id_column)
     items.csv = CsvShape(tuple(header), url_column, id_column)
     url_at, id_at = header.index(url_column), header.index(id_column) if id_column else None
     others = [at for at, name in enumerate(header) if name not in (url_column, id_column)]
+    line = 0
     for line, row in rows:
         surplus = next((cell for cell in row[len(header) :] if cell.strip()), None)
         if surplus is not None or len(row) < len(header):
@@ -48,11 +52,13 @@ def add_csv(file: IO[bytes], params: Mapping[str, str], items: ItemReceiver) -> 
             continue
         item_id = items.default_id() if id_at is None else row[id_at]
         if id_at is not None and not item_id:
-            items.add_problem(f"line {line} has no {id_column}")
+            items.add_problem(f"line {line}, column {id_column!r}: the id is empty: write one")
             continue
         columns = {header[at]: row[at] for at in others} or None
         spec = ItemSpec(item_id, row[url_at].strip(), columns=columns)
         items.add(spec, line=line, url_column=url_column)
+    if not line:
+        raise BodyUnreadable("the table has a header and no rows: add a row for each picture")
 
 
 def _rows(text: io.TextIOWrapper, url_column: str) -> Iterator[tuple[int, list[str]]]:
@@ -62,7 +68,9 @@ def _rows(text: io.TextIOWrapper, url_column: str) -> Iterator[tuple[int, list[s
     separator = ","
     if declared := _SEP_LINE.fullmatch(first):
         separator, first = declared[1], "\r\n"
-    rows = csv.reader(chain([first], text), delimiter=separator, strict=True)
+    # A byte order mark within a table is that of a file that was appended to another one.
+    lines = (line.removeprefix("\ufeff") for line in chain([first], text))
+    rows = csv.reader(lines, delimiter=separator, strict=True)
     header: list[str] = []
     line = 1
     try:
@@ -130,6 +138,11 @@ def _header(line: int, row: Sequence[str], url_column: str, id_column: str | Non
                 f"line {line}: the columns are separated by {word} ({shown(text)}): save the table "
                 "with commas"
             )
+    if url_column not in header and any("://" in name for name in header):
+        raise JobRefused(
+            f"line {line}: there is a URL instead of the header: write the names of the columns "
+            f"above it, such as {url_column}"
+        )
     first_at: dict[str, int] = {}
     for at, name in enumerate(header):
         if first_at.setdefault(name, at) != at:

@@ -87,7 +87,7 @@ class Selection:
         if label is not None and label not in labels:
             some = ", ".join(labels[:LISTED_LABELS])
             more = ", …" if len(labels) > LISTED_LABELS else ""
-            raise ParameterInvalid(f"label: no {label!r} in this model, which has {some}{more}")
+            raise ParameterInvalid(f"label: this model has no {label!r}: use one of {some}{more}")
 
     @property
     def ranks(self) -> int | None:

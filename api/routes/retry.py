@@ -101,7 +101,9 @@ def _retry(
             else:
                 builder.add(spec, payload)
         if not builder.count:
-            raise JobRefused(f"{parent.id} has no {only} items: there is nothing to retry")
+            raise JobRefused(
+                f"{parent.id} has no {only} items, so there is nothing to retry: read its results"
+            )
         return builder.finish(make_entry(fingerprint, builder.job_id))
 
 

@@ -90,6 +90,8 @@ def rotate_webhook_secret(
 
 def _view(services: Services, job: Job) -> WebhookOut:
     if job.webhook_url is None:
-        raise WebhookNotFound(f"{job.id} has no webhook: it was submitted without a webhook_url")
+        raise WebhookNotFound(
+            f"{job.id} was submitted without a webhook_url: read its results instead"
+        )
     given = {"url": job.webhook_url, "webhook_id": webhook_id(job.id)}
     return WebhookOut.model_validate(given | vars(services.outbox.record(job)))

@@ -111,7 +111,7 @@ class Card(_Part):
             ):
                 raise ValueError("calibration must have one slope and one offset per label")
         if self.variants and "litert" not in self.files:
-            raise ValueError("variants require a litert file, of which they are variants")
+            raise ValueError("variants must have a litert file, of which they are variants")
         paths = [file.path for file in self.all_files]
         if len(set(paths)) != len(paths):
             raise ValueError("files and variants must be different files")
@@ -166,7 +166,12 @@ def load_card(folder: Path) -> Card:
     except FileNotFoundError:
         raise ArtifactInvalid(f"{path} is missing: give the folder of one model version") from None
     except ValidationError as error:
-        raise ArtifactInvalid(f"{path} is not a valid card: {error}") from error
+        mistakes = "; ".join(
+            f"{'.'.join(map(str, one['loc'])) or 'file'}: {one['msg']}" for one in error.errors()
+        )
+        raise ArtifactInvalid(
+            f"{path} is not a valid card ({mistakes}): copy the whole artifact again"
+        ) from error
     if card.preprocessing != PREPROCESSING:
         raise ArtifactInvalid(
             f"{path} requires the preprocessing {card.preprocessing!r}, but this Piqueue does "

@@ -31,7 +31,7 @@ def measure(path: Path) -> int:
             run_module("model.artifact.footprint", str(path.resolve()), deadline_s=DEADLINE_S)
         )
     except ModuleFailed as error:
-        raise ArtifactInvalid(f"{path} cannot be run: {error}") from error
+        raise ArtifactInvalid(f"{path} cannot be run ({error}): export the model again") from error
 
 
 def main() -> None:

@@ -75,7 +75,10 @@ def adopt(adoption: Adoption) -> Card:
         network = keras.models.load_model(adoption.keras_path, compile=False)
     except (ValueError, TypeError, OSError, ImportError) as error:
         first_line = str(error).strip().partition("\n")[0]
-        raise AdoptionError(f"{adoption.keras_path} cannot be loaded: {first_line}") from error
+        raise AdoptionError(
+            f"{adoption.keras_path} cannot be loaded ({first_line}): save the network again with "
+            "Keras 3, without layers of your own"
+        ) from error
     network = _in_float32(network)
     activation = _activation(network, adoption.activation)
     size = _input_size(network, adoption.input_size)
@@ -88,7 +91,7 @@ def adopt(adoption: Adoption) -> Card:
     images = [_decoded(path, size) for path in adoption.pictures]
     expected = np.asarray(full(np.stack(images), training=False))
     if fault := find_score_fault(expected, activation):
-        raise AdoptionError(f"the network gives {fault}")
+        raise AdoptionError(f"the network gives {fault}: choose its own scaling and activation")
     fields = adoption.model_dump(exclude={"keras_path", "folder", "pictures"})
     fields |= {"activation": activation, "input_size": size}
     for float16 in (True, False):
@@ -98,8 +101,8 @@ def adopt(adoption: Adoption) -> Card:
         if np.abs(scores - expected).max() <= TOLERANCE:
             return card
     raise AdoptionError(
-        "the LiteRT model gives other scores than the Keras model: the network has a layer that "
-        "LiteRT computes differently"
+        "the LiteRT model gives other scores than the Keras model, so the network has a layer that "
+        "LiteRT computes differently: replace that layer"
     )
 
 

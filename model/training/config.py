@@ -129,7 +129,7 @@ def read_config(kind: type[Config], path: Path, **overrides: object) -> Config:
         # Bytes, so that a byte order mark says the encoding.
         settings = yaml.safe_load(path.read_bytes())
     except (OSError, yaml.YAMLError) as error:
-        raise TrainingError(f"{path} cannot be read as YAML: {error}") from error
+        raise TrainingError(f"{path} cannot be read as YAML ({error}): correct it") from error
     if not isinstance(settings, dict):
         raise TrainingError(f"{path} must contain lines of `setting: value`")
     settings |= {key: value for key, value in overrides.items() if value is not None}
@@ -137,5 +137,5 @@ def read_config(kind: type[Config], path: Path, **overrides: object) -> Config:
         return kind.model_validate(settings)
     except ValidationError as error:
         wrong = [f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()]
-        known = f"(known settings: {', '.join(kind.model_fields)})"
+        known = f"correct them; the settings are {', '.join(kind.model_fields)}"
         raise TrainingError("\n  ".join([f"{path} has wrong settings:", *wrong, known])) from error

@@ -73,7 +73,7 @@ def _download(url: str, md5: str | None = None) -> Path:
     try:
         return Path(keras.utils.get_file(origin=url, cache_subdir="models", file_hash=md5))
     except Exception as error:  # Keras raises no narrower one
-        raise DownloadFailed(f"{url} cannot be downloaded: {error}") from error
+        raise DownloadFailed(f"{url} cannot be downloaded ({error}): try again") from error
     finally:
         socket.setdefaulttimeout(previous_s)
 

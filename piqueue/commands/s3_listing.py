@@ -67,7 +67,7 @@ def list_pictures(folder: S3Folder) -> Iterator[Listed]:
         if not picture_count:
             only = f", only {other_count + hidden_count} other objects"
             only = only if other_count + hidden_count else ""
-            raise CommandFailed(f"{folder}: no pictures there{only}")
+            raise CommandFailed(f"{folder}: no pictures there{only}: check the prefix")
 
         def lines() -> Iterator[bytes]:
             found.seek(0)
@@ -120,16 +120,22 @@ def _explained(folder: S3Folder) -> Iterator[None]:
     except ClientError as error:
         code = str(error.response.get("Error", {}).get("Code", "unknown"))
         if code == "NoSuchBucket":
-            raise CommandFailed(f"{folder}: there is no bucket {folder.bucket}") from None
+            raise CommandFailed(
+                f"{folder}: there is no bucket {folder.bucket}: correct its name"
+            ) from None
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        detail = f"S3 answers {status} ({code}); your credentials need the permission s3:ListBucket"
-        raise CommandFailed(f"{folder}: {detail}") from None
+        raise CommandFailed(
+            f"{folder}: S3 answers {status} ({code}): check that your credentials have the "
+            "permission s3:ListBucket"
+        ) from None
     except NoCredentialsError:
         raise CommandFailed(
             f"{folder}: no credentials for S3: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
             "or AWS_PROFILE"
         ) from None
     except ParamValidationError:
-        raise CommandFailed(f"{folder}: {folder.bucket} is not a valid bucket name") from None
+        raise CommandFailed(
+            f"{folder}: {folder.bucket} is not a valid bucket name: correct it"
+        ) from None
     except BotoCoreError as error:
-        raise CommandFailed(f"{folder}: cannot be listed: {error}") from None
+        raise CommandFailed(f"{folder} cannot be listed ({error}): try again") from None

@@ -101,7 +101,7 @@ def find_source(names: Sequence[str], form: Form, output: Path | None = None) ->
         if not name:
             raise CommandFailed("a name is empty: for the current folder, give .")
         if name != "-" and not name.startswith("s3://") and not Path(name).exists():
-            raise CommandFailed(f"{name}: not found")
+            raise CommandFailed(f"{name}: not found: correct the path")
     kinds = [_kind(name) for name in names]
     if kinds == ["file"] and (problem := picture_problem(Path(names[0]))):
         raise CommandFailed(
@@ -159,7 +159,7 @@ def _pictures(paths: Sequence[Path], output: Path | None) -> Pictures:
         where = ", ".join(map(str, paths[:3])) + ", …" * (len(paths) > 3)
         first = f": {others[0][0]} is {others[0][1]}" if others else ""
         count = f" ({len(others)} other files{first})" if others else ""
-        raise CommandFailed(f"{where}: no pictures there{count}")
+        raise CommandFailed(f"{where}: no pictures there{count}: name other files or folders")
     if len(paths) == 1 and paths[0].is_dir():
         files = {as_id(path.relative_to(paths[0])): path for path in found.pictures}
         others = [(path.relative_to(paths[0]), why) for path, why in others]

@@ -246,7 +246,7 @@ class _Submission:
         if len(refused) == len(files):
             self._client.delete(draft.id)
             self.job = None
-            raise CommandFailed("no file is left to submit")
+            raise CommandFailed("no file is left to submit: correct those that are listed above")
 
     def _follow(self, job: Job) -> Job:
         tell(f"{job.id}: {job.counts.total} pictures")
@@ -269,7 +269,9 @@ def _dry_run(client: Client, options: argparse.Namespace, source: Source | None)
             with _listed(client, folder) as found:
                 tried = client.dry_run_ndjson(found.items, _job_options(options))
         case _:
-            raise CommandFailed("a dry run needs a table, a list or an S3 folder")
+            raise CommandFailed(
+                "a dry run needs a table, a list or an S3 folder: submit pictures without --dry-run"
+            )
     print(f"{tried.items} pictures for {tried.model.name}@{tried.model.version}")
     if tried.eta_s is not None:
         print(f"estimated time: {tried.eta_s} s")
@@ -293,7 +295,7 @@ def _listed(client: Client, folder: S3Folder) -> Iterator[Listed]:
     if folder.bucket not in client.limits().s3_fetch_buckets:
         raise CommandFailed(
             f"{folder}: this Piqueue fetches no pictures from the bucket {folder.bucket}: "
-            "its operator can add it to PIQUEUE_S3_FETCH_BUCKETS"
+            "ask its operator to add it to PIQUEUE_S3_FETCH_BUCKETS"
         )
     with list_pictures(folder) as found:
         hidden = f", and {found.hidden_count} hidden ones are ignored" if found.hidden_count else ""

@@ -61,8 +61,9 @@ class Form:
         try:
             "".encode("utf-8" if self.encoding is None else self.encoding)
         except (LookupError, UnicodeError):
-            detail = "there is no such encoding"
-            raise CommandFailed(f"--encoding {self.encoding!r}: {detail}") from None
+            raise CommandFailed(
+                f"--encoding {self.encoding!r}: there is no such encoding: give one such as cp1252"
+            ) from None
         separator = "," if self.separator is None else self.separator
         if len(separator) != 1 or separator in '"\r\n':
             raise CommandFailed(
@@ -86,8 +87,12 @@ class LineNumbers:
             self._shifts.append((sent, own - sent))
 
     def restored(self, text: str) -> str:
-        """Replace the line of the request, with which a text begins, by that of the file."""
-        return re.sub(r"^line (\d+)", lambda found: f"line {self._own(int(found[1]))}", text)
+        """Replace the lines of the request, with which a text begins, by those of the file."""
+        return re.sub(
+            r"^line \d+( and line \d+)?",
+            lambda lines: re.sub(r"\d+", lambda line: str(self._own(int(line[0]))), lines[0]),
+            text,
+        )
 
     def _own(self, sent: int) -> int:
         at = bisect_right(self._shifts, (sent, 1 << 60))
@@ -197,7 +202,7 @@ def _lines(opened: Opened, name: str, encoding: str | None, newline: str | None)
             try:
                 for line in text:
                     at += 1
-                    yield line
+                    yield line.removeprefix("\ufeff")  # of a file appended to another one
             finally:
                 text.detach()  # or it would close a file that is read again
     except UnicodeError as error:
@@ -206,7 +211,7 @@ def _lines(opened: Opened, name: str, encoding: str | None, newline: str | None)
         ) from None
     except _DAMAGED as error:
         raise CommandFailed(
-            f"{name}, after line {at}: cannot be read ({error}): is the file complete?"
+            f"{name}, after line {at}: cannot be read ({error}): check that the file is complete"
         ) from None
 
 

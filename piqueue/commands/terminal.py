@@ -133,7 +133,7 @@ def results_format(output: Path | None, named: ResultsFormat | None = None) -> R
     try:
         return _FORMATS[output.suffix.lower()]
     except KeyError:
-        raise CommandFailed(f"{output}: results are written as {', '.join(_FORMATS)}") from None
+        raise CommandFailed(f"{output}: name a file that ends in {', '.join(_FORMATS)}") from None
 
 
 def check_folder(output: Path) -> None:
@@ -143,7 +143,7 @@ def check_folder(output: Path) -> None:
         CommandFailed: its folder does not exist.
     """
     if not output.parent.is_dir():
-        raise CommandFailed(f"{output}: there is no folder {output.parent}")
+        raise CommandFailed(f"{output}: there is no folder {output.parent}: create it")
 
 
 @contextmanager

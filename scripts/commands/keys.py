@@ -129,24 +129,24 @@ def _time(stamp_ms: int | None) -> str:
 
 def _name(text: str) -> str:
     if not re.fullmatch(r"\S(.{0,62}\S)?", text) or not text.isprintable():
-        raise argparse.ArgumentTypeError("a name has 1 to 64 printable characters")
+        raise argparse.ArgumentTypeError("must have 1 to 64 printable characters")
     return text
 
 
 def _weight(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= MOST_WEIGHT:
-        raise argparse.ArgumentTypeError(f"a weight is a whole number from 1 to {MOST_WEIGHT}")
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {MOST_WEIGHT}")
     return int(text)
 
 
 def _seconds(text: str) -> int:
     match = re.fullmatch(r"([0-9]{1,6})([smhd])", text)
     if match is None:
-        raise argparse.ArgumentTypeError("a time is a number and a unit, such as 30m, 24h or 90d")
+        raise argparse.ArgumentTypeError("must be a number and a unit, such as 30m, 24h or 90d")
     return int(match[1]) * _UNITS_S[match[2]]
 
 
 def _lifetime(text: str) -> int:
     if not (lifetime_s := _seconds(text)):
-        raise argparse.ArgumentTypeError("a key is valid for some time, such as 12h or 90d")
+        raise argparse.ArgumentTypeError("must be longer than 0, such as 12h or 90d")
     return lifetime_s

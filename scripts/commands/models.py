@@ -109,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
 def _size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"([0-9]+)x([0-9]+)", text)
     if not match:
-        raise argparse.ArgumentTypeError(f"{text!r} does not have the form 224x224")
+        raise argparse.ArgumentTypeError(f"{text!r} must have the form 224x224")
     return int(match[1]), int(match[2])
 
 
@@ -153,7 +153,7 @@ def _local(options: argparse.Namespace, scratch: Path) -> Path:
     if not options.source.startswith(("http://", "https://")):
         return Path(options.source)
     if not options.sha256:
-        raise CommandFailed("a URL requires --sha256, the hash of the file")
+        raise CommandFailed("the source is a URL: add --sha256, the hash of its file")
     name = options.source.partition("?")[0].rpartition("/")[2]
     return download(options.source, options.sha256.lower(), scratch / (name or "model.zip"))
 
@@ -164,7 +164,7 @@ def _artifact_folder(
     if source.is_dir():
         return source
     if not source.is_file():
-        raise CommandFailed(f"{source}: there is no such file or folder")
+        raise CommandFailed(f"{source} does not exist: correct the path")
     if source.suffix == ".keras":
         return _adopt(source, options, catalog, scratch)
     if source.suffix == ".zip":
@@ -176,7 +176,7 @@ def _artifact_folder(
             f"keras.models.load_model({source.name!r}, compile=False)"
             f".save({source.with_suffix('.keras').name!r}), then add that file"
         )
-    raise CommandFailed(f"{source} is neither an artifact folder nor a .zip or .keras file")
+    raise CommandFailed(f"{source}: give an artifact folder, or a .zip or .keras file")
 
 
 def _read_labels(path: Path) -> list[str]:
@@ -207,14 +207,14 @@ def _adopt(source: Path, options: argparse.Namespace, catalog: ModelCatalog, scr
     """Convert a Keras model to an artifact, in a subprocess as TensorFlow needs much memory."""
     for option in ("name", "labels", "scaling"):
         if getattr(options, option) is None:
-            raise CommandFailed(f"a .keras file requires --{option}")
+            raise CommandFailed(f"{source} is a .keras file: add --{option}")
     if find_spec("tensorflow") is None:
         raise CommandFailed(
             "converting a .keras file needs TensorFlow, which is not installed: pip install "
             "'piqueue-server[train]', or add an artifact folder from another machine"
         )
     if not options.labels.is_file():
-        raise CommandFailed(f"--labels {options.labels}: there is no such file")
+        raise CommandFailed(f"--labels {options.labels} does not exist: correct the path")
     labels = _read_labels(options.labels)
     versions = [int(card.version) for card in catalog.all() if card.name == options.name]
     version = options.version or str(max(versions, default=0) + 1)

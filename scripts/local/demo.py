@@ -73,7 +73,8 @@ def find_photos(paths: Iterable[Path]) -> Iterator[Path]:
             continue
         found = find_pictures(path)
         if not found:
-            raise DemoFailed(f"{path}: {'no pictures there' if path.is_dir() else 'not found'}")
+            found_there = "no pictures there" if path.is_dir() else "not found"
+            raise DemoFailed(f"{path}: {found_there}: name another file or folder")
         yield from found
 
 

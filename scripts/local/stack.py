@@ -178,11 +178,13 @@ class Stack:
             while not _succeeds(client, path):
                 for service in self._services:
                     if service.exit_count >= _EXITS_BEFORE_READY_COUNT:
-                        failed = f"{service.name} does not keep running"
+                        failed = f"{service.name} does not keep running: see its log"
                         raise StartFailed(f"{failed}\n{service.process.log_tail()}")
                 if time.monotonic() > deadline:
                     logs = "\n".join(one.process.log_tail() for one in self._services)
-                    raise StartFailed(f"not ready after {_READY_DEADLINE_S:.0f} s\n{logs}")
+                    raise StartFailed(
+                        f"not ready after {_READY_DEADLINE_S:.0f} s: see the logs\n{logs}"
+                    )
                 time.sleep(0.02)
 
 
@@ -210,4 +212,6 @@ def listenable_port(host: str, port: int) -> int:
         with socket.create_server((host, port), family=family) as probe:
             return int(probe.getsockname()[1])
     except OSError as error:
-        raise StartFailed(f"cannot listen on {host}, port {port}: {error.strerror}") from None
+        raise StartFailed(
+            f"cannot listen on {host}, port {port} ({error.strerror}): choose another"
+        ) from None

@@ -69,9 +69,11 @@ class SupervisedProcess:
         deadline = time.monotonic() + deadline_s
         while not (value := ready()):
             if self.pid is None:
-                raise StartFailed(f"{name} ended while starting\n{self.log_tail()}")
+                raise StartFailed(f"{name} ended while starting: see its log\n{self.log_tail()}")
             if time.monotonic() > deadline:
-                raise StartFailed(f"{name} was not ready in {deadline_s:.0f} s\n{self.log_tail()}")
+                raise StartFailed(
+                    f"{name} was not ready in {deadline_s:.0f} s: see its log\n{self.log_tail()}"
+                )
             time.sleep(_POLL_S)
         return value
 

@@ -39,7 +39,9 @@ def _compare(options: argparse.Namespace) -> int:
     known, other_known = (predictor.card.labels for predictor in predictors)
     labels = [label for label in known if label in other_known]
     if not labels:
-        raise CommandFailed(f"{options.a} and {options.b} have no label in common")
+        raise CommandFailed(
+            f"{options.a} and {options.b} have no label in common: give two models that have"
+        )
     pictures = scoring.find_pictures(options, labels)
     if pictures.truth is not None:
         labels = list(pictures.labels)

@@ -86,7 +86,7 @@ class LabelTable:
         columns, rows = read_rows(path, (name_column, *labels), payload)
         found = label_columns(columns, rows, name_column)
         if not (labels or found or may_lack_labels):
-            raise CommandFailed(f"{path} has no column of 0 and 1, which would be a label")
+            raise CommandFailed(f"{path} has no label: add a column of 0 and 1")
         table = cls(path, labels or found, columns, name_column)
         table._all_labels = tuple(dict.fromkeys((*table.labels, *found)))
         table.rows = table._by_name(rows)
@@ -225,7 +225,7 @@ class LabelTable:
             name = row[self._name_column]
             if not name or name in by_name:
                 problem = f"{name} is listed twice" if name else "the name is empty"
-                raise CommandFailed(f"{self.path}, row {number}: {problem}")
+                raise CommandFailed(f"{self.path}, row {number}: {problem}: correct it")
             by_name[name] = self._complete(row)
             check_cells(f"{self.path}, row {number}", by_name[name], self.labels)
         return by_name

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         images = np.stack([decode(path.read_bytes(), size).pixels for path in options.pictures])
     except (OSError, ImageRejected) as error:
-        print(f"a picture cannot be read: {error}", file=sys.stderr)
+        print(f"a picture cannot be read ({error}): leave it out", file=sys.stderr)
         return 2
     draw_grid(columns(images, options.copies, options.seed)).save(options.output)
     print(options.output)

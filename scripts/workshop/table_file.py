@@ -31,12 +31,13 @@ def read_rows(
     missing = [column for column in columns if column not in header]
     if missing:
         raise CommandFailed(
-            f"{path} has no column {', '.join(missing)}; it has {', '.join(header)}"
+            f"{path} has no column {', '.join(missing)}, only {', '.join(header)}: "
+            "rename or add one"
         )
     for number, row in rows:
         if None in row or None in row.values():
             raise CommandFailed(
-                f"{path}, row {number}: the number of cells is not {len(header)}, as in the header"
+                f"{path}, row {number}: write {len(header)} cells, as in the header"
             )
     return header, [row for _, row in rows]
 

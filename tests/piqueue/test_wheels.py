@@ -169,4 +169,4 @@ def test_the_server_scores_pictures_beside_packages_of_the_same_names(
     assert "piqueue keys add" in served.run("piqueue", "keys", "--help")
     assert "user" in served.run("python", "-c", "import api; print(api.OWNER)")
     elsewhere = served.run("piqueue", "labels", "split", "nowhere.csv", code=1)
-    assert "nowhere.csv: there is no such table" in elsewhere
+    assert "nowhere.csv does not exist: give the path of a table" in elsewhere

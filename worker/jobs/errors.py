@@ -87,7 +87,7 @@ class JobNotFound(PiqueueError):
     def __init__(self, job_id: str) -> None:
         super().__init__(
             f"no job {job_id}: the id is wrong, the job was deleted or has expired, or it belongs "
-            "to another key"
+            "to another key: check the id and the key"
         )
 
 
@@ -224,9 +224,25 @@ def shortened(text: str) -> str:
     return text if len(text) <= MAX_DETAIL_CHARS else f"{text[:MAX_DETAIL_CHARS]}…"
 
 
+# For what pydantic says with the names of our classes, or without what to do.
+_SENTENCES = {
+    "extra_forbidden": "is not known: remove it, or correct its name",
+    "missing": "is missing: add it",
+    "model_type": "must be an object, with names in quotes and values",
+}
+
+
 def describe(problems: Sequence[Mapping[str, Any]], whole: str = "body") -> str:
     """Write pydantic's errors on one line, each with its location, or `whole` if it has none."""
     return "; ".join(
-        f"{'.'.join(str(part) for part in problem['loc']) or whole}: {problem['msg']}"
+        f"{'.'.join(str(part) for part in problem['loc']) or whole}: {_sentence(problem)}"
         for problem in problems
     )
+
+
+def _sentence(problem: Mapping[str, Any]) -> str:
+    said: str = problem["msg"]
+    said = said.removeprefix("Value error, ").replace("Input should be", "must be")
+    if problem["type"] == "json_invalid":
+        said += ": correct it there"
+    return _SENTENCES.get(problem["type"], said)

@@ -109,7 +109,7 @@ def _options(parts: SplitResult, *, sentinel: bool) -> dict[str, str]:
         known += [f"sentinel_{name}" for name in _LOGIN]
     options = dict(parse_qsl(parts.query))
     if not options.keys() <= set(known):  # it may be a part of the password
-        raise ValueError(f"has an unknown option; {parts.scheme}:// has {', '.join(known)}")
+        raise ValueError(f"has an unknown option: with {parts.scheme}://, use {', '.join(known)}")
     return options
 
 
@@ -118,7 +118,7 @@ def _tls(options: Mapping[str, str]) -> dict[str, Any]:
     files = {name: options[name] for name in _FILES if name in options}
     for name, path in files.items():
         if not Path(path).is_file():
-            raise ValueError(f"names no existing file as {name}: {path}")
+            raise ValueError(f"names no existing file as {name}: correct the path {path}")
     if (check := options.get(_CHECK_HOSTNAME, "true")) not in ("true", "false"):
         raise ValueError(f"must have true or false as {_CHECK_HOSTNAME}")
     return {"ssl_cert_reqs": "required", _CHECK_HOSTNAME: check == "true", **files}

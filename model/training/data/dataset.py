@@ -105,7 +105,7 @@ def read_annotations(csv_path: Path, config: DataConfig, problems: DataProblems)
         )
     filled = [(number, row) for number, row in numbered if any(row.values())]
     if not filled:
-        raise TrainingError(f"{csv_path} has a header and no rows")
+        raise TrainingError(f"{csv_path} has a header and no rows: add a row for each picture")
     empty = {number for number, _ in numbered} - {number for number, _ in filled}
     problems.warnings += [f"row {number} is empty and is ignored" for number in sorted(empty)]
     columns = [column for column in columns if column not in (GUESSED, LEFT_OUT)]

@@ -37,7 +37,7 @@ def read_table(
         rows = [(reader.line_num, row) for row in reader]
         columns = list(reader.fieldnames or ())
     except FileNotFoundError:
-        raise TableUnreadable(f"{path}: there is no such table") from None
+        raise TableUnreadable(f"{path} does not exist: give the path of a table") from None
     except UnicodeDecodeError as error:
         raise TableUnreadable(f"{path}{_bad_line(error)}: save it as CSV in UTF-8") from None
     except csv.Error as error:
@@ -46,9 +46,11 @@ def read_table(
             "holds a quotation mark must be quoted as a whole, with that mark written twice"
         ) from error
     except OSError as error:
-        raise TableUnreadable(f"{path} cannot be read: {error}") from error
+        raise TableUnreadable(
+            f"{path} cannot be read ({error}): give a table that you may read"
+        ) from error
     if not columns:
-        raise TableUnreadable(f"{path} is empty")
+        raise TableUnreadable(f"{path} is empty: write a header and a row for each picture")
     if len(columns) == 1 and set(columns[0]) & set(";\t"):
         raise TableUnreadable(
             f"{path}, line 1: {columns[0]!r} is separated by semicolons or tabs: save it with "

@@ -79,7 +79,7 @@ def download(options: argparse.Namespace) -> int:
     """
     columns, rows = read_rows(options.table, (options.name_column, options.url_column))
     if not rows:
-        raise CommandFailed(f"{options.table} has no rows")
+        raise CommandFailed(f"{options.table} has no rows: add one for each picture")
     folder = options.out or options.table.with_name("images")
     names = [row[options.name_column] for row in rows]
     urls = [row[options.url_column] for row in rows]

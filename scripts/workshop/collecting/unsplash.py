@@ -109,7 +109,8 @@ class Unsplash:
             detail = error.errors()[0]
             where = ".".join(map(str, detail["loc"])) or "the answer"
             raise CommandFailed(
-                f"the server at {self._url} is not the Unsplash API: {where}: {detail['msg']}"
+                f"the server at {self._url} is not the Unsplash API ({where}: {detail['msg']}): "
+                "correct PIQUEUE_UNSPLASH_URL"
             ) from None
 
     def report_download(self, location: str) -> None:
@@ -135,7 +136,8 @@ class Unsplash:
             try:
                 response = self._http.get(url, params=params)
             except httpx2.TransportError as error:
-                failure = f"no answer from {self._url} ({str(error) or type(error).__name__})"
+                reason = str(error) or type(error).__name__
+                failure = f"no answer from {self._url} ({reason}): try again later"
             else:
                 status = response.status_code
                 if limit := response.headers.get("x-ratelimit-limit"):
@@ -179,4 +181,5 @@ def _refusal(response: httpx2.Response) -> str:
         reason = "; ".join(map(str, response.json()["errors"]))
     except (ValueError, LookupError, TypeError):
         reason = response.reason_phrase
-    return f"Unsplash answered {response.status_code}: {reason}"
+    advice = "" if response.status_code == HTTPStatus.NOT_FOUND else ": try again later"
+    return f"Unsplash answered {response.status_code} ({reason}){advice}"

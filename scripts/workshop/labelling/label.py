@@ -53,10 +53,10 @@ def label(options: argparse.Namespace) -> int:
     """
     folder: Path = options.folder
     if not folder.is_dir():
-        raise CommandFailed(f"{folder}: there is no such folder")
+        raise CommandFailed(f"{folder} does not exist: correct the path")
     pictures = {path.relative_to(folder).as_posix(): path for path in find_pictures(folder)}
     if not pictures:
-        raise CommandFailed(f"{folder}: there are no pictures")
+        raise CommandFailed(f"{folder}: there are no pictures: give another folder")
     predictions: Mapping[str, Prediction] = {}
     if options.scores:
         predictions = read_predictions(options.scores, pictures)

@@ -127,7 +127,7 @@ def create_app(session: LabelSession, token: str, finish: Callable[[], None]) ->
             path = session.pictures[_existing(session, index)].path
             payload = jpeg_preview(path.read_bytes(), _LONGEST_SIDE)
         except (OSError, ImageRejected) as error:
-            raise HTTPException(422, f"cannot be displayed: {error}") from None
+            raise HTTPException(422, f"cannot be displayed ({error}): leave it out") from None
         headers = {"Cache-Control": "private, max-age=3600"}
         return Response(payload, media_type="image/jpeg", headers=headers)
 
@@ -135,7 +135,9 @@ def create_app(session: LabelSession, token: str, finish: Callable[[], None]) ->
     def answer(index: int, given: AnswerIn) -> ChangeOut:
         _existing(session, index)
         if unknown := set(given.labels or ()) - set(session.table.labels):
-            raise HTTPException(422, f"not labels of this table: {', '.join(sorted(unknown))}")
+            raise HTTPException(
+                422, f"not labels of this table: {', '.join(sorted(unknown))}: reload the page"
+            )
         seen = None if given.shown.labels is None else frozenset(given.shown.labels)
         session.answer(index, given.labels, Answered(seen, given.shown.skipped))
         return _change(session, index)
@@ -144,7 +146,7 @@ def create_app(session: LabelSession, token: str, finish: Callable[[], None]) ->
     def undo() -> ChangeOut:
         index = session.undo()
         if index is None:
-            raise HTTPException(409, "there is no answer to undo")
+            raise HTTPException(409, "there is no answer to undo: answer first")
         return _change(session, index)
 
     @router.post("/finish", status_code=204)
@@ -184,7 +186,7 @@ def serve(session: LabelSession, *, browser: bool) -> None:
 
 def _existing(session: LabelSession, index: int) -> int:
     if not 0 <= index < len(session.pictures):
-        raise HTTPException(404, "there is no such picture")
+        raise HTTPException(404, "there is no such picture: reload the page")
     return index
 
 

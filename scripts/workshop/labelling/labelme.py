@@ -40,7 +40,7 @@ def from_labelme(folder: Path, table: Path, *, replace: bool) -> int:
         CommandFailed: a file is invalid; the message lists up to ten.
     """
     if not folder.is_dir():
-        raise CommandFailed(f"{folder}: there is no such folder")
+        raise CommandFailed(f"{folder} does not exist: correct the path")
     flags: dict[str, dict[str, bool]] = {}
     sources: dict[str, Path] = {}
     problems: list[str] = []
@@ -49,7 +49,7 @@ def from_labelme(folder: Path, table: Path, *, replace: bool) -> int:
             annotation = _read(file)
             name = _picture_name(file, annotation.imagePath, folder)
             if name in flags:
-                raise CommandFailed(f"{file}: {sources[name]} has the same picture")
+                raise CommandFailed(f"{file}: {sources[name]} has the same picture: remove one")
         except CommandFailed as error:
             problems.append(str(error))
             continue
@@ -63,7 +63,10 @@ def from_labelme(folder: Path, table: Path, *, replace: bool) -> int:
             )
     _stop_if(problems)
     if not labels:
-        raise CommandFailed(f"{folder}: there is no file of labelme with flags")
+        raise CommandFailed(
+            f"{folder}: there is no file of labelme with flags: "
+            "open the pictures with labelme --flags"
+        )
     labelled = (LabelTable.open if table.exists() else LabelTable.create)(table, labels)
     kept = {name: of for name, of in flags.items() if not of.get(IGNORE)}
     contradicted: list[str] = []
@@ -127,9 +130,11 @@ def _annotation(picture: Path, file: Path) -> dict[str, Any]:
     try:
         image = decode(picture.read_bytes())
     except FileNotFoundError:
-        raise CommandFailed(f"{picture}: there is no such picture") from None
+        raise CommandFailed(
+            f"{picture} does not exist: copy it there, or remove its row from the table"
+        ) from None
     except (OSError, ImageRejected) as error:
-        raise CommandFailed(f"{picture}: {error}") from None
+        raise CommandFailed(f"{picture} cannot be read ({error}): replace it") from None
     content: dict[str, Any] = {
         "version": VERSION,
         "flags": {},
@@ -151,7 +156,8 @@ def _read(file: Path) -> _Annotation:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise CommandFailed(
-            f"{file} is not a file of labelme: {f'{where}: ' if where else ''}{first['msg']}"
+            f"{file} is not a file of labelme ({f'{where}: ' if where else ''}{first['msg']}): "
+            "remove it"
         ) from None
 
 
@@ -161,7 +167,9 @@ def _picture_name(file: Path, image_path: str, folder: Path) -> str:
     try:
         return picture.relative_to(folder.resolve()).as_posix()
     except ValueError:
-        raise CommandFailed(f"{file}: its picture {image_path} is not in {folder}") from None
+        raise CommandFailed(
+            f"{file}: its picture {image_path} is not in {folder}: give the folder of both"
+        ) from None
 
 
 def _report_kept(where: Path, names: Sequence[str]) -> int:

@@ -47,9 +47,9 @@ def read_predictions(path: Path, names: Collection[str]) -> dict[str, Prediction
     """
     read = {".csv": _csv_results, ".jsonl": _json_results}.get(path.suffix.lower())
     if read is None:
-        raise CommandFailed(f"{path}: scores are read from .csv or .jsonl")
+        raise CommandFailed(f"{path}: give scores as .csv or .jsonl")
     if not path.is_file():
-        raise CommandFailed(f"{path}: there is no such file")
+        raise CommandFailed(f"{path} does not exist: correct the path")
     found = {}
     try:
         for candidates, scores, labels in read(path):
@@ -57,9 +57,13 @@ def read_predictions(path: Path, names: Collection[str]) -> dict[str, Prediction
             if name is not None and scores:
                 found[name] = Prediction.of(scores, labels, {})
     except (OSError, ValueError, LookupError, TypeError, csv.Error) as error:
-        raise CommandFailed(f"{path} cannot be read as results: {error!r}") from None
+        raise CommandFailed(
+            f"{path} cannot be read as results ({error!r}): write it with `piqueue results`"
+        ) from None
     if not found:
-        raise CommandFailed(f"{path} has no scores of these pictures")
+        raise CommandFailed(
+            f"{path} has no scores of these pictures: give the results of their job"
+        )
     return found
 
 
@@ -72,7 +76,7 @@ def _csv_results(path: Path) -> Iterator[_Result]:
         header, *rows = csv.reader(file, strict=True)
     end = len(header) - _TRAILING_COLUMNS
     if end < 0 or header[end].rstrip("_") != "labels":
-        raise ValueError("the last columns are not labels, error_code and error_detail")
+        raise ValueError("the last columns must be labels, error_code and error_detail")
     start = max(at for at in range(end) if header[at].rstrip("_") == "status") + 1
     labels = [_label_of(column, header[:start]) for column in header[start:end]]
     for row in rows:

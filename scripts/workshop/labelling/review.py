@@ -71,11 +71,15 @@ def review(options: argparse.Namespace) -> int:
         candidates = _candidates(results, card, table.rows)
         uncertain = nsmallest(options.count, candidates, key=lambda one: one.prediction.margin)
     if not uncertain:
-        raise CommandFailed(f"{job.id} has no scored picture that is not in {table.path} yet")
+        raise CommandFailed(
+            f"all scored pictures of {job.id} are in {table.path} already: give another job"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     pictures = _available(folder, uncertain)
     if not pictures:
-        raise CommandFailed(f"none of the {len(uncertain)} pictures is available")
+        raise CommandFailed(
+            f"none of the {len(uncertain)} pictures is available: copy them to {folder}"
+        )
     return run_session(LabelSession(table, pictures), browser=not options.no_browser)
 
 

@@ -143,14 +143,14 @@ def find_pictures(options: argparse.Namespace, labels: Sequence[str]) -> Picture
     if source.is_file():
         return _from_table(source, source.name, labels, options)
     if not source.is_dir():
-        raise CommandFailed(f"{source}: there is no such table or folder")
+        raise CommandFailed(f"{source} does not exist: give a table or a folder")
     if (source / TABLE_NAME).is_file():
         return _from_table(source / TABLE_NAME, source.name, labels, options)
     if options.split:
-        raise CommandFailed(f"{source}: --split requires a table")
+        raise CommandFailed(f"{source} is a folder: give a table for --split")
     paths = tuple(picture_files.find_pictures(source))
     if not paths:
-        raise CommandFailed(f"{source}: there are no pictures")
+        raise CommandFailed(f"{source}: there are no pictures: give another folder")
     names = tuple(path.relative_to(source).as_posix() for path in paths)
     known = tuple(label for label in labels if (source / label).is_dir())
     truth = np.array([[name.startswith(f"{label}/") for label in known] for name in names])
@@ -165,7 +165,8 @@ def _from_table(
     known = tuple(label for label in labels if label in columns)
     rows = [row for row in rows if not is_left_out(row) and (not split or row[SPLIT] == split)]
     if not rows:
-        raise CommandFailed(f"{table}: there are no rows{f' of the split {split}' * bool(split)}")
+        which = f" of the split {split}" if split else ""
+        raise CommandFailed(f"{table}: there are no rows{which}: add some")
     source += f", split {split}" if split else ""
     answered = [row for row in rows if not guessed_labels(row, known)]
     if guess_count := len(rows) - len(answered):
@@ -225,7 +226,8 @@ def score(
             rows.append(index)
             scores.append(result.scores)
     if not rows:
-        raise CommandFailed(f"no picture can be scored: {': '.join(next(iter(rejected.items())))}")
+        [(name, why), *_] = rejected.items()
+        raise CommandFailed(f"no picture can be scored ({name}: {why}): give other pictures")
     card = predictor.card
     columns = [card.labels.index(label) for label in labels]
     selected = np.array(scores, np.float64)[:, columns]

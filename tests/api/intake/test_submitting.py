@@ -69,8 +69,8 @@ def test_a_csv_gives_its_other_columns_back(client: httpx2.Client, site: Site) -
 @pytest.mark.parametrize(
     ("body", "params", "status", "says"),
     [
-        (b"", {}, 422, "no column 'url': the header has nothing"),
-        (b"url\n", {}, 422, "no items"),
+        (b"", {}, 400, "the table is empty"),
+        (b"url\n", {}, 400, "a header and no rows"),
         (b"link\nhttp://h/\n", {}, 422, "?url_column="),
         (b"url\nhttp://h/\n", {"id_column": "sku"}, 422, "?id_column="),
         (b"url,url\nhttp://h/,x\n", {}, 422, "twice"),
@@ -97,15 +97,20 @@ def test_invalid_rows_of_a_csv_are_refused_by_number_and_line(client: httpx2.Cli
     assert list(found) == [1, 2, 3]
     assert "line 3 has 1 cells" in found[1]
     assert "http://" in found[2]
-    assert "line 6 has no id" in found[3]
+    assert "line 6, column 'id': the id is empty" in found[3]
 
 
 def test_duplicate_ids_are_found_in_a_long_table(client: httpx2.Client) -> None:
     rows = [["id", "url"], *([str(at % 500), "http://h/"] for at in range(501))]
     problem = post_csv(client, as_csv(rows), id_column="id").json()
-    assert [(row["index"], row["detail"][:10]) for row in problem["problems"]] == [
-        (500, "item 0 has")
+    assert [(row["index"], row["detail"]) for row in problem["problems"]] == [
+        (500, "line 2 and line 502 have the same id: ids must differ")
     ]
+
+
+def test_a_byte_order_mark_before_any_line_of_ndjson_is_left_out(client: httpx2.Client) -> None:
+    lines = [f'\ufeff{{"url": "http://h/{at}"}}' for at in range(2)]
+    assert post_ndjson(client, lines).json()["counts"]["total"] == 2
 
 
 def test_ndjson_is_one_item_a_line(client: httpx2.Client, site: Site) -> None:

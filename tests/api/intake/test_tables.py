@@ -55,6 +55,7 @@ def read(body: bytes, **params: str) -> Received:
         (b"url,a|b\nhttp://h/,1;2\n", {"a|b": "1;2"}),
         (b'url,sku\nhttp://h/,"a,b\nc,http://x,d\n"\n', {"sku": "a,b\nc,http://x,d\n"}),
         (b'sku,url\n"a\nb",http://h/\n', {"sku": "a\nb"}),
+        ("sku,url\n\ufeffa,http://h/\n".encode("utf-8-sig"), {"sku": "a"}),  # two files in one
         (b"url\nhttp://h/\n", None),
     ],
 )
@@ -103,15 +104,27 @@ REFUSALS = {
         ["line 2", "column 3", "holds whole rows"],
     ),
     "gzip": (gzip.compress(b"url\n"), {}, ["gzip-compressed", "send it unpacked"]),
+    "zip": (b"PK\x03\x04", {}, ["zip archive or an Excel workbook", "send it as text"]),
+    "empty": (b"\xef\xbb\xbf\n", {}, ["the table is empty", "send a header"]),
+    "no rows": (b"url,k\n,\n", {}, ["a header and no rows", "add a row"]),
+    "no header": (
+        b"http://h/1\nhttp://h/2\n",
+        {},
+        ["line 1: there is a URL instead", "such as url"],
+    ),
     "cell": (b"url\n" + b"x" * 200_000, {}, ["line 2", "131,072 characters", "shorten it"]),
 }
 ROWS = {
     "few": (b"a,url\n1\n", ["line 2 has 1 cells", "the header has 2", "add its empty cells"]),
     "many": (b"url,a\nx,1,5\n", ["line 2 has 3 cells", "'5' has no column", "quote a cell"]),
-    "no id": (b"id,url\n\n,http://h/\n", ["line 3 has no id"]),
+    "no id": (b"id,url\n\n,http://h/\n", ["line 3, column 'id': the id is empty: write one"]),
     "no url": (b"id,url\na, \n", ["line 2, column 'url': the URL is empty"]),
     "scheme": (b"id,url\na,ftp://h/?key\n", ["column 'url'", "is 'ftp://h/'"]),
     "space": (b"id,url\na,http://h/a b\n", ["column 'url'", "after 'http://h/a'", "encode"]),
+    "invisible": (
+        "id,url\na,http://h/a\u200b\n".encode(),
+        ["invisible characters after 'http://h/a'"],
+    ),
     "several lines": (b'url,id\nhttp://h/,"1\n2"\nx,3\n', ["line 4, column 'url'"]),
     "long id": (b"id,url\n" + b"x" * 1025 + b",http://h/\n", ["line 2: the id has 1025"]),
 }
@@ -160,8 +173,8 @@ URLS = b'"urls": ["http://h/"]'
     [
         (b'{%s, "urls": ["http://h/2"]}' % URLS, "the name 'urls' twice"),
         (b'{"items": [{"url": "http://h/1", "url": "http://h/2"}]}', "the name 'url' twice"),
-        (b'{%s, "metadata": {"a": NaN}}' % URLS, "metadata: Value error, has NaN or an infinite"),
-        (b'{%s, "metadata": {"a": [1e999]}}' % URLS, "metadata: Value error, has NaN"),
+        (b'{%s, "metadata": {"a": NaN}}' % URLS, "metadata: has NaN or an infinite"),
+        (b'{%s, "metadata": {"a": [1e999]}}' % URLS, "metadata: has NaN"),
         (b'{"draft": true, %s}' % URLS, "urls: a draft begins without items: send them to /jobs/"),
         (b'{"draft": true, "items": [{"url": "http://h/"}]}', "items: a draft begins without"),
     ],
@@ -208,7 +221,9 @@ def test_a_line_that_is_not_json_has_one_line_number() -> None:
     with pytest.raises(ItemsRefused) as refused:
         received.problems.check()
     (problem,) = refused.value.problems
-    assert problem.detail == "line 2: item: Invalid JSON: expected value at column 9"
+    assert (
+        problem.detail == "line 2: item: Invalid JSON: expected value at column 9: correct it there"
+    )
 
 
 @pytest.mark.parametrize("kind", ["application/json", "application/x-ndjson"])

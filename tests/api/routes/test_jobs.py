@@ -180,10 +180,10 @@ def test_results_are_omitted_on_request(client: httpx2.Client, site: Site) -> No
         ({"urls": ["http://h/" + "x" * 5000]}, {0: "longer than 4096"}),
         (
             {"items": [{"url": "http://h/", "id": "a"}, {"url": "http://i/", "id": "a"}]},
-            {1: "item 0 has the same id"},
+            {1: "item 0 and item 1 have the same id"},
         ),
-        ({"items": [{"url": "http://h/"}, {"id": "b"}]}, {1: "url: Field required"}),
-        ({"urls": ["http://h/", 7]}, {1: "valid string"}),
+        ({"items": [{"url": "http://h/"}, {"id": "b"}]}, {1: "url: is missing: add it"}),
+        ({"urls": ["http://h/", 7]}, {1: "the URL must be a string, in quotes"}),
     ],
 )
 def test_invalid_items_are_refused_by_row(

@@ -142,7 +142,7 @@ def test_variants_that_contradict_the_rest_of_a_card_are_refused(folder: Path) -
         with_int8(folder, path="model.tflite")
     whole = with_int8(folder)
     keras_only = {"keras": whole.files["keras"]}
-    with pytest.raises(ValidationError, match="variants require a litert file"):
+    with pytest.raises(ValidationError, match="variants must have a litert file"):
         card(folder, files=keras_only, variants=whole.variants)
     with pytest.raises(ValidationError, match=r"variants\.int4"):
         card(folder, variants={"int4": whole.variants["int8"]})

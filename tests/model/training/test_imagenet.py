@@ -152,10 +152,10 @@ async def silence(request: web.BaseRequest) -> web.StreamResponse:
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        (missing, "cannot be downloaded: .*404"),
+        (missing, "cannot be downloaded .*404.*: try again"),
         (a_page, "was removed: run again"),
-        (interrupted, "cannot be downloaded: .*got only 100000 out of 9000000 bytes"),
-        (silence, "cannot be downloaded: .*timed out"),
+        (interrupted, "cannot be downloaded .*got only 100000 out of 9000000 bytes"),
+        (silence, "cannot be downloaded .*timed out"),
     ],
 )
 def test_a_failed_download_stops_training_with_a_message_and_is_not_kept(

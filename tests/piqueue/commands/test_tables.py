@@ -67,7 +67,7 @@ def test_a_byte_order_mark_says_the_encoding(name: str, encoding: str, tmp_path:
     text = {
         "photos.csv": f"ü,url\n1,{URL}\n",
         "photos.tsv": f"ü\turl\n1\t{URL}\n",
-        "photos.txt": f"# ü\n{URL}\n",
+        "photos.txt": f"# ü\n\ufeff{URL}\n",  # two files in one
         "photos.ndjson": f'{{"url": "{URL}", "id": "ü"}}\n',
     }[name]
     body = sent(write(tmp_path, name, text.encode(encoding)))
@@ -122,6 +122,7 @@ def test_a_refused_row_of_a_workbook_has_its_number(tmp_path: Path) -> None:
     for _ in range(2):
         own = [table.numbers.restored(f"line {at}: it has line 9") for at in (1, 2, 4)]
         assert own == [f"line {at}: it has line 9" for at in (1, 2, 3)]
+        assert table.numbers.restored("line 2 and line 4 have 4") == "line 2 and line 3 have 4"
         list(table.rows())
 
 

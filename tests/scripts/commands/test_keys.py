@@ -101,12 +101,12 @@ def test_a_name_stands_for_one_owner(keys: KeyStore, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["add", "a\nb"], "a name has 1 to 64 printable characters"),
-        (["add", ""], "a name has 1 to 64 printable characters"),
-        (["add", "a", "--weight", "0"], "a weight is a whole number from 1 to 100"),
-        (["add", "a", "--weight", "1.5"], "a weight is a whole number from 1 to 100"),
-        (["add", "a", "--expires-in", "90"], "a time is a number and a unit"),
-        (["add", "a", "--expires-in", "0d"], "a key is valid for some time"),
+        (["add", "a\nb"], "must have 1 to 64 printable characters"),
+        (["add", ""], "must have 1 to 64 printable characters"),
+        (["add", "a", "--weight", "0"], "must be a whole number from 1 to 100"),
+        (["add", "a", "--weight", "1.5"], "must be a whole number from 1 to 100"),
+        (["add", "a", "--expires-in", "90"], "must be a number and a unit"),
+        (["add", "a", "--expires-in", "0d"], "must be longer than 0"),
         (["add", "a", "--scope", "admin"], "invalid choice: 'admin'"),
     ],
 )

@@ -124,15 +124,17 @@ def test_a_keras_file_requires_the_options_that_describe_it(
     named = ["add", str(colours), "--name", "colours"]
     assert "--labels" in rejected(capsys, *named)
     named += ["--labels", str(tmp_path / "labels.txt")]
-    assert "labels.txt: there is no such file" in rejected(capsys, *named, "--scaling", "unit")
+    assert "labels.txt does not exist: correct" in rejected(capsys, *named, "--scaling", "unit")
     (tmp_path / "labels.txt").write_text("red\ngreen\n")
     assert "--scaling" in rejected(capsys, *named)
     named += ["--scaling", "unit"]
     assert "colours.keras: the network gives scores of shape (3,)" in rejected(capsys, *named)
     monkeypatch.setattr(models, "find_spec", lambda _name: None)
     assert "needs TensorFlow" in rejected(capsys, *named)
-    assert "there is no such file" in rejected(capsys, "add", str(tmp_path / "other.keras"))
-    assert "neither an artifact" in rejected(capsys, "add", str(tmp_path / "labels.txt"))
+    assert "other.keras does not exist" in rejected(capsys, "add", str(tmp_path / "other.keras"))
+    assert "labels.txt: give an artifact folder" in rejected(
+        capsys, "add", str(tmp_path / "labels.txt")
+    )
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])

@@ -202,7 +202,7 @@ def test_an_unknown_model_is_rejected_with_the_list_of_models(
 ) -> None:
     table = write_photos(tmp_path, PHOTOS)
     assert main(["evaluate", "cats@7", str(table)]) == 1
-    assert "no model 'cats@7'; the models are: " in capsys.readouterr().err
+    assert "no model 'cats@7': use one of " in capsys.readouterr().err
 
 
 def test_a_label_without_pictures_has_no_average_precision() -> None:

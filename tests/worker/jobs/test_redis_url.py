@@ -43,7 +43,10 @@ QUOTED = "sec%2Fret%40%23"
         ("redis+sentinel://h/mymaster/x", "database by its number"),
         ("redis://h/0?ssl_ca_certs=/ca.pem", "unknown option"),
         ("rediss://h/0?ssl_cert_reqs=none", "unknown option"),
-        ("rediss://h/0?ssl_ca_certs=/none.pem", "no existing file as ssl_ca_certs: /none.pem"),
+        (
+            "rediss://h/0?ssl_ca_certs=/none.pem",
+            "no existing file as ssl_ca_certs: correct the path /none.pem",
+        ),
         ("rediss://h/0?ssl_check_hostname=maybe", "true or false"),
     ],
 )

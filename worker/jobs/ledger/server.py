@@ -84,7 +84,9 @@ class RedisServer(RedisClient):
         try:
             server = _hello(self._redis)
         except (AuthenticationError, NoPermissionError) as error:
-            raise SettingsInvalid(f"PIQUEUE_REDIS_URL: Redis refuses its user: {error}") from error
+            raise SettingsInvalid(
+                f"PIQUEUE_REDIS_URL: Redis refuses its user ({error}): correct user and password"
+            ) from error
         if server["mode"] == "cluster":
             raise SettingsInvalid(
                 "PIQUEUE_REDIS_URL names a Redis Cluster, which Piqueue cannot use: name a Redis "

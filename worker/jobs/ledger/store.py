@@ -168,7 +168,7 @@ class JobStore(JobReader):
         """
         answer = self._step("reserve", job_id, *(part for item in items for part in item))
         if answer is None:
-            raise JobNotDraft(f"{job_id} is submitted or deleted and accepts no more items")
+            raise JobNotDraft(f"{job_id} is submitted or deleted: send more items as a new job")
         return [
             (item_id.decode(), IdState(state.decode()))
             for item_id, state in zip(answer[::2], answer[1::2], strict=True)
@@ -193,7 +193,7 @@ class JobStore(JobReader):
         step = ("add", job_id, max_items, upload_bytes)
         answer = self._step(*step, *(part for row in rows for part in row))
         if answer == -1:
-            raise JobNotDraft(f"{job_id} is submitted or deleted and accepts no more items")
+            raise JobNotDraft(f"{job_id} is submitted or deleted: send more items as a new job")
         if answer == -2:
             raise TooLarge(f"a job may hold {max_items} items: submit the rest as another job")
         return [bool(is_new) for is_new in answer]
@@ -221,7 +221,7 @@ class JobStore(JobReader):
             JobNotDraft: it is already submitted.
         """
         if not self._step("close", job_id):
-            raise JobNotDraft(f"{job_id} is already submitted")
+            raise JobNotDraft(f"{job_id} is already submitted: read its results")
 
     # Working: claim, renew, checkpoint, commit.
 

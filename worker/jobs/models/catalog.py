@@ -103,7 +103,7 @@ class Artifact(BaseModel):
         card = _ArtifactCard.model_validate_json(card_json)
         model_file = card.files.get("litert") or card.files.get("keras")
         if model_file is None:
-            raise ValueError("the card names no LiteRT or Keras file")
+            raise ValueError("the card names no LiteRT or Keras file: export the model again")
         return cls(
             card=ModelCard(
                 **card.model_dump(exclude={"files", "variants"}) | {"sha256": model_file.sha256}
@@ -205,8 +205,9 @@ class ModelCatalog:
             # A version may be written with leading zeros.
             if version and (card := cards.get((match["name"], int(version)))):
                 return card
-        known = ", ".join(f"{card.name}@{card.version}" for card in self.all()) or "none"
-        raise ModelNotFound(f"no model {reference!r}; the models are: {known}")
+        known = ", ".join(f"{card.name}@{card.version}" for card in self.all())
+        advice = f"use one of {known}" if known else "add one with `piqueue models add`"
+        raise ModelNotFound(f"no model {reference!r}: {advice}")
 
     def promotions(self, name: str) -> Promotions:
         """Read the promotions of a model."""
@@ -282,7 +283,9 @@ class ModelCatalog:
         self.resolve(name)
         history = self.promotions(name).history[:-1]
         if not history:
-            raise ModelNotFound(f"no version of {name} was promoted before the current one")
+            raise ModelNotFound(
+                f"no version of {name} was promoted before the current one: promote the one to use"
+            )
         card = self.resolve(f"{name}@{history[-1]}")
         self.registry.promote(name, Promotions(history=history))
         return card
@@ -293,7 +296,8 @@ class ModelCatalog:
                 if artifact.card.ref == model:
                     return source, artifact
         raise ModelNotFound(
-            f"no source has {model.name}@{model.version} with the hash {model.sha256[:16]}…"
+            f"no source has {model.name}@{model.version} with the hash {model.sha256[:16]}…: "
+            "add that version again"
         )
 
     def _current(self, name: str, cards: dict[tuple[str, int], ModelCard]) -> str | None:

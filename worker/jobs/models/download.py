@@ -88,7 +88,9 @@ def _fill(file: BinaryIO, url: str) -> None:
         log.warning("model_download_broken", attempt=attempt, reason=reason)
         if attempt < ATTEMPTS:
             time.sleep(BACKOFF_S * 2 ** (attempt - 1))
-    raise ModelUnavailable(f"{_without_query(url)} cannot be downloaded: {reason}")
+    raise ModelUnavailable(
+        f"{_without_query(url)} cannot be downloaded ({reason}): correct the URL, or try again"
+    )
 
 
 def _append(file: BinaryIO, url: str) -> None:
@@ -106,7 +108,9 @@ def _append(file: BinaryIO, url: str) -> None:
         for block in answer.iter_raw():
             file.write(block)
             if file.tell() > MAX_BYTES:
-                raise ModelUnavailable(f"{_without_query(url)} is larger than {MAX_BYTES:,} bytes")
+                raise ModelUnavailable(
+                    f"{_without_query(url)} is larger than {MAX_BYTES:,} bytes: use a smaller model"
+                )
     file.flush()
 
 
@@ -126,7 +130,7 @@ def unpack(zipped: Path, folder: Path) -> Artifact:
             cards = [name for name in archive.namelist() if name.rpartition("/")[2] == CARD_NAME]
             if len(cards) != 1:
                 raise ModelUnavailable(
-                    f"the zip must contain one {CARD_NAME}; it contains {len(cards)}"
+                    f"the zip contains {len(cards)} files {CARD_NAME}, and must contain one"
                 )
             prefix = cards[0].removesuffix(CARD_NAME)
             artifact = Artifact.parse(archive.read(cards[0]))
@@ -136,13 +140,15 @@ def unpack(zipped: Path, folder: Path) -> Artifact:
                 if prefix + name in archive.namelist():
                     _extract(archive, prefix + name, target / name)
     except (zipfile.BadZipFile, ValueError, KeyError) as error:
-        raise ModelUnavailable(f"not a zipped artifact: {error}") from None
+        raise ModelUnavailable(
+            f"not a zipped artifact ({error}): zip the folder of one model version"
+        ) from None
     artifact.verify(target)
     return artifact
 
 
 def _extract(archive: zipfile.ZipFile, name: str, target: Path) -> None:
     if archive.getinfo(name).file_size > MAX_BYTES:
-        raise ModelUnavailable(f"{name} is larger than {MAX_BYTES:,} bytes")
+        raise ModelUnavailable(f"{name} is larger than {MAX_BYTES:,} bytes: use a smaller model")
     with archive.open(name) as source, target.open("wb") as file:
         shutil.copyfileobj(source, file)

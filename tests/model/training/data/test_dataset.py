@@ -145,7 +145,7 @@ def test_a_label_whose_rows_are_wrong_is_not_reported_as_missing(tmp_path: Path)
 
 
 def test_a_missing_csv_is_named(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"labels\.csv: there is no such table"):
+    with pytest.raises(TrainingError, match=r"labels\.csv does not exist: give"):
         read_data(tmp_path / "labels.csv", config_for(tmp_path))
 
 

@@ -131,7 +131,7 @@ def test_another_refusal_is_reported_with_the_reason_that_the_api_gives(
 ) -> None:
     unsplash.answers = [web.json_response({"errors": ["Missing permissions"]}, status=403)]
     assert collect(data, 2) == 1
-    assert "Unsplash answered 403: Missing permissions" in capsys.readouterr().err
+    assert "Unsplash answered 403 (Missing permissions" in capsys.readouterr().err
     unsplash.answers = [web.json_response({"results": [{"id": "../x"}]})]
     assert collect(data, 2) == 1
     assert "is not the Unsplash API" in capsys.readouterr().err

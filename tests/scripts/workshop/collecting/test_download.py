@@ -141,9 +141,9 @@ def test_addresses_that_are_not_public_are_not_contacted(
 @pytest.mark.parametrize(
     ("text", "printed"),
     [
-        ("name,link\na.jpg,x\n", "has no column url; it has name, link"),
+        ("name,link\na.jpg,x\n", "has no column url, only name, link: rename or add one"),
         ("name,url\n", "has no rows"),
-        ("name,url\na.jpg\n", "row 2: the number of cells is not 2"),
+        ("name,url\na.jpg\n", "row 2: write 2 cells, as in the header"),
         ("name,url,url\na.jpg,x,y\n", "two columns of the same name"),
     ],
 )

@@ -378,7 +378,7 @@ def test_a_picture_that_cannot_be_displayed_says_why_and_can_be_left_out(
     with labelling("label", tmp_path, "--labels", "beach") as (url, _):
         page.open(url, "broken.jpg")
         page.wait(
-            "reason", lambda: "cannot be displayed: truncated" in page.one("#unavailable").text
+            "reason", lambda: "cannot be displayed (truncated" in page.one("#unavailable").text
         )
         assert "leaves it out" in page.one("#unavailable").text
         page.press(Keys.ENTER)
@@ -444,11 +444,11 @@ def test_requests_without_the_token_or_by_another_host_name_are_rejected(folder:
         (["--labels", "beach,beach"], "the labels must differ"),
         (["--labels", "beach,name"], "'name' cannot be a label"),
         (["--csv", "data.csv", "--labels", "sea"], "has no column sea"),
-        (["--csv", "data.csv"], "has no column of 0 and 1"),
+        (["--csv", "data.csv"], "has no label: add a column of 0 and 1"),
         (["--scores", "empty.jsonl"], "has no scores of these pictures"),
         (["--scores", "data.csv"], "cannot be read as results"),
-        (["--scores", "photos"], "scores are read from .csv or .jsonl"),
-        (["--scores", "gone.csv"], "gone.csv: there is no such file"),
+        (["--scores", "photos"], "photos: give scores as .csv or .jsonl"),
+        (["--scores", "gone.csv"], "gone.csv does not exist: correct the path"),
         (["--csv", "semicolons.csv"], "separated by semicolons or tabs: save it with commas"),
         (["--csv", "utf16.csv"], "is not UTF-8"),
         (["--csv", "twice.csv"], "row 3: a.jpg is listed twice"),
@@ -479,7 +479,7 @@ def test_a_folder_without_pictures_is_reported(
     assert main(["label", str(tmp_path), "--labels", "beach"]) == 1
     assert "there are no pictures" in capsys.readouterr().err
     assert main(["label", str(tmp_path / "gone"), "--labels", "beach"]) == 1
-    assert "gone: there is no such folder" in capsys.readouterr().err
+    assert "gone does not exist: correct the path" in capsys.readouterr().err
 
 
 def made(size: tuple[int, int], form: str, **options: object) -> bytes:

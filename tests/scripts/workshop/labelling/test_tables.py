@@ -182,11 +182,11 @@ def test_every_invalid_file_is_listed(tmp_path: Path, capsys: pytest.CaptureFixt
     printed = capsys.readouterr().err
     for words in (
         "fewer.json: the flags city of other files are missing",
-        "words.json is not a file of labelme: flags.beach: Input should be a valid boolean",
+        "words.json is not a file of labelme (flags.beach: Input should be a valid boolean",
         "outside.json: its picture ../../a.jpg is not in",
         f"twice.json: {tmp_path / 'a.json'} has the same picture",
-        "cut.json is not a file of labelme: Invalid JSON",
-        "other.json is not a file of labelme: flags: Field required",
+        "cut.json is not a file of labelme (Invalid JSON",
+        "other.json is not a file of labelme (flags: Field required",
     ):
         assert words in printed
     assert not (tmp_path / "labels.csv").exists()
@@ -202,8 +202,8 @@ def test_pictures_that_are_missing_or_share_a_file_are_listed(
     assert to_labelme(table, tmp_path) == 1
     printed = capsys.readouterr().err
     assert "a.json: belongs to a.png and to another picture" in printed
-    assert f"{tmp_path / 'b.jpg'}: not_an_image" in printed
-    assert f"{tmp_path / 'missing.jpg'}: there is no such picture" in printed
+    assert f"{tmp_path / 'b.jpg'} cannot be read (not_an_image" in printed
+    assert f"{tmp_path / 'missing.jpg'} does not exist: copy it there" in printed
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jpg", "b.jpg", "labels.csv"]
 
 
