@@ -4,21 +4,27 @@ import asyncio
 import itertools
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import ip_network
 
 import pytest
 from aiohttp import web
 from redis import Redis
 
+from tests.worker.fetching.hostile_answers import HostileHosts, hostile_answers
 from tests.worker.fetching.site import Site
 from tests.worker.jobs.ledger.test_store import MODEL
 from worker.fetching.host_slots import MAX_WAIT_S, HostSlots
+from worker.fetching.session import open_session
 from worker.jobs.ledger.layout import NewJob
+from worker.jobs.ledger.reader import JobReader
 from worker.jobs.ledger.store import JobStore
 from worker.jobs.record import new_job_id
 from worker.jobs.settings import load_settings
-from worker.jobs.webhooks.outbox import HookState, Outbox
+from worker.jobs.webhooks.outbox import Attempt, HookState, Outbox
+from worker.jobs.webhooks.secrets import WebhookSecrets
 from worker.scoring.metrics import WorkerMetrics
-from worker.upkeep.webhook_delivery import JITTER, WebhookSender, next_step
+from worker.upkeep.webhook_delivery import JITTER, WebhookSender, next_step, post
 
 DEADLINE_S = 15
 
@@ -60,6 +66,24 @@ def test_a_hanging_host_with_many_webhooks_does_not_delay_other_hosts(
             time.sleep(0.01)
         assert hanging.open > 0, "the host does not hang"
         assert hanging.most_open <= 8
+
+
+def test_a_hostile_answer_is_a_status_or_an_error_of_the_attempt(redis_client: Redis) -> None:
+    answers = list(hostile_answers(seed=7, mutant_count=100))
+    job = JobReader(redis_client).job(finished(JobStore(redis_client), "http://receiver.example/"))
+    secret = WebhookSecrets(redis_client).get(job.owner)
+
+    async def attempts(urls: list[str]) -> list[Attempt]:
+        async with open_session(1, (ip_network("127.0.0.1/32"),)) as session:
+            jobs = [replace(job, webhook_url=f"{url}/hostile") for url in urls]
+            return await asyncio.gather(*(post(session, one, secret, 5) for one in jobs))
+
+    with HostileHosts(answers) as hosts:
+        made = asyncio.run(attempts(hosts.urls))
+    for answer, attempt in zip(answers, made, strict=True):
+        assert (attempt.status is None) != (attempt.error is None), answer.name
+    assert len({attempt.error for attempt in made}) > 2
+    assert len({attempt.status for attempt in made}) > 20
 
 
 def test_many_webhooks_of_one_host_are_delivered_once_each(
