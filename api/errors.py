@@ -132,12 +132,15 @@ async def _http_error(request: Request, error: Exception) -> Response:
     code = HTTPStatus(error.status_code).name.lower()
     if error.status_code == HTTPStatus.UNSUPPORTED_MEDIA_TYPE:
         code = "unsupported_body"
-    headers = dict(error.headers or {})
+    headers, detail, path = dict(error.headers or {}), str(error.detail), request.url.path
+    if error.status_code == HTTPStatus.NOT_FOUND and detail == HTTPStatus.NOT_FOUND.phrase:
+        detail = f"this API has no path {path!r}: see /docs for those that it has"
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         headers["Allow"] = allowed_methods(request)
         if request.method == "OPTIONS":
             return Response(status_code=HTTPStatus.NO_CONTENT, headers=headers)
-    return problem(error.status_code, code, str(error.detail), headers)
+        detail = f"the path {path!r} has no {request.method}: use {headers['Allow']}"
+    return problem(error.status_code, code, detail, headers)
 
 
 async def _validation_error(_request: Request, error: Exception) -> JSONResponse:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Self
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import httpx2
 import msgspec
@@ -65,12 +66,14 @@ class Connection(ABC):
         self.patience_s = patience_s
         self.on_retry = on_retry
         self.reached = False
+        may_have_proxy = urlsplit(self.url).hostname not in _LOOPBACK  # no proxy leads back here
+        self.has_proxy = may_have_proxy and bool(getproxies())
         try:
             self._open(
                 base_url=self.url,
                 headers={"Authorization": f"Bearer {settings.api_key}"} if settings.api_key else {},
                 timeout=timeout_s,
-                trust_env=urlsplit(self.url).hostname not in _LOOPBACK,  # no proxy leads back here
+                trust_env=may_have_proxy,
             )
         except (ImportError, ValueError, httpx2.InvalidURL) as error:
             detail = f"the proxy in the environment cannot be used ({error}): correct or unset it"
@@ -117,7 +120,9 @@ class Attempts:
         elif not connection.reached and (mistake := local_mistake(error, connection.url)):
             failure, again = mistake, False
         else:
-            detail = f"no answer from {connection.url} ({str(error) or type(error).__name__})"
+            proxy = " through the proxy in the environment" if connection.has_proxy else ""
+            reason = str(error) or type(error).__name__
+            detail = f"no answer from {connection.url}{proxy} ({reason})"
             failure = PiqueueApiError("unreachable", detail)
             never_sent = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
             if never_sent and not connection.reached:

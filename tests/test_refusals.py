@@ -42,7 +42,7 @@ EXCEPTIONS = {
     "{} of {} items arrived": "a bug",
     "image file is truncated": "the words of Pillow; it becomes a rejection",
     "exit code {}": "the last line of a subprocess that has said nothing",
-    "unreachable; no answer from {} ({})": "an outage",
+    "unreachable; no answer from {}{} ({})": "an outage",
     "not a regular file; a link to a file that is missing": "the reason in a list of files",
     "cannot be read: {}": "the reason in a list of files",
     "the file is empty": "the reason in a list of files",

@@ -100,12 +100,14 @@ def find_source(names: Sequence[str], form: Form, output: Path | None = None) ->
     for name in names:
         if not name:
             raise CommandFailed("a name is empty: for the current folder, give .")
+        if name.startswith(("http://", "https://")):
+            raise CommandFailed(f"{name} is a URL: submit a .txt file of URLs, or - to type them")
         if name != "-" and not name.startswith("s3://") and not Path(name).exists():
             raise CommandFailed(f"{name}: not found: correct the path")
     kinds = [_kind(name) for name in names]
     if kinds == ["file"] and (problem := picture_problem(Path(names[0]))):
         raise CommandFailed(
-            f"{names[0]}: {problem}, nor the name of a table or list: "
+            f"{names[0]}: {problem}, and its name is not that of a table or list: "
             "submit a .csv, .tsv, .xlsx, .ndjson, .jsonl or .txt file, pictures, folders or s3://"
         )
     if set(kinds) <= {"folder", "file"}:

@@ -162,6 +162,15 @@ def test_a_host_that_was_reached_and_is_unknown_now_is_an_outage() -> None:
     assert caught.value.code == "unreachable"
 
 
+def test_a_proxy_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    with (
+        Client("http://piqueue.example", patience_s=0) as client,
+        pytest.raises(PiqueueApiError, match="through the proxy in the environment"),
+    ):
+        client.limits()
+
+
 @pytest.mark.parametrize("proxy", ["ftp://proxy.example", "socks5://proxy.example"])
 def test_a_proxy_that_cannot_be_used_is_told(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", proxy)

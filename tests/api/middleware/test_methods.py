@@ -54,10 +54,13 @@ def test_options_lists_the_methods_of_a_path(client: httpx2.Client, path: str, a
     refused = client.put(path)
     assert (refused.status_code, refused.headers["allow"]) == (405, allow)
     assert refused.json()["code"] == "method_not_allowed"
+    assert refused.json()["detail"] == f"the path {path!r} has no PUT: use {allow}"
 
 
 def test_options_of_an_unknown_path_is_404(client: httpx2.Client) -> None:
-    assert client.options("/nothing").status_code == 404
+    answer = client.options("/nothing")
+    told = (answer.status_code, answer.json()["detail"])
+    assert told == (404, "this API has no path '/nothing': see /docs for those that it has")
 
 
 def test_head_is_counted_as_head(client: httpx2.Client) -> None:

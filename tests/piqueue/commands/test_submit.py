@@ -395,9 +395,14 @@ def test_pictures_are_told_by_their_first_bytes_and_the_others_listed(
     [
         (["submit"], "name what to submit"),
         (["submit", "s3://bucket/prefix"], "fetches no pictures from the bucket bucket"),
-        (["submit", "nowhere.csv"], "nowhere.csv: not found"),
+        (["submit", "nowhere.csv"], "nowhere.csv: not found: correct the path"),
+        (["submit", "http://h/a.jpg"], "is a URL: submit a .txt file of URLs"),
         (["submit", "api", "--max-failures", "x"], "no pictures there"),
         (["submit", "README", "LICENSE"], "not found"),
+        (
+            ["submit", "LICENSE"],
+            "not a picture by its first bytes, and its name is not that of a table",
+        ),
         (["submit", "LICENSE"], "submit a .csv"),
         (
             ["submit", "scripts/samples/labels.csv", "scripts/samples"],
