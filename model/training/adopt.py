@@ -162,11 +162,12 @@ def _activation(network: Any, given: Activation | None) -> Activation:
 
 
 def _last_activation(network: Any) -> str:
-    last = network.layers[-1]
+    """The activation of the last layer, or of a bare operation such as `keras.ops.softmax`."""
+    last = network.outputs[0]._keras_history.operation
     if isinstance(last, keras.Model):
         return _last_activation(last)
-    if isinstance(last, keras.layers.Softmax):
-        return "softmax"
+    if type(last).__name__ in ("Softmax", "Sigmoid"):  # the operations, and the layer Softmax
+        return type(last).__name__.lower()
     return str(getattr(getattr(last, "activation", None), "__name__", "linear"))
 
 

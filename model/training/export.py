@@ -1,5 +1,6 @@
 """Writes a trained network as an artifact folder: LiteRT model, Keras model and card."""
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -25,12 +26,14 @@ def write_artifact(
     *,
     with_keras: bool = True,
     float16: bool = True,
+    log: Path | None = None,
 ) -> Card:
     """Write `full` and its card to `folder`, `<name>/<version>`, completely or not at all.
 
-    `fields` are those of the card that do not follow from the folder, the files and the date. An
-    existing folder is replaced once the new one is complete. The Keras model, which only GPUs
-    need, can be omitted. The LiteRT model takes any batch size; its weights are float16 or float32.
+    `fields` are those of the card that do not follow from the folder, the files and the date.
+    `log`, the training log, is copied if it is given. An existing folder is replaced once the new
+    one is complete. The Keras model, which only GPUs need, can be omitted. The LiteRT model takes
+    any batch size; its weights are float16 or float32.
 
     Raises:
         ArtifactInvalid: LiteRT cannot run the model.
@@ -52,6 +55,8 @@ def write_artifact(
             "memory_bytes": measure(fresh / LITERT_NAME),
             "created": datetime.now(UTC).date(),
         }
+        if log is not None:
+            shutil.copy(log, fresh)
         write_card(Card(**known | fields), fresh)
         card = load_card(fresh)
         if folder.exists():

@@ -1,7 +1,6 @@
 """Runs a training from CSV file to artifact: fits by fold, their mean, calibration and card."""
 
 import hashlib
-import shutil
 from pathlib import Path
 
 import keras
@@ -25,7 +24,7 @@ from model.training.export import round_to_float16, write_artifact
 from model.training.network.build import Network, build_network
 from model.training.network.features import TrainingSet, make_training_set
 from model.training.network.fit import Fit
-from model.training.training_log import CSV_NAME, TrainingLog, from_array
+from model.training.training_log import TrainingLog, from_array
 
 log = structlog.get_logger()
 
@@ -86,8 +85,7 @@ def train(csv_path: Path, data: DataConfig, training: TrainingConfig) -> Card:
         "metrics": {"validation": validation, "out_of_fold": out_of_fold},
         "sources": data.sources,
     }
-    card = write_artifact(network.full, training.model_path, fields)
-    shutil.copy(training_log.csv_path, training.model_path / CSV_NAME)
+    card = write_artifact(network.full, training.model_path, fields, log=training_log.csv_path)
     checkpoints.delete()
     return card
 

@@ -10,7 +10,7 @@ from scripts.workshop.labelling.labelme import from_labelme, to_labelme
 
 EXAMPLES = """\
 examples:
-  labelme photos --flags photos/labels.txt --nodata --autosave
+  labelme photos --flags photos/labels.txt
   piqueue labels from-labelme photos labels.csv    writes a row for each file of labelme
   piqueue labels to-labelme labels.csv photos      writes a file for each row, and photos/labels.txt
   piqueue labels split labels.csv                  assigns a fifth of the pictures to validation"""

@@ -124,6 +124,23 @@ def test_logits_become_scores(tmp_path: Path, pictures: tuple[Path, ...]) -> Non
     np.testing.assert_allclose(scores, expected, atol=0.005)
 
 
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("is_nested", [False, True])
+def test_a_network_that_ends_in_a_bare_operation_gives_scores(
+    tmp_path: Path, pictures: tuple[Path, ...], activation: str, is_nested: bool
+) -> None:
+    logits = network(None)
+    made = keras.Model(logits.input, getattr(keras.ops, activation)(logits.output))
+    if is_nested:
+        pixels = keras.Input((*SIZE, 3))
+        made = keras.Model(pixels, made(pixels))
+    predictor = adopted(tmp_path, made, pictures)
+    assert predictor.card.activation == activation
+    expected = np.asarray(network(activation)(SCALED["tf"](noise().astype(np.float32))))
+    scores = [prediction.scores for prediction in predictor.predict(list(noise()))]
+    np.testing.assert_allclose(scores, expected, atol=0.005)
+
+
 def test_a_network_of_any_size_gets_the_size_that_is_given(
     tmp_path: Path, pictures: tuple[Path, ...]
 ) -> None:

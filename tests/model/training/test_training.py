@@ -415,3 +415,19 @@ def test_the_bundled_model_is_complete_small_and_good_enough() -> None:
     assert card.files["litert"].bytes < 5_000_000
     assert card.files["keras"].bytes < 12_000_000
     assert card.sources
+
+
+def test_an_artifact_never_exists_without_its_training_log(tmp_path: Path) -> None:
+    folder, log = tmp_path / "tiny/1", tmp_path / "training.csv"
+    card = {
+        "labels": ["bright"],
+        "thresholds": [0.5],
+        "activation": "sigmoid",
+        "input_size": (8, 8),
+    }
+    with pytest.raises(FileNotFoundError):
+        write_artifact(tiny_model(0.0), folder, card, log=log)
+    assert not folder.exists()  # so that the next run is not refused
+    log.write_text("epoch\n")
+    write_artifact(tiny_model(0.0), folder, card, log=log)
+    assert (folder / "training.csv").read_text() == "epoch\n"

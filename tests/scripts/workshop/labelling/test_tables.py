@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,15 @@ def test_a_guess_that_labelme_did_not_change_stays_a_guess(tmp_path: Path) -> No
     write(tmp_path / "b.json", imagePath="b.png", flags={"city": True, "beach": True})
     assert from_labelme(tmp_path, table) == 0
     assert [row["guessed"] for row in rows_of(table)] == ["yes", ""]
+
+
+def test_the_help_gives_labelme_only_options_that_all_its_versions_have(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["labels", "--help"])
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "labelme photos --" in line)
+    assert re.findall(r"--\w+", line) == ["--flags"]
 
 
 def test_answers_of_the_table_are_replaced_only_on_request(
