@@ -40,11 +40,12 @@ def files(settings: Settings) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file() and path.name != MARK]
 
 
-def test_no_name_of_a_file_contains_anything_of_an_item_id(
+def test_files_are_private_and_no_name_contains_anything_of_an_item_id(
     blobs: FileBlobs, settings: Settings
 ) -> None:
     job_id = new_job_id()
     blobs.put(job_id, dict.fromkeys([*ODD_IDS, "/etc/x", "a\0b"], b"x"), 3600)
+    assert Path(settings.storage_url).stat().st_mode & 0o077 == 0, "for this user only"
     names = [path.relative_to(settings.storage_url).parts for path in files(settings)]
     assert len(names) == len(ODD_IDS) + 2
     for end, job, digit, digest in names:
