@@ -313,7 +313,7 @@ def test_a_stranger_that_answers_is_told() -> None:
     with (
         misbehaving(says(200, "<h1>It works</h1>")) as site,
         Client(site.url("")) as client,
-        pytest.raises(PiqueueApiError, match="is not Piqueue"),
+        pytest.raises(PiqueueApiError, match="is no Piqueue of this version"),
     ):
         client.open_draft()
 

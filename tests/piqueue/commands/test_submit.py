@@ -414,7 +414,7 @@ def test_pictures_are_told_by_their_first_bytes_and_the_others_listed(
         (["submit", "scripts/samples/labels.csv", "--encoding", "utf-16"], "give --encoding"),
         (["submit", "scripts/samples/labels.csv", "--max-failures", "x"], "max_failures"),
         (["submit", "scripts/samples/labels.csv", "--model", "no"], "no model"),
-        (["submit", "scripts/samples", "-o", "results.xlsx"], "results are written as .csv"),
+        (["submit", "scripts/samples", "-o", "results.xlsx"], "name a file that ends in .csv"),
         (["submit", "scripts/samples", "-o", "nowhere/results.csv"], "no folder nowhere"),
         (["status", "job_unknown"], "no job job_unknown"),
         (["results", "job_unknown"], "no job job_unknown"),

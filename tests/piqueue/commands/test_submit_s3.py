@@ -128,7 +128,7 @@ def test_a_long_list_is_read_page_by_page_and_a_second_time_the_same(
         ("s3://elsewhere/a", {}, "add it to PIQUEUE_S3_FETCH_BUCKETS"),
         ("s3://gone/a", {}, "there is no bucket gone"),
         ("s3://", {}, "give s3://bucket"),
-        (f"s3://{BUCKET}/holi", {}, "no pictures there\n"),
+        (f"s3://{BUCKET}/holi", {}, "no pictures there: check the prefix\n"),
         (f"s3://{BUCKET}/holiday/text", {}, "no pictures there, only 2 other objects"),
         (f"s3://{BUCKET}", {"AWS_ACCESS_KEY_ID": None}, "set AWS_ACCESS_KEY_ID"),
         (f"s3://{BUCKET}", {"AWS_SECRET_ACCESS_KEY": "x"}, "403 (SignatureDoesNotMatch)"),
