@@ -13,15 +13,17 @@ import keras
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from model.artifact.card import Activation, Card, Scaling, Source
+from model.artifact.card import Activation, Scaling, Source
 from model.engines.litert import LiteRTPredictor
 from model.engines.prediction import find_score_fault
 from model.images.decode import decode
 from model.images.result import ImageRejected
 from model.training.export import write_artifact
+from model.training.quantize import add_int8
 
 # A LiteRT model with float16 weights is used if no score changes by more than this.
 TOLERANCE = 0.01
+BATCH_SIZE = 32
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406])
 IMAGENET_DEVIATION = np.array([0.229, 0.224, 0.225])
 # Factor and offset of the pixel values 0 to 255; the channels of `caffe` are blue, green, red.
@@ -61,11 +63,15 @@ class Adoption(BaseModel):
     input_size: tuple[int, int] | None = None
     """(height, width) in pixels, if the network takes pictures of any size."""
     top_k: int | None = None
+    int8: bool = False
+    """Add an int8 variant, if it keeps its bounds on `pictures`."""
     sources: tuple[Source, ...] = ()
 
 
-def adopt(adoption: Adoption) -> Card:
+def adopt(adoption: Adoption) -> str | None:
     """Write the artifact of a network to `adoption.folder`.
+
+    Returns why it has no int8 variant, if one was asked for.
 
     Raises:
         AdoptionError: the network cannot be read, is not a classifier of this kind, or does not
@@ -88,18 +94,21 @@ def adopt(adoption: Adoption) -> Card:
             f"the network gives scores of shape {full.output_shape[1:]} and there are "
             f"{len(adoption.labels)} labels: give one label for each score, in their order"
         )
-    images = [_decoded(path, size) for path in adoption.pictures]
-    expected = np.asarray(full(np.stack(images), training=False))
+    images = [decoded(path, size) for path in adoption.pictures]
+    expected = full.predict(np.stack(images), batch_size=BATCH_SIZE, verbose=0)
     if fault := find_score_fault(expected, activation):
         raise AdoptionError(f"the network gives {fault}: choose its own scaling and activation")
-    fields = adoption.model_dump(exclude={"keras_path", "folder", "pictures"})
+    fields = adoption.model_dump(exclude={"keras_path", "folder", "pictures", "int8"})
     fields |= {"activation": activation, "input_size": size}
     for float16 in (True, False):
         card = write_artifact(full, adoption.folder, fields, float16=float16)
         predictions = LiteRTPredictor(card, adoption.folder, threads=1).predict(images)
         scores = np.array([prediction.scores for prediction in predictions])
         if np.abs(scores - expected).max() <= TOLERANCE:
-            return card
+            if not adoption.int8:
+                return None
+            pixels = np.stack(images)
+            return add_int8(full, adoption.folder, pixels[::2], pixels[1::2])
     raise AdoptionError(
         "the LiteRT model gives other scores than the Keras model, so the network has a layer that "
         "LiteRT computes differently: replace that layer"
@@ -129,7 +138,8 @@ def _in_float32(network: Any) -> Any:
     return converted
 
 
-def _decoded(path: Path, size: tuple[int, int]) -> Any:
+def decoded(path: Path, size: tuple[int, int]) -> Any:
+    """The pixels of a picture file, resized; raises AdoptionError if it cannot be read."""
     try:
         return decode(path.read_bytes(), size).pixels
     except (OSError, ImageRejected) as error:
@@ -187,12 +197,16 @@ def _input_size(network: Any, given: tuple[int, int] | None) -> tuple[int, int]:
 
 
 def main() -> int:
-    """Adopt the network that standard input describes; exit code 2 on an AdoptionError."""
+    """Adopt the network that standard input describes; exit code 2 on an AdoptionError.
+
+    The last line of standard output says why there is no int8 variant, if one was asked for.
+    """
     try:
-        adopt(Adoption.model_validate_json(sys.stdin.buffer.read()))
+        reason = adopt(Adoption.model_validate_json(sys.stdin.buffer.read()))
     except AdoptionError as error:
         sys.stderr.write(f"{error}\n")
         return 2
+    sys.stdout.write(f"\n{' '.join((reason or '').split())}\n")
     return 0
 
 

@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,15 @@ def write_artifact(
     with_keras: bool = True,
     float16: bool = True,
     log: Path | None = None,
+    complete: Callable[[Path], object] | None = None,
 ) -> Card:
     """Write `full` and its card to `folder`, `<name>/<version>`, completely or not at all.
 
     `fields` are those of the card that do not follow from the folder, the files and the date.
-    `log`, the training log, is copied if it is given. An existing folder is replaced once the new
-    one is complete. The Keras model, which only GPUs need, can be omitted. The LiteRT model takes
-    any batch size; its weights are float16 or float32.
+    `log`, the training log, is copied if it is given. `complete` may add to the new folder before
+    it becomes `folder`. An existing folder is replaced once the new one is complete. The Keras
+    model, which only GPUs need, can be omitted. The LiteRT model takes any batch size; its weights
+    are float16 or float32.
 
     Raises:
         ArtifactInvalid: LiteRT cannot run the model.
@@ -58,6 +60,8 @@ def write_artifact(
         if log is not None:
             shutil.copy(log, fresh)
         write_card(Card(**known | fields), fresh)
+        if complete is not None:
+            complete(fresh)
         card = load_card(fresh)
         if folder.exists():
             folder.rename(Path(scratch) / "old")

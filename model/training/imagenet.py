@@ -13,6 +13,7 @@ import numpy as np
 from model.artifact.card import Card, Source
 from model.training.adopt import wrap
 from model.training.export import round_to_float16, write_artifact
+from model.training.quantize import Pixels, add_int8
 
 WEIGHTS_URL = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2/"
 # Sides in pixels for which weights are published; other sizes use the weights of the last.
@@ -108,9 +109,16 @@ def class_names(lines: Sequence[str]) -> tuple[str, ...]:
 
 
 def make_artifact(
-    network: Any, labels: tuple[str, ...], folder: Path, sources: tuple[Source, ...]
+    network: Any,
+    labels: tuple[str, ...],
+    folder: Path,
+    sources: tuple[Source, ...],
+    pictures: Pixels | None = None,
 ) -> Card:
-    """Write `folder`, `<name>/<version>`, without the Keras model, which CPUs do not need."""
+    """Write `folder`, `<name>/<version>`, without the Keras model, which CPUs do not need.
+
+    With `pictures`, uint8 (n, *SIZE, 3), it gets an int8 variant if that keeps its bounds.
+    """
     full = wrap(network, "tf", SIZE, "softmax")
     round_to_float16(full)
     fields = {
@@ -122,4 +130,9 @@ def make_artifact(
         "sources": sources,
         "notes": "made by scripts/workshop/make_imagenet.py; best for photographs of one thing",
     }
-    return write_artifact(full, folder, fields, with_keras=False)
+
+    def add(fresh: Path) -> None:
+        if pictures is not None:
+            add_int8(full, fresh, pictures[::2], pictures[1::2])
+
+    return write_artifact(full, folder, fields, with_keras=False, complete=add)

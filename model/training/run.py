@@ -1,7 +1,9 @@
 """Runs a training from CSV file to artifact: fits by fold, their mean, calibration and card."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -24,9 +26,20 @@ from model.training.export import round_to_float16, write_artifact
 from model.training.network.build import Network, build_network
 from model.training.network.features import TrainingSet, make_training_set
 from model.training.network.fit import Fit
+from model.training.quantize import (
+    Judgement,
+    Quantizer,
+    add_int8,
+    align,
+    judge,
+    raw_scores,
+    some,
+)
 from model.training.training_log import TrainingLog, from_array
 
 log = structlog.get_logger()
+
+Weights = list[NDArray[Any]]
 
 _FITTED_ON = "out-of-fold scores of the train split; the validation split was not used"
 
@@ -59,11 +72,11 @@ def train(csv_path: Path, data: DataConfig, training: TrainingConfig) -> Card:
         network, images[~is_val], labels[~is_val], training, checkpoints
     )
     folds = stratified_folds(train_names, training_set.labels, training.folds)
-    raw = fit_folds(network, training_set, folds, training, checkpoints, training_log)
+    raw, fitted = fit_folds(network, training_set, folds, training, checkpoints, training_log)
 
-    scores = cross_calibrate(training_set.labels, raw, folds)
-    thresholds = choose_thresholds(training_set.labels, scores)
-    out_of_fold = evaluate(training_set.labels, scores, thresholds, data.targets)
+    unseen = cross_calibrate(training_set.labels, raw, folds)
+    thresholds = choose_thresholds(training_set.labels, unseen)
+    out_of_fold = evaluate(training_set.labels, unseen, thresholds, data.targets)
     log.info("scored out of fold", **out_of_fold)
 
     round_to_float16(network.full)
@@ -85,7 +98,20 @@ def train(csv_path: Path, data: DataConfig, training: TrainingConfig) -> Card:
         "metrics": {"validation": validation, "out_of_fold": out_of_fold},
         "sources": data.sources,
     }
-    card = write_artifact(network.full, training.model_path, fields, log=training_log.csv_path)
+
+    def judge_folds(card: Card, float_layers: int) -> Judgement:
+        quantized = quantize_folds(network, fitted, images[~is_val], folds, float_layers)
+        after = cross_calibrate(training_set.labels, quantized, folds)
+        return judge(card, unseen, after, training_set.labels, "out_of_fold")
+
+    def add(fresh: Path) -> None:
+        if training.int8:
+            samples, judged, truth = images[~is_val], images[is_val], labels[is_val]
+            add_int8(network.full, fresh, samples, judged, truth, judge_folds)
+
+    card = write_artifact(
+        network.full, training.model_path, fields, log=training_log.csv_path, complete=add
+    )
     checkpoints.delete()
     return card
 
@@ -97,13 +123,14 @@ def fit_folds(
     training: TrainingConfig,
     checkpoints: Checkpoints,
     training_log: TrainingLog,
-) -> Scores:
+) -> tuple[Scores, list[Weights]]:
     """Fit once without each fold, and leave `network` with the mean of the fitted weights.
 
     All fits start from the same weights and end near one another, so their mean is as good as an
     ensemble of them (Wortsman et al. 2022, Model soups) at the cost of one.
 
-    Returns the scores (n, n_labels) of every training picture by the fit that never saw it.
+    Returns the scores (n, n_labels) of every training picture by the fit that never saw it, and
+    the weights of each fit.
     """
     start = network.tuned.get_weights()
     fitted = []
@@ -123,6 +150,32 @@ def fit_folds(
         fitted.append(weights)
         log.info("fold fitted", fold=fold)
     network.tuned.set_weights([np.mean(weights, axis=0) for weights in zip(*fitted, strict=True)])
+    return scores, fitted
+
+
+def quantize_folds(
+    network: Network,
+    fitted: Sequence[Weights],
+    images: Pixels,
+    folds: NDArray[np.intp],
+    float_layers: int,
+) -> Scores:
+    """The scores of every training picture by the fit that never saw it, in int8.
+
+    They are aligned with the scores in float. The weights of `network` stay as they are.
+    """
+    mean = network.tuned.get_weights()
+    scores = np.empty((len(images), network.full.output_shape[1]))
+    for fold, weights in enumerate(fitted):
+        network.tuned.set_weights(weights)
+        inside = folds == fold
+        samples = some(images[~inside])
+        content = Quantizer(network.full, samples).quantized(float_layers)
+        on_samples = network.full.predict(samples, verbose=0)
+        alignment = align(on_samples, raw_scores(content, samples))
+        scores[inside] = calibrated(raw_scores(content, images[inside]), alignment, "sigmoid")
+        log.info("fold quantized", fold=fold)
+    network.tuned.set_weights(mean)
     return scores
 
 

@@ -22,6 +22,8 @@ from worker.jobs.settings import load_settings
 
 SAMPLES = ROOT / "scripts" / "samples"
 ADOPTION_DEADLINE_S = 1800
+# More pictures in --pictures would need too much memory.
+MOST_PICTURES = 1000
 EXAMPLES = """\
 These commands use the registry, PIQUEUE_REGISTRY_URL, and not the API. Every API and worker with
 the same registry sees a change within seconds. Existing jobs keep their version.
@@ -95,7 +97,10 @@ def _parser() -> argparse.ArgumentParser:
     keras.add_argument("--top-k", type=int, metavar="K", help="return only the K best scores")
     about = "score from which a label is predicted (default: %(default)s)"
     keras.add_argument("--threshold", type=float, default=0.5, help=about)
-    about = "pictures to test the model with (default: the sample photos)"
+    about = (
+        "pictures to test the model with (default: the sample photos); with 100 or more, the model "
+        "gets an int8 variant if that is as good"
+    )
     keras.add_argument("--pictures", type=Path, metavar="FOLDER", help=about)
     keras.add_argument("--source-name", metavar="TEXT", help="origin of the model, for its card")
     keras.add_argument("--source-terms", metavar="TEXT", help="license of the origin")
@@ -232,13 +237,16 @@ def _adopt(source: Path, options: argparse.Namespace, catalog: ModelCatalog, scr
         "activation": options.activation,
         "input_size": options.input_size,
         "top_k": options.top_k,
-        "pictures": [str(path.resolve()) for path in pictures],
+        "pictures": [str(path.resolve()) for path in pictures[:MOST_PICTURES]],
+        "int8": options.pictures is not None,
         "sources": [source_card] if options.source_name else [],
     }
     try:
-        run_module(
+        written = run_module(
             "model.training.adopt", text=json.dumps(adoption), deadline_s=ADOPTION_DEADLINE_S
         )
     except ModuleFailed as error:
         raise CommandFailed(f"{source.name}: {error}") from error
+    if reason := written.rstrip("\n").rpartition("\n")[2]:
+        print(f"no int8 variant: {reason}")
     return folder

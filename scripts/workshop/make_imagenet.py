@@ -5,7 +5,10 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from model.artifact.card import Source
+from piqueue.commands.pictures import find_pictures
 
 ROOT = Path(__file__).resolve().parents[2]
 # The origins of the model: the downloads of Keras, and the files of --backbone, --top, --labels.
@@ -21,6 +24,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--folder", type=Path, default=ROOT / "model" / "bundled" / "imagenet" / "1"
     )
+    about = "100 or more pictures of what the model will see: adds an int8 variant if it is as good"
+    parser.add_argument("--pictures", type=Path, metavar="FOLDER", help=about)
     files = parser.add_argument_group("files to use instead of downloads by Keras")
     files.add_argument(
         "--backbone", type=Path, help=".weights.h5 of MobileNetV2, alpha 1.0, no top"
@@ -37,8 +42,13 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 
     from model.training import imagenet
+    from model.training.adopt import AdoptionError, decoded
 
+    pictures = None
     try:
+        if options.pictures:
+            paths = find_pictures(options.pictures)
+            pictures = np.stack([decoded(path, imagenet.SIZE) for path in paths])
         lines = imagenet.class_lines()
         if options.labels:
             lines = options.labels.read_text(encoding="utf-8-sig").splitlines()
@@ -46,9 +56,16 @@ def main(arguments: list[str] | None = None) -> int:
     except imagenet.DownloadFailed as error:
         print(f"{error}\nWithout internet, give --backbone, --top and --labels", file=sys.stderr)
         return 2
+    except (AdoptionError, ValueError) as error:
+        print(f"--pictures {options.pictures}: {error}", file=sys.stderr)
+        return 2
     sources = (Source(name=CORAL if options.labels else KERAS, terms="Apache-2.0"),)
-    card = imagenet.make_artifact(network, imagenet.class_names(lines), options.folder, sources)
+    card = imagenet.make_artifact(
+        network, imagenet.class_names(lines), options.folder, sources, pictures
+    )
     print(f"{options.folder}: {len(card.labels)} labels, sha256 {card.sha256}")
+    for name, variant in card.variants.items():
+        print(f"{name}: {variant.metrics['validation_against_float']}")
     return 0
 
 

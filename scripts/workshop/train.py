@@ -64,6 +64,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(split)
         for name, value in metrics.items():
             print(f"  {name:32} {value:.4f}")
+    for name, variant in card.variants.items():
+        print(f"{name}: {variant.metrics['validation_against_float']}")
     return 0
 
 

@@ -109,6 +109,44 @@ def test_a_network_with_mixed_precision_is_adopted_in_float32(
     np.testing.assert_allclose(scores, expected, atol=0.005)
 
 
+def test_an_int8_variant_is_added_or_the_reason_is_given(
+    tmp_path: Path, pictures: tuple[Path, ...]
+) -> None:
+    made, many = convolutions(), [tmp_path / f"many-{number}.png" for number in range(104)]
+    for number, path in enumerate(many):
+        image = np.random.default_rng(number).integers(0, 256, (*SIZE, 3), np.uint8)
+        Image.fromarray(image // 2 + noise()[number % 3] // 2).save(path)
+    path = tmp_path / "network.keras"
+    made.save(path)
+    adoption = Adoption(
+        keras_path=path,
+        folder=tmp_path / "own" / "1",
+        labels=("a", "b", "c", "d"),
+        thresholds=(0.5,) * 4,
+        scaling="tf",
+        pictures=tuple(many),
+        int8=True,
+    )
+    assert adopt(adoption) is None
+    card = verify_artifact(tmp_path / "own" / "1")
+    assert card.variants["int8"].metrics["validation_against_float"]["same_first_answer"] >= 0.95
+    few = adopt(adoption.model_copy(update={"pictures": pictures}))
+    assert few == "its check needs 50 pictures, and there are 1"
+    assert not load_card(tmp_path / "own" / "1").variants
+
+
+def convolutions() -> Any:
+    """A network with layers that can be quantized; pictures of three colours are far apart."""
+    keras.utils.set_random_seed(2)
+    pixels = keras.Input((*SIZE, 3))
+    deeper = layers.Conv2D(8, 3, activation="relu")(layers.Conv2D(8, 3, activation="relu")(pixels))
+    dense = layers.Dense(4, activation="softmax")
+    made = keras.Model(pixels, dense(layers.GlobalAveragePooling2D()(deeper)))
+    kernel, bias = dense.get_weights()
+    dense.set_weights([kernel * 20, bias])
+    return made
+
+
 def test_a_picture_that_cannot_be_read_is_named(tmp_path: Path, pictures: tuple[Path, ...]) -> None:
     pictures[1].write_bytes(b"\x89PNG\r\n\x1a\n")
     with pytest.raises(AdoptionError, match=r"1\.png cannot be read .*: remove it"):

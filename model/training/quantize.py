@@ -1,0 +1,250 @@
+"""Adds the int8 variant to an artifact, if its scores are as good as those of the float variant."""
+
+import csv
+import io
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import structlog
+from ai_edge_litert.interpreter import Interpreter
+from numpy.typing import NDArray
+from tensorflow.lite.python.convert_phase import ConverterError
+
+from model.artifact.calibration import calibrated, logits
+from model.artifact.card import Calibration, Card, Variant, describe_file, load_card, write_card
+from model.artifact.footprint import measure
+from model.training.evaluation import Scores, evaluate
+
+Pixels = NDArray[np.uint8]
+# Figures for the card, and the bounds that they miss.
+Judgement = tuple[dict[str, Any], list[str]]
+
+INT8_NAME = "model.int8.tflite"
+# Pictures on which the ranges of the activations are measured, and the error of each layer.
+SAMPLE_COUNT, DEBUG_COUNT = 100, 20
+# Fewer pictures do not show whether a bound is kept.
+LEAST_PICTURES = 50
+# Pooling and the head stay in float: an int8 sigmoid has 256 steps, so that scores tie.
+FLOAT_OPS = ["MEAN", "FULLY_CONNECTED", "LOGISTIC", "SOFTMAX"]
+# So many of the most sensitive layers stay in float too: the first number that keeps the bounds.
+FLOAT_LAYERS = (0, 4, 10)
+# What int8 may change: labels beyond their thresholds, first answers of a softmax, these metrics.
+MOST_FLIPPED, LEAST_SAME_FIRST, MOST_LOST = 0.005, 0.95, 0.005
+BOUNDED = ("macro_average_precision", "binary_accuracy")
+
+log = structlog.get_logger()
+
+
+class Quantizer:
+    """Quantizes a network; `samples`, (n, height, width, 3) uint8, show its activations."""
+
+    def __init__(self, full: Any, samples: Pixels) -> None:
+        import tensorflow as tf
+
+        def dataset(count: int) -> Iterator[list[Pixels]]:
+            return ([sample[np.newaxis]] for sample in samples[:count])
+
+        self._options = tf.lite.experimental.QuantizationDebugOptions
+        with tempfile.TemporaryDirectory() as scratch, _quiet():
+            full.export(scratch, format="tf_saved_model", verbose=False)
+            converter = tf.lite.TFLiteConverter.from_saved_model(scratch)
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.representative_dataset = lambda: dataset(len(samples))
+            self._debugger = tf.lite.experimental.QuantizationDebugger(
+                converter=converter,
+                debug_dataset=lambda: dataset(DEBUG_COUNT),
+                debug_options=self._options(denylisted_ops=FLOAT_OPS),
+            )
+        self._sensitive: list[str] | None = None
+
+    def quantized(self, float_layers: int) -> bytes:
+        """Return the LiteRT model with so many of the most sensitive layers in float."""
+        nodes = self.most_sensitive()[:float_layers] if float_layers else []
+        with _quiet():
+            self._debugger.options = self._options(denylisted_ops=FLOAT_OPS, denylisted_nodes=nodes)
+            return bytes(self._debugger.get_nondebug_quantized_model())
+
+    def most_sensitive(self) -> list[str]:
+        """The layers by their error in steps of their scale, the largest first."""
+        if self._sensitive is None:
+            with _quiet():
+                self._debugger.run()
+            written = io.StringIO()
+            self._debugger.layer_statistics_dump(written)
+            errors = {
+                row["tensor_name"]: float(row["mean_squared_error"]) ** 0.5 / float(row["scale"])
+                for row in csv.DictReader(io.StringIO(written.getvalue()))
+            }
+            self._sensitive = sorted(errors, key=errors.__getitem__, reverse=True)
+        return self._sensitive
+
+
+def add_int8(
+    full: Any,
+    folder: Path,
+    samples: Pixels,
+    judged: Pixels,
+    truth: NDArray[Any] | None = None,
+    also: Callable[[Card, int], Judgement] | None = None,
+) -> str | None:
+    """Add the int8 variant of the network `full` to its artifact in `folder`.
+
+    `samples` are pictures as in practice, and others, `judged`, show what int8 changes; `truth`
+    (n, n_labels) are their labels, if known. `also` judges a number of layers in float further.
+
+    Returns None, or why the variant was not added, which is logged too.
+    """
+    reason = _add_int8(full, folder, samples, judged, truth, also)
+    if reason:
+        log.warning("no int8 variant", reason=reason)
+    return reason
+
+
+def _add_int8(
+    full: Any,
+    folder: Path,
+    samples: Pixels,
+    judged: Pixels,
+    truth: NDArray[Any] | None,
+    also: Callable[[Card, int], Judgement] | None,
+) -> str | None:
+    if len(judged) < LEAST_PICTURES:
+        return f"its check needs {LEAST_PICTURES} pictures, and there are {len(judged)}"
+    card = load_card(folder)
+    as_float = (folder / card.files["litert"].path).read_bytes()
+    before = calibrated(raw_scores(as_float, judged), card.calibration, card.activation)
+    samples = some(samples)
+    on_samples = raw_scores(as_float, samples)
+    try:
+        quantizer = Quantizer(full, samples)
+    except (ConverterError, ValueError, RuntimeError) as error:
+        first_line = str(error).strip().partition("\n")[0]
+        return f"the network cannot be quantized: {first_line}"
+    faults: list[str] = []
+    for float_layers in FLOAT_LAYERS:
+        if float_layers and float_layers >= len(quantizer.most_sensitive()):
+            break  # no layer would be int8
+        content = quantizer.quantized(float_layers)
+        calibration = card.calibration
+        if card.activation == "sigmoid":
+            alignment = align(on_samples, raw_scores(content, samples))
+            calibration = _joined(alignment, card.calibration)
+        after = calibrated(raw_scores(content, judged), calibration, card.activation)
+        metrics, faults = judge(card, before, after, truth)
+        if also and not faults:
+            further, faults = also(card, float_layers)
+            metrics |= further
+        if not faults:
+            _write(folder, card, content, calibration, metrics)
+            return None
+        log.info("int8 misses its bounds", float_layers=float_layers, faults=faults)
+    return "; ".join(faults)
+
+
+def judge(
+    card: Card, before: Scores, after: Scores, truth: NDArray[Any] | None, split: str = "validation"
+) -> Judgement:
+    """Compare the scores of int8, `after`, with those of float, `before`, both calibrated."""
+    figures: dict[str, Any] = {"pictures": len(after)}
+    figures["largest_difference"] = round(float(np.abs(after - before).max()), 4)
+    faults = []
+    if card.activation == "softmax":
+        same = float((before.argmax(axis=1) == after.argmax(axis=1)).mean())
+        figures["same_first_answer"] = round(same, 4)
+        if same < LEAST_SAME_FIRST:
+            faults.append(
+                f"{same:.1%} of the first answers are the same, not {LEAST_SAME_FIRST:.0%}"
+            )
+    else:
+        thresholds = np.asarray(card.thresholds)
+        flipped = float(((before >= thresholds) != (after >= thresholds)).mean())
+        figures["flipped"] = round(flipped, 4)
+        if flipped > MOST_FLIPPED:
+            faults.append(f"{flipped:.2%} of the labels change, more than {MOST_FLIPPED:.1%}")
+    metrics = {f"{split}_against_float": figures}
+    if truth is not None:
+        old, new = (evaluate(truth, each, card.thresholds, card.labels) for each in (before, after))
+        metrics[split] = new
+        for name in BOUNDED:
+            if new[name] < old[name] - MOST_LOST:
+                faults.append(f"{name} ({split}) is {new[name]}, and {old[name]} in float")
+    return metrics, faults
+
+
+def raw_scores(content: bytes, images: Pixels) -> Scores:
+    """The scores of a LiteRT model, before calibration, (n, n_labels)."""
+    interpreter = Interpreter(model_content=content, num_threads=1)
+    interpreter.allocate_tensors()
+    (pictures,), (scores,) = interpreter.get_input_details(), interpreter.get_output_details()
+    found = []
+    for image in images:
+        interpreter.set_tensor(pictures["index"], image[np.newaxis])
+        interpreter.invoke()
+        found.append(interpreter.get_tensor(scores["index"])[0].copy())
+    return np.array(found)
+
+
+def some(images: Pixels) -> Pixels:
+    """Up to `SAMPLE_COUNT` of the images, from all parts of the sequence."""
+    count = min(SAMPLE_COUNT, len(images))
+    chosen: Pixels = images[np.linspace(0, len(images) - 1, count).astype(int)]
+    return chosen
+
+
+def align(to: Scores, scores: Scores) -> Calibration:
+    """The calibration that brings sigmoid `scores` nearest to the scores `to`, both raw.
+
+    A weighted linear fit of the logits: uncertain scores, which decide about labels, weigh most.
+    """
+    slopes, offsets = [], []
+    for aim, given, share in zip(logits(to).T, logits(scores).T, to.T, strict=True):
+        weights = share * (1 - share) + 1e-6
+        mean_aim, mean = np.average(aim, weights=weights), np.average(given, weights=weights)
+        spread = np.average((given - mean) ** 2, weights=weights)
+        both = np.average((given - mean) * (aim - mean_aim), weights=weights)
+        slope = max(both / spread, 0.01) if spread > 0 else 1.0
+        slopes.append(float(slope))
+        offsets.append(float(mean_aim - slope * mean))
+    return Calibration(slopes=tuple(slopes), offsets=tuple(offsets))
+
+
+def _joined(first: Calibration, then: Calibration | None) -> Calibration:
+    """One calibration for two, of sigmoids."""
+    slopes, offsets = np.asarray(first.slopes), np.asarray(first.offsets)
+    if then is not None:
+        offsets = offsets * then.slopes + then.offsets
+        slopes = slopes * then.slopes
+    return Calibration(
+        slopes=tuple(slopes.round(4).tolist()),
+        offsets=tuple(offsets.round(4).tolist()),
+        fitted_on="the scores of the float variant",
+    )
+
+
+def _write(
+    folder: Path,
+    card: Card,
+    content: bytes,
+    calibration: Calibration | None,
+    metrics: dict[str, Any],
+) -> None:
+    path = folder / INT8_NAME
+    path.write_bytes(content)
+    variant = Variant(**describe_file(path).model_dump(), calibration=calibration, metrics=metrics)
+    memory_bytes = max(card.memory_bytes, measure(path))
+    update = {"variants": {"int8": variant}, "memory_bytes": memory_bytes}
+    write_card(card.model_copy(update=update), folder)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide warnings of the converter and its interpreter that do not apply here."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Statistics for quantized inputs", UserWarning)
+        warnings.filterwarnings("ignore", r"\s*Warning: tf\.lite\.Interpreter", UserWarning)
+        yield
