@@ -32,7 +32,7 @@ examples:
   piqueue results job_01J… --label beach --threshold 0.9 > beaches.csv"""
 # Run by the server's `scripts.commands`, which has the modules by the same names.
 SERVER_COMMANDS = {
-    "collect": "search Unsplash for photos to train on",
+    "collect": "search Openverse or Unsplash for photos to train on",
     "compare": "show where two models differ on the same pictures",
     "doctor": "check an installation and print what to change",
     "download": "download the pictures of a table of URLs",
@@ -43,6 +43,7 @@ SERVER_COMMANDS = {
     "models": "list, add, promote and roll back models",
     "review": "label the pictures of a job with the least certain predictions",
     "serve": "run a complete Piqueue on this machine",
+    "train": "train a model on labelled pictures",
 }
 
 

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from model.artifact.card import Source
+from model.artifact.card import Activation, Source
 
 
 class TrainingError(ValueError):
@@ -38,6 +38,9 @@ class DataConfig(_Strict):
     """(height, width) that every picture is resized to."""
     images_base_path: Path
     targets: Annotated[tuple[str, ...], Field(min_length=1)]
+    label_col: str | None = None
+    """Column that names the one label of each picture, for a softmax; without it, each of `targets`
+    is a column of 0 and 1, for a sigmoid per label."""
     image_name_col: str = "name"
     split_col: str = "split"
     """Column of `train` or `val`; without it, a fifth of each label set is used for validation."""
@@ -55,10 +58,24 @@ class DataConfig(_Strict):
             )
         if min(self.resize_shape) < 32:
             raise ValueError("resize_shape must be at least 32 by 32, the minimum of MobileNetV2")
-        columns = [self.image_name_col, self.split_col, *self.targets]
-        if len(set(columns)) != len(columns):
-            raise ValueError("targets, image_name_col and split_col must all be different columns")
+        columns = [self.image_name_col, self.split_col, *self.label_columns]
+        if len({*columns}) < len(columns) or len({*self.targets}) < len(self.targets):
+            raise ValueError(
+                "targets, label_col, image_name_col and split_col must all be different columns"
+            )
+        if self.label_col and len(self.targets) < 2:
+            raise ValueError("targets must have at least two labels for a label_col")
         return self
+
+    @property
+    def label_columns(self) -> tuple[str, ...]:
+        """The columns that say which labels a picture has."""
+        return (self.label_col,) if self.label_col else self.targets
+
+    @property
+    def activation(self) -> Activation:
+        """The activation of the network's scores."""
+        return "softmax" if self.label_col else "sigmoid"
 
 
 ClassWeights = Literal["none", "balanced"]
@@ -87,8 +104,8 @@ class TrainingConfig(_Strict):
     augmented_copies: PositiveInt = 8
     """Different augmentations of each picture; more of them need more memory, not more epochs."""
     class_weights: ClassWeights = "none"
-    """`balanced` gives the pictures with and without a label the same total weight, `none` each
-    picture the same weight."""
+    """`balanced` gives the pictures with and without a label the same total weight, for a softmax
+    the pictures of each label; `none` gives each picture the same weight."""
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     mixup: NonNegativeFloat = 0.0
     """Parameter of the Beta distribution by which training blends pictures with each other, which
@@ -102,6 +119,11 @@ class TrainingConfig(_Strict):
     scores that part to choose thresholds; the model is the mean of these fits."""
     int8: bool = True
     """Add an int8 variant, which takes about half the time on many processors, if it is as good."""
+
+    @property
+    def run_path(self) -> Path:
+        """The folder of this run's logs and checkpoints."""
+        return self.runs_path / f"{self.model_path.parent.name}-{self.model_path.name}"
 
     @field_validator("model_path")
     @classmethod
@@ -122,11 +144,24 @@ PRESETS: dict[str, dict[str, int]] = {
 Config = TypeVar("Config", bound=_Strict)
 
 
-def read_config(kind: type[Config], path: Path, **overrides: object) -> Config:
+def read_config(kind: type[Config], path: Path | None, **overrides: object) -> Config:
     """The settings in the YAML file `path`, replaced by those of `overrides` that are not None.
 
     Raises TrainingError, which names the file and every wrong setting.
     """
+    settings = {} if path is None else read_yaml(path)
+    settings |= {key: value for key, value in overrides.items() if value is not None}
+    try:
+        return kind.model_validate(settings)
+    except ValidationError as error:
+        wrong = [f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()]
+        known = f"correct them; the settings are {', '.join(kind.model_fields)}"
+        where = "the settings are wrong" if path is None else f"{path} has wrong settings"
+        raise TrainingError("\n  ".join([f"{where}:", *wrong, known])) from error
+
+
+def read_yaml(path: Path) -> dict[str, object]:
+    """The settings in a YAML file; raises TrainingError if it has none."""
     try:
         # Bytes, so that a byte order mark says the encoding.
         settings = yaml.safe_load(path.read_bytes())
@@ -134,10 +169,4 @@ def read_config(kind: type[Config], path: Path, **overrides: object) -> Config:
         raise TrainingError(f"{path} cannot be read as YAML ({error}): correct it") from error
     if not isinstance(settings, dict):
         raise TrainingError(f"{path} must contain lines of `setting: value`")
-    settings |= {key: value for key, value in overrides.items() if value is not None}
-    try:
-        return kind.model_validate(settings)
-    except ValidationError as error:
-        wrong = [f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()]
-        known = f"correct them; the settings are {', '.join(kind.model_fields)}"
-        raise TrainingError("\n  ".join([f"{path} has wrong settings:", *wrong, known])) from error
+    return settings

@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 
-from model.artifact.calibration import logits
-from model.artifact.card import Calibration
+from model.artifact.calibration import calibrated, logits
+from model.artifact.card import Activation, Calibration
 from model.training.data.dataset import Labels
 
 Scores = NDArray[np.floating[Any]]
@@ -20,11 +21,16 @@ _CANDIDATES = np.linspace(0.1, 0.9, 81)
 
 
 def evaluate(
-    labels: Labels, scores: Scores, thresholds: Sequence[float], targets: Sequence[str]
+    labels: Labels,
+    scores: Scores,
+    thresholds: Sequence[float],
+    targets: Sequence[str],
+    activation: Activation,
 ) -> dict[str, float]:
     """Binary accuracy, average precision and calibration error of `scores`, (n, n_labels).
 
-    The first two are given for all labels together and for each label.
+    The first two are given for all labels together and for each label. For a softmax, `accuracy` is
+    the share of pictures whose own label has the highest score.
     """
     at_half = (scores > 0.5) == (labels > 0.5)
     at_thresholds = (scores > np.asarray(thresholds)) == (labels > 0.5)
@@ -35,6 +41,8 @@ def evaluate(
         "macro_average_precision": precision.mean(),
         "expected_calibration_error": calibration_error(labels, scores),
     }
+    if activation == "softmax":
+        figures["accuracy"] = (labels.argmax(axis=1) == scores.argmax(axis=1)).mean()
     for target, accuracy, average in zip(targets, at_half.mean(axis=0), precision, strict=True):
         figures[f"binary_accuracy_{target}"] = accuracy
         figures[f"average_precision_{target}"] = average
@@ -52,11 +60,18 @@ def calibration_error(labels: NDArray[Any], scores: Scores) -> float:
     return float(np.abs(distance).sum() / scores.size)
 
 
-def fit_calibration(labels: Labels, scores: Scores, fitted_on: str) -> Calibration:
-    """Platt scaling for each label, from `scores` of networks that never saw these pictures.
+def fit_calibration(
+    labels: Labels, scores: Scores, fitted_on: str, activation: Activation
+) -> Calibration:
+    """Platt scaling for each label, or the temperature of a softmax.
 
-    Source: Platt 1999, Probabilistic outputs for support vector machines.
+    `scores` are of networks that never saw these pictures.
+
+    Sources: Platt 1999, Probabilistic outputs for support vector machines; Guo et al. 2017, On
+    Calibration of Modern Neural Networks.
     """
+    if activation == "softmax":
+        return _fit_temperature(labels, scores, fitted_on)
     slopes, offsets = [], []
     for truth, column in zip(labels.T, logits(scores).T, strict=True):
         fitted = LogisticRegression(C=1e3).fit(column[:, None], truth)
@@ -66,12 +81,30 @@ def fit_calibration(labels: Labels, scores: Scores, fitted_on: str) -> Calibrati
     return Calibration(slopes=tuple(slopes), offsets=tuple(offsets), fitted_on=fitted_on)
 
 
-def choose_thresholds(labels: Labels, scores: Scores) -> tuple[float, ...]:
+def _fit_temperature(labels: Labels, scores: Scores, fitted_on: str) -> Calibration:
+    count = labels.shape[1]
+
+    def of_slope(log_slope: float) -> Calibration:
+        slopes = (round(float(np.exp(log_slope)), 4),) * count
+        return Calibration(slopes=slopes, offsets=(0.0,) * count, fitted_on=fitted_on)
+
+    def loss(log_slope: float) -> float:
+        chances = calibrated(scores, of_slope(log_slope), "softmax")
+        return -float(np.log(np.maximum(chances, 1e-12))[labels > 0.5].mean())
+
+    return of_slope(float(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
+
+
+def choose_thresholds(labels: Labels, scores: Scores, activation: Activation) -> tuple[float, ...]:
     """The threshold with the most correct answers for each label, from out-of-fold `scores`.
+
+    For a softmax it is 0.5, which at most one label reaches.
 
     Of the thresholds nearly as good as the best (within one answer in 500), the one nearest to 0.5
     is chosen, which depends less on chance.
     """
+    if activation == "softmax":
+        return (0.5,) * len(labels.T)
     thresholds = []
     for truth, column in zip(labels.T > 0.5, scores.T, strict=True):
         accuracy = ((column[None] > _CANDIDATES[:, None]) == truth[None]).mean(axis=1)

@@ -168,7 +168,10 @@ def judge(
             faults.append(f"{flipped:.2%} of the labels change, more than {MOST_FLIPPED:.1%}")
     metrics = {f"{split}_against_float": figures}
     if truth is not None:
-        old, new = (evaluate(truth, each, card.thresholds, card.labels) for each in (before, after))
+        old, new = (
+            evaluate(truth, each, card.thresholds, card.labels, card.activation)
+            for each in (before, after)
+        )
         metrics[split] = new
         for name in BOUNDED:
             if new[name] < old[name] - MOST_LOST:

@@ -11,7 +11,7 @@ import structlog
 from numpy.typing import NDArray
 
 from model.artifact.calibration import calibrated
-from model.artifact.card import Card
+from model.artifact.card import Activation, Card
 from model.training.checkpoints import Checkpoints, in_order
 from model.training.config import DataConfig, TrainingConfig, TrainingError
 from model.training.data.dataset import Annotations, Labels, Pixels, read_data, stratified_folds
@@ -60,7 +60,7 @@ def train(csv_path: Path, data: DataConfig, training: TrainingConfig) -> Card:
         log.warning("data problem", csv_path=str(csv_path), warning=warning)
     network = build_network(data, training)
     round_to_float16(network.full)  # so that the features are those of the exported model
-    run_path = training.runs_path / "-".join(training.model_path.parts[-2:])
+    run_path = training.run_path
     fingerprint = _fingerprint(network, annotations, images, training)
     checkpoints = Checkpoints(run_path / "checkpoints", fingerprint)
     training_log = TrainingLog(run_path)
@@ -74,16 +74,17 @@ def train(csv_path: Path, data: DataConfig, training: TrainingConfig) -> Card:
     folds = stratified_folds(train_names, training_set.labels, training.folds)
     raw, fitted = fit_folds(network, training_set, folds, training, checkpoints, training_log)
 
-    unseen = cross_calibrate(training_set.labels, raw, folds)
-    thresholds = choose_thresholds(training_set.labels, unseen)
-    out_of_fold = evaluate(training_set.labels, unseen, thresholds, data.targets)
+    activation = data.activation
+    unseen = cross_calibrate(training_set.labels, raw, folds, activation)
+    thresholds = choose_thresholds(training_set.labels, unseen, activation)
+    out_of_fold = evaluate(training_set.labels, unseen, thresholds, data.targets, activation)
     log.info("scored out of fold", **out_of_fold)
 
     round_to_float16(network.full)
-    calibration = fit_calibration(training_set.labels, raw, _FITTED_ON)
+    calibration = fit_calibration(training_set.labels, raw, _FITTED_ON, activation)
     raw = network.full.predict(images[is_val], batch_size=training.batch_size, verbose=0)
-    scores = calibrated(raw, calibration, "sigmoid")
-    validation = evaluate(labels[is_val], scores, thresholds, data.targets)
+    scores = calibrated(raw, calibration, activation)
+    validation = evaluate(labels[is_val], scores, thresholds, data.targets, activation)
     validation["expected_calibration_error_uncalibrated"] = round(
         calibration_error(labels[is_val], raw), 4
     )
@@ -92,7 +93,7 @@ def train(csv_path: Path, data: DataConfig, training: TrainingConfig) -> Card:
     fields = {
         "labels": data.targets,
         "thresholds": thresholds,
-        "activation": "sigmoid",
+        "activation": activation,
         "input_size": data.resize_shape,
         "calibration": calibration,
         "metrics": {"validation": validation, "out_of_fold": out_of_fold},
@@ -101,7 +102,7 @@ def train(csv_path: Path, data: DataConfig, training: TrainingConfig) -> Card:
 
     def judge_folds(card: Card, float_layers: int) -> Judgement:
         quantized = quantize_folds(network, fitted, images[~is_val], folds, float_layers)
-        after = cross_calibrate(training_set.labels, quantized, folds)
+        after = cross_calibrate(training_set.labels, quantized, folds, activation)
         return judge(card, unseen, after, training_set.labels, "out_of_fold")
 
     def add(fresh: Path) -> None:
@@ -162,7 +163,7 @@ def quantize_folds(
 ) -> Scores:
     """The scores of every training picture by the fit that never saw it, in int8.
 
-    They are aligned with the scores in float. The weights of `network` stay as they are.
+    Those of a sigmoid are aligned with the scores in float. `network` keeps its weights.
     """
     mean = network.tuned.get_weights()
     scores = np.empty((len(images), network.full.output_shape[1]))
@@ -171,21 +172,28 @@ def quantize_folds(
         inside = folds == fold
         samples = some(images[~inside])
         content = Quantizer(network.full, samples).quantized(float_layers)
-        on_samples = network.full.predict(samples, verbose=0)
-        alignment = align(on_samples, raw_scores(content, samples))
-        scores[inside] = calibrated(raw_scores(content, images[inside]), alignment, "sigmoid")
+        alignment = None
+        if network.activation == "sigmoid":
+            on_samples = network.full.predict(samples, verbose=0)
+            alignment = align(on_samples, raw_scores(content, samples))
+        raw = raw_scores(content, images[inside])
+        scores[inside] = calibrated(raw, alignment, network.activation)
         log.info("fold quantized", fold=fold)
     network.tuned.set_weights(mean)
     return scores
 
 
-def cross_calibrate(labels: Labels, scores: Scores, folds: NDArray[np.intp]) -> Scores:
+def cross_calibrate(
+    labels: Labels, scores: Scores, folds: NDArray[np.intp], activation: Activation
+) -> Scores:
     """The scores of each fold, with the calibration that was fitted on the other folds."""
     unbiased = np.empty_like(scores)
     for fold in np.unique(folds):
         inside = folds == fold
-        calibration = fit_calibration(labels[~inside], scores[~inside], "the other folds")
-        unbiased[inside] = calibrated(scores[inside], calibration, "sigmoid")
+        calibration = fit_calibration(
+            labels[~inside], scores[~inside], "the other folds", activation
+        )
+        unbiased[inside] = calibrated(scores[inside], calibration, activation)
     return unbiased
 
 
@@ -194,7 +202,7 @@ def _fingerprint(
 ) -> str:
     """A hash of everything but the code on which the result of a run depends."""
     digest = hashlib.sha256(training.model_dump_json(exclude={"runs_path"}).encode())
-    digest.update(f"{keras.__version__} {annotations.names}".encode())
+    digest.update(f"{keras.__version__} {annotations.names} {network.activation}".encode())
     arrays = [annotations.labels, annotations.is_val, images, *network.full.get_weights()]
     for array in arrays:
         digest.update(np.ascontiguousarray(array).tobytes())

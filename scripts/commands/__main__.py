@@ -18,6 +18,7 @@ MODULES = {
     "models": "scripts.commands.models",
     "review": "scripts.workshop.labelling.review",
     "serve": "scripts.local.serve",
+    "train": "scripts.workshop.train",
 }
 
 

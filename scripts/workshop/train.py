@@ -1,64 +1,114 @@
-"""Trains the classifier: `python -m scripts.workshop.train --help`."""
+"""Trains a classifier on labelled pictures and writes it as a model folder."""
 
 import argparse
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Any
+
+from scripts.commands.parser import command_parser
+from worker.jobs.settings import load_settings
 
 _DATA_OVERRIDES = ("images_base_path", "use_guessed")
 _TRAINING_OVERRIDES = ("base_weights", "model_path", "runs_path", "seed")
+EXAMPLES = """\
+A table has a column `name`, and either a column `label` with the one label of each picture or a
+column of 0 and 1 for each label. In a folder, the pictures of each label are in a subfolder.
+
+examples:
+  piqueue train photos --model models/kinds/1         with photos/beach/*.jpg, photos/city/*.jpg, …
+  piqueue train labels.csv --images photos --model models/views/1 --preset laptop
+  piqueue train labels.csv --data_config_path data.yaml --training_config_path training.yaml"""
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run a training and return its exit code, 2 if the data or a configuration is invalid."""
-    parser = argparse.ArgumentParser(prog="python -m scripts.workshop.train", description=__doc__)
-    parser.add_argument("--csv_path", type=Path, required=True, help="table of labels")
-    for name in ("data", "training"):
-        about = f"YAML file of the {name} configuration"
-        parser.add_argument(f"--{name}_config_path", type=Path, required=True, help=about)
-    parser.add_argument(
-        "--preset",
-        choices=["smoke", "laptop", "full"],
-        help="smoke: tests every step in a minute; laptop: a good model in minutes; full: the best",
-    )
-    parser.add_argument("--check_only", action="store_true", help="check the data and stop")
-    group = parser.add_argument_group("override values of the files")
-    group.add_argument("--images_base_path", type=Path, help="folder of the pictures")
-    about = "also use labels that nobody has confirmed"
-    group.add_argument("--use_guessed", action="store_true", default=None, help=about)
-    group.add_argument("--base_weights", help="imagenet, none or a .weights.h5 file")
-    group.add_argument("--model_path", type=Path, help="artifact folder, <name>/<version>")
-    group.add_argument("--runs_path", type=Path, help="folder of the training logs (runs)")
-    group.add_argument("--seed", type=int, help="seed of all random choices")
-    options = parser.parse_args(arguments)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `piqueue train` and return its exit code, 2 if the data or a setting is invalid."""
+    options = _parse(arguments)
     # TensorFlow reads this on import. oneDNN halves the time on CPUs; set here, every run is alike.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 
-    from model.training import config
+    from model.training.config import TrainingError
 
-    images = {name: getattr(options, name) for name in _DATA_OVERRIDES}
-    overrides = {name: getattr(options, name) for name in _TRAINING_OVERRIDES}
-    overrides = config.PRESETS.get(options.preset, {}) | overrides
+    before = signal.signal(signal.SIGINT, _stop)
     try:
-        data = config.read_config(config.DataConfig, options.data_config_path, **images)
-        path = options.training_config_path
-        training = config.read_config(config.TrainingConfig, path, **overrides)
-        if options.check_only:
-            from model.training.data.dataset import read_data
-
-            annotations, _, warnings = read_data(options.csv_path, data, training.folds)
-            count = len(annotations.names)
-            print("\n".join([*warnings, f"{count} pictures can be used for training"]))
-            return 0
-        from model.training.run import train
-
-        card = train(options.csv_path, data, training)
-    except config.TrainingError as error:
+        return _train(options)
+    except TrainingError as error:
         print(error, file=sys.stderr)
         return 2
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = command_parser("train", __doc__, EXAMPLES)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    about = "table of labels, or folder with a subfolder of pictures for each label"
+    if any(word.partition("=")[0] == "--csv_path" for word in given):
+        parser.add_argument("--csv_path", dest="pictures", type=Path, help=about)
+    else:
+        parser.add_argument(
+            "pictures", type=Path, metavar="PICTURES", help=f"{about} (or --csv_path)"
+        )
+    about = "smoke: tests every step in a minute; laptop: a good model in minutes; full: the best"
+    parser.add_argument("--preset", choices=["smoke", "laptop", "full"], help=about)
+    parser.add_argument("--check_only", action="store_true", help="check the data and stop")
+    for name in ("data", "training"):
+        about = f"YAML file of the {name} configuration"
+        parser.add_argument(f"--{name}_config_path", type=Path, help=about)
+    group = parser.add_argument_group("override values of the files")
+    about = "artifact folder to write, <name>/<version>"
+    group.add_argument("--model", "--model_path", dest="model_path", type=Path, help=about)
+    about = "folder of the pictures (default: beside the table, or images/ there)"
+    group.add_argument(
+        "--images", "--images_base_path", dest="images_base_path", type=Path, help=about
+    )
+    about = "also use labels that nobody has confirmed"
+    group.add_argument("--use_guessed", action="store_true", default=None, help=about)
+    group.add_argument("--base_weights", help="imagenet, none or a .weights.h5 file")
+    group.add_argument("--runs_path", type=Path, help="folder of the training logs (runs)")
+    group.add_argument("--seed", type=int, help="seed of all random choices")
+    return parser.parse_args(given)
+
+
+def _train(options: argparse.Namespace) -> int:
+    from model.training import config
+    from scripts.workshop.training_table import describe, find_table
+
+    overrides = {name: getattr(options, name) for name in _TRAINING_OVERRIDES}
+    overrides = config.PRESETS.get(options.preset, {}) | overrides
+    training = config.read_config(config.TrainingConfig, options.training_config_path, **overrides)
+    _refuse_registry(training.model_path)
+
+    data_path = options.data_config_path
+    given: dict[str, Any] = config.read_yaml(data_path) if data_path else {}
+    csv_path, folder = find_table(options.pictures, training.run_path / "labels.csv")
+    options.images_base_path = options.images_base_path or folder
+    overrides = {name: getattr(options, name) for name in _DATA_OVERRIDES}
+    given |= {name: value for name, value in overrides.items() if value is not None}
+    overrides |= describe(csv_path, given)
+    data = config.read_config(config.DataConfig, data_path, **overrides)
+    if options.check_only:
+        from model.training.data.dataset import read_data
+
+        annotations, _, warnings = read_data(csv_path, data, training.folds)
+        count = len(annotations.names)
+        print("\n".join([*warnings, f"{count} pictures can be used for training"]))
+        return 0
+    try:
+        from model.training.run import train
+    except ModuleNotFoundError:
+        raise
+    except ImportError as error:  # the libGL of OpenCV's cv2
+        raise config.TrainingError(
+            f"{error.name} cannot be loaded ({error}): run pip install --force-reinstall --no-deps "
+            "opencv-contrib-python-headless"
+        ) from error
+
+    card = train(csv_path, data, training)
     print(f"{training.model_path}: {card.name} {card.version}, sha256 {card.sha256}")
     for split, metrics in card.metrics.items():
         print(split)
@@ -69,6 +119,22 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def _refuse_registry(model_path: Path) -> None:
+    """Raise TrainingError if jobs would use the model as soon as it is written."""
+    from model.training.config import TrainingError
+
+    settings = load_settings()
+    for folder in (str(settings.artifacts_path), settings.registry_url):
+        if not folder or "://" in folder:
+            continue
+        if model_path.resolve().is_relative_to(Path(folder).resolve()):
+            raise TrainingError(
+                f"model_path: {model_path} is in the registry {folder}, whose newest version new "
+                f"jobs use: write models/{model_path.parent.name}/{model_path.name}, and add it "
+                "with piqueue models add"
+            )
+
+
 def _stop(_signal: int, _frame: FrameType | None) -> None:
     """Exit at once: TensorFlow may swallow an exception, and a run may be interrupted anywhere."""
     stopped = "stopped: run the same command to continue after the last complete epoch"
@@ -77,5 +143,4 @@ def _stop(_signal: int, _frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, _stop)
     sys.exit(main())

@@ -1,5 +1,6 @@
 """A whole Piqueue with its uploads and results on a real S3 server."""
 
+import ast
 import asyncio
 import hashlib
 import json
@@ -15,6 +16,7 @@ from aiohttp import web
 from scripts.local.stack import Stack
 from tests.api.polling import all_results, wait_done
 from tests.conftest import STACK_ENV
+from tests.documents import runnable
 from tests.pictures import jpeg
 from tests.s3 import BUCKET, PASSWORD, S3Server
 from tests.worker.fetching.site import Site
@@ -176,6 +178,17 @@ def test_results_on_s3_are_those_of_the_api_and_the_manifest_says_which(
 
 def one_of(keys: list[str]) -> list[str] | None:
     return keys if len(keys) == 1 else None
+
+
+def test_the_documented_way_to_read_the_parts_works(
+    on_s3: httpx2.Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = on_s3.post("/jobs", files=files(3)).raise_for_status().json()
+    parts_of(on_s3, wait_done(on_s3, job))
+    [code] = runnable("docs/s3.md")
+    exec(code.text, {"piqueue": str(on_s3.base_url).rstrip("/"), "job_id": job["id"]})
+    scores = [ast.literal_eval(line) for line in capsys.readouterr().out.splitlines()]
+    assert [set(one) for one in scores] == [{"beach", "city", "sunset", "trees"}] * 3
 
 
 def test_a_picture_scored_through_scorefile_leaves_nothing_on_s3(

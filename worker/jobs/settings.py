@@ -23,9 +23,10 @@ from worker.jobs.errors import SettingsInvalid
 from worker.jobs.redis_url import RedisAddress
 
 PREFIX = "PIQUEUE_"
-# Read by piqueue.client and scripts.workshop.collecting.unsplash: an API or a worker ignores them.
+# Read by piqueue.client and scripts.workshop.collecting: an API or a worker ignores them.
 CLIENT_VARIABLES = {
     *("PIQUEUE_URL", "PIQUEUE_API_KEY"),
+    *("PIQUEUE_OPENVERSE_TOKEN", "PIQUEUE_OPENVERSE_URL"),
     *("PIQUEUE_UNSPLASH_KEY", "PIQUEUE_UNSPLASH_APP", "PIQUEUE_UNSPLASH_URL"),
 }
 IN_REDIS = "redis"

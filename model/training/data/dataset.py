@@ -96,12 +96,12 @@ def read_annotations(csv_path: Path, config: DataConfig, problems: DataProblems)
         columns, numbered = read_table(csv_path)
     except TableUnreadable as error:
         raise TrainingError(str(error)) from error
-    missing = {config.image_name_col, *config.targets} - set(columns)
+    missing = {config.image_name_col, *config.label_columns} - set(columns)
     if missing:
         raise TrainingError(
             f"{csv_path} lacks the column(s) {', '.join(sorted(missing))}; it has "
-            f"{', '.join(columns)}. Set image_name_col and targets in the data configuration to "
-            "the names of its columns"
+            f"{', '.join(columns)}. Set image_name_col, and label_col or targets, in the data "
+            "configuration to the names of its columns"
         )
     filled = [(number, row) for number, row in numbered if any(row.values())]
     if not filled:
@@ -125,7 +125,11 @@ def read_annotations(csv_path: Path, config: DataConfig, problems: DataProblems)
     problems.warnings += _column_warnings(columns, [row for _, row in filled], config)
     names = tuple(sorted(read))
     rows = [read[name][1] for name in names]
-    labels = np.array([[row[target] for target in config.targets] for row in rows], np.float32)
+    if label_col := config.label_col:
+        cells = [[row[label_col] == target for target in config.targets] for row in rows]
+    else:
+        cells = [[row[target] == "1" for target in config.targets] for row in rows]
+    labels = np.array(cells, np.float32)
     labels = labels.reshape(len(names), len(config.targets))
     if has_split:
         is_val = np.array([row[config.split_col] == "val" for row in rows], np.bool_)
@@ -159,9 +163,10 @@ def _row_problem(row: dict[str, Any], config: DataConfig, has_split: bool) -> st
         return "fewer cells than the header: add the missing cells"
     if not row[config.image_name_col]:
         return f"column {config.image_name_col} is empty: write the file name of the picture"
-    for target in config.targets:
-        if row[target] not in ("0", "1"):
-            return f"column {target} is {row[target]!r}: write 0 or 1"
+    known = config.targets if config.label_col else ("0", "1")
+    for column in config.label_columns:
+        if row[column] not in known:
+            return f"column {column} is {row[column]!r}: write {' or '.join(known)}"
     if has_split and row[config.split_col] not in ("train", "val"):
         return (
             f"column {config.split_col} is {row[config.split_col]!r}: write train or val, "
@@ -173,7 +178,7 @@ def _row_problem(row: dict[str, Any], config: DataConfig, has_split: bool) -> st
 def _column_warnings(
     columns: list[str], rows: list[dict[str, Any]], config: DataConfig
 ) -> list[str]:
-    known = (config.image_name_col, config.split_col, *config.targets)
+    known = (config.image_name_col, config.split_col, *config.label_columns)
     unused = [column for column in columns if column not in known]
     binary = [column for column in unused if {row[column] for row in rows} <= {"0", "1"}]
     others = [column for column in unused if column not in binary]

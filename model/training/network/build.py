@@ -1,4 +1,4 @@
-"""Builds MobileNetV2 with a frozen backbone, a backbone that is fine-tuned, and a sigmoid head."""
+"""Builds MobileNetV2 with a frozen backbone, a backbone that is fine-tuned, and a head."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from model.artifact.card import Activation
 from model.training.config import DataConfig, TrainingConfig, TrainingError
 from model.training.imagenet import load_published
 
@@ -19,6 +20,7 @@ class Network:
     `tuned_backbone`: those features -> pooled features (batch, 1280).
     `head`: pooled features -> scores.
     `tuned`: tuned backbone and head.
+    `activation`: that of the scores.
     """
 
     full: Any
@@ -26,6 +28,7 @@ class Network:
     tuned_backbone: Any
     head: Any
     tuned: Any
+    activation: Activation
 
 
 def build_network(data: DataConfig, training: TrainingConfig) -> Network:
@@ -55,7 +58,8 @@ def build_network(data: DataConfig, training: TrainingConfig) -> Network:
 
     vector = keras.Input(pooled.shape[1:], name="pooled")
     dropped = keras.layers.Dropout(training.dropout, name="dropout")(vector)
-    scores = keras.layers.Dense(len(data.targets), activation="sigmoid", name="scores")(dropped)
+    dense = keras.layers.Dense(len(data.targets), activation=data.activation, name="scores")
+    scores = dense(dropped)
     head = keras.Model(vector, scores, name="head")
 
     scored = head(tuned_backbone(frozen_backbone(pictures)))
@@ -65,8 +69,9 @@ def build_network(data: DataConfig, training: TrainingConfig) -> Network:
         tuned_backbone=tuned_backbone,
         head=head,
         tuned=keras.Model(features, head(tuned_backbone(features)), name="tuned"),
+        activation=data.activation,
     )
-    for model in vars(network).values():
+    for model in (network.full, frozen_backbone, tuned_backbone, head, network.tuned):
         model.jit_compile = False  # on CPUs, XLA compiles slowly and runs slower than oneDNN
     return network
 

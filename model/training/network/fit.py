@@ -17,7 +17,7 @@ from model.training.data.augmentation import mix
 from model.training.data.dataset import Labels
 from model.training.network.build import Network
 from model.training.network.features import TrainingSet
-from model.training.network.loss import answer_weights, binary_accuracy, cross_entropy, make_loss
+from model.training.network.loss import accuracy_of, answer_weights, cross_entropy, make_loss
 from model.training.training_log import Epoch, Stage, TrainingLog, from_array
 
 log = structlog.get_logger()
@@ -120,12 +120,14 @@ class Fit:
         )
 
     def _compile(self, model: Any, optimizer: Any) -> None:
-        weights = answer_weights(self.data.labels[self._rows], self.config.class_weights)
+        activation = self.network.activation
+        labels = self.data.labels[self._rows]
+        weights = answer_weights(labels, self.config.class_weights, activation)
         model.compile(
             optimizer=optimizer,
             jit_compile=False,
-            loss=make_loss(weights, self.config.label_smoothing),
-            metrics=[keras.metrics.MeanMetricWrapper(binary_accuracy, name="accuracy")],
+            loss=make_loss(weights, self.config.label_smoothing, activation),
+            metrics=[keras.metrics.MeanMetricWrapper(accuracy_of(activation), name="accuracy")],
         )
 
     def _random(self, stage: Stage, number: int) -> np.random.Generator:
@@ -168,8 +170,9 @@ class Fit:
         held_out = (np.nan, np.nan)
         if stage is Stage.FINE_TUNING:
             truth, scores = self.data.labels[self.held_out], self._score_held_out()
-            accurate = float(((scores > 0.5) == (truth > 0.5)).mean())
-            held_out = cross_entropy(truth, scores), accurate
+            activation = self.network.activation
+            accurate = float(np.mean(accuracy_of(activation)(truth, scores)))
+            held_out = cross_entropy(truth, scores, activation), accurate
         share = waited_s / seconds
         epoch = Epoch(self.fold, stage, number, loss, accuracy, *held_out, seconds, share)
         self.training_log.add([epoch])

@@ -1,4 +1,4 @@
-"""Finds photos for training on Unsplash and writes a table of URLs, labels and credits."""
+"""Finds photos for training and writes a table of URLs, labels, licences and authors."""
 
 import argparse
 import re
@@ -9,20 +9,36 @@ from model.training.data.table import GUESSED, YES
 from piqueue.commands.progress import Progress, tell
 from piqueue.commands.terminal import CommandFailed, ExitCode, run
 from scripts.commands.parser import command_parser
-from scripts.workshop.collecting.unsplash import LimitReached, Photo, Unsplash, UnsplashSettings
+from scripts.workshop.collecting.openverse import (
+    FREE_LICENSES,
+    LICENSES,
+    Openverse,
+    OpenverseSettings,
+)
+from scripts.workshop.collecting.photo_api import FoundPhoto, LimitReached, PhotoSource
+from scripts.workshop.collecting.unsplash import Unsplash, UnsplashSettings
 from scripts.workshop.label_merge import SET, UNSET
 from scripts.workshop.label_table import NAME, LabelTable, check_label
 
 # The searches that found a photo, as keyword/page;…: the next run continues from these pages.
 FOUND_BY = "found_by"
-DOWNLOAD_LOCATION = "download_location"
 _DESCRIPTION_CHARACTERS = 200
 
+UNSPLASH_TERMS = (
+    "Unsplash's API guidelines forbid training models on its photos: ask Unsplash for its "
+    "permission before you do, or collect from Openverse"
+)
 EXAMPLES = """\
+Openverse finds pictures of Flickr, Wikimedia Commons and others by their licence. Unsplash's API
+guidelines forbid training models on its photos.
+
 examples:
-  export PIQUEUE_UNSPLASH_KEY=…          the access key of your application at Unsplash
   piqueue collect --keyword beach --keyword city --count 300 --out data.csv
   piqueue collect --keyword sunset --negative drawing --other desk --count 100 --out data.csv
+  piqueue collect --keyword cat --license cc0 --license pdm --count 100 --out cats.csv
+
+  export PIQUEUE_UNSPLASH_KEY=…          the access key of your application at Unsplash
+  piqueue collect --source unsplash --keyword beach --count 300 --out data.csv
 
 To continue after an interruption, run the same command again. A larger --count or more keywords
 extend the table. Exit code: 0 if all photos were found, 2 if some were, 1 if none was."""
@@ -43,7 +59,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     about = "photos to find for each keyword"
     parser.add_argument("--count", type=int, required=True, metavar="N", help=about)
     parser.add_argument("--out", type=Path, required=True, metavar="CSV", help="table to write")
-    parser.add_argument("--wait", action="store_true", help="wait at the hourly limit of requests")
+    about = "where to search (default: %(default)s)"
+    parser.add_argument(
+        "--source", choices=["openverse", "unsplash"], default="openverse", help=about
+    )
+    about = f"licence on Openverse (repeatable; default: {', '.join(FREE_LICENSES)})"
+    parser.add_argument("--license", action="append", choices=LICENSES, default=[], help=about)
+    parser.add_argument("--wait", action="store_true", help="wait at the limit of requests")
     options = parser.parse_args(arguments)
     return run(parser.prog, lambda: collect(options))
 
@@ -52,7 +74,7 @@ def collect(options: argparse.Namespace) -> int:
     """Search, label and write; returns the exit code.
 
     Raises:
-        CommandFailed: an option or the table is invalid, or Unsplash refuses a request.
+        CommandFailed: an option or the table is invalid, or a request is refused.
     """
     keywords = [*options.keyword, *options.other]
     if not options.keyword or len(set(keywords)) < len(keywords) or options.count < 1:
@@ -66,10 +88,10 @@ def collect(options: argparse.Namespace) -> int:
                 table.add_label(keyword)
     else:
         table = LabelTable.create(options.out, options.keyword)
-    with Unsplash(UnsplashSettings(), wait=options.wait) as unsplash:
+    with _open_source(options) as source:
         try:
             for keyword in keywords:
-                _search(unsplash, table, keyword, options)
+                _search(source, table, keyword, options)
         except LimitReached as limit:
             tell(f"piqueue collect: {limit}")
     counts = {keyword: len(_pages_by_name(table, keyword)) for keyword in keywords}
@@ -82,8 +104,18 @@ def collect(options: argparse.Namespace) -> int:
     return ExitCode.ALL_SUCCEEDED if complete else ExitCode.SOME_FAILED
 
 
+def _open_source(options: argparse.Namespace) -> PhotoSource:
+    if options.source == "openverse":
+        licenses = options.license or FREE_LICENSES
+        return Openverse(OpenverseSettings(), licenses, wait=options.wait)
+    if options.license:
+        raise CommandFailed("--license is for Openverse only: leave it out")
+    tell(f"piqueue collect: {UNSPLASH_TERMS}")
+    return Unsplash(UnsplashSettings(), wait=options.wait)
+
+
 def _search(
-    unsplash: Unsplash, table: LabelTable, keyword: str, options: argparse.Namespace
+    source: PhotoSource, table: LabelTable, keyword: str, options: argparse.Namespace
 ) -> None:
     """Add photos until `keyword` has enough or there are no more; saves after each page."""
     negatives = [
@@ -94,38 +126,33 @@ def _search(
     page, found_count = max(before.values(), default=1), len(before)
     with Progress(keyword, options.count, found_count) as progress:
         while found_count < options.count:
-            answer = unsplash.search(keyword, page)
-            for photo in answer.results:
-                if any(words.search(photo.description_text) for words in negatives):
+            answer = source.search(keyword, page)
+            for photo in answer.photos:
+                if any(words.search(photo.text) for words in negatives):
                     continue
                 is_label = keyword in options.keyword
                 if found_count < options.count and _add(table, photo, keyword, page, is_label):
                     found_count += 1
             table.save()
             progress.show(found_count)
-            if page >= answer.total_pages:
+            if page >= answer.page_count:
                 return
             page += 1
 
 
-def _add(table: LabelTable, photo: Photo, keyword: str, page: int, is_label: bool) -> bool:
+def _add(table: LabelTable, photo: FoundPhoto, keyword: str, page: int, is_label: bool) -> bool:
     """Add a photo, or the label to a photo in the table; False if `keyword` found it before."""
-    name = f"{photo.id}.jpg"
+    name = photo.name
     found_by = table.rows.get(name, {}).get(FOUND_BY, "")
     if keyword in _pages(found_by):
         return False
     labels = (table.get(name) or frozenset()) | ({keyword} if is_label else set())
-    referral = f"?utm_source={UnsplashSettings().app}&utm_medium=referral"
     table.add(
         {
             NAME: name,
             **{label: SET if label in labels else UNSET for label in table.labels},
-            "url": photo.small_url,
-            "photographer": _plain_cell(photo.photographer),
-            "photographer_url": photo.photographer_url + referral,
-            "photo_url": photo.page_url + referral,
-            DOWNLOAD_LOCATION: photo.download_location,
-            "about": _plain_cell(photo.description_text),
+            **{column: _plain_cell(cell) for column, cell in photo.columns.items()},
+            "about": _plain_cell(photo.text)[:_DESCRIPTION_CHARACTERS],
             GUESSED: YES,
         }
     )
@@ -135,7 +162,7 @@ def _add(table: LabelTable, photo: Photo, keyword: str, page: int, is_label: boo
 
 def _plain_cell(text: str) -> str:
     """Text from the Internet as a cell that no spreadsheet runs as a formula."""
-    return text.lstrip("=+-@＝＋－＠\u200b\ufeff \t\r\n").rstrip()[:_DESCRIPTION_CHARACTERS]
+    return text.lstrip("=+-@＝＋－＠\u200b\ufeff \t\r\n").rstrip()
 
 
 def _pages_by_name(table: LabelTable, keyword: str) -> dict[str, int]:

@@ -14,8 +14,8 @@ from model.images.result import ImageRejected
 from piqueue.commands.progress import Progress, tell
 from piqueue.commands.terminal import CommandFailed, ExitCode, run, written_whole
 from scripts.commands.parser import command_parser
-from scripts.workshop.collecting.collect import DOWNLOAD_LOCATION
-from scripts.workshop.collecting.unsplash import PhotoUnknown, Unsplash, UnsplashSettings
+from scripts.workshop.collecting.photo_api import PhotoUnknown
+from scripts.workshop.collecting.unsplash import DOWNLOAD_LOCATION, Unsplash, UnsplashSettings
 from scripts.workshop.label_table import NAME, URL, LabelTable, label_columns
 from scripts.workshop.table_file import Row, csv_bytes, read_rows, replace_file
 from worker.fetching.fetcher import Fetcher

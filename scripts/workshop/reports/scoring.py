@@ -15,7 +15,7 @@ from model.training.data.table import guessed_labels, is_left_out
 from piqueue.commands import pictures as picture_files
 from piqueue.commands.progress import Progress, tell
 from piqueue.commands.terminal import CommandFailed
-from scripts.workshop.label_table import NAME, SPLIT, check_cells
+from scripts.workshop.label_table import LABEL, NAME, SPLIT, check_cells
 from scripts.workshop.table_file import read_rows
 from worker.jobs.models.configured import open_catalog
 from worker.jobs.settings import Settings
@@ -162,6 +162,9 @@ def _from_table(
 ) -> Pictures:
     split, images = options.split, options.images
     columns, rows = read_rows(table, (NAME, SPLIT) if split else (NAME,))
+    if LABEL in columns and not set(labels) & set(columns):
+        columns += labels
+        rows = [row | {label: str(int(row[LABEL] == label)) for label in labels} for row in rows]
     known = tuple(label for label in labels if label in columns)
     rows = [row for row in rows if not is_left_out(row) and (not split or row[SPLIT] == split)]
     if not rows:

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import re
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,11 +17,11 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from scripts.local.stack import Stack
 from tests.api.polling import wait_done
 from tests.conftest import STACK_ENV
+from tests.documents import runnable
 from tests.pictures import jpeg
 from tests.worker.fetching.site import Answer, Site
 from worker.jobs.ledger.api_keys import KeyStore
 
-DOCUMENT = Path(__file__).parents[3] / "docs" / "webhooks.md"
 BAD_URL = "http://127.0.0.1:9/"
 DEADLINE_S = 60
 
@@ -164,9 +163,9 @@ def test_a_forged_or_altered_webhook_does_not_verify(client: httpx2.Client) -> N
 
 
 def test_the_documented_way_to_verify_works(client: httpx2.Client) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    [_, code] = runnable("docs/webhooks.md")
     written: dict[str, Any] = {}
-    exec(code, written)
+    exec(code.text, written)
     with Receiver() as receiver:
         job = submit(client, receiver)
         settled(client, job)

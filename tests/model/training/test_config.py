@@ -87,7 +87,9 @@ def test_the_full_preset_is_the_default() -> None:
 def test_the_shipped_configurations_are_valid() -> None:
     configs = Path("scripts/configs")
     read_config(DataConfig, configs / "scenes_data.yaml")
-    training = read_config(TrainingConfig, configs / "scenes_full.yaml")
+    training = read_config(
+        TrainingConfig, configs / "scenes_full.yaml", model_path=Path("models/scenes/3")
+    )
     assert training.base_weights == "imagenet"
 
 

@@ -32,7 +32,7 @@ def test_calibration_corrects_overconfident_scores() -> None:
     overconfident = 1 / (
         1 + np.exp(-(logits(chances) - np.array([0.4, -0.2])) / np.array([0.5, 0.8]))
     )
-    calibration = fit_calibration(labels, overconfident, "these")
+    calibration = fit_calibration(labels, overconfident, "these", "sigmoid")
     assert calibration.slopes == pytest.approx((0.5, 0.8), rel=0.1)
     assert calibration.offsets == pytest.approx((0.4, -0.2), abs=0.1)
     before = calibration_error(labels, overconfident)
@@ -42,12 +42,25 @@ def test_calibration_corrects_overconfident_scores() -> None:
 
 def test_calibration_never_reverses_the_order_of_scores() -> None:
     labels, chances = unbiased_scores(500)
-    assert min(fit_calibration(labels, 1 - chances, "these").slopes) > 0
+    assert min(fit_calibration(labels, 1 - chances, "these", "sigmoid").slopes) > 0
+
+
+def test_the_temperature_of_an_overconfident_softmax_is_found() -> None:
+    random = np.random.default_rng(3)
+    chances = random.dirichlet([0.6] * 4, 4000)
+    labels = np.eye(4)[[random.choice(4, p=row) for row in chances]].astype(np.float32)
+    overconfident = chances**2 / (chances**2).sum(axis=1, keepdims=True)
+    calibration = fit_calibration(labels, overconfident, "these", "softmax")
+    assert calibration.slopes == pytest.approx((0.5,) * 4, rel=0.05)
+    assert len(set(calibration.slopes)) == 1
+    assert calibration.offsets == (0,) * 4
+    assert calibrated(overconfident, calibration, "softmax") == pytest.approx(chances, abs=0.03)
+    assert choose_thresholds(labels, chances, "softmax") == (0.5,) * 4
 
 
 def test_a_threshold_is_the_one_with_most_correct_answers() -> None:
     labels = np.repeat([[0.0], [1.0]], 50, axis=0).astype(np.float32)
     scores = np.concatenate([np.linspace(0, 0.28, 50), np.linspace(0.31, 1, 50)])[:, None]
-    (threshold,) = choose_thresholds(labels, scores)
+    (threshold,) = choose_thresholds(labels, scores, "sigmoid")
     assert 0.28 <= threshold <= 0.31
-    assert choose_thresholds(labels, labels) == (0.5,)
+    assert choose_thresholds(labels, labels, "sigmoid") == (0.5,)

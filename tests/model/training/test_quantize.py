@@ -10,7 +10,7 @@ from keras import layers
 from numpy.typing import NDArray
 
 from model.artifact.calibration import calibrated
-from model.artifact.card import Calibration, Card, load_card
+from model.artifact.card import Activation, Calibration, Card, load_card
 from model.predictor import load_predictor, verify_artifact
 from model.training import quantize
 from model.training.export import write_artifact
@@ -25,7 +25,7 @@ SIDE = 16
 LABELS = ("red", "green", "blue")
 
 
-def network(activation: str = "sigmoid") -> Network:
+def network(activation: Activation = "sigmoid") -> Network:
     """A convolutional network that scores how red, green and blue a picture is."""
     keras.utils.set_random_seed(1)
     pictures = keras.Input((SIDE, SIDE, 3), dtype="uint8", name="pictures")
@@ -40,7 +40,7 @@ def network(activation: str = "sigmoid") -> Network:
     kernel, bias = dense.get_weights()
     dense.set_weights([kernel * 20, bias])
     full = keras.Model(pictures, tuned(frozen.output))
-    return Network(full, frozen, tuned, tuned, tuned)
+    return Network(full, frozen, tuned, tuned, tuned, activation)
 
 
 def images(count: int, seed: int = 1) -> NDArray[np.uint8]:
@@ -49,7 +49,7 @@ def images(count: int, seed: int = 1) -> NDArray[np.uint8]:
     return (colours + generator.integers(0, 56, (count, SIDE, SIDE, 3))).astype(np.uint8)
 
 
-def write(full: Any, folder: Path, activation: str = "sigmoid") -> Path:
+def write(full: Any, folder: Path, activation: Activation = "sigmoid") -> Path:
     calibration = Calibration(slopes=(0.8, 1.1, 0.9), offsets=(0.2, -0.1, 0.0))
     fields = {
         "labels": LABELS,
@@ -69,7 +69,7 @@ def scores(folder: Path, variant: Any, pictures: NDArray[np.uint8]) -> NDArray[n
 
 @pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
 def test_the_variant_scores_like_the_float_file_and_its_card_says_how_much(
-    tmp_path: Path, activation: str
+    tmp_path: Path, activation: Activation
 ) -> None:
     full = network(activation).full
     folder = write(full, tmp_path, activation)
@@ -135,7 +135,7 @@ def test_too_few_pictures_show_nothing(tmp_path: Path) -> None:
     assert not load_card(folder).variants
 
 
-def card_of(activation: str, tmp_path: Path) -> Card:
+def card_of(activation: Activation, tmp_path: Path) -> Card:
     return load_card(write(network(activation).full, tmp_path, activation))
 
 

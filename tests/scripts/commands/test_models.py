@@ -12,6 +12,7 @@ import httpx2
 import keras
 import numpy as np
 import pytest
+from aiohttp import web
 from keras import layers
 
 from scripts.commands import models
@@ -19,6 +20,7 @@ from scripts.commands.__main__ import main
 from scripts.local.stack import Stack
 from tests.api.polling import wait_done
 from tests.conftest import STACK_ENV
+from tests.documents import Shell, runnable
 from tests.pictures import jpeg
 from tests.worker.fetching.site import Site
 from tests.worker.registry import add_version
@@ -205,3 +207,25 @@ def test_an_added_keras_file_scores_the_next_job(
     (result,) = job["results"]
     assert len(result["scores"]) == 2
     assert set(result["scores"]) < {"red", "green", "blue"}
+
+
+@pytest.mark.timeout(400)
+def test_the_commands_of_the_document_work(registry: Path, colours: Path, tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    version, adopt = runnable("docs/models.md")
+    add_version(tmp_path / "models", "3", name="scenes")
+    printed = shell.run(version)
+    assert "scenes now use scenes@3" in printed
+    assert printed.rstrip().endswith("use scenes@2 again")
+
+    colours.rename(tmp_path / "cats.keras")
+    (tmp_path / "cats.txt").write_text("red\ngreen\nblue\n")
+    payload = (tmp_path / "cats.keras").read_bytes()
+
+    async def answer(_request: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(body=payload)
+
+    with Site({"/cats.keras": answer}) as site:
+        text = adopt.text.replace("https://example.com", site.url(""))
+        shell.run(text.replace("9f86d0…", hashlib.sha256(payload).hexdigest()))
+    assert {path.name for path in (registry / "cats").iterdir() if path.is_dir()} == {"1", "2"}

@@ -3,11 +3,7 @@
 import csv
 import io
 import json
-import os
 import re
-import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,12 +15,14 @@ from PIL import Image
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.keys import Keys
 
-from scripts.local.stack import ROOT, Stack
+from scripts.local.stack import Stack
+from tests import documents
 from tests.conftest import STACK_ENV
-from tests.scripts.workshop.collecting.unsplash_site import KEY, Shot, UnsplashSite
+from tests.documents import runnable
+from tests.scripts.workshop.collecting.openverse_site import OpenverseSite
+from tests.scripts.workshop.collecting.unsplash_site import Shot
 from tests.scripts.workshop.labelling.labelling import LabelPage, served
 
-TEXT = (ROOT / "docs" / "workshop.md").read_text()
 COUNT = 12
 COLOURS = {"beach": (220, 180, 70), "city": (40, 60, 190), "desk": (120, 120, 120)}
 WRONG = "city5.jpg"  # shows a beach
@@ -47,32 +45,14 @@ def shots(kind: str) -> list[Shot]:
     ]
 
 
-class Shell:
-    """Runs blocks of the document in `folder`."""
-
-    def __init__(self, folder: Path, env: dict[str, str]) -> None:
-        self._folder = folder
-        self._env = {**os.environ, **env, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
-        self._env["PYTHONPATH"] = str(ROOT)
-        (folder / "bin").mkdir()
-        for name, arguments in (("piqueue", "-m piqueue.cli"), ("python", "")):
-            program = folder / "bin" / name
-            program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {arguments} "$@"\n')
-            program.chmod(0o755)
-
-    def run(self, block: str) -> str:
-        command = ["bash", "-euo", "pipefail", "-c", block]
-        answer = subprocess.run(
-            command, cwd=self._folder, env=self._env, capture_output=True, text=True, timeout=300
-        )
-        assert answer.returncode == 0, f"{block}\n{answer.stdout}\n{answer.stderr}"
-        return answer.stdout
+class Shell(documents.Shell):
+    """Also runs the blocks that open a labelling page."""
 
     @contextmanager
     def page(self, block: str, browser: Chrome) -> Iterator[LabelPage]:
         """Run a block that ends with a labelling page, and finish that."""
         command = ["bash", "-euc", f"exec {block.strip()} --no-browser"]
-        with served(command, self._folder, self._env) as (url, process):
+        with served(command, self.folder, self.env) as (url, process):
             page = LabelPage(browser)
             browser.get(url)
             page.wait("picture", lambda: page.one("#name").text != "…")
@@ -90,28 +70,22 @@ def rows_of(path: Path) -> dict[str, dict[str, str]]:
 def test_the_commands_of_the_document_lead_from_keywords_to_scores(
     browser: Chrome, tmp_path: Path
 ) -> None:
-    blocks = re.findall(r"```(sh|yaml)\n(.*?)```", TEXT, re.DOTALL)
-    configs = dict(
-        re.findall(r"# (\S+)\n(.*)", block, re.DOTALL)[0]
-        for kind, block in blocks
-        if kind == "yaml"
-    )
-    collect, label, split, train, ship, review = [block for kind, block in blocks if kind == "sh"]
+    blocks = [block.text for block in runnable("docs/workshop.md")]
+    collect, label, split, train, ship, review = blocks
     registry = tmp_path / "registry"
     stack = Stack(tmp_path / "stack", env={**STACK_ENV, "PIQUEUE_REGISTRY_URL": str(registry)})
-    with UnsplashSite({kind: shots(kind) for kind in COLOURS}) as unsplash, stack:
+    with OpenverseSite({kind: shots(kind) for kind in COLOURS}) as openverse, stack:
         shell = Shell(
             tmp_path,
             {
                 "PIQUEUE_URL": stack.url,
-                "PIQUEUE_UNSPLASH_URL": unsplash.url(""),
+                "PIQUEUE_OPENVERSE_URL": openverse.url(""),
                 "PIQUEUE_FETCH_ALLOW_NETWORKS": "127.0.0.1/32",
             },
         )
-        shell.run(collect.replace("your-access-key", KEY).replace("300", str(COUNT)))
+        shell.run(collect.replace("300", str(COUNT)))
         rows = rows_of(tmp_path / "labels.csv")
         assert len(rows) == 3 * COUNT
-        assert len(unsplash.reported) == 3 * COUNT
         assert (rows[WRONG]["beach"], rows[WRONG]["city"]) == ("0", "1")
         assert (tmp_path / "images" / WRONG).read_bytes() == picture("beach", ord("c") + 5)
 
@@ -128,10 +102,10 @@ def test_the_commands_of_the_document_lead_from_keywords_to_scores(
 
         assert shell.run(split) == "labels.csv: 28 train, 8 val\n"
         # Small pictures, for the sake of time.
-        configs["data.yaml"] += "input_shape: [64, 64, 3]\nresize_shape: [64, 64]\n"
-        for name, text in configs.items():
-            (tmp_path / name).write_text(text)
-        shell.run(train.replace("laptop", "smoke --base_weights none"))
+        size = "input_shape: [64, 64, 3]\nresize_shape: [64, 64]\n"
+        (tmp_path / "size.yaml").write_text(size)
+        options = "smoke --base_weights none --data_config_path size.yaml"
+        shell.run(train.replace("laptop", options))
         figures = json.loads((tmp_path / "evaluation.json").read_text())
         assert "beach" in json.dumps(figures)
         assert (tmp_path / "evaluation.html").stat().st_size > 10_000
@@ -139,7 +113,7 @@ def test_the_commands_of_the_document_lead_from_keywords_to_scores(
         with (tmp_path / "new.csv").open("w", newline="") as file:
             table = csv.writer(file)
             table.writerow(["name", "url"])
-            new = {f"new-{kind}.jpg": unsplash.url(f"/images/{kind}1") for kind in COLOURS}
+            new = {f"new-{kind}.jpg": openverse.url(f"/images/{kind}1") for kind in COLOURS}
             table.writerows(new.items())
         printed = shell.run(ship)
         results = rows_of(tmp_path / "results.csv")

@@ -14,7 +14,7 @@ from model.training.data.augmentation import mix
 from model.training.network.build import Network
 from model.training.network.features import TrainingSet
 from model.training.network.fit import Fit
-from model.training.network.loss import answer_weights, binary_accuracy, cross_entropy, make_loss
+from model.training.network.loss import accuracy_of, answer_weights, cross_entropy, make_loss
 from model.training.training_log import Stage, TrainingLog
 
 pytestmark = pytest.mark.filterwarnings(
@@ -50,7 +50,7 @@ def make_network() -> Network:
     dropped = keras.layers.Dropout(0.3, name="dropout")(vector)
     head = keras.Model(vector, keras.layers.Dense(2, activation="sigmoid")(dropped))
     tuned = keras.Model(features, head(tuned_backbone(features)))
-    return Network(tuned, None, tuned_backbone, head, tuned)
+    return Network(tuned, None, tuned_backbone, head, tuned, "sigmoid")
 
 
 def make_set(network: Network) -> TrainingSet:
@@ -128,7 +128,7 @@ def test_early_stopping_restores_the_best_epoch(tmp_path: Path) -> None:
     best = int(np.argmin(losses))
     assert len(losses) == best + 3 < 12
     truth = fit.data.labels[fit.held_out]
-    assert cross_entropy(truth, scores) == pytest.approx(losses[best], rel=1e-5)
+    assert cross_entropy(truth, scores, "sigmoid") == pytest.approx(losses[best], rel=1e-5)
 
 
 def test_without_fine_tuning_only_the_head_learns(tmp_path: Path) -> None:
@@ -144,25 +144,29 @@ def test_without_fine_tuning_only_the_head_learns(tmp_path: Path) -> None:
 def test_balanced_weights_are_equal_with_and_without_a_label() -> None:
     labels = np.array([[1, 0], [0, 0], [0, 0], [0, 1]] * 5, np.float32)
     labels[0, 1] = 1
-    balanced = answer_weights(labels, "balanced")
+    balanced = answer_weights(labels, "balanced", "sigmoid")
     for column, (no, yes) in zip(labels.T, balanced.T, strict=True):
         assert no * (1 - column).sum() == pytest.approx(yes * column.sum())
         assert no * (1 - column).sum() + yes * column.sum() == pytest.approx(len(labels))
-    assert answer_weights(labels, "none").tolist() == [[1, 1], [1, 1]]
+    assert answer_weights(labels, "none", "sigmoid").tolist() == [[1, 1], [1, 1]]
 
 
 def test_balanced_weights_of_an_answer_that_is_missing_are_finite() -> None:
     labels = np.array([[0, 1], [0, 1]], np.float32)
-    assert np.isfinite(answer_weights(labels, "balanced")).all()
+    assert np.isfinite(answer_weights(labels, "balanced", "sigmoid")).all()
 
 
 def test_the_loss_is_cross_entropy_with_weights_and_smoothing() -> None:
     truth = np.array([[1.0, 0.0]], np.float32)
     scores = np.array([[0.8, 0.3]], np.float32)
-    plain = make_loss(np.ones((2, 2), np.float32), 0.0)
-    assert float(np.mean(plain(truth, scores))) == pytest.approx(cross_entropy(truth, scores))
-    assert cross_entropy(truth, scores) == pytest.approx(-(np.log(0.8) + np.log(0.7)) / 2)
-    weighted = make_loss(np.array([[1, 5], [3, 1]], np.float32), 0.2)
+    plain = make_loss(np.ones((2, 2), np.float32), 0.0, "sigmoid")
+    assert float(np.mean(plain(truth, scores))) == pytest.approx(
+        cross_entropy(truth, scores, "sigmoid")
+    )
+    assert cross_entropy(truth, scores, "sigmoid") == pytest.approx(
+        -(np.log(0.8) + np.log(0.7)) / 2
+    )
+    weighted = make_loss(np.array([[1, 5], [3, 1]], np.float32), 0.2, "sigmoid")
     yes = -(0.9 * np.log(0.8) + 0.1 * np.log(0.2))
     no = -(0.1 * np.log(0.3) + 0.9 * np.log(0.7))
     assert float(np.mean(weighted(truth, scores))) == pytest.approx((3 * yes + 5 * no) / 2)
@@ -171,11 +175,28 @@ def test_the_loss_is_cross_entropy_with_weights_and_smoothing() -> None:
 def test_blended_labels_are_weighted_by_their_parts_and_rounded_for_accuracy() -> None:
     truth = np.array([[0.8, 0.3]], np.float32)
     scores = np.array([[0.7, 0.6]], np.float32)
-    weighted = make_loss(np.array([[1, 5], [3, 1]], np.float32), 0.0)
+    weighted = make_loss(np.array([[1, 5], [3, 1]], np.float32), 0.0, "sigmoid")
     first = -(0.8 * np.log(0.7) + 0.2 * np.log(0.3)) * (1 + 0.8 * 2)
     second = -(0.3 * np.log(0.6) + 0.7 * np.log(0.4)) * (5 - 0.3 * 4)
     assert float(np.mean(weighted(truth, scores))) == pytest.approx((first + second) / 2)
-    assert float(np.mean(binary_accuracy(truth, scores))) == 0.5
+    assert float(np.mean(accuracy_of("sigmoid")(truth, scores))) == 0.5
+
+
+def test_balanced_weights_of_a_softmax_are_equal_for_all_labels() -> None:
+    labels = np.eye(3, dtype=np.float32)[[0] * 6 + [1] * 3 + [2]]
+    yes = answer_weights(labels, "balanced", "softmax")[1]
+    assert yes * labels.sum(axis=0) == pytest.approx(np.full(3, 10 / 3))
+
+
+def test_the_loss_of_a_softmax_is_that_of_the_right_label() -> None:
+    truth = np.array([[1.0, 0.0], [0.5, 0.5]], np.float32)
+    scores = np.array([[0.8, 0.2], [0.4, 0.6]], np.float32)
+    loss = make_loss(np.array([[1, 1], [3, 1]], np.float32), 0.0, "softmax")
+    blended = -(0.5 * np.log(0.4) + 0.5 * np.log(0.6))
+    assert np.asarray(loss(truth, scores)) == pytest.approx([-3 * np.log(0.8), 2 * blended])
+    assert np.asarray(accuracy_of("softmax")(truth, scores)).tolist() == [1, 0]
+    expected = (-np.log(0.8) + blended) / 2
+    assert cross_entropy(truth, scores, "softmax") == pytest.approx(expected)
 
 
 def test_features_and_labels_are_blended_with_others_by_at_most_a_half() -> None:

@@ -37,7 +37,9 @@ def data(tmp_path: Path) -> Path:
 
 def collect(out: Path, count: int, *more: str, keywords: tuple[str, ...] = ("beach",)) -> int:
     words = [part for keyword in keywords for part in ("--keyword", keyword)]
-    return main(["collect", *words, "--count", str(count), "--out", str(out), *more])
+    return main(
+        ["collect", "--source", "unsplash", *words, "--count", str(count), "--out", str(out), *more]
+    )
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
