@@ -257,10 +257,9 @@ class Model(Struct, frozen=True):
 
 
 class Limits(Struct, frozen=True):
-    """What one request, one job and one caller may send. `quota_items` is None without API keys.
+    """What one request, one job and one caller may send.
 
-    A service that is older than a field gives its default; `upload_room_bytes` is None as well if
-    it is unknown.
+    `quota_items` is None without API keys, `upload_room_bytes` if it is unknown.
     """
 
     max_items: int
@@ -273,11 +272,12 @@ class Limits(Struct, frozen=True):
     s3_fetch_buckets: list[str]
     quota_items: int | None
     waiting_items: int
+    quota_drafts: int
+    quota_draft_bytes: int
+    draft_bytes: int
+    draft_idle_s: int
+    upload_room_bytes: int | None
     rate_per_s: float
-    quota_draft_bytes: int | None = None
-    draft_bytes: int = 0
-    draft_idle_s: int | None = None
-    upload_room_bytes: int | None = None
 
 
 class Problem(Struct, frozen=True):

@@ -97,7 +97,7 @@ class Shell:
             env=self.env,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=900,
         )
         assert answer.returncode == 0, f"{block.text}\n{answer.stdout}\n{answer.stderr}"
         return answer.stdout

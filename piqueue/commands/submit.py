@@ -203,7 +203,7 @@ class _Submission:
         """Refuse pictures that are larger than drafts may be; warn if there is no room now."""
         limits = self._client.limits()
         quota_bytes = limits.quota_draft_bytes
-        if quota_bytes is not None and limits.draft_bytes + size_bytes > quota_bytes:
+        if limits.draft_bytes + size_bytes > quota_bytes:
             raise CommandFailed(
                 f"the pictures have {_gb(size_bytes)}, your drafts have {_gb(limits.draft_bytes)}, "
                 f"and they may have {_gb(quota_bytes)} together: submit parts of the folder, or "

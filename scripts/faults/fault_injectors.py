@@ -173,7 +173,7 @@ def disk_full(stack: Stack) -> Iterator[None]:
     """Keep Redis from extending its append-only file while the block runs (Linux).
 
     The kernel answers its writes with EFBIG instead of the ENOSPC of a full disk: Redis answers
-    clients with MISCONF for both, and this one needs no privileges.
+    clients with MISCONF for both, once a write has failed, and this one needs no privileges.
     """
     pid = stack.redis_pid
     assert pid is not None

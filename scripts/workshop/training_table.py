@@ -43,8 +43,8 @@ def find_table(source: Path, written: Path) -> tuple[Path, Path | None]:
         rows.append(row | {SPLIT: folders[0]} if has_splits else row)
     if len({row[LABEL] for row in rows}) < 2:
         raise TrainingError(
-            f"{source} has no {TABLE_NAME} and fewer than two labels: put the pictures into two or "
-            "more folders, each named after its label"
+            f"{source} says no labels: add a {TABLE_NAME}, or at least two folders of pictures, "
+            "each named after its label"
         )
     written.parent.mkdir(parents=True, exist_ok=True)
     replace_file(written, csv_bytes(list(rows[0]), rows))

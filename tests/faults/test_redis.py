@@ -6,6 +6,8 @@ from contextlib import AbstractContextManager
 
 import httpx2
 import pytest
+from redis import Redis
+from redis.exceptions import ResponseError
 
 from piqueue import Client
 from scripts.faults.fault_injectors import FAULTS, disk_full, memory_full, redis_of
@@ -43,6 +45,8 @@ def test_a_full_redis_is_reported_and_waited_for(
     ):
         trial.observer.wait_finished(100)
         with full(fault_stack):
+            with redis_of(fault_stack) as redis:
+                assert eventually(lambda: refuses_writes(redis))
             refused = [
                 http.post("/jobs", json={"urls": ["http://127.0.0.1:9/"]}),
                 http.post("/jobs", json={"draft": True}),
@@ -63,6 +67,15 @@ def test_a_full_redis_is_reported_and_waited_for(
     assert tally.balanced, tally
     assert not tally.rejected
     assert fault_stack.workers == workers, "workers survive it"
+
+
+def refuses_writes(redis: Redis) -> bool:
+    """Whether a write was refused; a disk is known to be full only after a write has failed."""
+    try:
+        redis.set("probe", 1)
+    except ResponseError:
+        return True
+    return False
 
 
 def test_while_redis_memory_is_full_jobs_can_be_cancelled_and_deleted(

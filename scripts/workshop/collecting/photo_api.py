@@ -95,8 +95,8 @@ class PhotoApi:
             detail = error.errors()[0]
             where = ".".join(map(str, detail["loc"])) or "the answer"
             raise CommandFailed(
-                f"the server at {self.url} is not the {self.name} API ({where}: {detail['msg']}): "
-                "check its address"
+                f"the server at {self.url} is not the {self.name} API ({where}: "
+                f"{detail['msg']}): correct PIQUEUE_{self.name.upper()}_URL"
             ) from None
 
     def get(self, url: str, params: dict[str, Any] | None = None) -> httpx2.Response:
@@ -110,7 +110,7 @@ class PhotoApi:
                 response = self._http.get(url, params=params)
             except httpx2.TransportError as error:
                 reason = str(error) or type(error).__name__
-                failure = f"no answer from {self.url} ({reason}): check the network"
+                failure = f"no answer from {self.url} ({reason}): try again later"
             else:
                 status = response.status_code
                 if limit := response.headers.get("x-ratelimit-limit"):
@@ -152,7 +152,8 @@ class PhotoApi:
             reason = body.get("detail") or "; ".join(map(str, body["errors"]))
         except (ValueError, LookupError, TypeError, AttributeError):
             reason = response.reason_phrase
-        return f"{self.name} answered {response.status_code}: {reason}"
+        advice = "" if response.status_code == HTTPStatus.NOT_FOUND else ": try again later"
+        return f"{self.name} answered {response.status_code} ({reason}){advice}"
 
 
 def plain_text(*texts: str | None) -> str:

@@ -71,7 +71,7 @@ def test_a_short_limit_is_waited_for_and_a_long_one_stops_the_search(
     assert "run the same command again later" in capsys.readouterr().err
     openverse.answers = [web.json_response({"detail": "Invalid licence"}, status=400)]
     assert collect(tmp_path / "data.csv", 4) == 1
-    assert "Openverse answered 400: Invalid licence" in capsys.readouterr().err
+    assert "Openverse answered 400 (Invalid licence)" in capsys.readouterr().err
 
 
 def test_unsplash_says_that_its_terms_forbid_training(
