@@ -45,13 +45,15 @@ def site(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[UnsplashSi
 
 def collect() -> None:
     words = ("--keyword", "beach", "--keyword", "city", "--other", "desk", "--negative", "drawing")
-    main(["collect", *words, "--count", "4", "--out", "data.csv"])
+    main(["collect", "--source", "unsplash", *words, "--count", "4", "--out", "data.csv"])
 
 
 def collect_more() -> None:
     """A larger count, a new label, and keywords that now find pictures with answers."""
     words = ("--keyword", "beach", "--keyword", "city", "--keyword", "sunset")
-    assert main(["collect", *words, "--count", "6", "--out", "data.csv"]) in (0, 2)
+    assert main(
+        ["collect", "--source", "unsplash", *words, "--count", "6", "--out", "data.csv"]
+    ) in (0, 2)
 
 
 def download() -> None:
