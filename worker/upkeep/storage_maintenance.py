@@ -16,6 +16,8 @@ from worker.jobs.storage.file_blobs import LEFT_OVER_S, FileBlobs
 from worker.upkeep.periodic import PeriodicThread
 
 POLL_S = 0.5
+# Without S3 nobody waits for a manifest.
+POLL_FILES_S = 5.0
 BATCH = 16
 # Another worker takes a job over if its lease is not renewed for this long.
 LEASE_S = 60
@@ -30,11 +32,12 @@ class StorageMaintenance(PeriodicThread):
     """Does what is due, until stopped; the schedules in Redis keep the rest."""
 
     def __init__(self, settings: Settings, redis: Redis) -> None:
-        super().__init__("storage", POLL_S, self._poll, stop_s=RETRY_S)
+        self._blobs, self._parts = open_storage(settings, redis)
+        period_s = POLL_S if self._parts else POLL_FILES_S
+        super().__init__("storage", period_s, self._poll, stop_s=RETRY_S)
         self._jobs = JobReader(redis)
         self._manifests = Schedule(redis, MANIFESTS)
         self._expiry_index = ExpiryIndex(redis)
-        self._blobs, self._parts = open_storage(settings, redis)
         self._left_over_due = 0.0
 
     def run_due(self) -> None:

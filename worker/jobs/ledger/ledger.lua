@@ -351,8 +351,9 @@ local function claim_of(lane, owner, job, share, lease_ms)
     chunk, since_ms = redis.call('HINCRBY', META, 'next_chunk', 1) - 1, number('ready_ms')
   end
   local items, waited_ms = items_of(chunk), now_ms() - since_ms
-  charge(lane, owner, job, items, share)
-  if not claimable() then make_unready() end
+  local goes_on = claimable()
+  charge(lane, owner, goes_on and job, items, share)
+  if not goes_on then make_unready() end
   return {job, chunk, claim(chunk, items, lease_ms), waited_ms}
 end
 
@@ -394,15 +395,20 @@ local function claim_next()
   if not job then return answer end
   use(job)
   local batch_key, claimed = batchable(), ''
-  local part = math.ceil(redis.call('ZCARD', jobs_of(lane, owner)) / ARGV[7])
-  local most = batch_key and math.min(ARGV[6], part) or 1
-  repeat
+  local most = 1
+  if batch_key then
+    most = math.min(ARGV[6], math.ceil(redis.call('ZCARD', jobs_of(lane, owner)) / ARGV[7]))
+  end
+  while true do
     local chunk = claim_of(lane, owner, job, shares[lane], lease_ms)
     claimed = claimed .. table.concat(chunk, ' ') .. '\n'
     answer[#answer + 1] = describe(unpack(chunk, 2))
+    if #answer >= most then break end
     job = redis.call('ZRANGE', jobs_of(lane, owner), 0, 0)[1]
-    if job then use(job) end
-  until #answer >= most or not job or batchable() ~= batch_key
+    if not job then break end
+    use(job)
+    if batchable() ~= batch_key then break end
+  end
   redis.call('SET', request, claimed, 'PX', lease_ms)
   return answer
 end

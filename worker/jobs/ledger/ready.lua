@@ -57,7 +57,7 @@ local function remove_ready(lane, owner, job)
   if redis.call('EXISTS', READY) == 0 then redis.call('UNLINK', VIRTUAL) end
 end
 
--- Moves a job, its owner and its lane back by the items that are served.
+-- Moves an owner, its lane, and its job unless that leaves, back by the items that are served.
 local function charge(lane, owner, job, items, lane_share)
   local function advance(level, member, cost, time)
     local score = tonumber(redis.call('ZSCORE', level, member))
@@ -69,7 +69,7 @@ local function charge(lane, owner, job, items, lane_share)
   redis.call('HSET', VIRTUAL,
     READY, advance(READY, lane, items / lane_share, time_of(READY)),
     owners, advance(owners, owner, items / weight, time_of(owners)))
-  advance(jobs, job, items, last_of(jobs))
+  if job then advance(jobs, job, items, last_of(jobs)) end
 end
 
 -- Iterates over the members and scores of a level.
