@@ -43,7 +43,7 @@ local function fixed(field)
   if not FIXED then
     FIXED = {}
     local fields = {'owner', 'lane', 'total', 'chunk_items', 'chunk_count', 'expires_ms', 'model_key',
-      'use_cache'}
+      'use_cache', 'uploads'}
     for at, value in ipairs(redis.call('HMGET', META, unpack(fields))) do FIXED[fields[at]] = value end
   end
   return FIXED[field]
@@ -311,7 +311,7 @@ local function claim(chunk, items, lease_ms)
   redis.call('ZADD', DUE, now_ms() + lease_ms, lease_of(chunk))
   redis.call('INCRBY', RUNNING, items)
   redis.call('HINCRBY', META, 'running', items)
-  local checkpoint = redis.call('HGET', QUARANTINE, 'at:' .. chunk)
+  local checkpoint = attempt > 1 and redis.call('HGET', QUARANTINE, 'at:' .. chunk)
   if checkpoint then
     local deaths = redis.call('HGET', QUARANTINE, 'deaths:' .. chunk) or ''
     redis.call('HSET', QUARANTINE, 'deaths:' .. chunk, deaths .. checkpoint .. ' ')
@@ -330,10 +330,15 @@ end
 -- each death, deferrals, the upload of a job of one item, and of the record: lane, items in a chunk,
 -- use of the cache, whether results become files, name, version and hash of the model, trace context}.
 local function describe(chunk, attempt, waited_ms)
-  local upload = fixed('total') == '1' and redis.call('HVALS', BLOBS)[1] or false
+  local has_upload = fixed('total') == '1' and fixed('uploads') == '1'
+  local upload = has_upload and redis.call('HVALS', BLOBS)[1] or false
+  local deaths, deferrals = '', 0
+  if tonumber(attempt) > 1 then
+    deaths = redis.call('HGET', QUARANTINE, 'deaths:' .. chunk) or ''
+    deferrals = tonumber(redis.call('HGET', ATTEMPTS, 'deferrals:' .. chunk)) or 0
+  end
   return {JOB, tonumber(chunk), tonumber(attempt), tonumber(waited_ms), redis.call('HGET', ITEMS, chunk),
-    redis.call('HGET', QUARANTINE, 'deaths:' .. chunk) or '',
-    tonumber(redis.call('HGET', ATTEMPTS, 'deferrals:' .. chunk)) or 0, upload,
+    deaths, deferrals, upload,
     unpack(redis.call('HMGET', META, 'lane', 'chunk_items', 'use_cache', 'parts', 'model', 'version',
       'sha256', 'traceparent'))}
 end
@@ -360,9 +365,8 @@ end
 -- The model of a job whose only item is an upload in Redis that was not claimed yet, or nil. It waits
 -- for no host and no other store, so several such jobs of one owner are claimed together.
 local function batchable()
-  local one = fixed('total') == '1' and fixed('use_cache') == '0'
-  local unclaimed = one and redis.call('HGET', META, 'status') == 'queued'
-  return unclaimed and redis.call('EXISTS', BLOBS) == 1 and fixed('model_key') or nil
+  local one_upload = fixed('total') == '1' and fixed('uploads') == '1' and fixed('use_cache') == '0'
+  return one_upload and redis.call('HGET', META, 'status') == 'queued' and fixed('model_key') or nil
 end
 
 -- ARGV: lease in ms, share of the bulk lane, keys of the models that are warm, and of those that the

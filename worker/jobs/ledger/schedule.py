@@ -10,7 +10,10 @@ _MOVE = """
 redis.call('ZADD', KEYS[1], 'XX', now_ms() + ARGV[2], ARGV[1])
 return redis.call('ZSCORE', KEYS[1], ARGV[1])
 """
-_DUE = "return redis.call('ZRANGE', KEYS[1], '-inf', now_ms(), 'BYSCORE', 'LIMIT', 0, ARGV[1])"
+_DUE = """
+if redis.call('EXISTS', KEYS[1]) == 0 then return {} end
+return redis.call('ZRANGE', KEYS[1], '-inf', now_ms(), 'BYSCORE', 'LIMIT', 0, ARGV[1])
+"""
 _CLAIM = """
 local due = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]))
 if not due or due > now_ms() then return 0 end

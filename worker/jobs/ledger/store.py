@@ -133,6 +133,7 @@ class JobStore(JobReader):
             "total": shape.total,
             "chunk_items": shape.chunk_items,
             "chunk_count": chunk_count,
+            "uploads": len(uploads or ()),
         }
         if shape.max_failures is not None:
             fields["max_failures"] = shape.max_failures

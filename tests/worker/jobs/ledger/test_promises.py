@@ -19,7 +19,6 @@ from worker.jobs.ledger.layout import NewJob, Shape
 from worker.jobs.ledger.load import Load
 from worker.jobs.ledger.store import JobStore
 from worker.jobs.record import Job, JobStatus, Lane, new_job_id
-from worker.jobs.storage.redis_blobs import RedisBlobs
 
 ORDER = {
     JobStatus.DRAFT: 0,
@@ -57,7 +56,6 @@ class Ledger(RuleBasedStateMachine):
         self.redis.flushdb()
         self.store = JobStore(self.redis)
         self.load = Load(self.redis)
-        self.blobs = RedisBlobs(self.redis)
         self.seen: dict[str, LastStatus] = {}
         self.claims: list[Claim] = []
         self.virtual: dict[bytes, float] = {}
@@ -83,12 +81,12 @@ class Ledger(RuleBasedStateMachine):
     ) -> None:
         job = NewJob(new_job_id(), owner, self.model, ttl_s=3600)
         specs = [ItemSpec(str(index), "http://h/") for index in range(total)]
+        uploads = {}
         if total == 1:
-            specs = [ItemSpec("upload")]
-            self.blobs.put(job.id, {"upload": b"a picture"}, 3600)
+            specs, uploads = [ItemSpec("upload")], {"upload": b"a picture"}
         for chunk, start in enumerate(range(0, total, chunk_items)):
             self.store.put_chunk(job.id, chunk, specs[start : start + chunk_items])
-        self.store.submit(job, Shape(lane, total, chunk_items, budget))
+        self.store.submit(job, Shape(lane, total, chunk_items, budget), uploads=uploads)
         self.seen[job.id] = LastStatus()
 
     @rule()

@@ -15,7 +15,6 @@ from worker.jobs.ledger.load import Load
 from worker.jobs.ledger.store import MIN_SLOTS, JobStore
 from worker.jobs.models.catalog import ModelCard
 from worker.jobs.record import Lane, new_job_id
-from worker.jobs.storage.redis_blobs import RedisBlobs
 
 BULK_SHARE = 0.2
 # In items / weight, of ready.lua.
@@ -189,9 +188,8 @@ def submit_uploads(
         NewJob(new_job_id(), owner, model, ttl_s=3600, use_cache=use_cache) for _ in range(count)
     ]
     for job in jobs:
-        RedisBlobs(store._redis).put(job.id, {"a": job.id.encode()}, 3600)
-        store.put_chunk(job.id, 0, [ItemSpec("a")])
-        store.submit(job, Shape(Lane.INTERACTIVE, 1, 1))
+        chunks, uploads = {0: [ItemSpec("a")]}, {"a": job.id.encode()}
+        store.submit(job, Shape(Lane.INTERACTIVE, 1, 1), None, chunks, uploads)
     return [job.id for job in jobs]
 
 
