@@ -24,6 +24,8 @@ from worker.scoring.runtime import Runtime
 S3_RETRY_S = 10
 # A chunk whose model no worker can load is tried again after this time.
 NO_WORKER_RETRY_S = 2
+# Jobs of one upload that are claimed together, at most; see SMALL_BYTES in redis_blobs.py.
+MOST_JOBS = 32
 # While Redis is full, the commit is tried again at this interval.
 COMMIT_RETRY_S = 1
 
@@ -37,7 +39,8 @@ def run_next(runtime: Runtime) -> bool:
     settings, models = runtime.settings, runtime.models
     others = {key for key in models.unable if not runtime.others_unable(key)}
     warm = {model.key for model in models.warm}
-    limits = (settings.lease_s, settings.bulk_share, warm, others, settings.batch_size)
+    most = min(settings.batch_size, MOST_JOBS)
+    limits = (settings.lease_s, settings.bulk_share, warm, others, most)
     claims = runtime.store.claim_next(*limits)
     if not claims:
         return False

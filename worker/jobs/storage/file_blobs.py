@@ -23,7 +23,6 @@ from worker.jobs.storage.redis_blobs import RedisBlobs
 # Files that a process writes at a time: the disk then flushes several at once.
 CONCURRENCY = 8
 # Payloads of a small job stay in Redis, which is faster, while Redis is at most half full.
-SMALL_BYTES = 2_000_000
 SMALL_SHARE = 0.5
 # A folder without an entry in the expiry index is left over if nothing was added for this long.
 LEFT_OVER_S = 3600
@@ -72,8 +71,8 @@ class FileBlobs(RedisClient):
 
     def goes_with_job(self, payloads: Mapping[str, bytes], /) -> bool:
         """Whether they are small enough for Redis, and it has room."""
-        is_small = sum(map(len, payloads.values())) <= SMALL_BYTES
-        return is_small and self._load.memory_share() <= SMALL_SHARE
+        fits = self._in_redis.goes_with_job(payloads)
+        return fits and self._load.memory_share() <= SMALL_SHARE
 
     def keep(self, job_id: str, ttl_s: int) -> None:
         self._in_redis.keep(job_id, ttl_s)

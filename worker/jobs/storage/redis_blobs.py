@@ -8,6 +8,10 @@ from worker.jobs.ledger.connection import RedisClient
 from worker.jobs.ledger.layout import job_key
 from worker.jobs.ledger.load import Load
 
+# Larger payloads would take long in one step of Redis, and much memory of a worker that claims
+# several jobs at once.
+SMALL_BYTES = 2_000_000
+
 
 class RedisBlobs(RedisClient):
     """A `BlobStore` in Redis."""
@@ -26,8 +30,8 @@ class RedisBlobs(RedisClient):
             pipe.expire(self._key(job_id), ttl_s)
             pipe.execute()
 
-    def goes_with_job(self, _payloads: Mapping[str, bytes], /) -> bool:
-        return True
+    def goes_with_job(self, payloads: Mapping[str, bytes], /) -> bool:
+        return sum(map(len, payloads.values())) <= SMALL_BYTES
 
     def keep(self, job_id: str, ttl_s: int) -> None:
         self._redis.expire(self._key(job_id), ttl_s)

@@ -17,6 +17,7 @@ from worker.jobs.s3 import Folder, connect_s3, encryption
 from worker.jobs.settings import Settings, load_settings
 from worker.jobs.storage.blobs import BlobStore, open_storage
 from worker.jobs.storage.expiry import ExpiryIndex
+from worker.jobs.storage.redis_blobs import SMALL_BYTES, RedisBlobs
 from worker.jobs.storage.s3_blobs import CONCURRENCY, READ_AHEAD, S3Blobs, blob_key
 from worker.upkeep.storage_maintenance import StorageMaintenance
 
@@ -322,3 +323,9 @@ def test_a_claimed_job_is_due_again_when_its_lease_ends(redis_client: Redis) -> 
     assert not index.move("a", 0)
     assert index.move("later", 0)
     assert index.due(10) == ["later"]
+
+
+def test_only_small_payloads_are_stored_in_one_step_with_their_job(redis_client: Redis) -> None:
+    blobs = RedisBlobs(redis_client)
+    assert blobs.goes_with_job({"a": b"x" * (SMALL_BYTES - 1), "b": b"x"})
+    assert not blobs.goes_with_job({"a": b"x" * SMALL_BYTES, "b": b"x"})

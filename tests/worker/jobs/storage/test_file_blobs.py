@@ -13,8 +13,8 @@ from tests.worker.jobs.storage.test_blobs import ODD_IDS, get
 from worker.jobs.errors import QueueFull, StorageUnavailable
 from worker.jobs.record import new_job_id
 from worker.jobs.settings import Settings, load_settings
-from worker.jobs.storage.file_blobs import LEFT_OVER_S, MARK, SMALL_BYTES, FileBlobs
-from worker.jobs.storage.redis_blobs import RedisBlobs
+from worker.jobs.storage.file_blobs import LEFT_OVER_S, MARK, FileBlobs
+from worker.jobs.storage.redis_blobs import SMALL_BYTES, RedisBlobs
 from worker.upkeep.storage_maintenance import StorageMaintenance
 
 
