@@ -1,5 +1,6 @@
 """Shared fixtures: a real Redis, emptied for each test, and one complete Piqueue per session."""
 
+import os
 from collections.abc import Iterator
 
 import httpx2
@@ -10,6 +11,10 @@ from scripts.local.embedded_redis import EmbeddedRedis
 from scripts.local.stack import Stack
 from tests.browser import NOT_TESTED, browser  # noqa: F401 - a fixture
 from tests.s3 import s3_server  # noqa: F401 - a fixture
+
+# TensorFlow reads this when it is loaded: a model trained in this process must be equal, bit for
+# bit, to one trained in a process of its own, on processors where oneDNN is off by default too.
+os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"
 
 STACK_ENV = {
     # The servers of the tests; the rest of loopback stays refused.

@@ -77,7 +77,7 @@ class Shell:
     def __init__(self, folder: Path, env: Mapping[str, str] | None = None) -> None:
         self.folder = folder
         self.env = {**os.environ, **(env or {}), "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
-        self.env |= {"PYTHONPATH": str(ROOT), "TF_ENABLE_ONEDNN_OPTS": "1"}
+        self.env |= {"PYTHONPATH": str(ROOT)}
         (folder / "bin").mkdir()
         programs = {"piqueue": "-m piqueue.cli", "python": "", "pip": "-m pip --no-input"}
         for name, arguments in programs.items():

@@ -45,9 +45,7 @@ def train_in(folder: Path) -> int:
     data = write_yaml(folder / "data.yaml", **data_settings(folder))
     training = write_yaml(folder / "training.yaml", **training_settings(folder))
     arguments = ["--csv_path", str(folder / "labels.csv"), "--data_config_path", str(data)]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TF_ENABLE_ONEDNN_OPTS", "1")
-        return main([*arguments, "--training_config_path", str(training)])
+    return main([*arguments, "--training_config_path", str(training)])
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +73,6 @@ def start_training(folder: Path, log: Path, again: str = "again") -> subprocess.
             [sys.executable, "-m", "scripts.workshop.train", *options],
             stdout=file,
             stderr=file,
-            env=os.environ | {"TF_ENABLE_ONEDNN_OPTS": "1"},
         )
 
 
