@@ -8,6 +8,7 @@ local FIXED
 
 -- Makes `job` the one that the functions below are about.
 local function use(job)
+  if job == JOB then return end
   FIXED = nil
   local function key(name) return 'piqueue:{' .. job .. '}:' .. name end
   JOB, META, ITEMS, RESULTS, DONE = job, key('meta'), key('in'), key('res'), key('done')

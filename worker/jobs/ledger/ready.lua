@@ -72,13 +72,13 @@ local function charge(lane, owner, job, items, lane_share)
   if job then advance(jobs, job, items, last_of(jobs)) end
 end
 
--- Iterates over the members and scores of a level.
+-- Iterates over the members and scores of a level; mostly the first one is enough.
 local function members(level)
-  local page, at, start = {}, 1, 0
+  local page, at, start, size = {}, 1, 0, 1
   return function()
     if at > #page then
-      page, at = redis.call('ZRANGE', level, start, start + 15, 'WITHSCORES'), 1
-      start = start + 16
+      page, at = redis.call('ZRANGE', level, start, start + size - 1, 'WITHSCORES'), 1
+      start, size = start + size, 16
     end
     at = at + 2
     return page[at - 2], tonumber(page[at - 1])
