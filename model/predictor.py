@@ -10,6 +10,7 @@ import structlog
 from numpy.typing import NDArray
 
 from model.artifact.card import ArtifactInvalid, Card, VariantName, load_card
+from model.engines.cuda import cuda_installed
 from model.engines.prediction import Prediction, find_score_fault
 
 log = structlog.get_logger()
@@ -65,6 +66,8 @@ def load_predictor(
     card = load_card(folder)
     has_keras = "keras" in card.files and (folder / card.files["keras"].path).exists()
     on_gpu = engine == "auto" and variant != "int8" and has_keras and gpu_usable()
+    if engine == "auto" and not has_keras and cuda_installed():
+        log.warning("gpu_unused", reason=f"{card.name}@{card.version} has no Keras model")
     if engine == "tensorflow" or on_gpu:
         from model.engines.tensorflow import TensorFlowPredictor
 
@@ -80,9 +83,16 @@ def gpu_usable(devices: Path = Path("/dev")) -> bool:
     """Whether TensorFlow can use a GPU.
 
     Importing TensorFlow takes seconds. So it is only imported if it is installed and a driver
-    shows a device: of NVIDIA, of AMD, or of either within WSL.
+    shows a device: of NVIDIA, of AMD, or of either within WSL. A GPU that is not used although it
+    should be is logged.
     """
     if not any(any(devices.glob(name)) for name in ("nvidia[0-9]*", "kfd", "dxg")):
+        if cuda_installed():
+            log.warning(
+                "gpu_unused",
+                reason="TensorFlow for GPUs is installed, but there is no GPU: give this container "
+                "or machine one, or use the worker without it",
+            )
         return False
     if find_spec("tensorflow") is None:
         return False

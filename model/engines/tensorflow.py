@@ -1,8 +1,6 @@
 """The GPU engine: the Keras model as compiled TensorFlow, in batches of a few fixed sizes."""
 
 from collections.abc import Sequence
-from ctypes import CDLL
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ from numpy.typing import NDArray
 
 from model.artifact.calibration import calibrated
 from model.artifact.card import Card, VariantName, find_file
+from model.engines.cuda import prepare_tensorflow
 from model.engines.prediction import Prediction, check_images
 
 
@@ -62,15 +61,7 @@ class TensorFlowPredictor:
 
 
 def _import_tensorflow() -> Any:
-    """Import TensorFlow after loading cuSOLVER.
-
-    TensorFlow 2.21 does not search for cuSOLVER where its wheel installs it, and uses no GPU
-    without it; but it finds a library that is already loaded.
-    """
-    nvidia = find_spec("nvidia")
-    for folder in (nvidia and nvidia.submodule_search_locations) or ():
-        for library in Path(folder).glob("cusolver/lib/libcusolver.so.*"):
-            CDLL(str(library))
+    prepare_tensorflow()
     import tensorflow as tf
 
     return tf

@@ -1,11 +1,6 @@
-"""Makes an artifact of any Keras classifier with one picture as input and one vector of scores.
-
-`python -m model.training.adopt` reads an `Adoption` as JSON from standard input, so that its caller
-need not import TensorFlow.
-"""
+"""Makes an artifact of any Keras classifier with one picture as input and one vector of scores."""
 
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -194,21 +189,3 @@ def _input_size(network: Any, given: tuple[int, int] | None) -> tuple[int, int]:
     if given not in (None, tuple(size)):
         raise AdoptionError(f"the network takes {size[0]}x{size[1]} pixels: omit --input-size")
     return int(size[0]), int(size[1])
-
-
-def main() -> int:
-    """Adopt the network that standard input describes; exit code 2 on an AdoptionError.
-
-    The last line of standard output says why there is no int8 variant, if one was asked for.
-    """
-    try:
-        reason = adopt(Adoption.model_validate_json(sys.stdin.buffer.read()))
-    except AdoptionError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    sys.stdout.write(f"\n{' '.join((reason or '').split())}\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -96,6 +96,10 @@ class TrainingConfig(_Strict):
     """Folder of runs; each writes its logs and checkpoints to a subfolder `<name>-<version>`."""
     base_weights: str = "imagenet"
     """`imagenet` (downloaded by Keras), `none` (random), or a .weights.h5 file of MobileNetV2."""
+    base_weights_sha256: Annotated[str | None, Field(pattern="^[0-9a-f]{64}$")] = None
+    """SHA-256 of the file of `base_weights`; another file is refused. The card has it in
+    `training`. Keras publishes none, so without this setting a download is only checked to have
+    the right shapes."""
     seed: NonNegativeInt = 1
     head_epochs: PositiveInt = 10
     head_learning_rate: PositiveFloat = 1e-3

@@ -37,8 +37,12 @@ class DownloadFailed(OSError):
     """A published file cannot be downloaded; the message gives the address and the reason."""
 
 
-def load_published(input_shape: tuple[int, int, int] | None = None) -> Any:
-    """MobileNetV2 with weights of ImageNet: with its top, or without it for `input_shape`.
+def load_published(
+    input_shape: tuple[int, int, int] | None = None, sha256: str | None = None
+) -> tuple[Any, Path]:
+    """MobileNetV2 with weights of ImageNet, and their file.
+
+    It has its top, or none for `input_shape`. `sha256` is the expected hash of the file.
 
     Raises DownloadFailed. A file that does not contain these weights is removed, so that the next
     run downloads it again.
@@ -50,7 +54,7 @@ def load_published(input_shape: tuple[int, int, int] | None = None) -> Any:
     network = keras.applications.MobileNetV2(
         include_top=input_shape is None, weights=None, input_shape=input_shape
     )
-    path = _download(url)
+    path = _download(url, sha256)
     try:
         network.load_weights(path)
     except (ValueError, OSError) as error:
@@ -58,7 +62,7 @@ def load_published(input_shape: tuple[int, int, int] | None = None) -> Any:
         raise DownloadFailed(
             f"{url} gave a file without these weights, which was removed: run again ({error})"
         ) from error
-    return network
+    return network, path
 
 
 def class_lines() -> list[str]:
@@ -67,12 +71,15 @@ def class_lines() -> list[str]:
     return [index[str(number)][1].replace("_", " ") for number in range(len(index))]
 
 
-def _download(url: str, md5: str | None = None) -> Path:
-    """Return the path of a file in Keras's cache, downloaded if it is not there."""
+def _download(url: str, file_hash: str | None = None) -> Path:
+    """Return the path of a file in Keras's cache, downloaded if none with this hash is there.
+
+    `file_hash` is an MD5 or a SHA-256.
+    """
     previous_s = socket.getdefaulttimeout()
     socket.setdefaulttimeout(SOCKET_TIMEOUT_S)  # Keras sets none
     try:
-        return Path(keras.utils.get_file(origin=url, cache_subdir="models", file_hash=md5))
+        return Path(keras.utils.get_file(origin=url, cache_subdir="models", file_hash=file_hash))
     except Exception as error:  # Keras raises no narrower one
         raise DownloadFailed(f"{url} cannot be downloaded ({error}): try again") from error
     finally:
@@ -86,7 +93,7 @@ def load_network(backbone_path: Path | None, top_path: Path | None) -> Any:
     as it means background. Raises DownloadFailed.
     """
     if backbone_path is None or top_path is None:
-        return load_published()
+        return load_published()[0]
     backbone = keras.applications.MobileNetV2(
         include_top=False, weights=backbone_path, pooling="avg"
     )

@@ -5,7 +5,8 @@ import json
 import re
 import tempfile
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from scripts.commands.parser import command_parser
 from worker.jobs.models.catalog import ModelCatalog
 from worker.jobs.models.configured import open_catalog
 from worker.jobs.models.download import download, unpack
-from worker.jobs.settings import load_settings
+from worker.jobs.settings import Settings, load_settings
 
 SAMPLES = ROOT / "scripts" / "samples"
 ADOPTION_DEADLINE_S = 1800
@@ -43,19 +44,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    catalog = open_catalog(load_settings())
+    settings = load_settings()
+    catalog = open_catalog(settings)
     match options.action:
         case "list":
             _list(catalog)
         case "add":
-            _add(options, catalog)
+            _add(options, catalog, settings)
         case "promote":
-            card = catalog.promote(options.name, options.version)
+            with _writing(settings):
+                card = catalog.promote(options.name, options.version)
             print(f"new jobs with the model {card.name} now use {card.name}@{card.version}")
         case "rollback":
-            card = catalog.roll_back(options.name)
+            with _writing(settings):
+                card = catalog.roll_back(options.name)
             print(f"new jobs with the model {card.name} use {card.name}@{card.version} again")
     return 0
+
+
+@contextmanager
+def _writing(settings: Settings) -> Iterator[None]:
+    """Turn the OSError of a registry that cannot be written into a CommandFailed."""
+    try:
+        yield
+    except OSError as error:
+        raise CommandFailed(
+            f"the registry {settings.registry_url or settings.artifacts_path} cannot be written "
+            f"({error.strerror}): set PIQUEUE_REGISTRY_URL to a folder that you can write to, or "
+            "to s3://bucket/prefix"
+        ) from error
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -139,7 +156,7 @@ def _list(catalog: ModelCatalog) -> None:
         )
 
 
-def _add(options: argparse.Namespace, catalog: ModelCatalog) -> None:
+def _add(options: argparse.Namespace, catalog: ModelCatalog, settings: Settings) -> None:
     with tempfile.TemporaryDirectory(prefix="piqueue-models-") as scratch:
         source = _local(options, Path(scratch))
         try:
@@ -147,7 +164,8 @@ def _add(options: argparse.Namespace, catalog: ModelCatalog) -> None:
             verify_artifact(folder)
         except ArtifactInvalid as error:
             raise CommandFailed(str(error)) from error
-        added = catalog.add(folder)
+        with _writing(settings):
+            added = catalog.add(folder)
     print(f"added {added.name}@{added.version} with {len(added.labels)} labels")
     if added != catalog.resolve(added.name):
         print(f"to use it for new jobs: piqueue models promote {added.name} {added.version}")
@@ -243,7 +261,9 @@ def _adopt(source: Path, options: argparse.Namespace, catalog: ModelCatalog, scr
     }
     try:
         written = run_module(
-            "model.training.adopt", text=json.dumps(adoption), deadline_s=ADOPTION_DEADLINE_S
+            "model.training.adopt_process",
+            text=json.dumps(adoption),
+            deadline_s=ADOPTION_DEADLINE_S,
         )
     except ModuleFailed as error:
         raise CommandFailed(f"{source.name}: {error}") from error

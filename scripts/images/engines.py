@@ -59,6 +59,10 @@ class Docker:
         (added,) = set(self._compose("ps", "--quiet", "worker").split()) - before
         return DockerContainer(added, "")
 
+    def in_stack(self, *command: str) -> str:
+        """Run a command in a new container of the service `worker` and give its output."""
+        return self._compose("run", "--rm", "--no-deps", "worker", *command)
+
     def serve(self, env: Mapping[str, str]) -> "DockerContainer":
         """Start a complete Piqueue in one container, with `env` as its environment."""
         port = listenable_port("127.0.0.1", 0)
@@ -112,14 +116,17 @@ class DockerContainer:
 class StandIn:
     """Like `Docker`, with a program that does `build`, `up` and `down` on the host network.
 
-    Containers of that program can write everywhere. The API at `url` and the second worker are
-    further containers, restricted like the services of the Compose file.
+    Containers of that program can write everywhere, and share no volume. The API at `url` and the
+    second worker are further containers, restricted like the services of the Compose file, which
+    share their volume.
     """
 
     def __init__(self, program: Path) -> None:
         self.url = ""
         self._program = program.resolve()
         self._api: ChrootContainer | None = None
+        self._volume = tempfile.TemporaryDirectory(prefix="piqueue-volume-")
+        Path(self._volume.name).chmod(0o1777)
 
     def build(self) -> None:
         self._run("build")
@@ -135,13 +142,24 @@ class StandIn:
         self._run("up")
         port = str(listenable_port("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{port}"
-        self._api = ChrootContainer(
-            "api-2", _service("api"), ["python", "-m", "api", "--port", port]
-        )
+        command = ["python", "-m", "api", "--port", port]
+        self._api = ChrootContainer("api-2", _service("api"), command, volume=self._volume.name)
 
     def second_worker(self) -> "ChrootContainer":
         """Start a worker like the first one, with a host name of its own."""
-        return ChrootContainer("worker-2", _service("worker"), ["python", "-m", "worker"])
+        command = ["python", "-m", "worker"]
+        return ChrootContainer("worker-2", _service("worker"), command, volume=self._volume.name)
+
+    def in_stack(self, *command: str) -> str:
+        """As `Docker.in_stack`, in a container that shares the volume."""
+        service = _service("worker")
+        container = ChrootContainer("command", service, command, volume=self._volume.name)
+        try:
+            if container.wait(600):
+                raise EngineFailed(f"{' '.join(command)}: {container.log()}")
+            return container.log()
+        finally:
+            container.kill()
 
     def serve(self, env: Mapping[str, str]) -> "ChrootContainer":
         port = str(listenable_port("127.0.0.1", 0))
@@ -166,11 +184,17 @@ class StandIn:
 class ChrootContainer:
     """Like `DockerContainer`, in Linux namespaces of its own that are entered with chroot.
 
-    It can write only where a service of the Compose file has a tmpfs or a volume.
+    It can write only where a service of the Compose file has a tmpfs or a volume. A volume is a
+    tmpfs too, or the folder `volume` of this machine.
     """
 
     def __init__(
-        self, name: str, service: Mapping[str, Any], command: Sequence[str], url: str = ""
+        self,
+        name: str,
+        service: Mapping[str, Any],
+        command: Sequence[str],
+        url: str = "",
+        volume: str = "",
     ) -> None:
         self.url = url
         image = f"localhost/{service['image']}"
@@ -180,7 +204,10 @@ class ChrootContainer:
         config: dict[str, Any] = inspected["Docker"]["config"]
         env = {key: os.path.expandvars(value) for key, value in service["environment"].items()}
         volumes = [volume.split(":")[1] for volume in service["volumes"]]
-        writable = [*(one.partition(":")[0] for one in service["tmpfs"]), *volumes]
+        writable = [one.partition(":")[0] for one in service["tmpfs"]]
+        if volume:
+            volumes = [f"{volume}:{one}" for one in volumes]
+        writable += volumes
         self._folder = tempfile.TemporaryDirectory(prefix="piqueue-")
         hosts, self._log_path = (Path(self._folder.name, name) for name in ("hosts", "log"))
         hosts.write_text("127.0.0.1 localhost redis\n")

@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx2
 
-from piqueue import Client, Job, PiqueueApiError
+from piqueue import Client, Job, JobOptions, PiqueueApiError
 from piqueue.commands.pictures import find_pictures
 from scripts.audit import read_pins
 from scripts.images.engines import APPLICATION, Container, Engine, EngineFailed, find_engine
@@ -35,6 +35,14 @@ ABSENT = {
 TOOLS = ("gcc", "cc", "make", "git", "curl")
 SETUID = ("find", "/", "-xdev", "-type", "f", "-perm", "/6000")
 SBOM = f"{APPLICATION}/sbom.cdx.json"
+# Adds the bundled model under another name.
+ADD_A_MODEL = """
+set -e
+cd /tmp && mkdir added
+cp -r "${PYTHONPATH}/model/bundled/scenes/2" added/1
+sed -i 's/"name": "scenes"/"name": "added"/; s/"version": "2"/"version": "1"/' added/1/card.json
+piqueue models add added/1
+"""
 COPIES = 120
 # A chunk whose worker was killed is tried again once its lease of 30 s has run out.
 JOB_DEADLINE_S = 180
@@ -95,6 +103,8 @@ def smoke(engine: Engine) -> None:
             engine.up()
         with Client(engine.url) as client, timed("two workers, one killed"):
             lose_a_worker(engine, client)
+        with Client(engine.url) as client, timed("a model added"):
+            add_a_model(engine, client)
     finally:
         with timed("down"):
             engine.down()
@@ -165,6 +175,17 @@ def lose_a_worker(engine: Engine, client: Client) -> None:
     expect(lambda: workers(client) == 1, "the killed worker still counts as alive")
 
 
+def add_a_model(engine: Engine, client: Client) -> None:
+    """Add a model from within the stack; the API and a worker must find it in their volume."""
+    print(engine.in_stack("sh", "-c", ADD_A_MODEL).strip(), flush=True)
+    second = engine.second_worker()
+    try:
+        expect(lambda: workers(client) == 2, "the second worker sends no heartbeat", second)
+        check_results(client, submit(client, 1, model="added@1"), 1)
+    finally:
+        second.kill()
+
+
 def serve_from_one_container(engine: Engine) -> None:
     """Serve from one container: it requires API keys, scores, and exits cleanly on SIGTERM."""
     refusing = engine.serve({})
@@ -185,12 +206,11 @@ def serve_from_one_container(engine: Engine) -> None:
         serving.kill()
 
 
-def submit(client: Client, copies: int) -> Job:
+def submit(client: Client, copies: int, model: str | None = None) -> Job:
     """Submit `copies` of each sample photo."""
     photos = find_pictures(SAMPLES)
-    return client.submit_files(
-        {f"{copy}/{photo.name}": photo for copy in range(copies) for photo in photos}
-    )
+    pictures = {f"{copy}/{photo.name}": photo for copy in range(copies) for photo in photos}
+    return client.submit_files(pictures, JobOptions(model=model))
 
 
 def check_results(client: Client, job: Job, copies: int) -> None:

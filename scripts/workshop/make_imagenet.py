@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from model.artifact.card import Source
+from model.engines.cuda import prepare_tensorflow
 from piqueue.commands.pictures import find_pictures
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,6 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("give --backbone, --top and --labels, or none of them", file=sys.stderr)
         return 2
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    prepare_tensorflow()
 
     from model.training import imagenet
     from model.training.adopt import AdoptionError, decoded

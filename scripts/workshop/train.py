@@ -9,6 +9,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from model.engines.cuda import prepare_tensorflow
 from scripts.commands.parser import command_parser
 from worker.jobs.settings import load_settings
 
@@ -30,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # TensorFlow reads this on import. oneDNN halves the time on CPUs; set here, every run is alike.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    prepare_tensorflow()
 
     from model.training.config import TrainingError
 

@@ -26,6 +26,7 @@ RESTRICTED = {
 }
 UNCONFINED = ("privileged", "cap_add", "devices", "network_mode", "pid", "ipc", "userns_mode")
 MODELS_CACHE = "PIQUEUE_MODELS_CACHE_PATH"
+REGISTRY = "PIQUEUE_REGISTRY_URL"
 OUTSIDE = "203.0.113.9"
 
 
@@ -195,6 +196,9 @@ def test_what_a_process_writes_has_a_place_with_a_limit(name: str) -> None:
     # Not in a tmpfs, which would count as memory of the container.
     assert below(env["TMPDIR"], volumes)
     assert below(env.get(MODELS_CACHE, str(default)).replace("~", home), volumes)
+    # The image names the registry, so that piqueue.env can name another one.
+    assert REGISTRY not in env
+    assert below(re.findall(rf"\b{REGISTRY}=(\S+)", dockerfile)[0], volumes)
     assert set(volumes) <= {home}, "a volume has the owner of the folder of the image"
 
     manifests = base()

@@ -17,6 +17,8 @@ from PIL import Image
 from scripts.local.stack import ROOT
 from tests.pictures import jpeg
 
+# Modules and folders of scripts/ that need a clone.
+DEVELOPER_TOOLS = ("audit", "bench", "chaos", "docs", "faults", "fuzz", "images", "screenshots")
 NAMES = ("api", "model", "scripts", "tests", "worker")
 MODELS = (".keras", ".tflite", ".h5")
 pytestmark = pytest.mark.timeout(300)
@@ -151,6 +153,8 @@ def test_the_server_is_one_folder(wheels: dict[str, Path]) -> None:
         check=True,
     ).stdout.split("\n")[:-1]
     assert not {f"piqueue_server/{file}" for file in tracked} - set(files)
+    tools = tuple(f"piqueue_server/scripts/{name}" for name in DEVELOPER_TOOLS)
+    assert not [file for file in files if file.startswith(tools)]
 
 
 def test_the_server_scores_pictures_beside_packages_of_the_same_names(

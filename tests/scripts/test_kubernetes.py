@@ -21,6 +21,7 @@ from worker.jobs.settings import PREFIX, Settings, load_settings
 
 FOLDER = ROOT / "deploy" / "kubernetes"
 BASE, GPU = FOLDER / "base", FOLDER / "overlays" / "gpu"
+MODELS = FOLDER / "components" / "models"
 # The oldest version that the manifests support, and the newest with a published schema.
 OLDEST, NEWEST = "1.30", kubernetes_validate.latest_version()
 KNOWN = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
@@ -55,7 +56,12 @@ def merged(under: Any, over: Any) -> Any:
 
 def gpu() -> list[Manifest]:
     """The base with the patches of the overlay."""
-    found = {(one["kind"], one["metadata"]["name"]): one for one in base()}
+    return patched(base())
+
+
+def patched(manifests: list[Manifest]) -> list[Manifest]:
+    """Manifests of the base with the patches of the overlay."""
+    found = {(one["kind"], one["metadata"]["name"]): one for one in manifests}
     for patch in kustomization(GPU)["patches"]:
         for one in documents(GPU / patch["path"]):
             place = (one["kind"], one["metadata"]["name"])
@@ -84,7 +90,8 @@ def one_of(kind: str, name: str, manifests: list[Manifest] | None = None) -> Man
 
 
 def containers(workload: Manifest) -> list[Manifest]:
-    return list(workload["spec"]["template"]["spec"]["containers"])
+    pod = workload.get("spec", {}).get("template", {}).get("spec", {})
+    return list(pod.get("containers", ()))
 
 
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
@@ -120,7 +127,7 @@ def test_every_image_is_pinned(folder: Path) -> None:
     named = {image["name"]: image for image in kustomization(folder)["images"]}
     assert all(str(image["newTag"]) not in ("", "latest") for image in named.values())
     if folder == GPU:
-        assert set(named) <= {image["newName"] for image in kustomization(BASE)["images"]}
+        assert set(named) <= {one["image"] for workload in gpu() for one in containers(workload)}
         return
     used = {
         container["image"]
@@ -130,6 +137,49 @@ def test_every_image_is_pinned(folder: Path) -> None:
     }
     assert set(named) <= used
     assert all(re.fullmatch(r"[^:]+:[\w.-]*\d[\w.-]*", image) for image in used - set(named))
+
+
+def test_the_gpu_overlay_keeps_its_image_whatever_registry_the_base_names() -> None:
+    """Kustomize renames the images of the base, applies the patches, then renames its own."""
+    renamed = {"piqueue-worker": "registry.my.example/piqueue-worker@sha256:0"}
+    for one in (manifests := base()):
+        for container in containers(one):
+            container["image"] = renamed.get(container["image"], container["image"])
+    [worker] = containers(one_of("Deployment", "worker", patched(manifests)))
+    [overlay] = kustomization(GPU)["images"]
+    assert worker["image"] == overlay["name"] == "piqueue-worker-gpu"
+    assert overlay["newName"].endswith("/piqueue-worker-gpu")
+    example = kustomization(BASE)["images"][1]["newName"]
+    assert overlay["newName"].removesuffix("-gpu") == example, "both are the example of the base"
+
+
+def test_the_component_adds_a_registry_that_the_api_and_the_workers_write() -> None:
+    added = kustomization(MODELS)
+    [volume] = documents(MODELS / "volume.yaml")
+    kubernetes_validate.validate(volume, OLDEST, strict=True)
+    assert volume["spec"]["accessModes"] == ["ReadWriteMany"]
+    [patch] = added["patches"]
+    assert patch["target"] == {"kind": "Deployment", "name": "api|worker"}
+    for name in ("api", "worker"):
+        manifest = one_of("Deployment", name)
+        for change in yaml.safe_load(patch["patch"]):
+            *path, last = change["path"].strip("/").split("/")
+            assert (change["op"], last) == ("add", "-")
+            place: Any = manifest
+            for step in path:
+                place = place[int(step) if step.isdigit() else step]
+            place.append(change["value"])
+        kubernetes_validate.validate(manifest, OLDEST, strict=True)
+        [container] = containers(manifest)
+        mounted = {one["mountPath"]: one["name"] for one in container["volumeMounts"]}
+        dockerfile = (ROOT / f"Dockerfile.{name}").read_text()
+        [registry] = re.findall(r"PIQUEUE_REGISTRY_URL=(\S+)", dockerfile)
+        [claim] = [
+            one["persistentVolumeClaim"]["claimName"]
+            for one in manifest["spec"]["template"]["spec"]["volumes"]
+            if one["name"] == mounted[registry]
+        ]
+        assert claim == volume["metadata"]["name"]
 
 
 def test_redis_is_the_one_of_compose() -> None:

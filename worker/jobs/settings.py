@@ -19,6 +19,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from worker.jobs.cpus import cpu_count
 from worker.jobs.errors import SettingsInvalid
 from worker.jobs.redis_url import RedisAddress
 
@@ -140,8 +141,9 @@ class Settings(BaseSettings):
     model_variant: ModelVariant = ModelVariant.AUTO
     """auto, float or int8; auto is the fastest variant of each model on the worker's processor,
     which the worker measures once; a model without the named variant runs as float"""
-    threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256)
-    """Inferences that one worker process runs at a time"""
+    threads: int = Field(default_factory=cpu_count, ge=1, le=256)
+    """Inferences that one worker process runs at a time; the default follows the CPU quota of its
+    container"""
     batch_size: int = Field(16, ge=1, le=1024)
     """Pictures in one batch; only the TensorFlow engine scores a batch in one pass"""
     chunk_items: int = Field(32, ge=1, le=1000)

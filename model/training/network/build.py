@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from model.artifact.card import Activation
+from model.artifact.card import Activation, describe_file
 from model.training.config import DataConfig, TrainingConfig, TrainingError
 from model.training.imagenet import load_published
 
@@ -21,6 +21,7 @@ class Network:
     `head`: pooled features -> scores.
     `tuned`: tuned backbone and head.
     `activation`: that of the scores.
+    `base_sha256`: the hash of the file of the base weights, None for random weights.
     """
 
     full: Any
@@ -29,6 +30,7 @@ class Network:
     head: Any
     tuned: Any
     activation: Activation
+    base_sha256: str | None = None
 
 
 def build_network(data: DataConfig, training: TrainingConfig) -> Network:
@@ -37,7 +39,7 @@ def build_network(data: DataConfig, training: TrainingConfig) -> Network:
     Raises TrainingError if the base weights are missing or do not fit.
     """
     keras.utils.set_random_seed(training.seed)
-    base = _load_base(data, training)
+    base, base_sha256 = _load_base(data, training)
     fine_tune_from = base.get_layer(f"block_{training.fine_tune_from_block}_expand").input
     lower = keras.Model(base.input, fine_tune_from)
     upper = keras.Model(fine_tune_from, base.output)
@@ -70,14 +72,17 @@ def build_network(data: DataConfig, training: TrainingConfig) -> Network:
         head=head,
         tuned=keras.Model(features, head(tuned_backbone(features)), name="tuned"),
         activation=data.activation,
+        base_sha256=base_sha256,
     )
     for model in (network.full, frozen_backbone, tuned_backbone, head, network.tuned):
         model.jit_compile = False  # on CPUs, XLA compiles slowly and runs slower than oneDNN
     return network
 
 
-def _load_base(data: DataConfig, training: TrainingConfig) -> Any:
+def _load_base(data: DataConfig, training: TrainingConfig) -> tuple[Any, str | None]:
+    """The network with its base weights, and the SHA-256 of their file."""
     weights = None if training.base_weights == "none" else training.base_weights
+    expected = training.base_weights_sha256
     if weights not in (None, "imagenet") and not Path(weights).is_file():
         raise TrainingError(
             f"base_weights: there is no file {weights}; "
@@ -85,10 +90,20 @@ def _load_base(data: DataConfig, training: TrainingConfig) -> Any:
         )
     try:
         if weights == "imagenet":
-            return load_published(data.input_shape)
-        return keras.applications.MobileNetV2(
+            base, path = load_published(data.input_shape, expected)
+            return base, describe_file(path).sha256
+        found = describe_file(Path(weights)).sha256 if weights else None
+        if expected not in (None, found):
+            raise TrainingError(
+                f"base_weights_sha256 is {expected}, but {training.base_weights} has the SHA-256 "
+                f"{found}: correct the setting, or find out who changed the file"
+            )
+        base = keras.applications.MobileNetV2(
             include_top=False, weights=weights, input_shape=data.input_shape
         )
+        return base, found
+    except TrainingError:
+        raise
     except (ValueError, OSError) as error:
         raise TrainingError(
             f"base_weights: {training.base_weights} cannot be loaded: {error}. "

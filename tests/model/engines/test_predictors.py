@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from structlog.testing import capture_logs
 
 from model.artifact.card import ArtifactInvalid
 from model.engines import tensorflow as tensorflow_engine
+from model.engines.litert import LiteRTPredictor
 from model.engines.tensorflow import TensorFlowPredictor
 from model.predictor import Predictor, gpu_usable, load_predictor
 from tests.model.colours import HEIGHT, WIDTH, calculated, pictures, write_colours
@@ -161,6 +163,26 @@ def test_auto_is_tensorflow_with_a_usable_gpu(
     assert isinstance(load_predictor(artifact, "auto"), TensorFlowPredictor)
 
 
+def test_an_installation_for_gpus_says_why_it_uses_none(
+    artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with capture_logs() as logs:
+        assert not gpu_usable(tmp_path)
+    assert logs == []  # an installation for CPUs
+    library = tmp_path / "nvidia" / "cuda_runtime" / "lib" / "libcudart.so.12"
+    library.parent.mkdir(parents=True)
+    library.touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("card.json", "model.tflite"):
+        (tmp_path / name).write_bytes((artifact / name).read_bytes())
+    with capture_logs() as logs:
+        assert not gpu_usable(tmp_path)
+        assert isinstance(load_predictor(tmp_path, "auto"), LiteRTPredictor)
+    assert [line["event"] for line in logs] == ["gpu_unused", "gpu_unused"]
+    assert "there is no GPU: give this container" in logs[0]["reason"]
+    assert "has no Keras model" in logs[1]["reason"]
+
+
 def test_the_cuda_library_that_tensorflow_does_not_find_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,7 +190,9 @@ def test_the_cuda_library_that_tensorflow_does_not_find_is_loaded(
     library.parent.mkdir(parents=True)
     library.write_bytes(Path(hiredis.hiredis.__file__).read_bytes())  # any will do
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delenv("TF_FORCE_GPU_ALLOW_GROWTH", raising=False)
     tensorflow_engine.has_gpu()
+    assert os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
     assert str(library) in Path("/proc/self/maps").read_text()
 
 

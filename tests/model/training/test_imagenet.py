@@ -94,7 +94,7 @@ def same_weights(one: Any, other: Any) -> bool:
     return all(np.array_equal(*pair) for pair in pairs)
 
 
-def start_training(folder: Path) -> Network:
+def start_training(folder: Path, **settings: str) -> Network:
     data = {
         "input_shape": SHAPE,
         "resize_shape": SHAPE[:2],
@@ -104,7 +104,7 @@ def start_training(folder: Path) -> Network:
     }
     return build_network(
         DataConfig.model_validate(data),
-        TrainingConfig.model_validate({"model_path": folder / "tiny/1"}),
+        TrainingConfig.model_validate({"model_path": folder / "tiny/1", **settings}),
     )
 
 
@@ -120,6 +120,12 @@ def test_training_starts_with_the_published_weights_and_downloads_them_once(
         for weight in loaded:
             assert np.array_equal(weight, base[path_in_network(weight)]), weight.path
     assert publisher.asked == [BACKBONE]
+    sha256 = hashlib.sha256(backbone_file).hexdigest()
+    assert start_training(tmp_path, base_weights_sha256=sha256).base_sha256 == sha256
+    assert publisher.asked == [BACKBONE]
+    for weights in ("imagenet", str(publisher.cache / "models" / BACKBONE[1:])):
+        with pytest.raises(TrainingError, match=r"base_weights.*(hash does not match|SHA-256)"):
+            start_training(tmp_path, base_weights=weights, base_weights_sha256="0" * 64)
 
 
 def path_in_network(weight: Any) -> str:
@@ -190,7 +196,7 @@ def test_a_partial_file_of_a_killed_run_is_downloaded_again(
     kept.write_bytes(backbone_file[: len(backbone_file) // 2])
     with pytest.raises(DownloadFailed, match=r"run again \(.*truncated file"):
         load_published(SHAPE)
-    assert same_weights(load_published(SHAPE), backbone)
+    assert same_weights(load_published(SHAPE)[0], backbone)
     assert publisher.asked == [BACKBONE]
 
 

@@ -55,6 +55,16 @@ def colours(tmp_path: Path) -> Path:
     return path
 
 
+def test_a_registry_that_cannot_be_written_is_named(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("PIQUEUE_REGISTRY_URL", str(tmp_path / "file" / "models"))
+    told = rejected(capsys, "add", str(made))
+    assert f"the registry {tmp_path}/file/models cannot be written (Not a directory)" in told
+    assert "set PIQUEUE_REGISTRY_URL to a folder that you can write to" in told
+
+
 def rejected(capture: Capture, *arguments: str) -> str:
     assert main(["models", *arguments]) == 1
     return capture.readouterr().err
