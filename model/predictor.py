@@ -29,6 +29,10 @@ class Predictor(Protocol):
     def variant(self) -> VariantName: ...
 
     @property
+    def batched(self) -> bool:
+        """Whether a batch is scored in one pass, so that larger batches are faster."""
+
+    @property
     def picture_ms(self) -> float | None:
         """CPU milliseconds a picture, as measured on this processor; None if not measured."""
 

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from scripts.benchmarks.batching import batching
 from scripts.benchmarks.benchmark_run import QUICK, BenchmarkRun, Scale
 from scripts.benchmarks.bulk_upload import bulk_upload
 from scripts.benchmarks.fairness import fairness
@@ -29,6 +30,7 @@ BENCHMARKS = {
         redis_memory,
         one_picture,
         fairness,
+        batching,
     )
 }
 

@@ -25,6 +25,7 @@ class TensorFlowPredictor:
     tuning them on a GPU, would delay jobs.
     """
 
+    batched = True
     variant: VariantName = "float"
     picture_ms: float | None = None
 

@@ -145,7 +145,10 @@ class Settings(BaseSettings):
     """Inferences that one worker process runs at a time; the default follows the CPU quota of its
     container"""
     batch_size: int = Field(16, ge=1, le=1024)
-    """Pictures in one batch; only the TensorFlow engine scores a batch in one pass"""
+    """Pictures in one batch; only the TensorFlow engine scores a batch in one pass, and its batches
+    have pictures of several chunks and jobs"""
+    batch_wait_s: float = Field(0.005, ge=0, le=10)
+    """Time that the TensorFlow engine waits for a batch to fill up while it is idle"""
     chunk_items: int = Field(32, ge=1, le=1000)
     """Items in one chunk"""
     lease_s: float = Field(30, gt=0)

@@ -117,6 +117,11 @@ class TimedPredictor:
         return self._predictor.variant
 
     @property
+    def batched(self) -> bool:
+        """See `Predictor.batched`."""
+        return self._predictor.batched
+
+    @property
     def picture_ms(self) -> float | None:
         """See `Predictor.picture_ms`."""
         return self._predictor.picture_ms

@@ -28,6 +28,7 @@ from worker.jobs.queue import WakeUps, make_celery
 from worker.jobs.record import ModelRef
 from worker.jobs.settings import Settings, require_boto3
 from worker.jobs.storage.blobs import open_storage
+from worker.scoring.batching import BatchingPredictor
 from worker.scoring.metrics import TimedPredictor, WorkerMetrics
 from worker.scoring.model_pool import CannotLoad, ModelPool
 
@@ -194,6 +195,9 @@ class Runtime:
             *(ImportError, ValueError, RuntimeError),
         ) as error:
             raise CannotLoad(str(error)) from error
+        if predictor.batched:
+            limits = (settings.batch_size, settings.batch_wait_s)
+            return BatchingPredictor(predictor, model, self.metrics, *limits)
         return TimedPredictor(predictor, model, self.metrics)
 
     def _memory_bytes(self, model: ModelRef) -> int:

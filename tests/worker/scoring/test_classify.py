@@ -36,17 +36,18 @@ class BrightnessPredictor:
     )
 
     variant: VariantName = "int8"
+    batched = False
     picture_ms = None
 
     def __init__(self) -> None:
-        self.batches: list[int] = []
+        self.sizes: list[int] = []
 
     def warm_up(self) -> None:
         """Do nothing."""
 
     def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
         """See `Predictor.predict`."""
-        self.batches.append(len(images))
+        self.sizes.append(len(images))
         return [Prediction((float(image.mean()) / 255,)) for image in images]
 
 
@@ -81,7 +82,7 @@ def test_items_that_arrive_in_any_order_get_their_own_scores() -> None:
         range(0, 200, 20)
     )
     assert [result.timings.fetch_ms for result in results] == list(range(10))
-    assert predictor.batches == [4, 4, 2]
+    assert predictor.sizes == [4, 4, 2]
 
 
 def test_a_bad_item_becomes_a_rejection_and_others_are_scored() -> None:
@@ -126,9 +127,9 @@ def test_each_item_of_a_batch_of_one_is_decoded_and_scored_in_its_own_context() 
 
     @contextmanager
     def context(position: int) -> Iterator[None]:
-        seen.append(("in", position, len(predictor.batches)))
+        seen.append(("in", position, len(predictor.sizes)))
         yield
-        seen.append(("out", position, len(predictor.batches)))
+        seen.append(("out", position, len(predictor.sizes)))
 
     payloads = [LoadedPayload(position, grey(position)) for position in (2, 0, 1)]
     limits = Limits(batch_size=1, max_pixels=1000)

@@ -111,6 +111,7 @@ class Broken:
 
     card: Card
     variant: VariantName = "int8"
+    batched = True
     picture_ms = 3.5
 
     def warm_up(self) -> None:
