@@ -18,7 +18,18 @@ from api.middleware.request_id import RequestId
 from api.middleware.security_headers import SecurityHeaders
 from api.middleware.traces import request_traces
 from api.openapi import document
-from api.routes import events, jobs, page, parts, results, retry, scorefile, status, webhooks
+from api.routes import (
+    events,
+    histogram,
+    jobs,
+    page,
+    parts,
+    results,
+    retry,
+    scorefile,
+    status,
+    webhooks,
+)
 from api.services import Services
 from api.urls import refuse_unknown_parameters
 from worker.jobs.errors import LedgerUnavailable
@@ -53,7 +64,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(BehindProxy, settings.root_path, settings.trusted_proxies)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestId)
-    for module in (jobs, events, webhooks, results, parts, retry):
+    for module in (jobs, events, webhooks, results, histogram, parts, retry):
         app.include_router(module.router, dependencies=[Depends(refuse_unknown_parameters)])
     for module in (scorefile, status, metrics):
         app.include_router(module.router)

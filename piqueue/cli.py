@@ -122,7 +122,15 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--format", choices=formats, help="default: by the suffix of FILE, or csv")
     one.add_argument("--status", choices=get_args(ItemStatus))
     one.add_argument("--label", help="only pictures with this label")
+    named = "only pictures whose id, URL or file name contains TEXT"
+    one.add_argument("--search", metavar="TEXT", help=named)
+    one.add_argument("--error", metavar="CODE", help="only pictures that failed with this code")
+    for name, side in (("--above", "at least"), ("--below", "lower than")):
+        bound = f"only pictures whose score of LABEL is {side} SCORE; repeat it to combine"
+        one.add_argument(name, action="append", metavar="LABEL:SCORE", help=bound)
     one.add_argument("--top-k", type=int, metavar="K", help="only the K best scores of a picture")
+    include = "the score of LABEL too, where --top-k leaves it out; for jsonl only"
+    one.add_argument("--include", action="append", metavar="LABEL", help=include)
     threshold = "score from which a label is predicted (default: as the model sets it)"
     one.add_argument("--threshold", type=float, metavar="SCORE", help=threshold)
     merge = "if JOB is a retry: with the results of the jobs that it retried"

@@ -36,11 +36,18 @@ class Filters(TypedDict, total=False):
 
     `status` and `label` select items; `top_k` keeps the best scores of each; `threshold` (0 to 1)
     replaces the thresholds of the model; `merge="parents"` adds the results of the jobs that a
-    retry was made from.
+    retry was made from. `search` selects by a part of the id, URL or file name, `error` by the code
+    of a failure, `above` and `below` by scores: `above=["beach:0.4"]` selects 0.4 and more.
+    `include` adds the scores of labels that `top_k` leaves out, in JSON and JSONL.
     """
 
     status: ItemStatus
     label: str
+    search: str
+    error: ErrorCode
+    above: list[str]
+    below: list[str]
+    include: list[str]
     top_k: int
     threshold: float
     merge: Literal["parents"]

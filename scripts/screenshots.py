@@ -13,8 +13,14 @@ from scripts.local.serve import SAMPLES
 from scripts.local.stack import ROOT, Stack
 
 IMAGES_PATH = ROOT / "docs" / "images"
-WIDTH, HEIGHT = 1100, 877
 DEADLINE_S = 60
+NARROW = 400
+# Appearances by the end of the file name: colour scheme, width and height in pixels.
+APPEARANCES = {
+    "": ("light", 1100, 960),
+    "-dark": ("dark", 1100, 960),
+    "-narrow": ("light", 360, 780),
+}
 
 
 def main() -> int:
@@ -25,40 +31,66 @@ def main() -> int:
         return 1
     options = ChromeOptions()
     options.binary_location = chromium
-    for flag in ("--headless", "--no-sandbox", "--hide-scrollbars", f"--window-size={WIDTH},900"):
+    for flag in ("--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=1100,900"):
         options.add_argument(flag)
     IMAGES_PATH.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, Stack(Path(folder)) as stack:
         browser = Chrome(options, ChromeService(driver))
         try:
-            take_results_page(browser, stack.url)
+            submit_samples(browser, stack.url)
+            for suffix, appearance in APPEARANCES.items():
+                take(browser, suffix, *appearance)
+            take_picture(browser)
         finally:
             browser.quit()
     return 0
 
 
-def take_results_page(browser: Chrome, url: str) -> None:
-    """Score the sample photos in the page at `url` and take its results."""
-    size = {"width": WIDTH, "height": HEIGHT, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+def submit_samples(browser: Chrome, url: str) -> None:
+    """Score the sample photos in the page at `url` and wait for their pictures."""
     browser.get(url)
     wait = WebDriverWait(browser, DEADLINE_S)
     wait.until(lambda page: page.find_elements(By.CSS_SELECTOR, "#model option"))
     photos = sorted(path for path in SAMPLES.iterdir() if path.suffix in (".jpg", ".webp"))
     browser.find_element(By.ID, "pick-files").send_keys("\n".join(map(str, photos)))
+    browser.find_element(By.ID, "name").send_keys("Sample photos")
     start = browser.find_element(By.ID, "start")
     wait.until(lambda _: start.is_enabled())
     start.click()
     wait.until(lambda page: page.find_element(By.ID, "chip").text == "Done")
-    wait.until(lambda page: len(page.find_elements(By.CSS_SELECTOR, "#rows tr")) == len(photos))
-    browser.execute_script("window.scrollTo(0, 0)")
-    wait.until(
-        lambda page: all(
-            image.get_property("naturalWidth")
-            for image in page.find_elements(By.CSS_SELECTOR, "#rows img")[:3]
-        )
+
+
+def take(browser: Chrome, suffix: str, scheme: str, width: int, height: int) -> None:
+    """Take the results in one appearance."""
+    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    wait = WebDriverWait(browser, DEADLINE_S)
+    top = "document.body" if width > NARROW else "document.querySelector('#results')"
+    browser.execute_script(f"{top}.scrollIntoView()")
+    wait.until(shows_its_pictures)
+    save(browser, f"results-page{suffix}.png")
+
+
+def take_picture(browser: Chrome) -> None:
+    """Take one result large."""
+    browser.execute_script("document.querySelector('#rows button').click()")
+    WebDriverWait(browser, DEADLINE_S).until(
+        lambda page: page.find_element(By.ID, "picture").is_displayed()
     )
-    browser.save_screenshot(str(IMAGES_PATH / "results-page.png"))
+    save(browser, "picture-page.png")
+
+
+def save(browser: Chrome, name: str) -> None:
+    """Save what the browser shows; without loss, so that text stays sharp."""
+    browser.save_screenshot(str(IMAGES_PATH / name))
+
+
+def shows_its_pictures(browser: Chrome) -> bool:
+    """Whether the results are there and their pictures are loaded."""
+    pictures = browser.find_elements(By.CSS_SELECTOR, "#rows img")
+    return bool(pictures) and all(one.get_property("naturalWidth") for one in pictures)
 
 
 if __name__ == "__main__":

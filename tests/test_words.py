@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("api", "deploy", "docs", "model", "piqueue", "scripts", "tests", "worker")
-SUFFIXES = (".css", ".html", ".json", ".lua", ".md", ".py", ".toml", ".yaml", ".yml")
+SUFFIXES = (".css", ".html", ".js", ".json", ".lua", ".md", ".py", ".toml", ".yaml", ".yml")
 # A word that is not used, in names and in prose, and what to say instead.
 WORDS = {
     "door ?bell": "notifier",

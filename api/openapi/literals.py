@@ -20,6 +20,11 @@ EXAMPLES["DraftOut"] = {
     **{"failures": {}, "hosts": []},
     **{"added_count": 1, "added_ids": ["2"], "existing_count": 0, "existing_ids": []},
 }
+EXAMPLES["HistogramPage"] = {
+    "scored": 251,
+    "labels": {"beach": {"threshold": 0.5, "counts": [180, *[0] * 97, 1, 70]}},
+    "next_cursor": None,
+}
 EVENTS = "\n".join(_VALUES["events"])
 SCORES: dict[str, float] = _VALUES["scores"]
 

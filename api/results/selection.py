@@ -1,6 +1,7 @@
 """Which results a caller wants: which items, how many labels, at which thresholds."""
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -9,10 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.results.cursors import MAX_PAGE_ITEMS
 from api.results.formats import Format
 from worker.jobs.errors import ParameterInvalid
+from worker.jobs.items import ItemSpec, RejectionCode
 from worker.jobs.ledger.reader import StoredResult
 from worker.jobs.models.catalog import ModelCard
 
 LISTED_LABELS = 50
+MAX_NAMED_LABELS = 20
 
 
 class ResultsQuery(BaseModel):
@@ -53,6 +56,33 @@ class ResultsQuery(BaseModel):
         le=1,
         description="The lowest score of a label, instead of the model's thresholds",
     )
+    search: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        description="Only items whose id, URL or file name contains this text, in either case",
+    )
+    error: RejectionCode | None = Field(None, description="Only items that failed with this code")
+    above: list[str] = Field(
+        [],
+        max_length=MAX_NAMED_LABELS,
+        description="Only items whose score of this label is at least this number, as "
+        "`label:number`. Repeat it to combine labels",
+        examples=[["beach:0.4"]],
+    )
+    below: list[str] = Field(
+        [],
+        max_length=MAX_NAMED_LABELS,
+        description="Only items whose score of this label is lower than this number, as "
+        "`label:number`. Repeat it to combine labels",
+        examples=[["city:0.4"]],
+    )
+    include: list[str] = Field(
+        [],
+        max_length=MAX_NAMED_LABELS,
+        description="JSON and JSONL: the scores of these labels too, where `top_k` leaves them out",
+        examples=[["sunset"]],
+    )
     merge: Literal["parents"] | None = Field(
         None,
         description="`parents`: return the items of the first job, each with its newest result. "
@@ -81,13 +111,38 @@ class Selection:
 
     model: ModelCard
     query: ResultsQuery = field(default_factory=ResultsQuery)
+    # Bounds by the index of their label.
+    _above: list[tuple[int, float]] = field(init=False)
+    _below: list[tuple[int, float]] = field(init=False)
+    _included: dict[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
-        label, labels = self.query.label, self.model.labels
-        if label is not None and label not in labels:
-            some = ", ".join(labels[:LISTED_LABELS])
-            more = ", …" if len(labels) > LISTED_LABELS else ""
-            raise ParameterInvalid(f"label: this model has no {label!r}: use one of {some}{more}")
+        if self.query.label is not None:
+            label_index(self.model, "label", self.query.label)
+        object.__setattr__(self, "_above", self._bounds("above", self.query.above))
+        object.__setattr__(self, "_below", self._bounds("below", self.query.below))
+        included = {
+            label: label_index(self.model, "include", label) for label in self.query.include
+        }
+        object.__setattr__(self, "_included", included)
+
+    def _bounds(self, parameter: str, texts: list[str]) -> list[tuple[int, float]]:
+        """Read each `label:number` as the index of the label and the number."""
+        found = []
+        for text in texts:
+            label, _, number = text.rpartition(":")
+            index = label_index(self.model, parameter, label or text)
+            try:
+                bound = float(number)
+            except ValueError:
+                bound = math.nan
+            if not 0 <= bound <= 1:
+                raise ParameterInvalid(
+                    f"{parameter}: {text!r} does not end with a number from 0 to 1: write it as "
+                    "label:number, such as beach:0.4"
+                )
+            found.append((index, bound))
+        return found
 
     @property
     def ranks(self) -> int | None:
@@ -98,17 +153,50 @@ class Selection:
 
     def view(self, stored: StoredResult) -> ResultView | None:
         """Return the view of a result, or None if it is not selected."""
-        scores, query = stored.result.scores, self.query
+        query = self.query
+        if query.search is not None and not _is_named(stored.spec, query.search.lower()):
+            return None
+        scores, rejection = stored.result.scores, stored.result.rejection
+        if query.error is not None and (rejection is None or rejection.code != query.error):
+            return None
         if scores is None:
-            filtered = query.status == "succeeded" or query.label is not None
+            scored_only = query.status == "succeeded" or query.label is not None
+            filtered = scored_only or self._above or self._below
             return None if filtered else ResultView(stored, None, None)
-        if query.status == "failed":
+        if query.status == "failed" or not self._is_within(scores):
             return None
         answer, labels = self.model.answer(scores, query.top_k, query.threshold)
         if query.label is not None and query.label not in labels:
             return None
+        for label, index in self._included.items():
+            answer.setdefault(label, scores[index])
         return ResultView(stored, answer, labels)
+
+    def _is_within(self, scores: Sequence[float]) -> bool:
+        return all(scores[index] >= bound for index, bound in self._above) and all(
+            scores[index] < bound for index, bound in self._below
+        )
 
     def views(self, results: Iterable[StoredResult]) -> Iterator[ResultView]:
         """Return the views of the selected results."""
         return (view for stored in results if (view := self.view(stored)) is not None)
+
+
+def label_index(model: ModelCard, parameter: str, label: str) -> int:
+    """Return the place of a label in the scores of a model.
+
+    Raises:
+        ParameterInvalid: the model has no such label; the message names the query parameter.
+    """
+    try:
+        return model.labels.index(label)
+    except ValueError:
+        some = ", ".join(model.labels[:LISTED_LABELS])
+        more = ", …" if len(model.labels) > LISTED_LABELS else ""
+        raise ParameterInvalid(
+            f"{parameter}: this model has no {label!r}: use one of {some}{more}"
+        ) from None
+
+
+def _is_named(spec: ItemSpec, text: str) -> bool:
+    return any(text in name.lower() for name in (spec.id, spec.url, spec.filename) if name)

@@ -1,7 +1,7 @@
 """The routes of jobs: submit, read, list, cancel, delete."""
 
 import re
-from itertools import islice
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -20,9 +20,12 @@ from api.schemas import DraftItemOut, DraftItemsPage, DraftOut, DryRunOut, JobOu
 from api.services import Services, ServicesDep
 from api.urls import own_path
 from worker.jobs.errors import JobNotDraft
-from worker.jobs.record import JobStatus
+from worker.jobs.ledger.reader import LIST_READ
+from worker.jobs.record import Job, JobStatus
 
 MAX_WAIT_S = 60
+# Jobs that one page of a search reads at most.
+LISTED_SCAN_JOBS = 2000
 
 router = APIRouter(tags=["jobs"])
 
@@ -134,6 +137,15 @@ async def list_jobs(
     services: ServicesDep,
     owner: OwnerDep,
     status: JobStatus | None = None,
+    search: Annotated[
+        str | None,
+        Query(
+            min_length=1,
+            max_length=200,
+            description="Only jobs whose name or id contains this text, in either case. A page may "
+            "then have fewer jobs than `limit`; the last page is the one without `next_cursor`",
+        ),
+    ] = None,
     cursor: CursorQuery = None,
     limit: LimitQuery = PAGE_ITEMS,
 ) -> JobsPage:
@@ -141,12 +153,8 @@ async def list_jobs(
     before = cursors.job_id(cursor)
 
     def read() -> JobsPage:
-        found = services.store.jobs(owner, before, status, step=limit + 1)
-        page = list(islice(found, limit + 1))
-        return JobsPage(
-            jobs=[JobOut.of(job) for job in page[:limit]],
-            next_cursor=cursors.to_job(page[limit - 1].id) if len(page) > limit else None,
-        )
+        step = limit + 1 if search is None else LIST_READ
+        return jobs_page(services.store.jobs(owner, before, status, step), limit, search)
 
     return await services.read_threads.run(owner, read)
 
@@ -208,6 +216,22 @@ def delete_job(job: OwnJobDep, services: ServicesDep) -> None:
     services.blobs.erase(job.id)
     if services.parts is not None:
         services.parts.erase(job.id)
+
+
+def jobs_page(found: Iterator[Job], limit: int, search: str | None) -> JobsPage:
+    """Return the first `limit` jobs with this text in their name or id.
+
+    The page ends after LISTED_SCAN_JOBS jobs are read, however few of them match.
+    """
+    page: list[JobOut] = []
+    last: Job | None = None
+    for scanned, job in enumerate(found):
+        if last and (len(page) == limit or scanned == LISTED_SCAN_JOBS):
+            return JobsPage(jobs=page, next_cursor=cursors.to_job(last.id))
+        if search is None or search.lower() in f"{job.name or ''}\n{job.id}".lower():
+            page.append(JobOut.of(job))
+        last = job
+    return JobsPage(jobs=page, next_cursor=None)
 
 
 async def _answer_when_done(

@@ -1,16 +1,17 @@
-"""The pages: the web page at /, a single file, and the documentation of the API at /docs."""
+"""The pages: the web page at /, whose files are in api/static, and the documentation at /docs."""
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 
 from api.middleware.security_headers import POLICY, page_policy
 
-PATH = Path(__file__).parents[1] / "static" / "index.html"
+FOLDER = Path(__file__).parents[1] / "static"
 # Swagger UI, from the package fastapi-offline.
 _FILES = "docs/files"
 
@@ -20,12 +21,23 @@ router = APIRouter(include_in_schema=False)
 def install(app: FastAPI) -> None:
     """Make `app` serve the pages."""
     app.include_router(router)
+    app.mount("/static", _PageFiles(directory=FOLDER))
     app.mount(f"/{_FILES}", StaticFiles(packages=[("fastapi_offline", "static")]))
+
+
+class _PageFiles(StaticFiles):
+    """The files of the web page; a browser asks each time whether they changed."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        """Return a file, or 304 if the browser has it already."""
+        response = super().file_response(*args, **kwargs)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
 
 
 @router.get("/")
 def page() -> HTMLResponse:
-    """Return the web page; it loads no other file."""
+    """Return the web page; all that it loads is in /static."""
     return _response(*_page())
 
 
@@ -38,8 +50,8 @@ def documentation() -> HTMLResponse:
 @cache
 def _page() -> tuple[str, str]:
     """Read the page and make its policy."""
-    html = PATH.read_text()
-    return html, page_policy(html, images="blob: data:")
+    html = (FOLDER / "index.html").read_text()
+    return html, page_policy(html, images="'self' blob:", files="'self'")
 
 
 @cache

@@ -88,6 +88,8 @@ def read_results(
         raise ParameterInvalid(
             f"cursor and limit are for pages of JSON: remove them to download {form}"
         )
+    if query.include and form is not Format.JSONL:
+        raise ParameterInvalid(f"include is for JSON and JSONL: remove it to download {form}")
     views = selection.views(newest_results(services.store, line))
     table = Table(line[0].csv or Layout().shape(), selection.model.labels, selection.ranks)
     match form:

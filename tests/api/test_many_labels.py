@@ -54,6 +54,21 @@ def test_the_answer_is_the_best_five_in_order(
         assert items[2]["scores"] is None
 
 
+def test_labels_are_named_for_their_histogram_and_for_further_scores(
+    client: httpx2.Client, scored: dict[str, Any]
+) -> None:
+    path = f"/jobs/{scored['id']}/histogram"
+    unnamed = client.get(path)
+    assert unnamed.status_code == 422
+    assert "1000 labels: name up to 20" in unnamed.json()["detail"]
+    named = client.get(path, params={"label": ["alp", "tench"]}).json()["labels"]
+    assert [sum(named[label]["counts"]) for label in ("alp", "tench")] == [2, 2]
+    first = results(client, scored, include=["tench", "alp"])[0]["scores"]
+    assert list(first)[:5] == list(GOLDEN["mountains.jpg"])
+    assert list(first)[5:] == ["tench"]
+    assert first["tench"] < 0.01
+
+
 def test_any_number_of_scores_can_be_read_without_scoring_again(
     client: httpx2.Client, scored: dict[str, Any]
 ) -> None:

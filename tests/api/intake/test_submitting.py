@@ -468,7 +468,11 @@ def test_jobs_are_listed_newest_first(client: httpx2.Client, site: Site) -> None
     assert [job["id"] for job in page["jobs"]] == ids[:1:-1]
     rest = client.get("/jobs", params={"limit": 2, "cursor": page["next_cursor"]}).json()
     assert [job["id"] for job in rest["jobs"]] == ids[1::-1]
-    draft = client.post("/jobs", json={"draft": True}).json()
+    draft = client.post("/jobs", json={"draft": True, "name": "Spring 100 %"}).json()
+    for text in ("spring", "100 %", draft["id"].lower()):
+        found = client.get("/jobs", params={"search": text}).json()
+        assert [job["id"] for job in found["jobs"]] == [draft["id"]]
+        assert found["next_cursor"] is None
     drafts = client.get("/jobs", params={"status": "draft"}).json()["jobs"]
     assert drafts[0]["id"] == draft["id"]
     assert {job["status"] for job in drafts} == {"draft"}

@@ -3,10 +3,11 @@
 import csv
 import io
 import json
+import math
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ import pyarrow.parquet
 import pytest
 
 from api.openapi.literals import RESULTS, RETRIED
+from api.results import cursors
 from api.results.downloads import csv_table, jsonl
+from api.results.histogram import HistogramPage, histogram_page
 from api.results.selection import Selection
 from api.results.table import Table
 from api.schemas import JobOut, ResultsPage
@@ -91,6 +94,101 @@ def table(client: httpx2.Client, job: Job | dict[str, Any], **params: object) ->
 def parquet(client: httpx2.Client, job: Job | dict[str, Any], **params: object) -> Any:
     content = read(client, job, format="parquet", **params).content
     return pyarrow.parquet.read_table(io.BytesIO(content))
+
+
+# Scores.
+
+
+@pytest.mark.parametrize(
+    ("params", "selects"),
+    [
+        ({"above": "beach:0.4"}, lambda one: one["scores"] and one["scores"]["beach"] >= 0.4),
+        ({"below": "beach:0.4"}, lambda one: one["scores"] and one["scores"]["beach"] < 0.4),
+        (
+            {"above": ["beach:0.2", "trees:0.5"], "below": "beach:0.8", "search": "SKU-1"},
+            lambda one: (
+                one["scores"]
+                and 0.2 <= one["scores"]["beach"] < 0.8
+                and one["scores"]["trees"] >= 0.5
+                and "sku-1" in one["id"]
+            ),
+        ),
+        ({"search": "/24"}, lambda one: "/24" in one["source"]["url"]),
+        ({"error": "fetch_timeout"}, lambda one: one["error"] and one["index"] % 2),
+    ],
+)
+def test_filters_combine_in_pages_and_downloads(
+    client: httpx2.Client, job: Job, params: dict[str, Any], selects: Callable[[Any], Any]
+) -> None:
+    everything = [item for page in pages(client, job) for item in page]
+    wanted = [one for one in everything if selects(one)]
+    assert 0 < len(wanted) < COUNT
+    assert [item for page in pages(client, job, **params) for item in page] == wanted
+    assert [row[0] for row in table(client, job, **params)[1:]] == [one["id"] for one in wanted]
+
+
+@pytest.mark.parametrize(
+    ("params", "says"),
+    [
+        ({"above": "beach"}, "above: 'beach' does not end with a number"),
+        ({"above": "beach:high"}, "write it as label:number"),
+        ({"below": "beach:1.5"}, "0 to 1"),
+        ({"below": "beach:nan"}, "0 to 1"),
+        ({"below": "moon:0.5"}, "below: this model has no 'moon': use one of beach, city"),
+        ({"include": "beach", "format": "csv"}, "include is for JSON and JSONL: remove it"),
+    ],
+)
+def test_a_filter_by_scores_that_cannot_be_read_is_refused(
+    client: httpx2.Client, job: Job, params: dict[str, str], says: str
+) -> None:
+    answer = client.get(f"/jobs/{job.id}/results", params=params)
+    assert answer.status_code == 422
+    assert says in answer.json()["detail"]
+
+
+def test_a_histogram_counts_each_score_on_its_side_of_every_threshold(
+    client: httpx2.Client, store: HeldJobs
+) -> None:
+    # All numbers of two decimals, and what is next to them.
+    scores = [number / 100 for number in range(101)]
+    around = [near for score in scores for near in (math.nextafter(score, 0), score)]
+    job = store_job(
+        store,
+        len(around) + 1,
+        spec,
+        lambda i: scored(*[around[i]] * 4) if i < len(around) else rejected(),
+    )
+    answer = client.get(f"/jobs/{job.id}/histogram").raise_for_status().json()
+    assert answer["scored"] == len(around)
+    assert answer["next_cursor"] is None
+    assert list(answer["labels"]) == LABELS
+    assert [one["threshold"] for one in answer["labels"].values()] == [*MODEL.thresholds]
+    counts = answer["labels"]["city"]["counts"]
+    assert len(counts) == 100
+    for place, threshold in enumerate(scores[:-1]):
+        assert sum(counts[place:]) == sum(score >= threshold for score in around)
+    one = client.get(f"/jobs/{job.id}/histogram", params={"label": "trees"}).json()
+    assert list(one["labels"]) == ["trees"]
+    wrong = client.get(f"/jobs/{job.id}/histogram", params={"label": "moon"})
+    assert (wrong.status_code, wrong.json()["code"]) == (422, "parameter_invalid")
+
+
+def test_the_pages_of_a_histogram_add_up(store: HeldJobs, job: Job) -> None:
+    def page(start: int, most_items: int) -> HistogramPage:
+        return histogram_page(store.results(job, start), MODEL, [0, 3], most_items)
+
+    whole, parts, start = page(0, COUNT), [], 0
+    assert whole.next_cursor is None
+    while True:
+        parts.append(page(start, 60))
+        if parts[-1].next_cursor is None:
+            break
+        start = cursors.index(parts[-1].next_cursor)
+    assert len(parts) == 5
+    assert sum(part.scored for part in parts) == whole.scored
+    for label, found in whole.labels.items():
+        counts = [part.labels[label].counts for part in parts]
+        assert [sum(bins) for bins in zip(*counts, strict=True)] == found.counts
 
 
 # Formats.
@@ -615,6 +713,7 @@ import sys
 import api.main
 assert not [name for name in sys.modules if name.partition(".")[0] in ("pyarrow", "numpy")]
 sys.modules["pyarrow"] = None
+from api.results import cursors
 from api.results.downloads import parquet
 from api.results.table import Layout, Table
 from worker.jobs.errors import FormatUnavailable

@@ -1,0 +1,94 @@
+// One result as a row of the list or a tile of the gallery.
+
+import { make, percent } from "./dom.js";
+import { nameOf } from "./filter.js";
+import { failure } from "./words.js";
+
+const ROW_SCORES = 4;
+
+// The pictures of this tab, by item id.
+let files = new Map();
+const urls = new Map();
+
+export function usePictures(chosen) {
+  for (const url of urls.values()) URL.revokeObjectURL(url);
+  urls.clear();
+  files = chosen;
+}
+
+export const havePictures = () => files.size > 0;
+
+export function pictureOf(item, className) {
+  const box = make("div", { className });
+  const kind = item.image?.format ?? "";
+  const file = files.get(item.id);
+  if (!file) {
+    box.textContent = kind || "–";
+    return box;
+  }
+  if (!urls.has(item.id)) urls.set(item.id, URL.createObjectURL(file));
+  const picture = make("img", { alt: "", decoding: "async" });
+  // Not every browser can show every format.
+  picture.addEventListener("error", () => box.replaceChildren(kind || "–"));
+  picture.src = urls.get(item.id);
+  box.append(picture);
+  return box;
+}
+
+export const titleOf = (item) =>
+  item.source.url && item.id !== String(item.index) ? `${item.id}: ${item.source.url}` : nameOf(item);
+
+// The labels at the thresholds that the page shows; without one, as the service gave them.
+export function labelsAt(item, thresholds) {
+  if (!item.scores) return [];
+  return Object.keys(item.scores).filter((label) =>
+    label in thresholds ? item.scores[label] >= thresholds[label] : item.labels.includes(label));
+}
+
+function labelChips(item, thresholds) {
+  const labels = labelsAt(item, thresholds).map((label) => make("span", { textContent: label }));
+  if (item.scores && !labels.length) labels.push(make("span", { className: "none", textContent: "no label" }));
+  return make("div", { className: "labels" }, ...labels);
+}
+
+export function scoreBars(item, thresholds, most = Infinity) {
+  const list = make("dl", { className: "scores" }), labels = labelsAt(item, thresholds);
+  let scores = Object.entries(item.scores);
+  if (scores.length > most) scores = scores.sort(([, one], [, other]) => other - one).slice(0, most);
+  for (const [label, score] of scores) {
+    const mark = labels.includes(label) ? "is" : "";
+    const fill = make("i");
+    fill.style.width = `${100 * score}%`;
+    const bar = make("dd", { className: `bar ${mark}` }, fill);
+    bar.setAttribute("aria-hidden", "true");
+    list.append(make("div", {}, make("dt", { className: mark, textContent: label }), bar,
+      make("dd", { className: `number ${mark}`, textContent: percent(score) })));
+  }
+  return list;
+}
+
+export function errorText({ code, detail }) {
+  const [what, todo] = failure(code);
+  return make("div", { className: "failed" }, make("strong", { textContent: what }), ` ${todo} `,
+    make("span", { className: "detail", textContent: `${code}: ${detail}` }));
+}
+
+export function makeRow(item, thresholds, open) {
+  const name = make("button", { type: "button", className: "name", textContent: titleOf(item) });
+  name.addEventListener("click", () => open(item));
+  const picture = pictureOf(item, "thumb");
+  picture.addEventListener("click", () => open(item));
+  return make("article", { className: "line" }, picture,
+    make("div", { className: "what" }, name, labelChips(item, thresholds)),
+    item.error ? errorText(item.error) : scoreBars(item, thresholds, ROW_SCORES));
+}
+
+export function makeTile(item, thresholds, open) {
+  const labels = labelsAt(item, thresholds).join(", ");
+  const text = item.error ? failure(item.error.code)[0] : labels || "no label";
+  const tile = make("button", { type: "button", className: "tile" }, pictureOf(item, "shot"),
+    make("span", { className: `caption ${item.error ? "bad" : labels ? "" : "none"}`, textContent: text }),
+    make("span", { className: "name", textContent: titleOf(item) }));
+  tile.addEventListener("click", () => open(item));
+  return tile;
+}

@@ -1,0 +1,214 @@
+// The results of the displayed job: histograms, filters, order, list and gallery, downloads.
+
+import { ask, hasKey, modelOf } from "./api.js";
+import { $, count, make, noError, number, setOptions, setText, showError } from "./dom.js";
+import { everything, isFiltering, parameters, select, sort } from "./filter.js";
+import { Histogram } from "./histogram.js";
+import { havePictures, makeRow, makeTile, usePictures } from "./items.js";
+import { loadHistograms, loadResults, MOST_ITEMS } from "./load.js";
+import { openPicture } from "./picture.js";
+import { VirtualList } from "./virtual.js";
+import { failure } from "./words.js";
+
+// A model of more labels shows the histograms that a person adds.
+const MOST_HISTOGRAMS = 8;
+// While a job runs, only the first results are shown.
+const RUNNING_ITEMS = 1000;
+const TYPING_MS = 250;
+
+let job = null, items = [], hasMore = false, filter = everything(), loading = null, typing = 0;
+let histograms = new Map(), list;
+const thresholds = () => Object.fromEntries([...histograms].filter(([, one]) => one.threshold !== null)
+  .map(([label, one]) => [label, one.threshold]));
+
+export function clearResults() {
+  loading?.abort();
+  clearTimeout(typing);
+  [job, items, hasMore, filter, histograms] = [null, [], false, everything(), new Map()];
+  usePictures(new Map());
+  $("histograms").replaceChildren();
+  for (const id of ["by-status", "by-name"]) $(id).value = "";
+  $("results").hidden = true;
+  noError("results-error");
+  list.clear();
+}
+
+// Called with each state of the job. `files` are the pictures of this tab, by item id.
+export async function showResults(current, files) {
+  const isNew = job?.id !== current.id;
+  const finished = current.counts.succeeded + current.counts.failed;
+  if (!isNew && job.done === current.done && finished === job.counts.succeeded + job.counts.failed) return;
+  job = current;
+  if (isNew) {
+    usePictures(files);
+    showLabels();
+    setLayout(havePictures() ? "gallery" : "list");
+  }
+  showStatuses();
+  if (!finished) return;
+  $("results").hidden = false;
+  await load(job.done ? MOST_ITEMS : RUNNING_ITEMS);
+}
+
+// Large jobs are filtered by the service, others here.
+const isLarge = () => job.counts.total > MOST_ITEMS;
+
+async function load(most) {
+  loading?.abort();
+  loading = new AbortController();
+  const { signal } = loading;
+  const query = isLarge() ? parameters(filter) : new URLSearchParams();
+  if (modelOf(job)?.top_k) for (const label of histograms.keys()) query.append("include", label);
+  noError("results-error");
+  try {
+    const loaded = [];
+    const counted = loadHistograms(job.id, [...histograms.keys()], signal, showHistograms);
+    const [more] = await Promise.all([loadResults(job.id, query, most, signal, (page) => {
+      loaded.push(...page);
+      // Results of earlier requests keep their object, and so their element.
+      if (loaded.length > items.length || items.length === 0) show(loaded);
+    }), histograms.size ? counted : null]);
+    hasMore = more;
+    show(loaded);
+  } catch (error) {
+    if (error.name !== "AbortError") showError("results-error", error);
+  }
+}
+
+function show(loaded) {
+  const known = new Map(items.map((item) => [item.index, item]));
+  const isSame = (one, other) => one && Object.keys(one.scores ?? {}).length === Object.keys(other.scores ?? {}).length;
+  items = loaded.map((item) => isSame(known.get(item.index), item) ? known.get(item.index) : item);
+  apply();
+}
+
+// The items that pass the filter, in the chosen order.
+const shownItems = () => sort(select(items, filter), $("by-order").value, thresholds());
+
+function apply() {
+  const shown = shownItems(), atFirst = hasMore ? "first " : "";
+  list.show(shown);
+  setText($("shown"), isFiltering(filter)
+    ? `${number(shown.length)} of the ${atFirst}${count(items.length, "result")} match`
+    : `${atFirst}${count(shown.length, "result")}`);
+  $("no-rows").hidden = shown.length > 0;
+  $("clear-filter").hidden = !isFiltering(filter);
+  for (const format of ["csv", "jsonl"]) {
+    const query = parameters(filter);
+    query.set("format", format);
+    $(`as-${format}`).href = `jobs/${job.id}/results?${query}`;
+  }
+  $("download-words").textContent = isFiltering(filter) ? "Download these" : "Download all";
+}
+
+function changed() {
+  if (isLarge()) {
+    clearTimeout(typing);
+    typing = setTimeout(() => load(MOST_ITEMS), TYPING_MS);
+  }
+  apply();
+}
+
+function showLabels() {
+  const labels = modelOf(job)?.labels ?? [];
+  const few = labels.length <= MOST_HISTOGRAMS;
+  $("add-label").hidden = few;
+  $("labels").replaceChildren(...(few ? [] : labels.map((label) => make("option", { value: label }))));
+  if (few) labels.forEach(addHistogram);
+  showOrders();
+}
+
+function addHistogram(label) {
+  const histogram = new Histogram(label, () => {
+    const { side, threshold } = histogram;
+    if (side) filter.sides.set(label, { side, threshold });
+    else filter.sides.delete(label);
+    list.renew();
+    changed();
+  });
+  histograms.set(label, histogram);
+  $("histograms").append(histogram.element);
+}
+
+function showHistograms(sums) {
+  for (const [label, sum] of Object.entries(sums)) histograms.get(label)?.update(sum);
+}
+
+function showOrders() {
+  setOptions($("by-order"), [
+    ["index", "As submitted"], ["name", "Name"], ["uncertain", "Least certain first"],
+    ...[...histograms.keys()].flatMap((label) => [[`high ${label}`, `${label}, highest first`], [`low ${label}`, `${label}, lowest first`]]),
+  ]);
+}
+
+function showStatuses() {
+  setOptions($("by-status"), [
+    ["", "All"], ["succeeded", "Scored"], ["failed", "Failed"],
+    ...Object.entries(job.failures).map(([code, n]) => [code, `Failed: ${failure(code)[0]} (${number(n)})`]),
+  ]);
+}
+
+// Called by the list of failures.
+export function showOnlyFailure(code) {
+  $("by-status").value = code;
+  $("by-status").dispatchEvent(new Event("change"));
+  $("results").scrollIntoView();
+}
+
+function setLayout(layout) {
+  for (const one of document.getElementsByName("layout")) one.checked = one.value === layout;
+  $("rows").className = layout;
+  list.renew();
+}
+
+// A link cannot send a key, so with a key the page fetches the download itself.
+async function download(event, format) {
+  if (!hasKey()) return;
+  event.preventDefault();
+  noError("results-error");
+  try {
+    const blob = await (await ask($(`as-${format}`).getAttribute("href"))).blob();
+    const link = make("a", { href: URL.createObjectURL(blob), download: `${job.id}.${format}` });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+  } catch (error) {
+    showError("results-error", error);
+  }
+}
+
+export function startResults() {
+  list = new VirtualList($("rows"), (item) => {
+    const makeItem = $("rows").className === "gallery" ? makeTile : makeRow;
+    return makeItem(item, thresholds(), (one) => openPicture(one, shownItems(), thresholds()));
+  });
+  $("by-status").addEventListener("change", () => {
+    const { value } = $("by-status"), isStatus = ["", "succeeded", "failed"].includes(value);
+    [filter.status, filter.error] = isStatus ? [value, ""] : ["", value];
+    changed();
+  });
+  $("by-name").addEventListener("input", () => {
+    filter.search = $("by-name").value.trim();
+    changed();
+  });
+  $("by-order").addEventListener("change", apply);
+  $("clear-filter").addEventListener("click", () => {
+    filter = everything();
+    $("by-status").value = $("by-name").value = "";
+    for (const histogram of histograms.values()) {
+      histogram.side = "";
+      histogram.show();
+    }
+    changed();
+  });
+  for (const one of document.getElementsByName("layout")) one.addEventListener("change", () => setLayout(one.value));
+  $("add-label").addEventListener("submit", (event) => {
+    event.preventDefault();
+    const label = $("label").value;
+    if (histograms.has(label) || !modelOf(job)?.labels.includes(label)) return;
+    addHistogram(label);
+    showOrders();
+    $("label").value = "";
+    load(job.done ? MOST_ITEMS : RUNNING_ITEMS);
+  });
+  for (const format of ["csv", "jsonl"]) $(`as-${format}`).addEventListener("click", (event) => download(event, format));
+}

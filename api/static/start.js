@@ -1,0 +1,194 @@
+// The form of a new job.
+
+import { post, read, service } from "./api.js";
+import { columnsOf, urlColumnOf } from "./csv.js";
+import { $, count, make, noError, setOptions, showError, size } from "./dom.js";
+import { Chosen, dropped } from "./pictures.js";
+import { upload } from "./upload.js";
+
+const LISTED_LABELS = 8, LISTED_SKIPPED = 5;
+const chosen = new Chosen();
+let uploading = null;  // the AbortController of an upload
+
+const source = () => $("form").elements.source.value;
+
+// The URLs, each with the line on which it stands.
+function urls() {
+  const lines = $("urls").value.split("\n").map((text, at) => ({ url: text.trim(), line: at + 1 }));
+  return lines.filter(({ url }) => url && !url.startsWith("#"));
+}
+
+function readyCount() {
+  switch (source()) {
+    case "files": return chosen.files.size;
+    case "urls": return urls().length;
+    default: return $("pick-csv").files.length && $("url-column").value ? 1 : 0;
+  }
+}
+
+function chosenText() {
+  const { files, skipped, heicCount } = chosen;
+  let text = `${count(files.size, "picture")}, ${size(chosen.bytes)}`;
+  if (skipped.length) {
+    const some = skipped.slice(0, LISTED_SKIPPED).join(", ") + (skipped.length > LISTED_SKIPPED ? ", …" : "");
+    text += `; ${count(skipped.length, "file")} without a picture skipped: ${some}`;
+  }
+  if (heicCount) text += `; ${heicCount} in HEIC, which not every service reads: JPEG always works`;
+  return text;
+}
+
+export function showForm() {
+  for (const kind of ["files", "urls", "csv"]) $(`from-${kind}`).hidden = kind !== source();
+  $("chosen-text").textContent = chosenText();
+  $("chosen").hidden = !chosen.files.size && !chosen.skipped.length;
+  const ready = readyCount();
+  $("start").disabled = !ready || uploading !== null;
+  $("start").textContent = ready && source() !== "csv" ? `Score ${count(ready, "picture")}` : "Score";
+  const model = service.models[$("model").selectedIndex];
+  const unnamed = model?.labels.length - LISTED_LABELS;
+  $("model-labels").textContent = model
+    ? `Scores: ${model.labels.slice(0, LISTED_LABELS).join(", ")}${unnamed > 0 ? ` and ${unnamed} more` : ""}` : "";
+}
+
+export function showModels() {
+  $("model").replaceChildren(...service.models.map((model) => {
+    const name = `${model.name}@${model.version}`;
+    return make("option", { value: name, textContent: name, selected: model.default });
+  }));
+}
+
+async function addFiles(files) {
+  $("form").elements.source.value = "files";
+  await chosen.add(files);
+  showForm();
+}
+
+async function showColumns() {
+  const [file] = $("pick-csv").files;
+  let columns = [];
+  noError("new-error");
+  try {
+    if (file) columns = await columnsOf(file);
+  } catch (error) {
+    showError("new-error", error);
+  }
+  const named = columns.map((name) => [name, name]);
+  setOptions($("url-column"), named);
+  setOptions($("id-column"), [["", "row number"], ...named]);
+  $("url-column").value = urlColumnOf(columns);
+  $("id-column").value = "";
+  $("url-column").disabled = $("id-column").disabled = !columns.length;
+  showForm();
+}
+
+async function takeDrop(transfer) {
+  const list = transfer.files, [file] = list;
+  if (list.length === 1 && /\.csv$/i.test(file.name)) {
+    $("form").elements.source.value = "csv";
+    $("pick-csv").files = list;
+    await showColumns();
+  } else if (list.length === 1 && /\.txt$/i.test(file.name)) {
+    $("form").elements.source.value = "urls";
+    $("urls").value = await file.text();
+    showForm();
+  } else {
+    await addFiles(await dropped(transfer.items));
+  }
+}
+
+async function sendFiles(options) {
+  const stopper = uploading = new AbortController(), total = chosen.files.size;
+  const show = (sent) => {
+    $("upload-progress").max = total;
+    $("upload-progress").value = sent;
+    $("upload-count").textContent = `${sent.toLocaleString()} of ${count(total, "picture")} uploaded`;
+  };
+  show(0);
+  $("form").hidden = true;
+  $("upload").hidden = false;
+  try {
+    const { job, refused } = await upload(chosen, options, stopper.signal, show);
+    const files = chosen.files;
+    chosen.clear();
+    return { job, files, refused };
+  } catch (error) {
+    stopper.abort();  // the other requests
+    throw error;
+  } finally {
+    uploading = null;
+    $("form").hidden = false;
+    $("upload").hidden = true;
+  }
+}
+
+async function sendUrls(options) {
+  const lines = urls();
+  try {
+    return { job: await post("jobs", { urls: lines.map(({ url }) => url), ...options }) };
+  } catch (error) {
+    for (const problem of error.problems ?? []) problem.id = `line ${lines[problem.index]?.line}`;
+    throw error;
+  }
+}
+
+async function sendCsv(options) {
+  const query = new URLSearchParams({ ...options, url_column: $("url-column").value });
+  if ($("id-column").value) query.set("id_column", $("id-column").value);
+  const [body] = $("pick-csv").files;
+  return { job: await read(`jobs?${query}`, { method: "POST", body, headers: { "Content-Type": "text/csv" } }) };
+}
+
+// `open` is called with the new job, its files and the files that are not part of it; `show` makes
+// the form visible.
+export function startForm(open, show) {
+  for (const [id, path] of [["pick-files", "name"], ["pick-folder", "webkitRelativePath"]]) {
+    $(id).addEventListener("change", () => {
+      addFiles([...$(id).files].map((file) => [file[path], file]));
+      $(id).value = "";
+    });
+  }
+  $("clear").addEventListener("click", () => {
+    chosen.clear();
+    showForm();
+  });
+  $("pick-csv").addEventListener("change", showColumns);
+  $("urls").addEventListener("input", showForm);
+  $("form").addEventListener("change", () => {
+    noError("new-error");
+    showForm();
+  });
+  $("stop-upload").addEventListener("click", () => uploading?.abort());
+  window.addEventListener("beforeunload", (event) => {
+    if (uploading) event.preventDefault();  // the browser asks whether to leave
+  });
+  document.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    $("drop").classList.add("over");
+  });
+  document.addEventListener("dragleave", (event) => {
+    if (!event.relatedTarget) $("drop").classList.remove("over");
+  });
+  document.addEventListener("drop", async (event) => {
+    event.preventDefault();
+    $("drop").classList.remove("over");
+    if (uploading || !service.models.length) return;
+    show();
+    await takeDrop(event.dataTransfer);
+  });
+  $("form").addEventListener("submit", async (event) => {
+    event.preventDefault();
+    if ($("start").disabled) return;
+    noError("new-error");
+    $("start").disabled = true;
+    try {
+      const send = { files: sendFiles, urls: sendUrls, csv: sendCsv }[source()];
+      const name = $("name").value.trim();
+      const { job, files, refused } = await send({ model: $("model").value, ...(name && { name }) });
+      $("name").value = "";
+      open(job, files, refused);
+    } catch (error) {
+      if (error.name !== "AbortError") showError("new-error", error);
+    }
+    showForm();
+  });
+}
