@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import h11
 from h11 import _readers
 from uvicorn import Config
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
@@ -21,6 +22,9 @@ from worker.jobs.settings import Settings
 MAX_HEAD_BYTES = 32_768
 # Heads arrive in parts of this size, because h11 only limits those that are incomplete.
 HEAD_PART_BYTES = 4096
+# A chunk of a few bytes takes as long as a large one. A body of such chunks, by the bytes for each
+# of their line breaks, is received in parts, so that other connections have their turns.
+CHUNKS_PART_BYTES, LINE_BYTES = 2048, 64
 # A peer may take this long to read some of a response.
 STALL_S = 120
 # Each upload may have a temporary file, and the process has others.
@@ -33,12 +37,24 @@ _readers.header_field_re = re.compile(
 )
 
 
+class _Flow(FlowControl):
+    """Reads nothing while `held`, whatever a request asks for."""
+
+    held = False
+
+    def resume_reading(self) -> None:
+        if not self.held:
+            super().resume_reading()
+
+
 class Connection(H11Protocol):
     """A connection that closes when its peer takes too long to send a request or to read.
 
     When as many are open as the settings allow, the one that is idle for the longest time gives way
     to a new one; if none is idle, the new one is refused.
     """
+
+    flow: _Flow
 
     def __init__(
         self,
@@ -52,6 +68,8 @@ class Connection(H11Protocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
         self._idle_since = self.loop.time()
+        self._is_chunked = False
+        self._rest = b""  # received, and deferred
 
     @property
     def idle(self) -> bool:
@@ -61,6 +79,7 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Make room for the connection, and expect a request."""
         super().connection_made(transport)
+        self.flow = _Flow(transport)
         self._expect_head()
         if len(self.connections) <= self._settings.max_connections:
             return
@@ -83,6 +102,9 @@ class Connection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Receive a part of a request, or more than one request."""
+        if self._rest:
+            self._rest += data
+            return
         while data and not self.transport.is_closing():
             size = len(data)
             if self.conn.their_state is h11.IDLE:
@@ -93,10 +115,36 @@ class Connection(H11Protocol):
                 # Requests that are sent ahead wait in a buffer, where nothing else limits them.
                 self.transport.abort()
                 return
+            elif self._is_in_small_chunks(data):
+                super().data_received(data[:CHUNKS_PART_BYTES])
+                if not self.transport.is_closing():
+                    self._defer(data[CHUNKS_PART_BYTES:])
+                return
             if self.idle and self._head_timer is None:
                 self._expect_head()
             super().data_received(data[:size])
             data = data[size:]
+
+    def _is_in_small_chunks(self, data: bytes) -> bool:
+        return (
+            self._is_chunked
+            and self.conn.their_state is h11.SEND_BODY
+            and data.count(b"\r\n") * LINE_BYTES > len(data) > CHUNKS_PART_BYTES
+        )
+
+    def _defer(self, rest: bytes) -> None:
+        """Receive the rest after other connections had their turns, and read nothing before."""
+        self._rest = rest
+        self.flow.held = True
+        self.flow.pause_reading()
+        self.loop.call_soon(self._receive_rest)
+
+    def _receive_rest(self) -> None:
+        rest, self._rest = self._rest, b""
+        self.data_received(rest)
+        if not self._rest and not self.transport.is_closing():
+            self.flow.held = False
+            self.flow.resume_reading()
 
     def handle_events(self) -> None:
         """Handle what was received; it may begin a request."""
@@ -115,7 +163,9 @@ class Connection(H11Protocol):
             self.scope["path"] = urlsplit(self.scope["path"]).path or "/"
         # The API reads no cookies, but FastAPI does, in quadratic time.
         self.scope["headers"] = [header for header in self.headers if header[0] != b"cookie"]
-        if {b"content-length", b"transfer-encoding"} <= {name for name, _ in self.headers}:
+        names = {name for name, _ in self.headers}
+        self._is_chunked = b"transfer-encoding" in names
+        if {b"content-length", b"transfer-encoding"} <= names:
             # Somebody may smuggle a request past a proxy (RFC 9112, 6.1).
             self.cycle.keep_alive = False
 

@@ -90,6 +90,20 @@ def _avif_of_tiles(side: int, columns: int, rows: int) -> bytes:
     return avif_grid(tile, side, columns, rows)
 
 
+def box(name: bytes, body: bytes) -> bytes:
+    """A box of an AVIF."""
+    return struct.pack(">I4s", 8 + len(body), name) + body
+
+
+def _avif_with_index(name: bytes, body: bytes) -> bytes:
+    """An AVIF with a further box in its index."""
+    payload = encode(picture(), "AVIF")
+    at, extra = payload.index(b"meta") - 4, box(name, body)
+    (size,) = struct.unpack_from(">I", payload, at)
+    meta = struct.pack(">I", size + len(extra)) + payload[at + 4 : at + size] + extra
+    return payload[:at] + meta + payload[at + size :]
+
+
 def jpeg_of_scans(side: int, count: int) -> bytes:
     """A progressive JPEG whose last scan is repeated `count` times."""
     payload = encode(Image.new("L", (side, side), 90), "JPEG", progressive=True)
@@ -242,6 +256,38 @@ REJECTED: dict[str, tuple[set[str], Callable[[], bytes]]] = {
         lambda: _sized(encode(picture(), "AVIF"), b"ispe", 4, struct.pack(">II", 16000, 16000)),
     ),
     "avif of 40,000 tiles": ({"decode_failed"}, lambda: _avif_of_tiles(16, 200, 200)),
+    "avif with 300,000 references": (
+        {"decode_failed"},
+        lambda: _avif_with_index(
+            b"iref",
+            struct.pack(">I", 1 << 24)
+            + b"".join(box(b"dimg", struct.pack(">IHI", n, 1, n + 1)) for n in range(1, 300_001)),
+        ),
+    ),
+    "avif with properties of 900,000 items": (
+        {"decode_failed"},
+        lambda: _avif_with_index(
+            b"iprp",
+            box(b"ipco", b"")
+            + box(
+                b"ipma",
+                struct.pack(">II", 1 << 24, 900_000)
+                + b"".join(struct.pack(">IB", n, 0) for n in range(1, 900_001)),
+            ),
+        ),
+    ),
+    "avif with the places of 400,000 items": (
+        {"decode_failed"},
+        lambda: _avif_with_index(
+            b"iloc",
+            struct.pack(">IHI", 2 << 24, 0x4400, 400_000)
+            + b"".join(struct.pack(">IHHH", n, 0, 0, 0) for n in range(1, 400_001)),
+        ),
+    ),
+    "avif of 60,000 boxes": (
+        {"decode_failed"},
+        lambda: encode(picture(), "AVIF") + box(b"free", b"") * 60_000,
+    ),
     "avif of a file type box only": (
         {"decode_failed", "truncated"},
         lambda: b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf",

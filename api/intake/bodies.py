@@ -22,6 +22,8 @@ JSON, FORM = "application/json", "multipart/form-data"
 CSV, NDJSON = "text/csv", "application/x-ndjson"
 CONTENT_TYPES = (JSON, FORM, CSV, NDJSON)
 MAX_LINE_CHARS = 100_000
+# Lists and objects of a JSON body, which is read in one step that delays all other requests.
+MAX_JSON_PARTS = 200_000
 MAX_OPTIONS_BYTES = 1 << 20
 # In one item, or in the options of one job.
 MAX_MISTAKES = 100
@@ -72,10 +74,15 @@ def read_json(file: IO[bytes]) -> JsonBody:
 
     Raises:
         JobRefused: it is no JSON, or does not fit the schema.
+        TooLarge: it has too many lists and objects.
     """
     body = file.read()
     refuse_utf16(body)
     body = body.removeprefix(BOM_UTF8)
+    if body.count(b"[") + body.count(b"{") > MAX_JSON_PARTS:
+        raise TooLarge(
+            f"the JSON body has more than {MAX_JSON_PARTS} lists and objects: send NDJSON instead"
+        )
     try:
         fields = from_json(body)
     except ValueError as error:

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 
 from api.intake.admission import id_problem, item_problem
-from worker.jobs.errors import LISTED_PROBLEMS, ItemProblem, ItemsRefused, shortened
+from worker.jobs.errors import LISTED_PROBLEMS, ItemProblem, ItemsRefused, TooLarge, shortened
 from worker.jobs.items import MAX_ID_CHARS, ItemSpec
 from worker.jobs.record import CsvShape
 from worker.jobs.settings import Settings
@@ -52,7 +52,12 @@ class ItemReceiver(ABC):
         return str(self.count)
 
     def add_problem(self, detail: str, item_id: str | None = None) -> None:
-        """Count the next item as invalid, for this reason."""
+        """Count the next item as invalid, for this reason.
+
+        Raises:
+            TooLarge: the job would hold too many items.
+        """
+        self._check_count()
         self.problems.add(self.count, item_id, detail)
         self.count += 1
 
@@ -67,7 +72,11 @@ class ItemReceiver(ABC):
 
         `line` is its line in the body, counted from 1, if the body has lines, and `url_column` the
         name of the column of URLs, if it has columns.
+
+        Raises:
+            TooLarge: the job would hold too many items.
         """
+        self._check_count()
         problem = id_problem(spec) or self._problem(spec)
         column = None if problem else url_column
         problem = problem or item_problem(spec, payload, self._settings)
@@ -77,6 +86,11 @@ class ItemReceiver(ABC):
         self.count += 1
         self._line = line
         self._accept(spec, payload)
+
+    def _check_count(self) -> None:
+        most = self._settings.max_items
+        if self.count >= most:
+            raise TooLarge(f"the job has more than {most} items: send the rest as another job")
 
     def _problem(self, _spec: ItemSpec) -> str | None:
         """Return what else is wrong with an item, or None."""

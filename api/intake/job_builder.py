@@ -16,7 +16,7 @@ from api.intake.uploads import Uploads
 from api.results.table import Layout
 from api.schemas import JobOptions
 from api.services import Services
-from worker.jobs.errors import JobRefused, QueueFull, StorageUnavailable, TooLarge
+from worker.jobs.errors import JobRefused, QueueFull, StorageUnavailable
 from worker.jobs.items import ItemSpec
 from worker.jobs.ledger.api_keys import ANYONE
 from worker.jobs.ledger.layout import BacklogLimits, ExpiringKey, NewJob, Shape
@@ -104,23 +104,6 @@ class JobBuilder(ItemReceiver):
 
     def _problem(self, spec: ItemSpec) -> str | None:
         return self._layout.add(spec) if self.csv is None else None
-
-    def add(
-        self,
-        spec: ItemSpec,
-        payload: bytes | None = None,
-        line: int | None = None,
-        url_column: str | None = None,
-    ) -> None:
-        """Add the next item.
-
-        Raises:
-            TooLarge: the job would hold too many items.
-        """
-        most = self._settings.max_items
-        if self.count >= most:
-            raise TooLarge(f"the job has more than {most} items: send the rest as another job")
-        super().add(spec, payload, line, url_column)
 
     def _accept(self, spec: ItemSpec, payload: bytes | None) -> None:
         self._id_hashes.append(hash(spec.id))

@@ -4,6 +4,7 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from typing import IO
 
@@ -15,6 +16,8 @@ from worker.jobs.record import CsvShape
 
 SHOWN_CHARS = 40
 LISTED_CHARS = 400
+# Far more than the columns of an item may have.
+MAX_ROW_CHARS = 1_000_000
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 # The first line of a table that Excel is to read, such as sep=;
 _SEP_LINE = re.compile(r'"?sep=(.)"?,*\s*', re.IGNORECASE)
@@ -63,18 +66,31 @@ def add_csv(file: IO[bytes], params: Mapping[str, str], items: ItemReceiver) -> 
 
 def _rows(text: io.TextIOWrapper, url_column: str) -> Iterator[tuple[int, list[str]]]:
     """Give the rows that are not empty, the header first, with the line at which each begins."""
-    first = text.readline()
+    first = text.readline(MAX_ROW_CHARS)
     refuse_utf16(first.encode(errors="surrogateescape"))
     separator = ","
     if declared := _SEP_LINE.fullmatch(first):
         separator, first = declared[1], "\r\n"
-    # A byte order mark within a table is that of a file that was appended to another one.
-    lines = (line.removeprefix("\ufeff") for line in chain([first], text))
-    rows = csv.reader(lines, delimiter=separator, strict=True)
     header: list[str] = []
-    line = 1
+    line, row_chars = 1, 0
+
+    def lines() -> Iterator[str]:
+        """Give the lines, until those of one row are too long together."""
+        nonlocal row_chars
+        for text_line in chain([first], iter(partial(text.readline, MAX_ROW_CHARS), "")):
+            row_chars += len(text_line)
+            if row_chars >= MAX_ROW_CHARS:
+                raise BodyUnreadable(
+                    f"the row that begins at line {line} has more than {MAX_ROW_CHARS:,} "
+                    "characters: shorten it, or close its quotation marks"
+                )
+            # A byte order mark within a table is that of a file that was appended to another one.
+            yield text_line.removeprefix("\ufeff")
+
+    rows = csv.reader(lines(), delimiter=separator, strict=True)
     try:
         for row in rows:
+            row_chars = 0
             joined = "".join(row)
             if joined and not joined.isspace():
                 if not joined.isascii() and _BAD_BYTE.search(joined):

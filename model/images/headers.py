@@ -19,6 +19,9 @@ MAX_PARTS = 50_000
 # Tiles and other items of an AVIF or HEIC, as libheif allows. In libavif, the time that they take
 # grows with the square of their number.
 MAX_ITEMS = 1000
+# The boxes that say where the items of an AVIF or HEIC are and what belongs to them. They can name
+# more items than there are, and libavif searches all for each.
+MAX_INDEX_BYTES = 100_000
 # Of a JPEG, in all and in a scan.
 MAX_COMPONENTS = 4
 # Text and profile chunks of a PNG: Pillow inflates up to 1 MB of each, even if it rejects it.
@@ -246,11 +249,37 @@ def _tiff(payload: bytes, _side: int, _max_pixels: int) -> _Size:
     return width, height, depth * width * height + _SANDBOX_SLACK_BYTES
 
 
+_INDEX_BOXES = frozenset({b"iloc", b"iref", b"ipma"})
+# Bytes between the head of a box and the boxes in it.
+_NESTED_AFTER = {b"meta": 4, b"iprp": 0}
+
+
+def _check_boxes(payload: bytes) -> None:
+    parts, todo = 0, [(0, len(payload))]
+    while todo:
+        at, end = todo.pop()
+        while at + 8 <= end:
+            size, name = struct.unpack_from(">I4s", payload, at)
+            head = 8
+            if size == 1:
+                (size,) = struct.unpack_from(">Q", payload, at + 8)
+                head = 16
+            size = min(size or end, end - at)
+            parts += 1
+            _check_parts(parts, "boxes")
+            if name in _NESTED_AFTER:
+                todo.append((at + head + _NESTED_AFTER[name], at + size))
+            elif name in _INDEX_BOXES:
+                _check_parts(size, f"bytes in a box {name.decode()}", MAX_INDEX_BYTES)
+            at += max(size, head)
+
+
 _IMAGE_SIZE = re.compile(rb"ispe\0{4}(.{4})(.{4})", re.DOTALL)
 _DEEP = re.compile(rb"av1C..[\x40-\x7f\xc0-\xff]", re.DOTALL)
 
 
 def _avif(payload: bytes, _side: int, _max_pixels: int) -> _Size:
+    _check_boxes(payload)
     _check_parts(payload.count(b"infe"), "items", MAX_ITEMS)
     width = height = 0
     for count, box in enumerate(_IMAGE_SIZE.finditer(payload)):

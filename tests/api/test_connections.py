@@ -4,6 +4,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
@@ -124,6 +125,21 @@ def test_a_request_with_two_lengths_is_the_last_of_its_connection(api: Stack) ->
         peer.send(post(head, chunked) + b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert peer.answer()[0] == 202
         assert peer.closed()
+
+
+def test_a_body_of_tiny_chunks_leaves_others_their_turns(small_api: Stack) -> None:
+    head = "POST /jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/csv\r\n"
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in CSV) + b"1\r\n\n\r\n" * 150_000
+    body = f"{head}Transfer-Encoding: chunked\r\n\r\n".encode() + chunks + b"0\r\n\r\n"
+    started, slowest_s = time.monotonic(), 0.0
+    with Peer(small_api) as peer, ThreadPoolExecutor() as threads:
+        sending = threads.submit(lambda: peer.send(body).answer())
+        while not sending.done():
+            asked = time.monotonic()
+            assert ask(small_api, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")[0] == 200
+            slowest_s = max(slowest_s, time.monotonic() - asked)
+    assert sending.result()[0] == 202
+    assert slowest_s < (time.monotonic() - started) / 10, "others wait for a part of that body"
 
 
 @pytest.mark.parametrize("size", [MAX_HEAD_BYTES // 2, MAX_HEAD_BYTES * 2, MAX_HEAD_BYTES * 40])

@@ -43,6 +43,8 @@ class Heartbeat(PeriodicThread):
             self._runtime.workers.heartbeat(self._runtime.worker_id, self._runtime.slots)
         except LedgerFull as error:
             log.warning("heartbeat_missed", reason=str(error))
+        # At once: the first picture may block the interpreter before these threads run.
+        self._exit_if_stuck()
         super().start()
         self._watchdog.start()
 

@@ -13,7 +13,7 @@ from api.intake.items import ItemReceiver
 from api.intake.tables import add_csv
 from tests.api.polling import wait_done
 from tests.worker.fetching.site import Site
-from worker.jobs.errors import ItemsRefused, JobRefused
+from worker.jobs.errors import ItemsRefused, JobRefused, TooLarge
 from worker.jobs.items import ItemSpec
 from worker.jobs.settings import Settings
 
@@ -23,8 +23,8 @@ URL = b"http://h/"
 class Received(ItemReceiver):
     """Keeps the items."""
 
-    def __init__(self) -> None:
-        super().__init__(Settings())
+    def __init__(self, settings: Settings | None = None) -> None:
+        super().__init__(settings or Settings())
         self.specs: list[ItemSpec] = []
 
     def _accept(self, spec: ItemSpec, _payload: bytes | None) -> None:
@@ -112,6 +112,13 @@ REFUSALS = {
         {},
         ["line 1: there is a URL instead", "such as url"],
     ),
+    "row": (b"url\n" + b"," * 1_000_000, {}, ["line 2", "1,000,000 characters", "shorten it"]),
+    "row of lines": (b"url\n" + b'"\n",' * 250_000, {}, ["line 2", "1,000,000 characters"]),
+    "row without end": (
+        b"u" * 1_000_001,
+        {},
+        ["line 1", "1,000,000 characters", "quotation marks"],
+    ),
     "cell": (b"url\n" + b"x" * 200_000, {}, ["line 2", "131,072 characters", "shorten it"]),
 }
 ROWS = {
@@ -163,6 +170,18 @@ def test_an_item_with_a_name_twice_is_refused(line: bytes, says: str) -> None:
     (problem,) = refused.value.problems
     assert problem.detail.startswith("line 2: ")
     assert says in problem.detail
+
+
+def test_invalid_items_count_too() -> None:
+    received = Received(Settings(max_items=3))
+    with pytest.raises(TooLarge, match="more than 3 items: send the rest as another job"):
+        add_ndjson(BytesIO(b"{}\n" * 4), received)
+    assert received.problems.count == 3
+
+
+def test_a_json_body_has_a_limited_number_of_lists_and_objects() -> None:
+    with pytest.raises(TooLarge, match="200000 lists and objects: send NDJSON instead"):
+        read_json(BytesIO(b'{"urls":[' + b"[]," * 200_000 + b'""]}'))
 
 
 URLS = b'"urls": ["http://h/"]'

@@ -40,7 +40,8 @@ def test_a_hostile_picture_is_rejected_with_a_fitting_code(name: str) -> None:
         *("png with 60,000 chunks", "jpeg of 20,000 scans", "jpeg with 60,000 segments"),
         *("gif with a comment of 60,000 blocks", "gif that hides 60,000 blocks"),
         *("bmp of run lengths, large", "tiff of 60,000 strips", "tiff of 60,000 tiles"),
-        "avif of 40,000 tiles",
+        *("avif of 40,000 tiles", "avif with 300,000 references", "avif of 60,000 boxes"),
+        *("avif with properties of 900,000 items", "avif with the places of 400,000 items"),
     ],
 )
 def test_what_a_header_counts_is_refused_before_decoding(name: str) -> None:
