@@ -5,11 +5,15 @@ import os
 import shutil
 import sys
 import tempfile
+import webbrowser
 from collections.abc import Sequence
+from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn, get_args
+
+import msgspec
 
 from piqueue.commands import submit
 from piqueue.commands.terminal import (
@@ -23,7 +27,7 @@ from piqueue.commands.terminal import (
     summary,
     written_whole,
 )
-from piqueue.types import Filters, ItemStatus, JobStatus, ResultsFormat
+from piqueue.types import Filters, ItemStatus, Job, JobStatus, ResultsFormat
 
 _RESULTS_EXAMPLES = """\
 examples:
@@ -95,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="piqueue", description=__doc__, epilog="Help for a command: piqueue COMMAND --help"
     )
+    parser.add_argument("--version", action="version", version=f"piqueue {version('piqueue')}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def add(name: str, about: str, command: Any, epilog: str = "") -> argparse.ArgumentParser:
@@ -112,7 +117,15 @@ def _parser() -> argparse.ArgumentParser:
     about = "submit a table, a list of URLs, files or a folder, and write the results"
     submit.add_arguments(add("submit", about, submit.submit, submit.EXAMPLES))
 
+    def add_json(command: argparse.ArgumentParser) -> None:
+        about = "print JSON, with the fields that the API gives"
+        command.add_argument("--json", action="store_true", help=about)
+
     one = add("status", "show the state of a job", _status)
+    one.add_argument("job")
+    add_json(one)
+
+    one = add("open", "show a job and its results in the browser", _open)
     one.add_argument("job")
 
     one = add("results", "write the results of a job", _results, _RESULTS_EXAMPLES)
@@ -138,15 +151,18 @@ def _parser() -> argparse.ArgumentParser:
 
     one = add("cancel", "stop a job and keep its results", _cancel)
     one.add_argument("job")
+    add_json(one)
 
     one = add("retry", "submit the failed pictures of a job again", _retry)
     one.add_argument("job")
     only = "retryable: leave out failures that a retry cannot fix, such as not_an_image"
     one.add_argument("--only", choices=["failed", "retryable"], default="failed", help=only)
+    add_json(one)
 
     one = add("jobs", "list your jobs, newest first", _jobs)
     one.add_argument("--status", choices=get_args(JobStatus))
     one.add_argument("--limit", type=int, default=20, metavar="COUNT", help="default: %(default)s")
+    add_json(one)
 
     one = add("delete", "stop a job and delete its pictures and results", _delete)
     one.add_argument("job")
@@ -159,7 +175,20 @@ def _parser() -> argparse.ArgumentParser:
 def _status(options: argparse.Namespace) -> int:
     with connect(options) as client:
         job = client.job(options.job)
-    print("\n".join([summary(job), *hosts(job)]))
+    _show(options, job, "\n".join([summary(job), *hosts(job)]))
+    return 0
+
+
+def _show(options: argparse.Namespace, job: Job | list[Job], text: str) -> None:
+    """Print what a command found, as JSON if that is wanted."""
+    print(msgspec.json.encode(job).decode() if options.json else text)
+
+
+def _open(options: argparse.Namespace) -> int:
+    with connect(options) as client:
+        address = f"{client.url}/#{client.job(options.job).id}"
+    print(address)
+    webbrowser.open(address)
     return 0
 
 
@@ -186,21 +215,27 @@ def _results(options: argparse.Namespace) -> int:
 
 def _cancel(options: argparse.Namespace) -> int:
     with connect(options) as client:
-        print(summary(client.cancel(options.job)))
+        job = client.cancel(options.job)
+    _show(options, job, summary(job))
     return 0
 
 
 def _retry(options: argparse.Namespace) -> int:
     with connect(options) as client:
         job = client.retry(options.job, options.only)
-    print(f"{summary(job)}\nto follow it: piqueue submit --resume {job.id}")
+    _show(options, job, f"{summary(job)}\nto follow it: piqueue submit --resume {job.id}")
     return 0
 
 
 def _jobs(options: argparse.Namespace) -> int:
     with connect(options) as client:
-        for job in islice(client.jobs(options.status), options.limit):
-            print(f"{job.created_at:%Y-%m-%d %H:%M:%S}Z  {summary(job)}  {job.name or ''}".rstrip())
+        jobs = list(islice(client.jobs(options.status), options.limit))
+    lines = [
+        f"{job.created_at:%Y-%m-%d %H:%M:%S}Z  {summary(job)}  {job.name or ''}".rstrip()
+        for job in jobs
+    ]
+    if jobs or options.json:
+        _show(options, jobs, "\n".join(lines))
     return 0
 
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,9 @@ def test_the_server_has_a_module_for_each_of_its_commands(
     for name, about in cli.SERVER_COMMANDS.items():
         assert f" {name} " in shown
         assert about[:40] in shown
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert (ended.value.code, capsys.readouterr().out) == (0, f"piqueue {version('piqueue')}\n")
 
 
 def test_a_command_of_the_server_is_not_shadowed_by_the_current_folder(tmp_path: Path) -> None:

@@ -128,7 +128,11 @@ def test_urls_on_standard_input_are_scored(site: Site, tmp_path: Path) -> None:
 
 
 def test_lists_and_ndjson_are_known_by_their_names(
-    site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    site: Site,
+    stack: Stack,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     urls = tmp_path / "urls.txt"
     urls.write_text(f"{site.url('/1.jpg')}\n")
@@ -144,6 +148,25 @@ def test_lists_and_ndjson_are_known_by_their_names(
     assert (row["id"], row["url"]) == ("two", site.url("/2.jpg"))
     assert cli.main(["jobs", "--limit", "1"]) == 0
     assert capsys.readouterr().out.splitlines()[-1].endswith("1 of 1 succeeded  second")
+    check_json_and_page(capsys, monkeypatch, stack)
+
+
+def check_json_and_page(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, stack: Stack
+) -> None:
+    assert cli.main(["jobs", "--limit", "1", "--json"]) == 0
+    (job,) = json.loads(capsys.readouterr().out)
+    assert (job["name"], job["status"], job["counts"]["succeeded"]) == ("second", "succeeded", 1)
+    assert cli.main(["status", job["id"], "--json"]) == 0
+    of_status = json.loads(capsys.readouterr().out)
+    assert (of_status["id"], of_status["hosts"][0]["ok"]) == (job["id"], 1)
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    assert cli.main(["open", job["id"]]) == 0
+    assert opened == [f"{stack.url}/#{job['id']}"]
+    assert capsys.readouterr().out.split() == opened
+    assert cli.main(["open", "job_00000000000000000000000000"]) == 1
+    assert len(opened) == 1
 
 
 @pytest.fixture(scope="module")
