@@ -2,11 +2,12 @@
 
 import { ask, post, read } from "./api.js";
 import { $, count, duration, listed, make, noError, number, setText, showError, sleep } from "./dom.js";
+import { RateChart } from "./rate.js";
 import { clearResults, showOnlyFailure, showResults } from "./results.js";
 import { failure, kindOf, STATUS } from "./words.js";
 
 const RETRY_MS = 2000;
-let view = null;  // {id, job, files, stopped}
+let view = null;  // {id, job, files, rate, stopped}
 // The pictures that this tab uploaded, by item id, for each of its jobs.
 const filesOf = new Map();
 let goTo = () => {};
@@ -25,7 +26,7 @@ export function closeJob() {
 export function openJob(id, files = filesOf.get(id) ?? new Map(), refused = []) {
   closeJob();
   filesOf.set(id, files);
-  view = { id, job: null, files, stopped: false };
+  view = { id, job: null, files, rate: new RateChart(), stopped: false };
   if (refused.length) {
     $("refused-files").hidden = false;
     $("refused-files").open = true;
@@ -83,6 +84,7 @@ function showUnreachable(error) {
   setChip("Not connected", "bad");
   $("stop").hidden = true;
   for (const stat of $("stats").querySelectorAll(".now")) stat.remove();
+  $("rate").replaceChildren();
 }
 
 function showJob(job) {
@@ -101,6 +103,8 @@ function showJob(job) {
   // A screen reader is told of every quarter.
   setText($("spoken"), job.done ? `${number(counts.succeeded)} scored, ${number(counts.failed)} failed` : `${25 * Math.floor(4 * share)} % finished`);
   $("stats").replaceChildren(...statsOf(job));
+  view.rate.add(finished);
+  $("rate").replaceChildren(...(job.done ? [] : [view.rate.draw()]).filter(Boolean));
   showFacts(job);
   showFailures(job);
 }

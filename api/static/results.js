@@ -21,6 +21,8 @@ let histograms = new Map(), list;
 const thresholds = () => Object.fromEntries([...histograms].filter(([, one]) => one.threshold !== null)
   .map(([label, one]) => [label, one.threshold]));
 
+const finishedCount = ({ counts }) => counts.succeeded + counts.failed;
+
 export function clearResults() {
   loading?.abort();
   clearTimeout(typing);
@@ -36,8 +38,8 @@ export function clearResults() {
 // Called with each state of the job. `files` are the pictures of this tab, by item id.
 export async function showResults(current, files) {
   const isNew = job?.id !== current.id;
-  const finished = current.counts.succeeded + current.counts.failed;
-  if (!isNew && job.done === current.done && finished === job.counts.succeeded + job.counts.failed) return;
+  const finished = finishedCount(current);
+  if (!isNew && job.done === current.done && finished === finishedCount(job)) return;
   job = current;
   if (isNew) {
     usePictures(files);
@@ -62,12 +64,13 @@ async function load(most) {
   noError("results-error");
   try {
     const loaded = [];
-    const counted = loadHistograms(job.id, [...histograms.keys()], signal, showHistograms);
+    const labels = [...histograms.keys()];
+    const counted = labels.length ? loadHistograms(job.id, labels, signal, showHistograms) : null;
     const [more] = await Promise.all([loadResults(job.id, query, most, signal, (page) => {
       loaded.push(...page);
       // Results of earlier requests keep their object, and so their element.
       if (loaded.length > items.length || items.length === 0) show(loaded);
-    }), histograms.size ? counted : null]);
+    }), counted]);
     hasMore = more;
     show(loaded);
   } catch (error) {
@@ -86,11 +89,9 @@ function show(loaded) {
 const shownItems = () => sort(select(items, filter), $("by-order").value, thresholds());
 
 function apply() {
-  const shown = shownItems(), atFirst = hasMore ? "first " : "";
+  const shown = shownItems();
   list.show(shown);
-  setText($("shown"), isFiltering(filter)
-    ? `${number(shown.length)} of the ${atFirst}${count(items.length, "result")} match`
-    : `${atFirst}${count(shown.length, "result")}`);
+  setText($("shown"), countText(shown.length));
   $("no-rows").hidden = shown.length > 0;
   $("clear-filter").hidden = !isFiltering(filter);
   for (const format of ["csv", "jsonl"]) {
@@ -99,6 +100,12 @@ function apply() {
     $(`as-${format}`).href = `jobs/${job.id}/results?${query}`;
   }
   $("download-words").textContent = isFiltering(filter) ? "Download these" : "Download all";
+}
+
+function countText(shown) {
+  if (!isFiltering(filter)) return hasMore ? `the first ${count(shown, "result")}` : count(shown, "result");
+  if (hasMore) return `the first ${count(shown, "result")} that match`;
+  return `${number(shown)} of the ${count(finishedCount(job), "result")} match`;
 }
 
 function changed() {

@@ -42,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             redis_memory=chosen.redis_memory,
         ) as stack:
             print(f"Piqueue listens on {stack.url}; documentation: {stack.url}/docs")
+            print(f"Web page: {stack.url}/")
             print(f"Data and logs: {chosen.data}\n{how_to_submit(stack.url)}")
             print("Create API keys or check this installation:")
             print(f"  export PIQUEUE_REDIS_URL={stack.redis_url}")

@@ -24,15 +24,20 @@ from api.routes.page import FOLDER
 from scripts.local.stack import Stack
 from tests.api.polling import all_results
 from tests.api.reverse_proxy import ReverseProxy
-from tests.api.stored_jobs import ledger, rejected, scored, store_job
+from tests.api.stored_jobs import MODEL, ledger, rejected, scored, store_job
 from tests.browser import Tab
 from tests.conftest import STACK_ENV
 from tests.pictures import jpeg
 from tests.worker.fetching.site import Answer, Site
 from worker.jobs.items import ItemResult, ItemSpec, RejectionCode
-from worker.jobs.ledger.api_keys import KeyStore, Scope
-from worker.jobs.record import Job, JobStatus
+from worker.jobs.ledger.api_keys import ANYONE, KeyStore, Scope
+from worker.jobs.ledger.layout import NewJob, Shape
+from worker.jobs.models.catalog import ModelCatalog
+from worker.jobs.models.folder import ModelFolder
+from worker.jobs.record import Job, JobStatus, Lane, new_job_id
+from worker.jobs.settings import ARTIFACTS_PATH
 
+IMAGENET = ModelCatalog([ModelFolder(ARTIFACTS_PATH)], "imagenet").resolve(None)
 HOSTILE = "<img src=x onerror=document.title='owned'>.jpg"
 
 
@@ -478,6 +483,58 @@ def margin(scores: dict[str, float]) -> float:
     """Give the distance of the nearest score from the threshold of its label."""
     thresholds = {"beach": 0.58, "city": 0.43, "sunset": 0.5, "trees": 0.49}
     return min(abs(score - thresholds[label]) for label, score in scores.items())
+
+
+def test_a_job_that_runs_shows_its_progress_and_failures_as_they_come(
+    page: Page, stack: Stack
+) -> None:
+    with ledger(stack.redis_url) as store:
+        job_id = new_job_id()
+        for chunk in range(2):
+            store.put_chunk(job_id, chunk, [spec_of(2 * chunk), spec_of(2 * chunk + 1)])
+        store.submit(NewJob(job_id, ANYONE, MODEL, ttl_s=3600), Shape(Lane.BULK, 4, 2))
+        page.open(f"{stack.url}/#{job_id}")
+        page.wait("job that waits", lambda: page.one("#chip").text == "Waiting")
+        first, second = store.claim(job_id, 0), store.claim(job_id, 1)
+        store.commit(first, [scored(0.9, 0, 0, 0), rejected()])
+        page.wait("job that runs", lambda: page.one("#chip").text == "Running")
+        page.wait_for_text("#stats", "Remaining\n2")
+        assert "Failed\n1" in page.one("#stats").text
+        assert page.one("#failures").text.startswith("1 × The host took too long Retry later.")
+        assert page.one("#spoken").text == "50 % finished"
+        assert page.names(2) == [f"{spec_of(i).id}: {spec_of(i).url}" for i in range(2)]
+        page.wait_for_text(".sides", "1 above")
+        page.wait("chart of the rate", lambda: page.all("#rate polyline"))
+        store.commit(second, [scored(0.8, 0, 0, 0), scored(0.1, 0, 0, 0)])
+        page.wait("done job", lambda: page.one("#chip").text == "Done, some failed")
+        page.rows(4)
+        page.wait_for_text(".sides", "2 above")
+        assert not page.all("#rate polyline")
+    assert page.messages() == []
+
+
+def test_a_model_of_many_labels_shows_the_histograms_that_are_added(
+    page: Page, stack: Stack
+) -> None:
+    vectors = [[0.5 / (rank + place + 1) for rank in range(1000)] for place in range(4)]
+    vectors[2][997] = 0.4  # not among the best five of most pictures
+    with ledger(stack.redis_url) as store:
+        job = store_job(store, 4, spec_of, lambda i: scored(*vectors[i]), model=IMAGENET)
+    page.open(f"{stack.url}/#{job.id}")
+    page.rows(4)
+    assert not page.all(".histogram")
+    label = IMAGENET.labels[997]
+    page.one("#label").send_keys(label)
+    page.click("#add-label button")
+    page.wait("histogram", lambda: page.all(".histogram"))
+    page.wait_for_text(".sides", "4 below")
+    page.browser.execute_script(SLIDE, page.one(".histogram input"), "0.3")
+    page.click("[data-side=above]")
+    page.wait("one row", lambda: page.names(1) == [f"sku-2: {spec_of(2).url}"])
+    page.one("#clear-filter").click()
+    page.choose("#by-order", f"{label}, highest first")
+    assert page.names(4)[0].startswith("sku-2: ")
+    assert page.messages() == []
 
 
 def test_the_jobs_are_listed_filtered_and_managed(
