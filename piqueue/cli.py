@@ -6,12 +6,14 @@ import shutil
 import sys
 import tempfile
 import webbrowser
+from codecs import BOM_UTF8
 from collections.abc import Sequence
+from contextlib import ExitStack
 from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import Any, BinaryIO, NoReturn, get_args
 
 import msgspec
 
@@ -53,6 +55,10 @@ SERVER_COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; gives the exit code."""
+    if "_ARGCOMPLETE" in os.environ:
+        from argcomplete import autocomplete
+
+        autocomplete(_parser())  # which exits
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given and given[0] in SERVER_COMMANDS:
         return run(f"piqueue {given[0]}", lambda: _run_on_server(given))
@@ -146,6 +152,8 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--include", action="append", metavar="LABEL", help=include)
     threshold = "score from which a label is predicted (default: as the model sets it)"
     one.add_argument("--threshold", type=float, metavar="SCORE", help=threshold)
+    bom = "begin a CSV file with a byte order mark, by which Excel knows UTF-8"
+    one.add_argument("--bom", action="store_true", help=bom)
     merge = "if JOB is a retry: with the results of the jobs that it retried"
     one.add_argument("--merge", action="store_const", const="parents", help=merge)
 
@@ -166,6 +174,11 @@ def _parser() -> argparse.ArgumentParser:
 
     one = add("delete", "stop a job and delete its pictures and results", _delete)
     one.add_argument("job")
+
+    about = "print what lets a shell complete the commands and options of piqueue"
+    one = commands.add_parser("completion", help=about, description=about)
+    one.add_argument("shell", choices=["bash", "zsh", "fish"])
+    one.set_defaults(command=_completion, program=one.prog)
 
     for name, about in SERVER_COMMANDS.items():
         commands.add_parser(name, help=about, add_help=False)
@@ -194,22 +207,27 @@ def _open(options: argparse.Namespace) -> int:
 
 def _results(options: argparse.Namespace) -> int:
     form = results_format(options.output, options.format)
+    if options.bom and form != "csv":
+        raise CommandFailed(f"--bom is for CSV, and the results are {form}: leave it out")
     if options.output:
         check_folder(options.output)
     filters: Filters = {}
     for name in Filters.__optional_keys__:
         if (value := getattr(options, name)) is not None:
             filters[name] = value  # type: ignore[literal-required]
-    with connect(options) as client:
+    with connect(options) as client, ExitStack() as files:
+        target: BinaryIO = sys.stdout.buffer
         if options.output:
-            with written_whole(options.output) as file:
-                client.download(options.job, file, form, **filters)
-        else:
-            # Through a file, because a download may start again when the connection breaks.
-            with tempfile.TemporaryFile() as file:
-                client.download(options.job, file, form, **filters)
-                file.seek(0)
-                shutil.copyfileobj(file, sys.stdout.buffer)
+            target = files.enter_context(written_whole(options.output))
+            if not options.bom:
+                client.download(options.job, target, form, **filters)
+                return 0
+        # Through a file, because a download may start again when the connection breaks.
+        received = files.enter_context(tempfile.TemporaryFile())
+        client.download(options.job, received, form, **filters)
+        received.seek(0)
+        target.write(BOM_UTF8 if options.bom else b"")
+        shutil.copyfileobj(received, target)
     return 0
 
 
@@ -242,6 +260,15 @@ def _jobs(options: argparse.Namespace) -> int:
 def _delete(options: argparse.Namespace) -> int:
     with connect(options) as client:
         client.delete(options.job)
+    return 0
+
+
+def _completion(options: argparse.Namespace) -> int:
+    try:
+        from argcomplete.shell_integration import shellcode
+    except ImportError:
+        raise CommandFailed("it needs argcomplete: pip install 'piqueue[completion]'") from None
+    print(shellcode(["piqueue"], shell=options.shell))
     return 0
 
 

@@ -11,6 +11,7 @@ import pytest
 from piqueue import cli
 from scripts.commands.__main__ import MODULES
 from scripts.local.stack import ROOT
+from tests.documents import Shell
 
 
 def test_the_server_has_a_module_for_each_of_its_commands(
@@ -26,6 +27,24 @@ def test_the_server_has_a_module_for_each_of_its_commands(
     with pytest.raises(SystemExit) as ended:
         cli.main(["--version"])
     assert (ended.value.code, capsys.readouterr().out) == (0, f"piqueue {version('piqueue')}\n")
+
+
+def test_bash_completes_commands_and_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell = Shell(tmp_path)
+    for words, expected in (("re", "results retry review"), ("results --a", "--api-key --above")):
+        line = f"piqueue {words}"
+        printed = shell.run(
+            f'eval "$(piqueue completion bash)"; COMP_WORDS=({line}); COMP_LINE="{line}"\n'
+            f"COMP_CWORD={len(words.split())}; COMP_POINT={len(line)}; COMP_TYPE=9\n"
+            '_python_argcomplete piqueue; echo "${COMPREPLY[@]}"'
+        )
+        assert sorted(printed.split()) == sorted(expected.split())
+    monkeypatch.setitem(sys.modules, "argcomplete", None)
+    monkeypatch.delitem(sys.modules, "argcomplete.shell_integration", raising=False)
+    assert cli.main(["completion", "bash"]) == 1
+    assert "pip install 'piqueue[completion]'" in capsys.readouterr().err
 
 
 def test_a_command_of_the_server_is_not_shadowed_by_the_current_folder(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def test_what_the_document_shows_works(keyed_stack: Stack, tmp_path: Path) -> No
             return Block(block.language, text.replace("https://example.com", site.url("")))
 
         table, *commands = map(here, runnable("docs/using.md"))
-        assert [block.language for block in commands] == [*["sh"] * 6, "python"]
+        assert [block.language for block in commands] == [*["sh"] * 7, "python"]
         env = {"PIQUEUE_URL": keyed_stack.url, "PIQUEUE_REDIS_URL": keyed_stack.redis_url}
         env["BROWSER"] = "true"  # a browser that shows nothing
         shell = Shell(tmp_path, env)

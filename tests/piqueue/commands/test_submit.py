@@ -148,11 +148,14 @@ def test_lists_and_ndjson_are_known_by_their_names(
     assert (row["id"], row["url"]) == ("two", site.url("/2.jpg"))
     assert cli.main(["jobs", "--limit", "1"]) == 0
     assert capsys.readouterr().out.splitlines()[-1].endswith("1 of 1 succeeded  second")
-    check_json_and_page(capsys, monkeypatch, stack)
+    check_json_bom_and_page(capsys, monkeypatch, stack, tmp_path)
 
 
-def check_json_and_page(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, stack: Stack
+def check_json_bom_and_page(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    stack: Stack,
+    tmp_path: Path,
 ) -> None:
     assert cli.main(["jobs", "--limit", "1", "--json"]) == 0
     (job,) = json.loads(capsys.readouterr().out)
@@ -160,6 +163,11 @@ def check_json_and_page(
     assert cli.main(["status", job["id"], "--json"]) == 0
     of_status = json.loads(capsys.readouterr().out)
     assert (of_status["id"], of_status["hosts"][0]["ok"]) == (job["id"], 1)
+    table = tmp_path / "bom.csv"
+    assert cli.main(["results", job["id"], "--bom", "-o", str(table)]) == 0
+    assert table.read_text("utf-8").startswith("\ufeffid,")
+    assert cli.main(["results", job["id"], "--bom", "--format", "jsonl"]) == 1
+    assert "--bom is for CSV, and the results are jsonl" in capsys.readouterr().err
     opened: list[str] = []
     monkeypatch.setattr("webbrowser.open", opened.append)
     assert cli.main(["open", job["id"]]) == 0
