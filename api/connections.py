@@ -233,7 +233,13 @@ class Connection(H11Protocol):
             detail = f"the request line and the headers have more than {MAX_HEAD_BYTES} bytes"
             self._refuse(431, "headers_too_large", f"{detail}: send fewer or shorter ones")
         else:
-            self._refuse(400, "bad_request", f"the request is not HTTP/1.1: {error or msg}")
+            reason = str(error or msg).partition(": bytearray")[0]
+            self._refuse(
+                400,
+                "bad_request",
+                f"the request is not HTTP/1.1 ({reason}): correct it; TLS, HTTP/2 and the PROXY "
+                "protocol end at a proxy in front of the API",
+            )
 
     def _unsupported_upgrade_warning(self) -> None:
         """Say nothing: a server may ignore an offer of another protocol (RFC 9110, 7.8)."""

@@ -19,13 +19,15 @@ def foreign_reason(
 
     `allowed_hosts` are the host names that are accepted besides IP addresses and `localhost`; None
     accepts every name. Other names are refused because their owner can make them resolve to this
-    machine (DNS rebinding). A request that changes something is refused if the browser says, in
-    `Origin` or `Sec-Fetch-Site`, that another site sent it, unless its page is of one of
-    `allowed_origins`.
+    machine (DNS rebinding); a browser never omits the name. A request that changes something is
+    refused if the browser says, in `Origin` or `Sec-Fetch-Site`, that another site sent it, unless
+    its page is of one of `allowed_origins`.
     """
     host = headers.get("host", "")
     name = _hostname(f"//{host}")
-    if allowed_hosts is not None and not (_is_local(name) or name in allowed_hosts):
+    # Health checks in HTTP/1.0 have no Host.
+    is_own = "host" not in headers or _is_local(name) or name in (allowed_hosts or ())
+    if allowed_hosts is not None and not is_own:
         return (
             f"the request is for the host {name!r}: use 127.0.0.1 or localhost, add the name to "
             "PIQUEUE_ALLOWED_HOSTS, or make an API key"

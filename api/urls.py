@@ -14,7 +14,7 @@ from worker.jobs.errors import ParameterInvalid
 MAX_URL_CHARS = 4096
 SHOWN_CHARS = 60
 # The last are invisible, and come along when a URL is copied from a page.
-_UNSAFE = re.compile(r"[\x00-\x20\x7f\u00ad\u200b-\u200f\u2060\ufeff]")
+_UNSAFE = re.compile(r"[\x00-\x20\x7f-\xa0\u00ad\u2000-\u200f\u2028-\u202f\u2060\ufeff]")
 
 # The path prefix of the current request; `BehindProxy` sets it.
 root_path: ContextVar[str] = ContextVar("root_path", default="")
@@ -48,9 +48,10 @@ def url_problem(url: str) -> str | None:
     if len(url) > MAX_URL_CHARS:
         return f"the URL is longer than {MAX_URL_CHARS} characters: shorten it"
     if unsafe := _UNSAFE.search(url):
-        before = _shown(url[: unsafe.start()])
+        before = url[: unsafe.start()]
+        where = f"after {_shown(before)}" if before else "at its beginning"
         return (
-            f"the URL has spaces, control or invisible characters after {before}: "
+            f"the URL has spaces, control or invisible characters {where}: "
             "remove or percent-encode them"
         )
     try:

@@ -18,6 +18,7 @@ _UNEXPECTED = (
     (re.compile(r"[\r\n]"), "a line break"),
     (re.compile(r"\s"), "a space"),
     (re.compile(r"[\x00-\x1f\x7f]"), "a control character"),
+    (re.compile(r"[\"']"), "a quotation mark"),
 )
 _BEYOND_ASCII = (re.compile(r"[^\x00-\x7f]"), "a character beyond ASCII")
 

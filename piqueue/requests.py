@@ -23,6 +23,7 @@ from typing import (
     get_args,
     overload,
 )
+from urllib.parse import quote
 
 import httpx2
 import msgspec
@@ -55,6 +56,8 @@ _NDJSON = "application/x-ndjson"
 _CSV = "text/csv"
 
 _JOB_ID = re.compile(r"job_[0-9A-Za-z_]+")
+# Other names of files have characters that forms escape, each client in its own way.
+_PLAIN_NAME = re.compile(r'[^\x00-\x1f\x7f"%\\]*')
 
 Answer = TypeVar("Answer")
 _P = ParamSpec("_P")
@@ -63,7 +66,10 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Request(Generic[Answer]):
-    """A request. `body` gives the parts of its content; `files` are read for each attempt."""
+    """A request. `body` gives the parts of its content; `files` are read for each attempt.
+
+    `form_options` are sent with the files.
+    """
 
     answer: type[Answer]
     method: str
@@ -72,17 +78,29 @@ class Request(Generic[Answer]):
     headers: Mapping[str, str] = field(default_factory=dict)
     body: Body | None = None
     files: Mapping[str, Path | bytes] = field(default_factory=dict)
+    form_options: Mapping[str, Any] = field(default_factory=dict)
     more: Mapping[str, Any] = field(default_factory=dict)
 
     def arguments(self) -> dict[str, Any]:
         """Give the arguments of httpx2, without the body."""
         arguments = {"params": self.params, "headers": self.headers, **self.more}
         if self.files:
-            arguments["files"] = [
-                ("files", (item_id, file if isinstance(file, bytes) else file.read_bytes()))
-                for item_id, file in self.files.items()
-            ]
+            boundary = uuid.uuid4().hex
+            content_type = f"multipart/form-data; boundary={boundary}"
+            arguments["headers"] = {**self.headers, "Content-Type": content_type}
+            arguments["content"] = b"".join(self._form(boundary.encode()))
         return arguments
+
+    def _form(self, boundary: bytes) -> Iterator[bytes]:
+        parts = [(_disposition(name), file) for name, file in self.files.items()]
+        if self.form_options:
+            parts.insert(0, ('name="options"', json.dumps(self.form_options).encode()))
+        for disposition, file in parts:
+            yield b"--%b\r\nContent-Disposition: form-data; " % boundary
+            yield f"{disposition}\r\n\r\n".encode()
+            yield file if isinstance(file, bytes) else file.read_bytes()
+            yield b"\r\n"
+        yield b"--%b--\r\n" % boundary
 
     def at(self, cursor: str) -> Self:
         """The request for the page at `cursor`."""
@@ -212,8 +230,10 @@ class Operations:
         Example:
             client.submit_files({"beach": Path("beach.jpg")})
         """
-        more = {"data": {"options": json.dumps(_fields(options))}} if options else {}
-        return Request(Job, "POST", "/jobs", headers=_new_key(), files=pictures, more=more)
+        fields = _fields(options)
+        return Request(
+            Job, "POST", "/jobs", headers=_new_key(), files=pictures, form_options=fields
+        )
 
     # Drafts: items are added in parts, each once by its id, then submitted as a whole.
 
@@ -232,14 +252,14 @@ class Operations:
     def add_items(self, job_id: str, items: Iterable[Item]) -> Request[Draft]:
         """Add pictures by URL to a draft; those without ids get the next numbers.
 
-        Give them ids: an item with an id is added once. If an answer is lost, the client sends the
-        request again, and the draft then has its items without ids twice.
+        If an answer is lost, the client sends the request again, and each item is added once. To
+        call this again later with the same items, give them ids.
 
         Raises:
             PiqueueApiError: `items_refused` lists the refused items, such as those whose id another
                 item of the draft has; the others are added.
         """
-        headers = {"Content-Type": _NDJSON}
+        headers = {"Content-Type": _NDJSON, **_new_key()}
         more = {"content": ndjson(items)}
         return Request(Draft, "POST", _job(job_id, "/items"), headers=headers, more=more)
 
@@ -393,6 +413,13 @@ def _table(
 def _fields(options: JobOptions | None) -> dict[str, Any]:
     fields: dict[str, Any] = msgspec.to_builtins(options or JobOptions())
     return fields
+
+
+def _disposition(name: str) -> str:
+    """Name a file of a form so that every character of it arrives."""
+    if _PLAIN_NAME.fullmatch(name):
+        return f'name="files"; filename="{name}"'
+    return f'name="files"; filename="-"; filename*=UTF-8\'\'{quote(name, safe="")}'
 
 
 def _new_key() -> dict[str, str]:

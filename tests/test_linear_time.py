@@ -21,12 +21,11 @@ from api.intake.bodies import (
     add_json,
     add_ndjson,
     content_type,
-    file_name,
     form_options,
     options_from_query,
     read_json,
 )
-from api.intake.forms import Part, read_parts
+from api.intake.forms import read_parts, unescaped
 from api.intake.items import ItemReceiver
 from api.intake.tables import add_csv
 from api.results import cursors
@@ -243,9 +242,7 @@ PARSERS: dict[str, Parser] = {
         URL_CHARS,
     ),
     "S3 URL": Parser(text(lambda value: source_problem(value, ())), TEXT, (b"s3://",), most=HEAD),
-    "file name": Parser(
-        text(lambda value: file_name(Part(filename=value))), (*TEXT, b"%0D", b"%%22"), most=HEAD
-    ),
+    "file name": Parser(text(unescaped), (*TEXT, b"%0D", b"%%22"), most=HEAD),
     # Bodies.
     "JSON": Parser(
         body(lambda file, received: add_json(read_json(file), received)),

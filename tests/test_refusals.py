@@ -22,6 +22,12 @@ INSTRUCTION = re.compile(
     rf"(?:^|[:;.,] |\b(?:or|and) )(?:{VERBS})\b|\bmust\b|\{{(?:advice|SAVE_AS_CSV)\}}",
     re.IGNORECASE,
 )
+# What reads tables; and how its refusals name the place: a line, a file, or the option or the body
+# as a whole.
+TABLES = ("api/intake/tables.py", "piqueue/commands/tables.py")
+PLACE = re.compile(
+    r"line (\{|1:)|\{(where|name|path|byte)\}|_bad_byte\(|--(encoding|sep) \{|the table (is|has)"
+)
 # What adds no words to a message that is checked where it is made.
 PASSED_ON = re.compile(r"(\{\}|(\w+ )?\{\}: \{\}|\w+: \{\}|\W)*")
 # Calls that collect messages instead of raising them.
@@ -47,7 +53,6 @@ EXCEPTIONS = {
     "cannot be read: {}": "the reason in a list of files",
     "the file is empty": "the reason in a list of files",
     "item": "a sentence of pydantic",
-    "line {}: {}; item; at line 1 column; at column": "a sentence of pydantic",
     ";; loc; {}{}: {}; msg": "sentences of pydantic",
     "nothing was written:; and {} more": "the heading of a list of messages",
     "{}: {}; and {} more; 1 error; {} errors; warning: {}": "the heading of a list of messages",
@@ -76,6 +81,19 @@ def test_every_refusal_says_what_to_do() -> None:
 
     assert {text: at for text, at in without.items() if text not in EXCEPTIONS} == {}
     assert set(EXCEPTIONS) <= set(without), "an exception is not needed any more"
+
+
+def test_every_refusal_of_a_table_names_the_file_or_the_line() -> None:
+    without = {
+        ast.unparse(node)
+        for path in TABLES
+        for node in ast.walk(ast.parse((ROOT / path).read_text()))
+        if isinstance(node, ast.Call)
+        and called(node) in ("BodyUnreadable", "CommandFailed", "JobRefused", "items.add_problem")
+        and not PLACE.search(ast.unparse(node))
+    }
+
+    assert without == set()
 
 
 def test_a_refusal_without_an_instruction_is_found() -> None:

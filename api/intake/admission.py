@@ -9,6 +9,7 @@ from worker.jobs.ledger.load import FULL_SHARE, Load
 from worker.jobs.settings import Settings
 
 SNIFF_BYTES = 16
+SHOWN_CHARS = 60
 MAX_RETRY_AFTER_S = 300
 # The names and cells of one item: a page has up to a thousand items.
 MAX_COLUMNS_CHARS = 16_384
@@ -46,18 +47,25 @@ def id_problem(spec: ItemSpec) -> str | None:
     return None
 
 
+def columns_problem(spec: ItemSpec) -> str | None:
+    """Return what is wrong with the columns of an item, or None."""
+    columns = spec.columns or {}
+    count = sum(len(text) for pair in columns.items() for text in pair)
+    if count > MAX_COLUMNS_CHARS:
+        longest = max(columns, key=lambda name: len(columns[name]))
+        return (
+            f"its columns have {count} characters, and the limit is {MAX_COLUMNS_CHARS}: leave "
+            f"some out, or shorten the longest, {longest[:SHOWN_CHARS]!r}"
+        )
+    return None
+
+
 def item_problem(spec: ItemSpec, payload: bytes | None, settings: Settings) -> str | None:
     """Return what is wrong with the URL or the file of an item, or None.
 
     An upload is checked by its size and first bytes; one that a draft has already stored comes
     without payload and is not checked again.
     """
-    columns_chars = sum(len(text) for pair in (spec.columns or {}).items() for text in pair)
-    if columns_chars > MAX_COLUMNS_CHARS:
-        return (
-            f"its columns have {columns_chars} characters, and the limit is {MAX_COLUMNS_CHARS}: "
-            "leave some out"
-        )
     if payload is None:
         return None if spec.url is None else source_problem(spec.url, settings.s3_fetch_buckets)
     if not payload:

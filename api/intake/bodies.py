@@ -6,7 +6,6 @@ from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
-from urllib.parse import unquote
 
 from fastapi import Request
 from pydantic import ValidationError
@@ -27,7 +26,7 @@ MAX_JSON_PARTS = 200_000
 MAX_OPTIONS_BYTES = 1 << 20
 # In one item, or in the options of one job.
 MAX_MISTAKES = 100
-_ENCODED = re.compile("%(22|0A|0D)")
+_PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype|html|\?xml)", re.IGNORECASE)
 
 
 def content_type(request: Request) -> str:
@@ -45,12 +44,14 @@ class JsonBody:
     items: list[Any] | None
 
 
-def refuse_utf16(body: bytes) -> None:
-    """Raise BodyUnreadable if a body is compressed, or UTF-16, as Excel and PowerShell write."""
+def refuse_other_kinds(body: bytes) -> None:
+    """Raise BodyUnreadable if a body is compressed, a web page or UTF-16, as Excel writes it."""
     if body.startswith(b"\x1f\x8b"):
         raise BodyUnreadable("the body is gzip-compressed: send it unpacked")
     if body.startswith(b"PK\x03\x04"):
         raise BodyUnreadable("the body is a zip archive or an Excel workbook: send it as text")
+    if _PAGE.match(body):
+        raise BodyUnreadable("the body is an HTML or XML page: send the table or list itself")
     if body.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or b"\0" in body[:4]:
         raise BodyUnreadable("the body is UTF-16: save it as UTF-8")
 
@@ -77,12 +78,18 @@ def read_json(file: IO[bytes]) -> JsonBody:
         TooLarge: it has too many lists and objects.
     """
     body = file.read()
-    refuse_utf16(body)
+    if not body:
+        raise BodyUnreadable(
+            "the body is empty: send JSON, and its length as Content-Length or in chunks"
+        )
+    refuse_other_kinds(body)
     body = body.removeprefix(BOM_UTF8)
     if body.count(b"[") + body.count(b"{") > MAX_JSON_PARTS:
         raise TooLarge(
             f"the JSON body has more than {MAX_JSON_PARTS} lists and objects: send NDJSON instead"
         )
+    if problem := not_utf8(body):
+        raise BodyUnreadable(problem)
     try:
         fields = from_json(body)
     except ValueError as error:
@@ -132,20 +139,11 @@ def add_json(job: JsonBody, items: ItemReceiver) -> None:
             _add(item, items)
 
 
-def file_name(part: Part) -> str:
-    """Return the name of an uploaded file as its sender has it, empty if it has none.
-
-    Browsers, curl and Python's clients percent-encode quotes and line breaks in it, as the HTML
-    standard says, and no other character.
-    """
-    return _ENCODED.sub(lambda found: unquote(found[0]), part.filename or "")
-
-
 def add_files(parts: Iterable[Part], items: ItemReceiver) -> None:
     """Add the files among the parts of a form; the id of an item is its name, if it has one."""
     for part in parts:
         if part.name == "files":
-            item_id = file_name(part) or items.default_id()
+            item_id = part.filename or items.default_id()
             items.add(ItemSpec(item_id, filename=item_id), bytes(part.content))
 
 
@@ -161,7 +159,7 @@ def add_file(parts: Iterable[Part], items: ItemReceiver) -> None:
             f"the form has {len(files) or 'no'} files named `file`: send one picture under that "
             "name, with a file name"
         )
-    name = file_name(files[0]) or "file"
+    name = files[0].filename or "file"
     items.add(ItemSpec(name, filename=name), bytes(files[0].content))
 
 
@@ -173,7 +171,7 @@ def add_ndjson(file: IO[bytes], items: ItemReceiver) -> None:
     """
     for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_CHARS), b""), start=1):
         if number == 1:
-            refuse_utf16(line)
+            refuse_other_kinds(line)
         line = line.removeprefix(BOM_UTF8)  # also of a file that was appended to another one
         if len(line) == MAX_LINE_CHARS:
             raise BodyUnreadable(
@@ -185,13 +183,44 @@ def add_ndjson(file: IO[bytes], items: ItemReceiver) -> None:
             item = ItemIn.model_validate_json(line)
             refuse_repeated_names(line)
         except ValidationError as error:
-            # Each item is a text of its own, which has one line.
-            detail = _mistakes(error, "item").replace(" at line 1 column ", " at column ")
-            items.add_problem(f"line {number}: {detail}")
+            items.add_problem(_line_problem(number, line, error))
         except ValueError as error:
             items.add_problem(f"line {number}: {error}")
         else:
             _add(item, items, number)
+
+
+def _line_problem(number: int, line: bytes, error: ValidationError) -> str:
+    """Say what is wrong with a line of NDJSON."""
+    if problem := not_utf8(line, number):
+        return problem
+    if error.error_count() > 1 or (first := error.errors()[0])["type"] != "json_invalid":
+        return f"line {number}: {_mistakes(error, 'item')}"
+    if b"\r" in line.strip():
+        return (
+            f"line {number}: there is a CR, which ends no line: write each item on a line that "
+            "ends with LF"
+        )
+    # Each item is a text of its own; its place in the body is the line.
+    reason = re.sub(r" at line \d+ column ", " at column ", first["ctx"]["error"])
+    return (
+        f"line {number}: not JSON ({reason}): write each item on a line of its own, such as "
+        '{"url": "https://…"}, without brackets or commas around it'
+    )
+
+
+def not_utf8(body: bytes, first_line: int = 1) -> str | None:
+    """Return where a body has a byte that is not UTF-8, or None."""
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        before = body[: error.start]
+        line, column = first_line + before.count(b"\n"), error.start - before.rfind(b"\n")
+        return (
+            f"line {line}, column {column}: the byte 0x{body[error.start]:02X} is not UTF-8: save "
+            "or send the text as UTF-8"
+        )
+    return None
 
 
 def options_from_query(params: Mapping[str, str]) -> JobOptions:

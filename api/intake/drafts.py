@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from starlette.concurrency import run_in_threadpool
 
 from api.intake.admission import check_capacity, check_room
+from api.intake.idempotency import check_key
 from api.intake.items import ItemReceiver, at_line
 from api.intake.job_builder import JobBuilder
 from api.intake.submission import Submission
@@ -109,11 +110,14 @@ def submit_draft(services: Services, draft: Job) -> str:
         return builder.finish()
 
 
-def add_to_draft(services: Services, draft: Job, submission: Submission) -> tuple[Job, DraftChange]:
+def add_to_draft(
+    services: Services, draft: Job, submission: Submission, key: str | None = None
+) -> tuple[Job, DraftChange]:
     """Add items to a draft; return it with its new count, and what was added.
 
-    An item that the draft has already is skipped, so a request with ids may be sent again. Another
-    item of the same id is refused. Items that came before an invalid one are kept.
+    An item that the draft has already is skipped, so a request with ids, or with an idempotency
+    `key`, may be sent again. Another item of the same id is refused. Items that came before an
+    invalid one are kept.
 
     Raises:
         PiqueueError: the draft takes no more items, or some are invalid; the error says what was
@@ -126,7 +130,8 @@ def add_to_draft(services: Services, draft: Job, submission: Submission) -> tupl
         raise JobRefused(
             f"items have the option {next(iter(given))}: give options when you create the draft"
         )
-    writer = _DraftWriter(services, draft)
+    check_key(key)
+    writer = _DraftWriter(services, draft, key)
     try:
         try:
             submission.add_items_to(writer)
@@ -148,6 +153,8 @@ class _Pending:
     spec: ItemSpec
     payload: bytes | None
     fingerprint: bytes
+    # What stands for the id, which it does not have, in the request and in each repetition.
+    name: bytes
 
     def with_id(self, item_id: str) -> ItemSpec:
         """Return the item under the id that the draft gives it."""
@@ -158,9 +165,10 @@ class _Pending:
 class _DraftWriter(ItemReceiver):
     """Adds the items of one request to a draft, uploads before the items they belong to."""
 
-    def __init__(self, services: Services, draft: Job) -> None:
+    def __init__(self, services: Services, draft: Job, key: str | None) -> None:
         super().__init__(services.settings)
         self.change = DraftChange()
+        self._key = key
         self._services = services
         self._draft = draft
         self._pending: list[_Pending] = []
@@ -176,8 +184,12 @@ class _DraftWriter(ItemReceiver):
             self._pending_bytes += len(payload)
         digest = hashlib.sha256(json.dumps(spec.to_row()).encode())
         digest.update(hashlib.sha256(payload or b"").digest())
-        fingerprint = digest.digest()[:FINGERPRINT_BYTES]
-        self._pending.append(_Pending(self.count - 1, self._line, spec, payload, fingerprint))
+        fingerprint, index = digest.digest()[:FINGERPRINT_BYTES], self.count - 1
+        name = b""
+        if self._key is not None and not spec.id:
+            # Also with its first byte, no id in UTF-8 is such a name.
+            name = b"\xff" + hashlib.sha256(f"{index} {self._key}".encode()).digest()
+        self._pending.append(_Pending(index, self._line, spec, payload, fingerprint, name))
         if len(self._pending) == WRITE_ITEMS or self._pending_bytes >= BUFFER_BYTES:
             self.write()
 
@@ -187,7 +199,9 @@ class _DraftWriter(ItemReceiver):
         if not pending:
             return
         store, job_id = self._services.store, self._draft.id
-        reserved = store.reserve(job_id, [(item.spec.id, item.fingerprint) for item in pending])
+        reserved = store.reserve(
+            job_id, [(item.spec.id, item.fingerprint, item.name) for item in pending]
+        )
         payloads: dict[str, bytes] = {}
         specs: list[tuple[bytes, ItemSpec]] = []
         for item, (item_id, state) in zip(pending, reserved, strict=True):

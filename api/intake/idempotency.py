@@ -13,6 +13,14 @@ MAX_KEY_CHARS = 255
 MakeEntry = Callable[[str, str], ExpiringKey | None]
 
 
+def check_key(key: str | None) -> None:
+    """Raise JobRefused if an idempotency key is empty or too long."""
+    if key is not None and not 0 < len(key) <= MAX_KEY_CHARS:
+        raise JobRefused(
+            f"the Idempotency-Key has {len(key)} characters: send one of 1 to {MAX_KEY_CHARS}"
+        )
+
+
 def create_once(
     services: Services,
     owner: str,
@@ -33,10 +41,7 @@ def create_once(
     """
     if key is None:
         return create(lambda _fingerprint, _job_id: None), False
-    if not 0 < len(key) <= MAX_KEY_CHARS:
-        raise JobRefused(
-            f"the Idempotency-Key has {len(key)} characters: send one of 1 to {MAX_KEY_CHARS}"
-        )
+    check_key(key)
     before = services.idempotency.begin(owner, key)
     if before is not None:
         if fingerprint() != before.fingerprint:

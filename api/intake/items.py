@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 
-from api.intake.admission import id_problem, item_problem
+from api.intake.admission import columns_problem, id_problem, item_problem
 from worker.jobs.errors import LISTED_PROBLEMS, ItemProblem, ItemsRefused, TooLarge, shortened
 from worker.jobs.items import MAX_ID_CHARS, ItemSpec
 from worker.jobs.record import CsvShape
@@ -77,7 +77,7 @@ class ItemReceiver(ABC):
             TooLarge: the job would hold too many items.
         """
         self._check_count()
-        problem = id_problem(spec) or self._problem(spec)
+        problem = id_problem(spec) or columns_problem(spec) or self._problem(spec)
         column = None if problem else url_column
         problem = problem or item_problem(spec, payload, self._settings)
         if problem is not None:

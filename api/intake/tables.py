@@ -8,7 +8,7 @@ from functools import partial
 from itertools import chain
 from typing import IO
 
-from api.intake.bodies import refuse_utf16
+from api.intake.bodies import refuse_other_kinds
 from api.intake.items import ItemReceiver
 from worker.jobs.errors import BodyUnreadable, JobRefused
 from worker.jobs.items import ItemSpec
@@ -21,6 +21,8 @@ MAX_ROW_CHARS = 1_000_000
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 # The first line of a table that Excel is to read, such as sep=;
 _SEP_LINE = re.compile(r'"?sep=(.)"?,*\s*', re.IGNORECASE)
+# No header begins so.
+_JSON = re.compile(r'\ufeff?\s*[\[{]\s*["{]')
 _LINE_BREAK = re.compile(r"\r\n?|\n")
 # How `surrogateescape` writes bytes that are not UTF-8.
 _BAD_BYTE = re.compile("[\udc80-\udcff]")
@@ -50,7 +52,8 @@ def add_csv(file: IO[bytes], params: Mapping[str, str], items: ItemReceiver) -> 
         if surplus is not None or len(row) < len(header):
             advice = "add its empty cells" if surplus is None else _surplus_advice(surplus)
             items.add_problem(
-                f"line {line} has {len(row)} cells, but the header has {len(header)}: {advice}"
+                f"line {line}, {shown(','.join(row))}, has {len(row)} cells, but the header has "
+                f"{len(header)}: {advice}"
             )
             continue
         item_id = items.default_id() if id_at is None else row[id_at]
@@ -67,16 +70,21 @@ def add_csv(file: IO[bytes], params: Mapping[str, str], items: ItemReceiver) -> 
 def _rows(text: io.TextIOWrapper, url_column: str) -> Iterator[tuple[int, list[str]]]:
     """Give the rows that are not empty, the header first, with the line at which each begins."""
     first = text.readline(MAX_ROW_CHARS)
-    refuse_utf16(first.encode(errors="surrogateescape"))
+    refuse_other_kinds(first.encode(errors="surrogateescape"))
+    if _JSON.match(first):
+        raise BodyUnreadable(
+            "line 1: the body is JSON and not a table: send it as application/json, or as "
+            "application/x-ndjson if each line is an item"
+        )
     separator = ","
     if declared := _SEP_LINE.fullmatch(first):
         separator, first = declared[1], "\r\n"
     header: list[str] = []
-    line, row_chars = 1, 0
+    line, row_chars, last = 1, 0, ""
 
     def lines() -> Iterator[str]:
         """Give the lines, until those of one row are too long together."""
-        nonlocal row_chars
+        nonlocal row_chars, last
         for text_line in chain([first], iter(partial(text.readline, MAX_ROW_CHARS), "")):
             row_chars += len(text_line)
             if row_chars >= MAX_ROW_CHARS:
@@ -85,7 +93,8 @@ def _rows(text: io.TextIOWrapper, url_column: str) -> Iterator[tuple[int, list[s
                     "characters: shorten it, or close its quotation marks"
                 )
             # A byte order mark within a table is that of a file that was appended to another one.
-            yield text_line.removeprefix("\ufeff")
+            last = text_line.removeprefix("\ufeff")
+            yield last
 
     rows = csv.reader(lines(), delimiter=separator, strict=True)
     try:
@@ -95,7 +104,9 @@ def _rows(text: io.TextIOWrapper, url_column: str) -> Iterator[tuple[int, list[s
             if joined and not joined.isspace():
                 if not joined.isascii() and _BAD_BYTE.search(joined):
                     raise BodyUnreadable(_bad_byte(line, row, header))
-                header = header or [name.strip() for name in row]
+                if not header:
+                    refuse_other_kinds(joined.encode())
+                    header = [name.strip() for name in row]
                 if url_column in header and ("\n" in joined or "\r" in joined):
                     url_at = header.index(url_column)
                     column = _cell_of_rows(row, len(header), url_at, separator)
@@ -108,6 +119,8 @@ def _rows(text: io.TextIOWrapper, url_column: str) -> Iterator[tuple[int, list[s
                 yield line, row
             line = rows.line_num + 1
     except csv.Error as error:
+        if not header:
+            _refuse_separator(line, last.strip(), url_column)
         where = f"the row that begins at line {line}"
         if "field limit" in str(error):
             detail = f"has a cell of more than {csv.field_size_limit():,} characters: shorten it"
@@ -145,15 +158,7 @@ def _header(line: int, row: Sequence[str], url_column: str, id_column: str | Non
     header = [name.strip() for name in row]
     while header and not header[-1]:
         header.pop()
-    text = ",".join(header)
-    for separator, word in _SEPARATORS.items():
-        names = [name.strip(' "') for name in text.split(separator)]
-        is_one_name = len(header) == 1 and len(names) > 1
-        if is_one_name or url_column in names[1:] + names[:-1] or separator in url_column:
-            raise JobRefused(
-                f"line {line}: the columns are separated by {word} ({shown(text)}): save the table "
-                "with commas"
-            )
+    _refuse_separator(line, ",".join(header), url_column)
     if url_column not in header and any("://" in name for name in header):
         raise JobRefused(
             f"line {line}: there is a URL instead of the header: write the names of the columns "
@@ -176,8 +181,20 @@ def _header(line: int, row: Sequence[str], url_column: str, id_column: str | Non
     return header
 
 
+def _refuse_separator(line: int, text: str, url_column: str) -> None:
+    """Raise JobRefused if a header has its columns separated by another character than a comma."""
+    for separator, word in _SEPARATORS.items():
+        names = [name.strip(' "') for name in text.split(separator)]
+        is_one_name = "," not in text and len(names) > 1
+        if is_one_name or url_column in names[1:] + names[:-1] or separator in url_column:
+            raise JobRefused(
+                f"line {line}: the columns are separated by {word} ({shown(text)}): save the table "
+                "with commas"
+            )
+
+
 def _listed(names: Sequence[str]) -> str:
-    text = ", ".join(names)
+    text = ", ".join(name if name.isprintable() else repr(name) for name in names)
     return text if len(text) <= LISTED_CHARS else f"{text[:LISTED_CHARS]}…"
 
 

@@ -80,18 +80,24 @@ async def submit_job(
     openapi_extra=JOBS_BODY,
     responses=problems(400, 401, 404, 408, 409, 413, 415, 422, 429, 503),
 )
-async def add_items(draft: OwnJobDep, request: Request, services: ServicesDep) -> DraftOut:
+async def add_items(
+    draft: OwnJobDep,
+    request: Request,
+    services: ServicesDep,
+    idempotency_key: Annotated[str | None, Header()] = None,
+) -> DraftOut:
     """Add items to a draft.
 
     An item that the draft has already is skipped; another item of the same id is refused. Items
-    without an id get the next numbers, so a request that is sent again needs ids.
+    without an id get the next numbers; a request that may be sent again needs ids, or the same
+    `Idempotency-Key`.
     """
     async with (
         in_use(services, draft),
         read_submission(request, services, draft.owner) as submission,
     ):
         job, change = await submission.threads.run(
-            draft.owner, add_to_draft, services, draft, submission
+            draft.owner, add_to_draft, services, draft, submission, idempotency_key
         )
         return DraftOut.of_change(job, change)
 

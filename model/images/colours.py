@@ -11,6 +11,9 @@ MAX_PROFILE_BYTES = 4_000_000
 _SAME_LEVELS = 4
 # Cameras and screens have smaller ones, most pictures of a job the same.
 _CACHED_BYTES = 16_000
+# Others are damaged.
+_GAMMAS = (0.1, 5)
+_SRGB_GAMMA, _SAME_EXPONENT = 2.2, 0.05
 _MODES = {"RGB ": "RGB", "CMYK": "CMYK"}
 _SRGB = ImageCms.createProfile("sRGB")
 # Every colour of 0, 51, ..., 255 in each channel.
@@ -21,12 +24,18 @@ _PROBE = Image.frombytes(
 )
 
 
-def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+def to_srgb(image: Image.Image, profile: bytes | None, gamma: float | None = None) -> Image.Image:
     """The picture as RGB; pixels of RGB and CMYK are converted by the profile.
 
     A profile of sRGB changes nothing. One that is damaged, larger than MAX_PROFILE_BYTES or of
-    another kind of pixels is ignored.
+    another kind of pixels is ignored. Without a profile, `gamma` is that of a PNG's samples, such
+    as 1 for linear light and 1 / 2.2 for those of sRGB.
     """
+    if not profile and gamma and _GAMMAS[0] < gamma < _GAMMAS[1]:
+        exponent = 1 / (_SRGB_GAMMA * gamma)
+        if abs(exponent - 1) > _SAME_EXPONENT:
+            levels = [round(255 * (level / 255) ** exponent) for level in range(256)]
+            return image.convert("RGB").point(levels * 3)
     converted = None
     if profile and len(profile) <= MAX_PROFILE_BYTES and image.mode in _MODES.values():
         find = _cached if len(profile) <= _CACHED_BYTES else _transform

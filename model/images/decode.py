@@ -15,7 +15,7 @@ from PIL.ImageFile import ImageFile
 from model.images.colours import to_srgb
 from model.images.headers import check_exif, read_requirements, too_many_pixels
 from model.images.memory_budget import MemoryBudget
-from model.images.repair import has_all_scans, tiff_kind, without_damaged_chunks
+from model.images.repair import has_all_scans, jpeg_kind, tiff_kind, without_damaged_chunks
 from model.images.result import DecodedImage, ImageFault, ImageRejected
 from model.images.samples import grey_range, load, tiles
 from model.images.sandbox import Sandbox
@@ -94,6 +94,8 @@ def decode_here(payload: bytes, size: tuple[int, int], max_pixels: int) -> Decod
     except UnidentifiedImageError:
         raise _unidentified(payload) from None
     except Exception as error:  # a hostile payload makes codecs raise nearly anything
+        if kind := jpeg_kind(payload):
+            raise ImageRejected(ImageFault.UNSUPPORTED_FORMAT, f"{kind} is not supported") from None
         reason = str(error).lower()
         truncated = is_truncated(payload) or "truncated" in reason or "end of file" in reason
         fault = ImageFault.TRUNCATED if truncated else ImageFault.DECODE_FAILED
@@ -128,7 +130,8 @@ def _decode(payload: bytes, size: tuple[int, int], max_pixels: int) -> DecodedIm
         transposition = _orientation(image)
         sideways = transposition in _QUARTER_TURNS
         resized = _resize(image, size if sideways else size[::-1])
-        resized = to_srgb(resized, image.info.get("icc_profile"))
+        gamma = None if "srgb" in image.info else image.info.get("gamma")
+        resized = to_srgb(resized, image.info.get("icc_profile"), gamma)
     if transposition is not None:
         resized = resized.transpose(transposition)
     if sideways:
@@ -267,6 +270,6 @@ def _unidentified(payload: bytes) -> ImageRejected:
         return ImageRejected(ImageFault.UNSUPPORTED_FORMAT, f"{name} is not supported")
     if is_truncated(payload):
         return ImageRejected(ImageFault.TRUNCATED, f"the {name} file ends within its header")
-    if name == "TIFF" and (kind := tiff_kind(payload)):
+    if kind := tiff_kind(payload) if name == "TIFF" else jpeg_kind(payload):
         return ImageRejected(ImageFault.UNSUPPORTED_FORMAT, f"{kind} is not supported")
     return ImageRejected(ImageFault.DECODE_FAILED, f"the header of the {name} file is damaged")

@@ -17,6 +17,8 @@ _DAMAGED = (
     ArithmeticError, AttributeError, LookupError, OSError, SyntaxError, TypeError, ValueError,
     struct.error,
 )  # fmt: skip
+# Baseline, extended and progressive, with Huffman and with arithmetic coding.
+_DECODED_FRAMES = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)
 _WIDTH, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLE_FORMAT = 256, 258, 259, 262, 339
 
 
@@ -62,6 +64,22 @@ def has_all_scans(payload: bytes) -> bool:
     except (struct.error, IndexError, ValueError):
         return False
     return bool(components) and all(len(complete[one]) >= 64 for one in components)
+
+
+def jpeg_kind(payload: bytes) -> str | None:
+    """What a JPEG is that no decoder reads, for a message; None for other payloads."""
+    at = 2
+    for _ in range(MAX_PARTS if payload.startswith(b"\xff\xd8") else 0):
+        if not (marker := MARKER.search(payload, at)) or marker.end() + 3 > len(payload):
+            return None
+        code, at = marker[1][0], marker.end()
+        if code in FRAMES:
+            if code not in _DECODED_FRAMES:
+                return "lossless, hierarchical or differential JPEG"
+            return f"JPEG with {payload[at + 2]}-bit samples" if payload[at + 2] != 8 else None
+        if code not in NO_SEGMENT:
+            at += max(int.from_bytes(payload[at : at + 2], "big"), 2)
+    return None
 
 
 def tiff_kind(payload: bytes) -> str | None:

@@ -15,15 +15,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, TiffImagePlugin
+from PIL import Image, ImagePalette, TiffImagePlugin
 from PIL.ImageFile import ImageFile
 
 from model.images.result import ImageFault, ImageRejected
 
 # Large pictures are flattened and reduced in tiles of about this width and height, in pixels.
 _TILE_SIDE = 1024
-_BITS, _PHOTOMETRIC, _DESCRIPTION, _PLANAR, _SAMPLE_FORMAT, _MISSING = (
-    258, 262, 270, 284, 339, 42113,
+_BITS, _PHOTOMETRIC, _DESCRIPTION, _PLANAR, _COLOUR_MAP, _SAMPLE_FORMAT, _MISSING = (
+    258, 262, 270, 284, 320, 339, 42113,
 )  # fmt: skip
 # Minimum and maximum: for signed integers and floats, and for unsigned integers.
 _RANGES = ((340, 341), (280, 281))
@@ -91,6 +91,8 @@ def load(image: ImageFile, open_: Callable[[], ImageFile], payload: bytes) -> Im
             )
         open_ = _reading_planes(open_)
         image = open_()
+    if image.mode in ("P", "PA") and (colours := _colours_of_8_bits(image)):
+        image.palette = ImagePalette.raw("RGB;L", colours)
     raw_mode = _raw_mode(image)
     if image.format == "PNG" and ";16" in raw_mode:
         sbit = _SBIT.search(payload, 0, max(payload.find(b"IDAT"), 0))
@@ -217,6 +219,14 @@ def _stated(image: Image.Image) -> list[tuple[float, float]]:
         # Samples of a PNG should be scaled to 16 bits nevertheless.
         ranges += [(0, 2.0**bits - 1), (0, 65535)]
     return ranges
+
+
+def _colours_of_8_bits(image: Image.Image) -> bytes | None:
+    """The colours of a TIFF whose palette has 8 bits, as old programs write it, instead of 16."""
+    try:
+        return bytes(getattr(image, "tag_v2", {})[_COLOUR_MAP])
+    except (KeyError, TypeError, ValueError):  # such as a value beyond 255
+        return None
 
 
 def _description(image: Image.Image) -> str:

@@ -34,6 +34,7 @@ _SIGNATURES = {
     }.items()
 }
 
+_BOX_BYTES, _MAX_BOXES = 8, 1000
 _HTML = re.compile(rb"(\xef\xbb\xbf)?\s{,99}<(!doctype html|html|head|body)\b", re.IGNORECASE)
 
 
@@ -53,6 +54,20 @@ def describe_other(payload: bytes) -> str:
     return "not a known image format"
 
 
+def _ends_in_a_box(payload: bytes) -> bool:
+    at = 0
+    for _ in range(_MAX_BOXES):
+        size = int.from_bytes(payload[at : at + 4], "big")
+        if size == 1:
+            size = int.from_bytes(payload[at + 8 : at + 16], "big")
+        at += size
+        if size < _BOX_BYTES or at == len(payload):
+            return False
+        if at > len(payload):
+            return True
+    return False
+
+
 def is_truncated(payload: bytes) -> bool:
     """Whether the end of a payload is missing; False if only a decoder can tell."""
     match detect_format(payload):
@@ -67,7 +82,9 @@ def is_truncated(payload: bytes) -> bool:
         case "BMP":
             return len(payload) < int.from_bytes(payload[2:6], "little")
         case "JPEG2000":
-            return b"\xff\xd9" not in payload
+            return payload.find(b"\xff\xd9", payload.find(b"\xff\x4f\xff\x51")) < 0
+        case "AVIF" | "HEIF":
+            return _ends_in_a_box(payload)
         case "TIFF":
             order: Literal["little", "big"] = "little" if payload[:1] == b"I" else "big"
             directory = int.from_bytes(payload[4:8], order)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from piqueue.commands.progress import tell
+from piqueue.commands.terminal import CommandFailed
 
 # Where only names are known: in S3, and in the results of a job.
 PICTURE_SUFFIXES = frozenset(
@@ -124,13 +125,26 @@ def named(pictures: Iterable[Path]) -> dict[str, Path]:
     """The files by name, or by path where two have the same name."""
     pictures = list(pictures)
     count = Counter(path.name for path in pictures)
-    return {as_id(path.name if count[path.name] == 1 else path): path for path in pictures}
+    return with_ids((path.name if count[path.name] == 1 else path, path) for path in pictures)
+
+
+def with_ids(files: Iterable[tuple[Path | str, Path]]) -> dict[str, Path]:
+    """The files by the ids that their names become.
+
+    Raises:
+        CommandFailed: the names of two files become the same id.
+    """
+    found: dict[str, Path] = {}
+    for name, path in files:
+        if found.setdefault(as_id(name), path) != path:
+            raise CommandFailed(f"two files would have the id {as_id(name)!r}: rename one of them")
+    return found
 
 
 def as_id(path: Path | str) -> str:
-    """A path as valid UTF-8 with forward slashes."""
+    r"""A path as valid UTF-8 with forward slashes; other bytes become escapes such as \xe9."""
     text = path.as_posix() if isinstance(path, Path) else path
-    return os.fsencode(text).decode(errors="replace")
+    return os.fsencode(text).decode(errors="backslashreplace")
 
 
 def listed(files: Sequence[LeftOut], count: int) -> Iterator[str]:

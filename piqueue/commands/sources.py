@@ -17,6 +17,7 @@ from piqueue.commands.pictures import (
     named,
     picture_problem,
     search,
+    with_ids,
 )
 from piqueue.commands.tables import (
     SAVE_AS_CSV,
@@ -161,9 +162,11 @@ def _pictures(paths: Sequence[Path], output: Path | None) -> Pictures:
         where = ", ".join(map(str, paths[:3])) + ", …" * (len(paths) > 3)
         first = f": {others[0][0]} is {others[0][1]}" if others else ""
         count = f" ({len(others)} other files{first})" if others else ""
+        if found.hidden_count:
+            count += f", and {found.hidden_count} hidden files or folders are ignored"
         raise CommandFailed(f"{where}: no pictures there{count}: name other files or folders")
     if len(paths) == 1 and paths[0].is_dir():
-        files = {as_id(path.relative_to(paths[0])): path for path in found.pictures}
+        files = with_ids((path.relative_to(paths[0]), path) for path in found.pictures)
         others = [(path.relative_to(paths[0]), why) for path, why in others]
     else:
         files = named(found.pictures)
@@ -191,7 +194,8 @@ def _kind(name: str) -> str:
         raise CommandFailed(f"{name}: tables of this kind cannot be read: {SAVE_AS_CSV}")
     if suffix in _PACKED_SUFFIXES:
         suffix = path.with_suffix("").suffix.lower()
-    return _TABLES.get(suffix, "file")
+    kind = _TABLES.get(suffix, "file")
+    return kind if kind == "file" or picture_problem(path) else "file"
 
 
 def _spooled(stream: BinaryIO) -> Opened:

@@ -98,6 +98,11 @@ def submit(options: argparse.Namespace) -> int:
     """
     if not options.sources and not options.resume:
         raise CommandFailed("name what to submit, or give --resume JOB")
+    if options.output and (options.no_wait or options.dry_run):
+        raise CommandFailed(
+            f"-o {options.output}: there are no results with --no-wait or --dry-run: leave out one "
+            "of the options"
+        )
     if options.output:
         results_format(options.output)
         check_folder(options.output)
@@ -313,7 +318,8 @@ def _named(source: Table | Lines) -> Iterator[None]:
         yield
     except PiqueueApiError as error:
         restored = source.numbers.restored if isinstance(source, Table) else str
-        if error.code in ("items_refused", "body_unreadable") or error.detail.startswith("line "):
+        of_rows = error.detail.startswith(("line ", "the job has no items"))
+        if error.code in ("items_refused", "body_unreadable") or of_rows:
             error.detail = f"{source.name}: {restored(error.detail)}"
         rows = ({**row, "detail": restored(row["detail"])} for row in error.problems)
         error.problems = tuple(rows)

@@ -30,17 +30,24 @@ _ENCODINGS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+# The first letters of UTF-16 without a byte order mark, which are ASCII.
+_UNMARKED = (
+    (re.compile(rb"[^\0]\0[^\0]\0"), "utf-16-le"),
+    (re.compile(rb"\0[^\0]\0[^\0]"), "utf-16-be"),
+)
 _OLD_EXCEL = b"\xd0\xcf\x11\xe0"
 _SEPARATORS = {";": "semicolons", "\t": "tabs", ",": "commas", "|": "vertical bars"}
 # The first line of a table that Excel is to read, such as sep=;
 _SEP_LINE = re.compile(r'"?sep=(.)"?,*\s*', re.IGNORECASE)
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
+_CELLS = re.compile("[\t,;|]")
 _LINE_BREAK = re.compile(r"\r\n?|\n")
 # How `surrogateescape` writes bytes that are not of the encoding.
 _BAD_BYTE = re.compile("[\udc80-\udcff]")
 _DAMAGED = (OSError, EOFError, lzma.LZMAError, zipfile.BadZipFile, zlib.error)
 _AT_ONCE = 1000
 _SHOWN_CHARS = 40
-SAVE_AS_CSV = "save it in Excel as “CSV UTF-8” and submit that file"
+SAVE_AS_CSV = "save it as “CSV UTF-8” and submit that file"
 
 
 @dataclass(frozen=True)
@@ -115,7 +122,7 @@ def table_lines(
     separator = form.separator or separator
     lines = chain([first], lines)
     if form.quotes:
-        rows = _quoted_rows(lines, separator, name)
+        rows = _quoted_rows(lines, separator, name, form.url_column)
     else:
         rows = ((at, line.rstrip("\r\n").split(separator)) for at, line in enumerate(lines, 1))
     yield from _plain(_checked(rows, separator, name, form), numbers)
@@ -133,6 +140,14 @@ def excel_lines(path: Path, form: Form, numbers: LineNumbers) -> Iterator[bytes]
                 f"{path}: reading Excel files needs {library}: pip install 'piqueue[tables]', "
                 f"or {SAVE_AS_CSV}"
             )
+    with path.open("rb") as file:
+        head = file.read(8)
+    if head.startswith(_OLD_EXCEL):
+        raise CommandFailed(
+            f"{path} is a workbook of an old Excel, or one with a password: {SAVE_AS_CSV}"
+        )
+    if not head.startswith(b"PK\x03\x04"):
+        raise CommandFailed(f"{path} is not an Excel workbook: name it .csv if it is text")
     import pandas
 
     try:
@@ -160,9 +175,9 @@ def url_lines(opened: Opened, name: str, encoding: str | None) -> Iterator[bytes
         url = line.strip()
         if not url or url.startswith("#"):
             return ""
-        if "\t" in url:
+        if _CELLS.search(url) and ("://" not in url or "\t" in url):
             raise CommandFailed(
-                f"{name}, line {at}: there is a tab, as in a table: name a table .tsv or .csv"
+                f"{name}, line {at}: {_shown(url)} is a row of a table: name a table .tsv or .csv"
             )
         return json.dumps({"url": url})
 
@@ -179,7 +194,7 @@ def _converted(
 ) -> Iterator[bytes]:
     batch: list[str] = []
     for at, line in enumerate(_lines(opened, name, encoding, newline=None), 1):
-        _check_bytes(f"{name}, line {at}", line)
+        _check_bytes(f"{name}, line {at}", line, encoding)
         batch.append(convert(at, line))
         if len(batch) == _AT_ONCE:
             yield ("\n".join(batch) + "\n").encode()
@@ -195,9 +210,11 @@ def _lines(opened: Opened, name: str, encoding: str | None, newline: str | None)
             head = file.read(4)
             file.seek(0)
             if encoding is None or codecs.lookup(encoding).name == "utf-8":
-                marked = (codec for mark, codec in _ENCODINGS if head.startswith(mark))
-                encoding = next(marked, "utf-8-sig")
-            errors = "surrogateescape" if encoding == "utf-8-sig" else "strict"
+                marked = [codec for mark, codec in _ENCODINGS if head.startswith(mark)]
+                marked += [codec for letters, codec in _UNMARKED if letters.match(head)]
+                encoding = next(iter(marked), "utf-8-sig")
+            is_wide = codecs.lookup(encoding).name.startswith(("utf-16", "utf-32"))
+            errors = "strict" if is_wide else "surrogateescape"
             text = io.TextIOWrapper(file, encoding, errors, newline)
             try:
                 for line in text:
@@ -205,9 +222,16 @@ def _lines(opened: Opened, name: str, encoding: str | None, newline: str | None)
                     yield line.removeprefix("\ufeff")  # of a file appended to another one
             finally:
                 text.detach()  # or it would close a file that is read again
+    except UnicodeDecodeError as error:
+        before = error.object[: error.start].decode(error.encoding, "replace")
+        at += 1 + len(_LINE_BREAK.findall(before))
+        raise CommandFailed(
+            f"{name}, line {at}: the byte 0x{error.object[error.start]:02X} is not {encoding} "
+            f"({error.reason}): give --encoding with the right one"
+        ) from None
     except UnicodeError as error:
         raise CommandFailed(
-            f"{name}, after line {at}: not {encoding} ({error}): give --encoding with the right one"
+            f"{name}: not {encoding} ({error}): give --encoding with the right one"
         ) from None
     except _DAMAGED as error:
         raise CommandFailed(
@@ -230,6 +254,8 @@ def _unpacked(file: BinaryIO, name: str) -> AbstractContextManager[Any]:
         names = [inner for inner in packed.namelist() if not inner.startswith("__MACOSX/")]
         if "[Content_Types].xml" in names:
             raise CommandFailed(f"{name} is an Excel workbook: name it .xlsx, or {SAVE_AS_CSV}")
+        if {"mimetype", "Index/Document.iwa"} & set(names):
+            raise CommandFailed(f"{name} is a sheet of LibreOffice or Numbers: {SAVE_AS_CSV}")
         if len(names) != 1:
             raise CommandFailed(f"{name} contains {len(names)} files: unpack it and name one")
         return packed.open(names[0])
@@ -239,16 +265,22 @@ def _unpacked(file: BinaryIO, name: str) -> AbstractContextManager[Any]:
 
 
 def _quoted_rows(
-    lines: Iterable[str], separator: str, name: str
+    lines: Iterable[str], separator: str, name: str, url_column: str
 ) -> Iterator[tuple[int, list[str]]]:
     """The rows of a CSV with their first lines."""
-    rows = csv.reader(lines, delimiter=separator, strict=True)
+    last, in_header = "", True
+    rows = csv.reader(((last := line) for line in lines), delimiter=separator, strict=True)
     at = 1
     try:
         for row in rows:
             yield at, row
             at = rows.line_num + 1
+            in_header = in_header and not any(row)
     except csv.Error as error:
+        if in_header:
+            _check_separator(
+                f"{name}, line {at}", last.strip().split(separator), separator, url_column
+            )
         where = f"{name}, line {at}: the row that begins there"
         if "field limit" in str(error):
             limit = f"{csv.field_size_limit():,} characters"
@@ -271,7 +303,7 @@ def _checked(
         if not text or text.isspace():
             continue
         if not text.isascii() and _BAD_BYTE.search(text):
-            _refuse_bytes(name, at, header, row)
+            _refuse_bytes(name, at, header, row, form.encoding)
         if not header:
             header = row
             names = [cell.strip() for cell in row]
@@ -341,23 +373,30 @@ def _check_separator(where: str, header: list[str], separator: str, url_column: 
             )
 
 
-def _check_bytes(where: str, cell: str) -> None:
+def _check_bytes(where: str, cell: str, encoding: str | None) -> None:
     """Raise CommandFailed if a cell has a byte that is not of the encoding of its file."""
-    if not cell.isascii() and (found := _BAD_BYTE.search(cell)):
-        raw = cell.encode(errors="surrogateescape")
-        raise CommandFailed(
-            f"{where}: the byte 0x{ord(found[0]) - 0xDC00:02X} is not UTF-8; as Windows-1252 the "
-            f"text is {_shown(raw.decode('cp1252', 'replace'))}: if that is right, add "
-            "--encoding cp1252, else the right one"
-        )
+    if cell.isascii() or not (found := _BAD_BYTE.search(cell)):
+        return
+    byte = f"{where}: the byte 0x{ord(found[0]) - 0xDC00:02X}"
+    if encoding is not None:
+        raise CommandFailed(f"{byte} is not {encoding}: give --encoding with the right one")
+    western = cell.encode(errors="surrogateescape").decode("cp1252", "replace")
+    if _CONTROL.search(western):
+        raise CommandFailed(f"{byte} is not UTF-8, nor text: name a table, a list or a picture")
+    raise CommandFailed(
+        f"{byte} is not UTF-8; as Windows-1252 the text is {_shown(western)}: if that is right, "
+        "add --encoding cp1252, else the right one"
+    )
 
 
-def _refuse_bytes(name: str, at: int, header: list[str], row: list[str]) -> None:
+def _refuse_bytes(
+    name: str, at: int, header: list[str], row: list[str], encoding: str | None
+) -> None:
     """Raise CommandFailed for a row with such a byte, and say in which line and column."""
     for column, cell in enumerate(row):
         before = cell[: found.start()] if (found := _BAD_BYTE.search(cell)) else cell
         at += len(_LINE_BREAK.findall(before))
-        _check_bytes(f"{name}, line {at}, column {_title(header, column)}", cell)
+        _check_bytes(f"{name}, line {at}, column {_title(header, column)}", cell, encoding)
 
 
 def _title(header: Sequence[str], column: int) -> str:

@@ -140,10 +140,12 @@ def check_folder(output: Path) -> None:
     """Check that a file can be written, before the work for it begins.
 
     Raises:
-        CommandFailed: its folder does not exist.
+        CommandFailed: its folder does not exist, or cannot be written to.
     """
     if not output.parent.is_dir():
         raise CommandFailed(f"{output}: there is no folder {output.parent}: create it")
+    if not os.access(output.parent, os.W_OK):
+        raise CommandFailed(f"{output}: nothing can be written to {output.parent}: name another")
 
 
 @contextmanager

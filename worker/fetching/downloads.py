@@ -8,11 +8,13 @@ import aiohttp
 import structlog
 from yarl import URL
 
+from model.images.signatures import detect_format
 from worker.fetching.budget import ByteBudget, Share
 from worker.fetching.host_limits import Host, HostLimits, HostUnavailable
 from worker.fetching.session import (
     RETRIES,
     TRANSIENT,
+    WRONG_ENCODINGS,
     DownloadError,
     FetchLimits,
     Outcome,
@@ -130,19 +132,33 @@ class Downloads:
             host = self._hosts.of(url)
             if hop:
                 await host.wait_for_pause()
-            answer = await self._request(url, host, deadline, share)
+            try:
+                answer = await self._request(url, host, deadline, share)
+            except DownloadError as error:
+                if error.rejection.detail not in WRONG_ENCODINGS:
+                    raise
+                answer = await self._request(url, host, deadline, share, unpack=False)
+                if isinstance(answer, bytes) and detect_format(answer) is None:
+                    raise
             if isinstance(answer, bytes):
                 return answer
             url = redirect_target(url, answer)
         detail = f"redirected more than {self._limits.max_redirects} times"
         raise DownloadError(fetch_rejection(RejectionCode.FETCH_REDIRECTS, detail))
 
-    async def _request(self, url: URL, host: Host, deadline: Deadline, share: Share) -> bytes | str:
-        """Make one request and record its end at the host; gives the body, or a redirect."""
+    async def _request(
+        self, url: URL, host: Host, deadline: Deadline, share: Share, *, unpack: bool = True
+    ) -> bytes | str:
+        """Make one request and record its end at the host; gives the body, or a redirect.
+
+        Without `unpack`, the Content-Encoding of the body is ignored.
+        """
         sent_at = asyncio.get_running_loop().time()
         host.asked()
         try:
-            async with self._session.get(url, allow_redirects=False) as response:
+            async with self._session.get(
+                url, allow_redirects=False, auto_decompress=unpack
+            ) as response:
                 if response.status in PUSHBACK:
                     pause_s = retry_after_s(response.headers.get("Retry-After", ""))
                     host.pushed_back(sent_at, response.status, pause_s)

@@ -43,10 +43,15 @@ INTERIM_ANSWERS = 16
 # Such a URL is sent unchanged: a signature may cover its exact spelling.
 ALREADY_QUOTED = re.compile(r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+")
 
+# Of these, the body may be a picture as it is.
+WRONG_ENCODINGS = (
+    "answered with a Content-Encoding that was not asked for, and no picture",
+    "its body is neither a picture nor compressed as its Content-Encoding says",
+)
 # What a message of aiohttp contains, and what is said instead.
 _UNREADABLE = {
-    "Please install": "answered with a Content-Encoding that was not asked for",
-    "Can not decode content-encoding": "its body is not compressed as its Content-Encoding says",
+    "Please install": WRONG_ENCODINGS[0],
+    "Can not decode content-encoding": WRONG_ENCODINGS[1],
     "Got more than": f"a line of its headers is longer than {HEADER_BYTES:,} bytes",
     "Too many headers": f"answered with more than {HEADER_LINES} headers",
     "Too many interim": f"answered with more than {INTERIM_ANSWERS} statuses of 1xx",

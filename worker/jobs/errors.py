@@ -229,6 +229,7 @@ _SENTENCES = {
     "extra_forbidden": "is not known: remove it, or correct its name",
     "missing": "is missing: add it",
     "model_type": "must be an object, with names in quotes and values",
+    "string_type": "must be a string, in quotes",
 }
 
 
@@ -243,6 +244,11 @@ def describe(problems: Sequence[Mapping[str, Any]], whole: str = "body") -> str:
 def _sentence(problem: Mapping[str, Any]) -> str:
     said: str = problem["msg"]
     said = said.removeprefix("Value error, ").replace("Input should be", "must be")
+    said = said.replace("String should have", "must have")
     if problem["type"] == "json_invalid":
         said += ": correct it there"
-    return _SENTENCES.get(problem["type"], said)
+    said = _SENTENCES.get(problem["type"], said)
+    given = problem.get("input")
+    if said.startswith("must ") and isinstance(given, str | int | float) and len(str(given)) < 60:
+        said += f", and is {given!r}"
+    return said

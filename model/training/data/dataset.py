@@ -275,7 +275,7 @@ def load_images(annotations: Annotations, config: DataConfig, problems: DataProb
             images[index] = decode(path.read_bytes(), size=config.resize_shape).pixels
         except FileNotFoundError:
             return f"there is no picture {path}: correct images_base_path, or remove the row"
-        except (OSError, ImageRejected) as error:
+        except (OSError, ValueError, ImageRejected) as error:
             return f"{path} cannot be read ({error}): replace the picture, or remove the row"
         return None
 

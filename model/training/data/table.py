@@ -2,9 +2,11 @@
 
 import csv
 import io
+import re
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,16 @@ GUESSED = "guessed"
 LEFT_OUT = "left_out"
 """Column that is `yes` for a picture that a person has left out."""
 
+_OTHER_KINDS = {
+    b"PK\3\4": "a workbook or a zip archive",
+    b"\xd0\xcf\x11\xe0": "a workbook",
+    b"\x1f\x8b": "compressed",
+    b"<": "a page of HTML or XML",
+}
+_LINE_BREAK = re.compile(r"\r\n?|\n")
+# The name of a file, or a URL.
+_NAME = re.compile(r"://|\.\w{2,5}$")
+
 
 class TableUnreadable(ValueError):
     """A file is not such a table; the message names it and says what to do."""
@@ -22,46 +34,108 @@ class TableUnreadable(ValueError):
 def read_table(
     path: Path, payload: bytes | None = None
 ) -> tuple[list[str], list[tuple[int, dict[str, Any]]]]:
-    """The columns, and each row with its line number, where the header is line 1.
+    """The columns, and each row with the line at which it begins, where the header is line 1.
 
     `payload` is the content of the file if it has been read before. A row that is too short has
-    None for its missing cells; surplus cells are under the key None.
+    None for its missing cells; surplus cells are under the key None. Empty lines, and empty columns
+    at the end, are left out.
 
     Raises:
         TableUnreadable: the file is missing, empty, or has another format.
     """
     try:
         payload = path.read_bytes() if payload is None else payload
-        text = io.StringIO(payload.decode("utf-8-sig"), newline="")
-        reader = csv.DictReader(text, strict=True)
-        rows = [(reader.line_num, row) for row in reader]
-        columns = list(reader.fieldnames or ())
     except FileNotFoundError:
         raise TableUnreadable(f"{path} does not exist: give the path of a table") from None
-    except UnicodeDecodeError as error:
-        raise TableUnreadable(f"{path}{_bad_line(error)}: save it as CSV in UTF-8") from None
-    except csv.Error as error:
-        raise TableUnreadable(
-            f"{path} cannot be read as CSV up to line {reader.line_num} ({error}): a cell that "
-            "holds a quotation mark must be quoted as a whole, with that mark written twice"
-        ) from error
     except OSError as error:
         raise TableUnreadable(
             f"{path} cannot be read ({error}): give a table that you may read"
         ) from error
+    for beginning, kind in _OTHER_KINDS.items():
+        if payload.startswith(beginning):
+            raise TableUnreadable(f"{path} is {kind}: save it as CSV in UTF-8")
+    try:
+        text = io.StringIO(payload.decode("utf-8-sig"), newline="")
+    except UnicodeDecodeError as error:
+        raise TableUnreadable(f"{path}{_bad_line(error)}: save it as CSV in UTF-8") from None
+    columns: list[str] = []
+    rows: list[tuple[int, dict[str, Any]]] = []
+    for line, cells in _numbered(text, path):
+        if not columns:
+            columns = _columns(cells, f"{path}, line {line}")
+            continue
+        if (at := _cell_of_rows(cells)) is not None and at < len(columns):
+            raise TableUnreadable(
+                f"{path}, line {line}, column {columns[at]!r}: the cell holds whole rows: is a "
+                "quotation mark at its beginning not closed? Quote the cell, and write that mark "
+                "twice"
+            )
+        row: dict[Any, Any] = dict(zip_longest(columns, cells[: len(columns)]))
+        if any(surplus := cells[len(columns) :]):
+            row[None] = surplus
+        rows.append((line, row))
     if not columns:
         raise TableUnreadable(f"{path} is empty: write a header and a row for each picture")
+    return columns, rows
+
+
+def _numbered(text: io.StringIO, path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The cells of each line that has some, with the line at which they begin."""
+    reader = csv.reader(text, strict=True)
+    line = 1
+    try:
+        for cells in reader:
+            if cells:
+                yield line, cells
+            line = reader.line_num + 1
+    except csv.Error as error:
+        where = f"{path}, line {line}: the row that begins there"
+        if "field limit" in str(error):
+            limit = f"{csv.field_size_limit():,} characters"
+            raise TableUnreadable(f"{where} has a cell of more than {limit}: shorten it") from None
+        raise TableUnreadable(
+            f"{where} is not CSV ({error}): a cell that holds a quotation mark must be quoted as a "
+            "whole, with that mark written twice"
+        ) from error
+
+
+def _columns(header: list[str], where: str) -> list[str]:
+    columns = list(header)
+    while len(columns) > 1 and not columns[-1].strip():
+        columns.pop()
     if len(columns) == 1 and set(columns[0]) & set(";\t"):
         raise TableUnreadable(
-            f"{path}, line 1: {columns[0]!r} is separated by semicolons or tabs: save it with "
-            "commas"
+            f"{where}: {columns[0]!r} is separated by semicolons or tabs: save it with commas"
         )
     if len(set(columns)) < len(columns):
         [(name, _)] = Counter(columns).most_common(1)
         raise TableUnreadable(
-            f"{path}, line 1, has two columns of the same name, {name!r}: rename or remove one"
+            f"{where}, has two columns of the same name, {name!r}: rename or remove one"
         )
-    return columns, rows
+    return columns
+
+
+def _cell_of_rows(row: Sequence[str]) -> int | None:
+    """Find a cell that holds rows, as one does that begins with a stray quotation mark.
+
+    Rows are told by a column in which this row names a file or a URL, and they do too.
+    """
+    width = len(row)
+    for at, cell in enumerate(row):
+        first, *others = (line.split(",") for line in _LINE_BREAK.split(cell))
+        if not others:
+            continue
+        *between, last = others
+        for name_at in (place for place, name in enumerate(row) if _NAME.search(name)):
+            if any(len(line) == width and _NAME.search(line[name_at]) for line in between):
+                return at
+            # The cells before this one belong to the first line, and those after it to the last.
+            if at + len(first) == width == len(last) + width - at - 1:
+                in_first = row[name_at] if name_at < at else first[name_at - at]
+                in_last = [*last, *row[at + 1 :]][name_at]
+                if _NAME.search(in_first) and _NAME.search(in_last):
+                    return at
+    return None
 
 
 def guessed_labels(row: Mapping[str, Any], labels: Collection[str]) -> frozenset[str]:

@@ -95,7 +95,7 @@ def test_invalid_rows_of_a_csv_are_refused_by_number_and_line(client: httpx2.Cli
     problem = post_csv(client, body, id_column="id").json()
     found = {row["index"]: row["detail"] for row in problem["problems"]}
     assert list(found) == [1, 2, 3]
-    assert "line 3 has 1 cells" in found[1]
+    assert "line 3, 'b', has 1 cells" in found[1]
     assert "http://" in found[2]
     assert "line 6, column 'id': the id is empty" in found[3]
 
@@ -337,6 +337,37 @@ def test_a_body_that_breaks_off_in_a_draft_says_what_was_added(client: httpx2.Cl
     assert answer.status_code == 400
     assert (answer.json()["added_count"], len(answer.json()["added_ids"])) == (1200, 1000)
     assert client.get(draft).json()["counts"]["total"] == 1200
+
+
+def test_a_request_of_a_draft_that_is_sent_again_with_its_key_adds_each_item_once(
+    client: httpx2.Client,
+) -> None:
+    draft = client.post("/jobs", json={"draft": True}).json()["links"]["self"]
+    urls = [f"http://127.0.0.1:9/{at}" for at in range(3)]
+
+    def send(key: str, urls: list[str]) -> dict[str, Any]:
+        headers = {"Idempotency-Key": key}
+        body: dict[str, Any] = client.post(
+            f"{draft}/items", json={"urls": urls}, headers=headers
+        ).json()
+        return body
+
+    with ThreadPoolExecutor(4) as pool:  # a client that is impatient, and its proxy
+        answers = list(pool.map(lambda _: send("a", urls), range(8)))
+    added, existing = ([body[f"{kind}_ids"] for body in answers] for kind in ("added", "existing"))
+    assert sorted(item for ids in added for item in ids) == ["0", "1", "2"]
+    assert all(
+        sorted([*new, *old]) == ["0", "1", "2"] for new, old in zip(added, existing, strict=True)
+    )
+    assert send("b", urls)["added_ids"] == ["3", "4", "5"]
+    other = send("a", [urls[0], "http://127.0.0.1:9/other", *urls[2:], urls[0]])
+    assert [(row["index"], row["id"]) for row in other["problems"]] == [(1, "1")]
+    assert (other["added_ids"], other["existing_ids"]) == (["6"], ["0", "2"])
+    assert client.get(draft).json()["counts"]["total"] == 7
+    refused = client.post(
+        f"{draft}/items", json={"urls": urls}, headers={"Idempotency-Key": "x" * 256}
+    )
+    assert "the Idempotency-Key has 256 characters" in refused.json()["detail"]
 
 
 def test_requests_without_ids_share_no_number(client: httpx2.Client) -> None:

@@ -13,7 +13,7 @@ from api.intake.items import ItemReceiver
 from api.intake.tables import add_csv
 from tests.api.polling import wait_done
 from tests.worker.fetching.site import Site
-from worker.jobs.errors import ItemsRefused, JobRefused, TooLarge
+from worker.jobs.errors import BodyUnreadable, ItemsRefused, JobRefused, TooLarge
 from worker.jobs.items import ItemSpec
 from worker.jobs.settings import Settings
 
@@ -103,6 +103,10 @@ REFUSALS = {
         {},
         ["line 2", "column 3", "holds whole rows"],
     ),
+    "semicolons and quotes": (b'"url";"k"\n"http://h/";"1"\n', {}, ["line 1", "semicolons"]),
+    "page": (b"\n<!DOCTYPE html>\n<p>Log in</p>\n", {}, ["an HTML or XML page", "send the table"]),
+    "json": (b'[{"url": "http://h/"}]', {}, ["line 1", "JSON and not a table", "application/json"]),
+    "invisible name": ("\u200burl,k\n".encode(), {}, ["'url'", r"'\u200burl', k", "?url_column="]),
     "gzip": (gzip.compress(b"url\n"), {}, ["gzip-compressed", "send it unpacked"]),
     "zip": (b"PK\x03\x04", {}, ["zip archive or an Excel workbook", "send it as text"]),
     "empty": (b"\xef\xbb\xbf\n", {}, ["the table is empty", "send a header"]),
@@ -122,8 +126,11 @@ REFUSALS = {
     "cell": (b"url\n" + b"x" * 200_000, {}, ["line 2", "131,072 characters", "shorten it"]),
 }
 ROWS = {
-    "few": (b"a,url\n1\n", ["line 2 has 1 cells", "the header has 2", "add its empty cells"]),
-    "many": (b"url,a\nx,1,5\n", ["line 2 has 3 cells", "'5' has no column", "quote a cell"]),
+    "few": (b"a,url\n1\n", ["line 2, '1', has 1 cells", "the header has 2", "add its empty cells"]),
+    "many": (
+        b"url,a\nx,1,5\n",
+        ["line 2, 'x,1,5', has 3 cells", "'5' has no column", "quote a cell"],
+    ),
     "no id": (b"id,url\n\n,http://h/\n", ["line 3, column 'id': the id is empty: write one"]),
     "no url": (b"id,url\na, \n", ["line 2, column 'url': the URL is empty"]),
     "scheme": (b"id,url\na,ftp://h/?key\n", ["column 'url'", "is 'ftp://h/'"]),
@@ -133,6 +140,15 @@ ROWS = {
         ["invisible characters after 'http://h/a'"],
     ),
     "several lines": (b'url,id\nhttp://h/,"1\n2"\nx,3\n', ["line 4, column 'url'"]),
+    "line separator": (
+        "url\nhttp://h/a\u2028http://h/b\n".encode(),
+        ["line 2, column 'url'", "invisible characters after 'http://h/a'"],
+    ),
+    "long cell": (
+        b"url,note\nhttp://h/," + b"x" * 20_000 + b"\n",
+        ["line 2: its columns have 20004 characters", "the longest, 'note'"],
+    ),
+    "nul": (b"url,a\n\0\0\n", [r"line 2, '\x00\x00', has 1 cells"]),
     "long id": (b"id,url\n" + b"x" * 1025 + b",http://h/\n", ["line 2: the id has 1025"]),
 }
 
@@ -234,15 +250,38 @@ def test_a_refused_row_names_the_place_and_what_to_do(kind: str) -> None:
         assert part in problem.detail, problem.detail
 
 
-def test_a_line_that_is_not_json_has_one_line_number() -> None:
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        (b'{"url": http://h/}', "line 2: not JSON (expected value at column 9): write each item"),
+        (b"{", "line 2: not JSON (EOF while parsing an object at column 0): write each item on a"),
+        (b'{"url":"http://h/"},', 'such as {"url": "https://…"}, without brackets or commas'),
+        (b'{"url":"http://h/1"}\r{"url":"http://h/2"}\r', "line 2: there is a CR, which ends no"),
+        (b'{"url":"\xe9"}', "line 2, column 9: the byte 0xE9 is not UTF-8: save or send"),
+        (b'{"url":"http://h/","id":7}', "line 2: id: must be a string, in quotes, and is 7"),
+        (b'{"url":"http://h/","id":""}', "line 2: id: must have at least 1 character, and is ''"),
+    ],
+)
+def test_a_line_of_ndjson_is_refused_by_its_place_with_what_to_do(line: bytes, says: str) -> None:
     received = Received()
-    add_ndjson(BytesIO(b'{"url": "http://h/"}\n{"url": http://h/}\n'), received)
+    add_ndjson(BytesIO(b'{"url": "http://h/"}\n' + line + b"\n"), received)
     with pytest.raises(ItemsRefused) as refused:
         received.problems.check()
     (problem,) = refused.value.problems
-    assert (
-        problem.detail == "line 2: item: Invalid JSON: expected value at column 9: correct it there"
-    )
+    assert says in problem.detail, problem.detail
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"", "the body is empty: send JSON"),
+        (b'{"urls":\n["\xe9"]}', "line 2, column 3: the byte 0xE9 is not UTF-8: save or send"),
+        (b"<html>", "an HTML or XML page"),
+    ],
+)
+def test_json_that_cannot_be_read_says_what_is_there(body: bytes, says: str) -> None:
+    with pytest.raises(BodyUnreadable, match=says):
+        read_json(BytesIO(body))
 
 
 @pytest.mark.parametrize("kind", ["application/json", "application/x-ndjson"])

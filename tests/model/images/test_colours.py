@@ -1,6 +1,7 @@
 """Pictures with colour profiles get the pixels that they would have in sRGB."""
 
 import io
+import zlib
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,28 @@ def test_a_profile_of_srgb_and_a_damaged_one_change_nothing(profile: bytes) -> N
     plain = encode(colours(), "PNG")
     tagged = encode(colours(), "PNG", icc_profile=profile)
     assert (pixels(tagged) == pixels(plain)).all()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P"])
+@pytest.mark.parametrize("gamma", [1.0, 1 / 1.8, 1 / 2.2, 0.00001])
+def test_a_png_of_another_gamma_is_scored_as_what_it_shows(gamma: float, mode: str) -> None:
+    shown = colours(mode)
+    to_stored = 2.2 * gamma if gamma > 0.1 else 1.0  # others are damaged
+    stored = shown.convert("RGB" if mode == "P" else mode)
+    stored = stored.point(lambda level: round(255 * (level / 255) ** to_stored))
+    if mode == "P":
+        shown.putpalette(
+            [round(255 * (level / 255) ** to_stored) for level in shown.getpalette() or []]
+        )
+        stored = shown
+    plain = encode(stored, "PNG")
+    gama = b"gAMA" + round(gamma * 100_000).to_bytes(4, "big")
+    chunk = (4).to_bytes(4, "big") + gama + zlib.crc32(gama).to_bytes(4, "big")
+    tagged = plain[:33] + chunk + plain[33:]
+    assert np.abs(pixels(tagged) - np.asarray(colours(mode).convert("RGB"), int)).max() <= 16
+    srgb = b"sRGB\0"
+    chunk += (1).to_bytes(4, "big") + srgb + zlib.crc32(srgb).to_bytes(4, "big")
+    assert (pixels(plain[:33] + chunk + plain[33:]) == pixels(plain)).all()
 
 
 @pytest.mark.parametrize(

@@ -606,6 +606,28 @@ def test_a_tiff_of_a_kind_that_is_not_decoded_is_unsupported(bits: int, count: i
     assert caught.value.code == ImageFault.UNSUPPORTED_FORMAT
 
 
+@pytest.mark.parametrize(
+    ("frame", "bits", "kind"),
+    [(0xC1, 12, "JPEG with 12-bit samples"), (0xC3, 8, "lossless"), (0xC5, 8, "hierarchical")],
+)
+def test_a_jpeg_of_a_kind_that_is_not_decoded_is_unsupported(
+    frame: int, bits: int, kind: str
+) -> None:
+    payload = bytearray(WHOLE["jpeg"])
+    at = payload.index(b"\xff\xc0")
+    payload[at + 1], payload[at + 4] = frame, bits
+    with pytest.raises(ImageRejected, match=kind) as caught:
+        decode(bytes(payload))
+    assert caught.value.code == ImageFault.UNSUPPORTED_FORMAT
+
+
+@pytest.mark.parametrize("name", ["avif", "heif", "jpeg2000"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_a_cut_file_of_boxes_is_truncated_and_not_damaged(name: str, share: float) -> None:
+    whole = WHOLE[name]
+    assert fault(whole[: int(share * len(whole))]) == ImageFault.TRUNCATED
+
+
 @pytest.mark.parametrize("brand", [b"heic", b"mif1", b"msf1", b"heix"])
 def test_heic_is_decoded_only_where_its_package_is_installed(
     brand: bytes, monkeypatch: pytest.MonkeyPatch

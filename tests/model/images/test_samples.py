@@ -12,6 +12,7 @@ from model.images.result import ImageFault, ImageRejected
 from tests.hostile import chunk
 from tests.model.images.test_decode import png
 from tests.model.images.tiff_file import (
+    COLOUR_MAP,
     DESCRIPTION,
     EXTRA,
     MAX_VALUE,
@@ -220,6 +221,13 @@ def test_a_damaged_tag_of_a_range_is_ignored() -> None:
     at = payload.index(struct.pack("<HHI", MAX_VALUE, 4, 1))
     payload[at : at + 8] = struct.pack("<HHI", MAX_VALUE, 5, 1)
     assert_shows(bytes(payload), RAMP)
+
+
+@pytest.mark.parametrize("step", [1, 257], ids=["8 bits", "16 bits"])
+def test_a_palette_of_8_bits_shows_the_same_as_one_of_16(step: int) -> None:
+    levels = [step * (255 - level) for level in range(256)]
+    payload = tiff(scaled(1 - RAMP, 0, 255, "u1"), 3, tags={COLOUR_MAP: levels * 3})
+    assert_shows(payload, RAMP)
 
 
 def premultiplied() -> NDArray[np.uint8]:

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Names of tags that tests set.
-DESCRIPTION, MIN_VALUE, MAX_VALUE, SIGNED_MIN, SIGNED_MAX, EXTRA, MISSING = (
-    270, 280, 281, 340, 341, 338, 42113,
+DESCRIPTION, MIN_VALUE, MAX_VALUE, SIGNED_MIN, SIGNED_MAX, EXTRA, MISSING, COLOUR_MAP = (
+    270, 280, 281, 340, 341, 338, 42113, 320,
 )  # fmt: skip
 _SAMPLE_FORMATS = {"u": 1, "i": 2, "f": 3}
 
@@ -22,7 +22,7 @@ def tiff(
     compress: bool = False,
     planar: bool = False,
     bits: int = 0,
-    tags: Mapping[int, int | float | str] | None = None,
+    tags: Mapping[int, int | float | str | list[int]] | None = None,
 ) -> bytes:
     """A TIFF of (height, width, samples); integers of 12 `bits` are packed, `planar` not."""
     height, width, count = values.shape
@@ -45,7 +45,9 @@ def tiff(
     directory, behind = b"", b""
     behind_at = 8 + len(body) + 2 + 12 * len(entries) + 4
     for tag, content in sorted(entries.items()):
-        kind, number, encoded = _encoded(content, order, short=tag in (258, 262, 284, 338, 339))
+        kind, number, encoded = _encoded(
+            content, order, short=tag in (258, 262, 284, 320, 338, 339)
+        )
         directory += struct.pack(f"{order}HHI", tag, kind, number)
         if len(encoded) > 4:
             directory += struct.pack(f"{order}I", behind_at + len(behind))

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from piqueue.commands.pictures import find_pictures, named, picture_problem, search
+from piqueue.commands.terminal import CommandFailed
 from tests.pictures import jpeg
 
 HEADS = {
@@ -82,6 +83,16 @@ def test_what_cannot_be_read_is_listed(tmp_path: Path, monkeypatch: pytest.Monke
         ("d", "cannot be read: Permission denied"),
         ("e", "not a regular file"),
     ]
+
+
+def test_names_that_are_not_utf_8_are_different_ids(tmp_path: Path) -> None:
+    names = [b"caf\xe8.jpg", b"caf\xe9.jpg", "café.jpg".encode()]
+    for name in names:
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_bytes(jpeg(1))
+    pictures = search(tmp_path).pictures
+    assert set(named(pictures)) == {r"caf\xe8.jpg", r"caf\xe9.jpg", "café.jpg"}
+    with pytest.raises(CommandFailed, match="two files would have the id"):
+        named([*pictures, tmp_path / r"caf\xe9.jpg"])
 
 
 def test_files_of_the_same_name_keep_their_paths() -> None:

@@ -365,7 +365,7 @@ def test_refused_rows_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[s
         lines[1]
         == "  item 1, b: line 3, column 'url': the URL must begin with http:// or https://, and is 'ftp://h/'"
     )
-    assert "line 4 has 1 cells" in lines[2]
+    assert "line 4, 'c', has 1 cells" in lines[2]
     assert lines[-1] == "  and 102 more"
     assert (captured.out, len(lines)) == ("", 102)
 
@@ -447,6 +447,8 @@ def test_pictures_are_told_by_their_first_bytes_and_the_others_listed(
         (["submit", "scripts/samples/labels.csv", "--model", "no"], "no model"),
         (["submit", "scripts/samples", "-o", "results.xlsx"], "name a file that ends in .csv"),
         (["submit", "scripts/samples", "-o", "nowhere/results.csv"], "no folder nowhere"),
+        (["submit", "scripts/samples", "-o", "a.csv", "--no-wait"], "-o a.csv: there are no resu"),
+        (["submit", "/dev/null"], "/dev/null: not a regular file"),
         (["status", "job_unknown"], "no job job_unknown"),
         (["results", "job_unknown"], "no job job_unknown"),
         (["results", "job_unknown", "-o", "nowhere/results.csv"], "no folder nowhere"),

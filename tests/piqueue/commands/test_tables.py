@@ -13,9 +13,10 @@ from pathlib import Path
 import pandas
 import pytest
 
-from piqueue.commands.sources import Lines, Table, find_source
+from piqueue.commands.sources import Lines, Pictures, Table, find_source
 from piqueue.commands.tables import Form
 from piqueue.commands.terminal import CommandFailed
+from tests.pictures import jpeg
 
 URL = "http://h/a.jpg"
 
@@ -142,6 +143,10 @@ def workbook() -> bytes:
     return target.getvalue()
 
 
+OPEN_DOCUMENT = io.BytesIO()
+with zipfile.ZipFile(OPEN_DOCUMENT, "w") as _packed:
+    _packed.writestr("mimetype", "application/vnd.oasis.opendocument.spreadsheet")
+    _packed.writestr("content.xml", "<x/>")
 TWO_FILES = io.BytesIO()
 with zipfile.ZipFile(TWO_FILES, "w") as _packed:
     for _name in ("a.csv", "b.csv"):
@@ -166,7 +171,17 @@ REFUSALS = {
     "byte in the header": ("a.csv", b"url,Gr\xf6\xdfe\nx,y\n", ["line 1", "column 2", "'Größe'"]),
     "byte in a list": ("a.txt", b"http://h/\nhttp://h/\xfc\n", ["line 2", "0xFC", "--encoding"]),
     "byte in ndjson": ("a.ndjson", b'{}\n{"url": "\xfc"}\n', ["line 2", "0xFC", "--encoding"]),
-    "utf-16": ("a.csv", "url\nü".encode("utf-16")[:-1], ["after line 1", "utf-16", "--encoding"]),
+    "utf-16": (
+        "a.csv",
+        "url\nü".encode("utf-16")[:-1],
+        ["line 2: the byte 0xFC", "utf-16", "--encoding"],
+    ),
+    "semicolons and quotes": (
+        "a.csv",
+        b'\n"url";"k"\n"http://h/";"1"\n',
+        ["line 2", "separated by semicolons", "--sep ';'"],
+    ),
+    "no text": ("a.txt", b"\x00\xff\xfe\x01", ["line 1", "0xFF", "nor text"]),
     "quote": ("a.csv", b'url,size\na,8"\nb,"8" x\n', ["line 3", "written twice", "--no-quotes"]),
     "rows in a cell": (
         "a.tsv",
@@ -181,8 +196,12 @@ REFUSALS = {
     "open quote": ("a.csv", b'url,size\na,"8\nb,9\n', ["line 2", "end of data", "written twice"]),
     "cell": ("a.csv", b"url\n" + b"x" * 200_000, ["line 2", "131,072 characters", "shorten"]),
     "cut": ("a.csv.gz", gzip.compress(b"url\n" * 9)[:-9], ["after line", "complete"]),
-    "table as list": ("a.txt", b"sku\turl\n", ["line 1", "tab", "name a table .tsv"]),
+    "table as list": ("a.txt", b"sku\turl\n", ["line 1", "'sku\\turl'", "name a table .tsv"]),
     "workbook as csv": ("a.csv", workbook(), ["Excel workbook", "name it .xlsx"]),
+    "header in a list": ("a.txt", b"url;k\n", ["line 1: 'url;k'", "name a table .tsv or .csv"]),
+    "OpenDocument": ("a.csv", OPEN_DOCUMENT.getvalue(), ["LibreOffice or Numbers", "CSV UTF-8"]),
+    "text as workbook": ("a.xlsx", b"url\n", ["not an Excel workbook", "name it .csv"]),
+    "workbook with a password": ("a.xlsx", b"\xd0\xcf\x11\xe0", ["a password", "CSV UTF-8"]),
     "broken workbook": ("a.xlsx", b"PK\x03\x04", ["cannot be read", "CSV UTF-8"]),
     "old workbook": ("a.xls", b"", ["cannot be read", "CSV UTF-8"]),
     "old as csv": ("a.csv", b"\xd0\xcf\x11\xe0" + bytes(99), ["old Excel", "CSV UTF-8"]),
@@ -219,6 +238,38 @@ def test_an_impossible_form_is_refused(form: Form, says: str, tmp_path: Path) ->
     path = write(tmp_path, "a.csv", b"url\n")
     with pytest.raises(CommandFailed, match=says):
         sent(path, form)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_without_a_byte_order_mark_is_read(encoding: str, tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", f"url,ü\n{URL},ü\n".encode(encoding))
+    assert sent(path) == f"url,ü\r\n{URL},ü\r\n"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "says"),
+    [
+        ("ascii", "line 52, column 'k': the byte 0xC3 is not ascii: give --encoding"),
+        ("shift-jis", "line 52, column 'k': the byte 0xFF is not shift-jis: give --encoding"),
+        ("utf-16-le", "line 52: the byte 0x00 is not utf-16-le"),
+    ],
+)
+def test_a_wrong_encoding_names_the_line_and_the_byte(
+    encoding: str, says: str, tmp_path: Path
+) -> None:
+    rows = f"url,k\n{URL},1\n".encode(encoding) + f"{URL},1\n".encode(encoding) * 49
+    bad = {"ascii": b"\xc3", "shift-jis": b"\xff", "utf-16-le": b"\0\xdc"}[encoding]
+    table = rows + f"{URL},".encode(encoding) + bad + "\n".encode(encoding)
+    with pytest.raises(CommandFailed) as refused:
+        sent(write(tmp_path, "a.csv", table), Form(encoding=encoding))
+    assert says in str(refused.value), str(refused.value)
+
+
+def test_a_picture_with_the_name_of_a_table_is_a_picture(tmp_path: Path) -> None:
+    for name in ("a.csv", "a.txt", "a.jsonl"):
+        source = find_source([str(write(tmp_path, name, jpeg(1)))], Form())
+        assert isinstance(source, Pictures)
+        assert list(source.files) == [name]
 
 
 def test_an_empty_name_is_not_the_current_folder() -> None:

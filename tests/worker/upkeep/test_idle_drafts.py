@@ -33,7 +33,7 @@ def store(redis_client: Redis) -> JobStore:
 def draft_with_upload(store: JobStore, blobs: FileBlobs) -> str:
     draft = NewJob(new_job_id(), "anyone", MODEL, ttl_s=3600)
     store.open_draft(draft)
-    store.reserve(draft.id, [("a", b"print")])
+    store.reserve(draft.id, [("a", b"print", b"")])
     blobs.put(draft.id, {"a": b"12345"}, 3600)
     store.add(draft.id, [(b"print", ItemSpec("a", filename="a"))], 10, 5)
     return draft.id

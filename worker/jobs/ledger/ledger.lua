@@ -188,18 +188,22 @@ end
 -- Appended to the fingerprint of an id whose item is in the draft.
 local ADDED = '+'
 
--- ARGV: id, then the id, or '' for the next free number, and the fingerprint of each item. Reserves
--- the ids before the uploads are stored, so that no upload replaces another. Returns the id and the
--- state of each item: free, added (the draft has this item) or taken (it has another of this id);
--- false if no draft is open.
+-- ARGV: id, then for each item its id, or '' for the next free number, its fingerprint, and what names
+-- it without an id when its request is repeated, or ''. Reserves the ids before the uploads are stored,
+-- so that no upload replaces another. Returns the id and the state of each item: free, added (the draft
+-- has this item) or taken (it has another of this id); false if no draft is open.
 local function reserve()
   if redis.call('HGET', META, 'status') ~= 'draft' or number('closed') == 1 then return false end
   local answer, next_number = {}, math.max(number('next_number'), number('total'))
-  for index = 2, #ARGV, 2 do
-    local item, fingerprint = ARGV[index], ARGV[index + 1]
+  for index = 2, #ARGV, 3 do
+    local item, fingerprint, name = ARGV[index], ARGV[index + 1], ARGV[index + 2]
     if item == '' then
-      while redis.call('HEXISTS', IDS, next_number) == 1 do next_number = next_number + 1 end
-      item = string.format('%d', next_number)
+      item = name ~= '' and redis.call('HGET', IDS, name)
+      if not item then
+        while redis.call('HEXISTS', IDS, next_number) == 1 do next_number = next_number + 1 end
+        item = string.format('%d', next_number)
+        if name ~= '' then redis.call('HSET', IDS, name, item) end
+      end
     end
     local found = redis.call('HGET', IDS, item)
     local state = 'taken'

@@ -159,10 +159,14 @@ class JobStore(JobReader):
         fields = {**fields_of(job), "lane": Lane.BULK, "chunk_items": 1}
         self._step("open_draft", job.id, job.model.model_dump_json(), *_flat(fields))
 
-    def reserve(self, job_id: str, items: Sequence[tuple[str, bytes]]) -> list[tuple[str, IdState]]:
-        """Reserve the ids of items, given with fingerprints; returns the id and state of each.
+    def reserve(
+        self, job_id: str, items: Sequence[tuple[str, bytes, bytes]]
+    ) -> list[tuple[str, IdState]]:
+        """Reserve the ids of items; returns the id and state of each.
 
-        An empty id becomes the next free number, counted from the items that the draft has.
+        The items are given as ids, fingerprints and names. An empty id becomes the next free
+        number, counted from the items that the draft has, or that which its name has got already;
+        an empty name is none. No name is an id.
 
         Raises:
             JobNotDraft: the job is submitted, or is being submitted.

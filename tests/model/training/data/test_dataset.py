@@ -17,6 +17,7 @@ from model.training.data.dataset import (
     read_data,
     stratified_folds,
 )
+from model.training.data.table import read_table
 from tests.model.training.pictures import SIDE, data_settings, write_pictures
 
 
@@ -88,11 +89,25 @@ GOOD = "000.png,0,0,train\n001.png,1,1,train\n002.png,0,1,val\n003.png,1,0,val\n
         ("name;red;blue\n000.png;1;0\n", "separated by semicolons or tabs: save it with commas"),
         ("name\tred\tblue\n000.png\t1\t0\n", "separated by semicolons or tabs"),
         ("name,red,blue,red\n000.png,1,0,0\n", "has two columns of the same name"),
-        ('name,red,blue\n"000.png,1,0\n', "cannot be read as CSV"),
+        ('name,red,blue\n"000.png,1,0\n', "line 2: the row that begins there is not CSV"),
+        (
+            "name,red,blue,note\n"
+            '000.png,1,0,"10 inch\n001.png,1,1,plain\n002.png,0,1,plain\n003.png,0,1,12 inch"\n',
+            "line 2, column 'note': the cell holds whole rows: is a quotation mark",
+        ),
+        (
+            'note,name,red,blue\nx,000.png,1,0\n"10 inch,001.png,1,1\n12 inch",002.png,0,1\n',
+            "line 3, column 'note': the cell holds whole rows",
+        ),
+        ('name,red,blue,note\ngone.png,1,0,"1, 2\n3, 4"\n', "row 2: there is no picture"),
+        ("name,red,blue\n" + "x" * 200_000, "line 2: .* more than 131,072 characters: shorten"),
+        ("<!DOCTYPE html>", "is a page of HTML or XML: save it as CSV"),
+        ("PK\3\4", "is a workbook or a zip archive: save it as CSV"),
+        ("name,red,blue\n0\0.png,1,0\n", "row 2: .* cannot be read .*: replace the picture"),
         (HEADER + GOOD + "004.png,yes,0,val\n", "row 6: column red is 'yes': write 0 or 1"),
         (HEADER + GOOD + "004.png,1\n", "row 6: fewer cells than the header: add"),
         (
-            HEADER + GOOD + "004.png,1,0,val,\n",
+            HEADER + GOOD + "004.png,1,0,val,x\n",
             "row 6: more cells than the header: put names .* in quotes",
         ),
         (HEADER + GOOD + ",1,0,val\n", "row 6: column name is empty: write the file name"),
@@ -115,6 +130,13 @@ def test_a_wrong_row_or_column_is_named(tmp_path: Path, text: str, message: str)
     with pytest.raises(TrainingError, match=message) as caught:
         read_data(csv_path, config_for(tmp_path))
     assert str(csv_path) in str(caught.value)
+
+
+def test_empty_columns_and_rows_at_the_end_are_left_out(tmp_path: Path) -> None:
+    csv_path = write_pictures(tmp_path, 4)
+    plain = read_table(csv_path)
+    csv_path.write_text(csv_path.read_text().replace("\n", ",,\n") + "\n\n")
+    assert read_table(csv_path) == plain
 
 
 def test_a_csv_in_another_encoding_is_distinguished_from_a_broken_one(tmp_path: Path) -> None:

@@ -413,7 +413,7 @@ def test_a_full_draft_refuses_more_but_knows_its_items(store: JobStore) -> None:
     draft = NewJob(new_job_id(), "anyone", MODEL, ttl_s=3600)
     store.open_draft(draft)
     items = [(b"print %d" % at, ItemSpec(str(at), "http://h/")) for at in range(4)]
-    reserved = store.reserve(draft.id, [(spec.id, fingerprint) for fingerprint, spec in items])
+    reserved = store.reserve(draft.id, [(spec.id, fingerprint, b"") for fingerprint, spec in items])
     assert reserved == [(str(at), IdState.FREE) for at in range(4)]
     assert store.add(draft.id, items[:2], 2) == [True, True]
     for more in (items[1:3], items[2:]):
@@ -421,7 +421,8 @@ def test_a_full_draft_refuses_more_but_knows_its_items(store: JobStore) -> None:
             store.add(draft.id, more, 2)
     assert store.add(draft.id, items[:2], 2) == [False, False], "the same items, sent again"
     assert store.job(draft.id).counts.total == 2
-    asked = [("0", b"print 0"), ("0", b"other"), ("2", b"print 2"), ("", b"print 5")]
+    prints = [("0", b"print 0"), ("0", b"other"), ("2", b"print 2"), ("", b"print 5")]
+    asked = [(item_id, fingerprint, b"") for item_id, fingerprint in prints]
     assert store.reserve(draft.id, asked) == [
         ("0", IdState.ADDED),
         ("0", IdState.TAKEN),
