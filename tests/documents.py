@@ -17,7 +17,7 @@ NOT_RUN: dict[str, dict[str, str]] = {
         "cp .env.example .env": "needs Docker",
         "docker ": "needs Docker",
         "git pull": "needs Docker",
-        "services:": "settings of Compose",
+        "scripts/pin_images": "needs Docker",
         "COMPOSE_FILE=": "settings of Compose",
         "kustomize ": "needs kustomize",
         "kubectl ": "needs Kubernetes",
