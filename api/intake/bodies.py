@@ -94,6 +94,8 @@ def read_json(file: IO[bytes]) -> JsonBody:
         fields = from_json(body)
     except ValueError as error:
         raise BodyUnreadable(f"the body is not JSON ({error}): correct it there") from None
+    if isinstance(fields, dict) and len(fields) > MAX_MISTAKES:
+        raise JobRefused(_too_many_mistakes(len(fields), "body"))
     try:
         refuse_repeated_names(body)
     except ValueError as error:
@@ -297,8 +299,12 @@ def _add(item: ItemIn, items: ItemReceiver, line: int | None = None) -> None:
 def _mistakes(error: ValidationError, whole: str = "body") -> str:
     """Describe what is wrong; a list of hundreds of thousands would take seconds to make."""
     if (count := error.error_count()) > MAX_MISTAKES:
-        return f"{whole}: {count} fields are unknown or have a wrong value: see /openapi.json"
+        return _too_many_mistakes(count, whole)
     return describe(error.errors(), whole)
+
+
+def _too_many_mistakes(count: int, whole: str) -> str:
+    return f"{whole}: {count} fields are unknown or have a wrong value: see /openapi.json"
 
 
 def _trimmed(url: str) -> str:
