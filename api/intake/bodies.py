@@ -95,7 +95,7 @@ def read_json(file: IO[bytes]) -> JsonBody:
     except ValueError as error:
         raise BodyUnreadable(f"the body is not JSON ({error}): correct it there") from None
     if isinstance(fields, dict) and len(fields) > MAX_MISTAKES:
-        raise JobRefused(_too_many_mistakes(len(fields), "body"))
+        raise JobRefused(_too_many_mistakes(len(fields)))
     try:
         refuse_repeated_names(body)
     except ValueError as error:
@@ -303,7 +303,7 @@ def _mistakes(error: ValidationError, whole: str = "body") -> str:
     return describe(error.errors(), whole)
 
 
-def _too_many_mistakes(count: int, whole: str) -> str:
+def _too_many_mistakes(count: int, whole: str = "body") -> str:
     return f"{whole}: {count} fields are unknown or have a wrong value: see /openapi.json"
 
 

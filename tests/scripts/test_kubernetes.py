@@ -235,6 +235,14 @@ def test_probes_use_the_ports_and_commands_of_the_images(name: str) -> None:
             assert ", ".join(f'"{word}"' for word in asked["exec"]["command"]) in dockerfile
 
 
+def test_a_silent_worker_is_restarted_when_the_documents_say() -> None:
+    [container] = containers(one_of("Deployment", "worker"))
+    probe = container["livenessProbe"]
+    assert probe["exec"]["command"] == ["python", "-m", "worker.health"]
+    assert probe["periodSeconds"] * probe["failureThreshold"] == 600
+    assert "Kubernetes restarts it after ten minutes" in (ROOT / "docs/promises.md").read_text()
+
+
 @pytest.mark.parametrize("name", ["api", "worker"])
 def test_the_user_is_that_of_the_image(name: str) -> None:
     context = one_of("Deployment", name)["spec"]["template"]["spec"]["securityContext"]

@@ -8,7 +8,7 @@ import sys
 from redis import Redis
 
 from scripts.local.stack import ROOT, Stack
-from worker.jobs.ledger.workers import Workers
+from worker.jobs.ledger.workers import WORKER_SILENT_S, Workers
 
 
 def check_health(redis_url: str) -> subprocess.CompletedProcess[str]:
@@ -32,6 +32,17 @@ def test_workers_of_other_hosts_do_not_count(redis_url: str, redis_client: Redis
     checked = check_health(redis_url)
     assert checked.returncode == 1
     assert "no worker on" in checked.stderr
+
+
+def test_a_worker_that_has_been_silent_for_long_is_not_healthy(
+    redis_url: str, redis_client: Redis
+) -> None:
+    worker_id = f"{socket.gethostname()}-17-a1b2c3"
+    Workers(redis_client).heartbeat(worker_id, 1)
+    assert check_health(redis_url).returncode == 0
+    # As if it were stopped, or C code held its GIL, since then.
+    redis_client.zincrby("piqueue:workers", -1000 * WORKER_SILENT_S, worker_id)
+    assert check_health(redis_url).returncode == 1
 
 
 def test_without_redis_no_worker_is_healthy() -> None:
