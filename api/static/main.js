@@ -14,7 +14,7 @@ function route() {
   if (isJob && displayedJob() === hash) return;
   closeJob();
   closeJobs();
-  document.title = "Piqueue";
+  document.title = hash === "jobs" ? "Jobs – Piqueue" : "Piqueue";
   show(isJob ? "job" : hash === "jobs" ? "jobs" : "new");
   if (isJob) openJob(hash);
   else if (hash === "jobs") openJobs();

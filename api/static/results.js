@@ -49,13 +49,17 @@ export async function showResults(current, files) {
   showStatuses();
   if (!finished) return;
   $("results").hidden = false;
-  await load(job.done ? MOST_ITEMS : RUNNING_ITEMS);
+  await load();
 }
 
 // Large jobs are filtered by the service, others here.
 const isLarge = () => job.counts.total > MOST_ITEMS;
 
-async function load(most) {
+async function load() {
+  const most = job.done ? MOST_ITEMS : RUNNING_ITEMS;
+  // Counting a large job takes many requests, which are not worth their cost at each step of it.
+  const labels = job.done || !isLarge() ? [...histograms.keys()] : [];
+  $("histograms").hidden = !labels.length;
   loading?.abort();
   loading = new AbortController();
   const { signal } = loading;
@@ -64,7 +68,6 @@ async function load(most) {
   noError("results-error");
   try {
     const loaded = [];
-    const labels = [...histograms.keys()];
     const counted = labels.length ? loadHistograms(job.id, labels, signal, showHistograms) : null;
     const [more] = await Promise.all([loadResults(job.id, query, most, signal, (page) => {
       loaded.push(...page);
@@ -111,7 +114,7 @@ function countText(shown) {
 function changed() {
   if (isLarge()) {
     clearTimeout(typing);
-    typing = setTimeout(() => load(MOST_ITEMS), TYPING_MS);
+    typing = setTimeout(load, TYPING_MS);
   }
   apply();
 }
@@ -215,7 +218,7 @@ export function startResults() {
     addHistogram(label);
     showOrders();
     $("label").value = "";
-    load(job.done ? MOST_ITEMS : RUNNING_ITEMS);
+    load();
   });
   for (const format of ["csv", "jsonl"]) $(`as-${format}`).addEventListener("click", (event) => download(event, format));
 }
