@@ -20,6 +20,7 @@ import msgspec
 from piqueue.commands import submit
 from piqueue.commands.terminal import (
     CommandFailed,
+    Parser,
     check_folder,
     connect,
     connection_options,
@@ -102,7 +103,7 @@ def _server_root() -> Path | None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="piqueue", description=__doc__, epilog="Help for a command: piqueue COMMAND --help"
     )
     parser.add_argument("--version", action="version", version=f"piqueue {version('piqueue')}")

@@ -27,6 +27,7 @@ from piqueue.commands.terminal import (
     check_folder,
     connect,
     results_format,
+    scores,
     summary,
     written_whole,
 )
@@ -35,6 +36,8 @@ from piqueue.errors import PiqueueApiError
 from piqueue.types import Columns, Job, JobOptions, Priority
 
 PATIENCE_S = 600
+# The scores of so few pictures are printed.
+MOST_SHOWN = 20
 
 EXAMPLES = """\
 examples:
@@ -156,6 +159,9 @@ class _Submission:
         if options.output:
             with written_whole(options.output) as file:
                 self._client.download(self.job.id, file, results_format(options.output))
+        elif self.job.counts.total <= MOST_SHOWN:
+            for result in self._client.results(self.job.id):
+                print(scores(result))
         print(summary(self.job))
         if not options.output:
             tell(f"to get the results: piqueue results {self.job.id} -o results.csv")

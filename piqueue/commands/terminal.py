@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 from piqueue.client import Client
 from piqueue.commands.progress import tell
 from piqueue.errors import PiqueueApiError
-from piqueue.types import Job, ResultsFormat
+from piqueue.types import Job, Result, ResultsFormat
 
 # Errors of the API name a query parameter; the command line has an option for it.
 _QUERY_COLUMN = re.compile(r"\?(url|id)_column=")
@@ -25,12 +25,22 @@ _FORMATS: dict[str, ResultsFormat] = {
 }
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose exit code for wrong options does not mean anything else."""
+
+    def error(self, message: str) -> NoReturn:
+        """See `ArgumentParser.error`."""
+        self.print_usage(sys.stderr)
+        self.exit(ExitCode.WRONG_OPTIONS, f"{self.prog}: error: {message}\n")
+
+
 class ExitCode(IntEnum):
     """The exit code of a command."""
 
     ALL_SUCCEEDED = 0
     NOTHING_SUCCEEDED = 1
     SOME_FAILED = 2
+    WRONG_OPTIONS = 64
     INTERRUPTED = 130
 
 
@@ -38,9 +48,9 @@ class CommandFailed(Exception):
     """A command cannot continue; the text says why."""
 
 
-def connection_options() -> argparse.ArgumentParser:
+def connection_options() -> Parser:
     """Options of every command that calls the API."""
-    parser = argparse.ArgumentParser(add_help=False)
+    parser = Parser(add_help=False)
     group = parser.add_argument_group("the API")
     group.add_argument("--url", help="address (default: $PIQUEUE_URL or http://127.0.0.1:8000)")
     group.add_argument("--api-key", metavar="KEY", help="default: $PIQUEUE_API_KEY, which is safer")
@@ -104,6 +114,15 @@ def summary(job: Job) -> str:
     if job.error:
         parts.append(job.error)
     return f"{job.id} {job.status}: {'; '.join(parts)}"
+
+
+def scores(result: Result) -> str:
+    """One line about a picture: its best scores, or why it has none."""
+    if result.scores is None:
+        reason = f"{result.error.code}: {result.error.detail}" if result.error else result.status
+        return f"  {result.id}  {reason}"
+    best = sorted(result.scores.items(), key=lambda one: -one[1])[:3]
+    return "  ".join(["", result.id, *(f"{label} {score:.2f}" for label, score in best)])
 
 
 def hosts(job: Job) -> list[str]:

@@ -27,6 +27,10 @@ def test_the_server_has_a_module_for_each_of_its_commands(
     with pytest.raises(SystemExit) as ended:
         cli.main(["--version"])
     assert (ended.value.code, capsys.readouterr().out) == (0, f"piqueue {version('piqueue')}\n")
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["jobs", "--limit", "many"])
+    assert ended.value.code == 64
+    assert "invalid int value: 'many'" in capsys.readouterr().err
 
 
 def test_bash_completes_commands_and_options(

@@ -146,8 +146,13 @@ def test_lists_and_ndjson_are_known_by_their_names(
     assert cli.main(["submit", str(items), "-o", str(results), "--name", "second"]) == 0
     (row,) = pyarrow.parquet.read_table(results).to_pylist()
     assert (row["id"], row["url"]) == ("two", site.url("/2.jpg"))
-    assert cli.main(["jobs", "--limit", "1"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1].endswith("1 of 1 succeeded  second")
+    urls.write_text(f"{site.url('/1.jpg')}\n{site.url('/none')}\n")
+    assert cli.main(["submit", str(urls)]) == 2
+    *_, scored, failed, _ = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"  0(  [a-z]+ [01]\.\d\d){3}", scored)
+    assert failed == "  1  not_an_image: not a known image format"
+    assert cli.main(["jobs", "--limit", "2"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].endswith("1 of 1 succeeded  second")
     check_json_bom_and_page(capsys, monkeypatch, stack, tmp_path)
 
 
@@ -157,8 +162,8 @@ def check_json_bom_and_page(
     stack: Stack,
     tmp_path: Path,
 ) -> None:
-    assert cli.main(["jobs", "--limit", "1", "--json"]) == 0
-    (job,) = json.loads(capsys.readouterr().out)
+    assert cli.main(["jobs", "--limit", "2", "--json"]) == 0
+    _, job = json.loads(capsys.readouterr().out)
     assert (job["name"], job["status"], job["counts"]["succeeded"]) == ("second", "succeeded", 1)
     assert cli.main(["status", job["id"], "--json"]) == 0
     of_status = json.loads(capsys.readouterr().out)
