@@ -20,16 +20,16 @@ export const havePictures = () => files.size > 0;
 
 export function pictureOf(item, className) {
   const box = make("div", { className });
-  const kind = item.image?.format ?? "";
+  const instead = item.image?.format ?? "no picture";
   const file = files.get(item.id);
   if (!file) {
-    box.textContent = kind || "–";
+    box.textContent = className === "large" ? "This tab did not upload the picture, so it has no preview." : instead;
     return box;
   }
   if (!urls.has(item.id)) urls.set(item.id, URL.createObjectURL(file));
   const picture = make("img", { alt: "", decoding: "async" });
   // Not every browser can show every format.
-  picture.addEventListener("error", () => box.replaceChildren(kind || "–"));
+  picture.addEventListener("error", () => box.replaceChildren(instead));
   picture.src = urls.get(item.id);
   box.append(picture);
   return box;

@@ -379,11 +379,13 @@ def test_a_service_that_is_gone_is_told_in_words_until_it_is_back(
         page.one("[value=urls]").click()
         page.one("#urls").send_keys("http://127.0.0.1:9/")
         page.start("Waiting")
+        page.wait_for_text("#stats", "Place in the queue\n1")
         assert page.one("#stop").is_displayed()
         stack.stop()
         page.wait_for_text("#job-error", "The service cannot be reached. Check your connection")
         page.wait_for_text("#job-error", "tries again every two seconds")
         assert page.one("#chip").text == "Not connected"
+        assert "Place in the queue" not in page.one("#stats").text
         assert not page.one("#stop").is_displayed()
         stack.start()
         page.wait("job", lambda: page.one("#chip").text == "Waiting")
