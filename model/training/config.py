@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import (
@@ -145,6 +145,8 @@ PRESETS: dict[str, dict[str, int]] = {
     "full": {"epochs": 8, "head_epochs": 10, "augmented_copies": 8, "folds": 4},
 }
 
+_SHOWN_CHARS = 60
+
 Config = TypeVar("Config", bound=_Strict)
 
 
@@ -158,18 +160,46 @@ def read_config(kind: type[Config], path: Path | None, **overrides: object) -> C
     try:
         return kind.model_validate(settings)
     except ValidationError as error:
-        wrong = [f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()]
+        wrong = [
+            f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}{_given(e['input'])}"
+            for e in error.errors()
+        ]
         known = f"correct them; the settings are {', '.join(kind.model_fields)}"
         where = "the settings are wrong" if path is None else f"{path} has wrong settings"
         raise TrainingError("\n  ".join([f"{where}:", *wrong, known])) from error
+
+
+def _given(value: object) -> str:
+    """What a wrong setting is, if that is short: YAML reads words such as no as false."""
+    is_short = isinstance(value, str | int | float | bool) and len(str(value)) <= _SHOWN_CHARS
+    return f" (it is {value!r})" if is_short else ""
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a setting that is there twice, of which only the last would count."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names: set[str] = set()
+        for key, _ in node.value:
+            name = str(key.value)
+            if name in names:
+                raise yaml.MarkedYAMLError(
+                    problem=f"{name} is there twice: remove one of the two",
+                    problem_mark=key.start_mark,
+                )
+            names.add(name)
+        return super().construct_mapping(node, deep)
 
 
 def read_yaml(path: Path) -> dict[str, object]:
     """The settings in a YAML file; raises TrainingError if it has none."""
     try:
         # Bytes, so that a byte order mark says the encoding.
-        settings = yaml.safe_load(path.read_bytes())
-    except (OSError, yaml.YAMLError) as error:
+        settings = yaml.load(path.read_bytes(), _Loader)  # noqa: S506 - it is a safe one
+    except OSError as error:
+        reason = error.strerror or error
+        raise TrainingError(f"{path} cannot be read ({reason}): correct the path") from error
+    except yaml.YAMLError as error:
         raise TrainingError(f"{path} cannot be read as YAML ({error}): correct it") from error
     if not isinstance(settings, dict):
         raise TrainingError(f"{path} must contain lines of `setting: value`")

@@ -74,6 +74,20 @@ def test_a_byte_order_mark_is_ignored(tmp_path: Path, encoding: str) -> None:
     assert read_config(TrainingConfig, path) == config
 
 
+def test_a_setting_that_is_there_twice_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "data.yaml"
+    path.write_text("targets: [red]\nimages_base_path: .\ntargets: [sky]\n")
+    with pytest.raises(TrainingError, match=r"targets is there twice: remove(.|\n)*line 3"):
+        read_config(DataConfig, path)
+
+
+def test_a_word_that_yaml_reads_as_no_text_is_shown(tmp_path: Path) -> None:
+    path = tmp_path / "data.yaml"
+    path.write_text("images_base_path: .\ntargets: [no, red]\n")
+    with pytest.raises(TrainingError, match=r"targets\.0: .* string \(it is False\)"):
+        read_config(DataConfig, path)
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"absent\.yaml cannot be read"):
         read_config(DataConfig, tmp_path / "absent.yaml")
