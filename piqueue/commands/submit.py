@@ -152,6 +152,11 @@ class _Submission:
         if self.job.status == "draft":
             self._fill(self.job)
             self.job = self._client.submit_draft(self.job.id)
+        elif options.resume and options.sources:
+            tell(
+                f"{self.job.id} is already submitted, and nothing is added to it: to submit more, "
+                "leave out --resume"
+            )
         if options.no_wait:
             print(self.job.id)
             return ExitCode.SOME_FAILED if self._left_out_count else ExitCode.ALL_SUCCEEDED

@@ -215,7 +215,13 @@ def _read_labels(path: Path) -> list[str]:
             "UTF-8: save the file as UTF-8"
         ) from None
     labels: dict[str, int] = {}
-    for number, label in enumerate(map(str.strip, lines), 1):
+    # A byte order mark within a list is that of a file that was appended to another one.
+    for number, label in enumerate((line.replace("\ufeff", "").strip() for line in lines), 1):
+        if not label.isprintable():
+            raise CommandFailed(
+                f"--labels {path}, line {number}: {label!r} has control or invisible characters: "
+                "remove them, and save the file as UTF-8"
+            )
         if label in labels:
             raise CommandFailed(
                 f"--labels {path}, line {number}: {label!r} is in line {labels[label]} already: "

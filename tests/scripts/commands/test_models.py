@@ -152,7 +152,7 @@ def test_a_keras_file_requires_the_options_that_describe_it(
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_labels_lose_their_byte_order_mark(tmp_path: Path, encoding: str) -> None:
     path = tmp_path / "labels.txt"
-    path.write_text("ä\n\n b \n", encoding=encoding)
+    path.write_text("ä\n\n\ufeff b \n", encoding=encoding)
     assert models._read_labels(path) == ["ä", "b"]
 
 
@@ -161,6 +161,7 @@ def test_labels_lose_their_byte_order_mark(tmp_path: Path, encoding: str) -> Non
     [
         (b"a\nM\xfcll\n", "labels.txt, line 2: the byte 0xFC is not UTF-8"),
         (b"\xef\xbb\xbfa\n\xfc\n", "labels.txt, line 2: the byte 0xFC is not UTF-8"),
+        (b"a\n\0b\n", r"labels.txt, line 2: '\x00b' has control or invisible characters: remove"),
         (b"a\nb\n\na\n", "labels.txt, line 4: 'a' is in line 1 already"),
     ],
 )
