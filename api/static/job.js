@@ -2,6 +2,7 @@
 
 import { ask, post, read } from "./api.js";
 import { $, count, duration, listed, make, noError, number, setText, showError, sleep } from "./dom.js";
+import { showHosts } from "./hosts.js";
 import { RateChart } from "./rate.js";
 import { clearResults, showOnlyFailure, showResults } from "./results.js";
 import { failure, kindOf, STATUS } from "./words.js";
@@ -107,6 +108,7 @@ function showJob(job) {
   $("rate").replaceChildren(...(job.done ? [] : [view.rate.draw()]).filter(Boolean));
   showFacts(job);
   showFailures(job);
+  showHosts($("hosts"), job.hosts);
 }
 
 function statsOf(job) {

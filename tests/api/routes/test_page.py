@@ -250,6 +250,7 @@ def test_pictures_that_fail_are_explained_filtered_and_retried(
         page.wait("URLs", lambda: page.one("#start").text == "Score 2 pictures")
         page.start("Done, some failed")
         assert page.names(2) == [good, bad]
+        assert not page.one("#hosts").is_displayed(), "both fetches succeeded"
         page.one("#failures button").click()
         assert page.names(1) == [bad]
         assert page.one("#shown").text == "1 of the 2 results match"
@@ -281,7 +282,10 @@ def test_urls_that_are_refused_are_named_by_their_line(page: Page, stack: Stack)
 def test_a_csv_is_sent_with_the_columns_its_header_has(
     page: Page, stack: Stack, client: httpx2.Client, tmp_path: Path
 ) -> None:
-    with Site() as site:
+    async def missing(_request: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(status=404)
+
+    with Site({"/a.jpg": missing}) as site:
         rows = [["sku, old", "picture_url", "price"], ["x-1", site.url("/a.jpg"), "9.90"]]
         with (tmp_path / "rows.csv").open("w", newline="") as file:
             csv.writer(file).writerows(rows)
@@ -292,6 +296,9 @@ def test_a_csv_is_sent_with_the_columns_its_header_has(
         page.wait("columns", lambda: page.one("#url-column").get_property("value") == "picture_url")
         page.choose("#id-column", "sku, old")
         page.start("Failed")
+        page.one("#hosts summary").click()
+        assert page.one("#hosts tr").text.startswith("127.0.0.1 0 fetched 1 × HTTP 404")
+        assert page.violations() == []
         assert page.names(1) == [f"x-1: {site.url('/a.jpg')}"]
     (result,) = client.get(f"/jobs/{page.job_id()}").json()["results"]
     assert (result["id"], result["columns"]) == ("x-1", {"price": "9.90"})
