@@ -95,6 +95,8 @@ class Card(_Part):
     # Memory of an inference thread of a worker, without the files; see `model.artifact.footprint`.
     memory_bytes: int = Field(ge=1)
     metrics: dict[str, Any] = {}
+    # How the model was made: settings, versions of the libraries, hashes of data and base weights.
+    training: dict[str, Any] = {}
     sources: tuple[Source, ...] = ()
     created: date
     notes: str = ""

@@ -44,6 +44,9 @@ class DataConfig(_Strict):
     image_name_col: str = "name"
     split_col: str = "split"
     """Column of `train` or `val`; without it, a fifth of each label set is used for validation."""
+    group_col: str = "group"
+    """Column that names what pictures belong together, such as a video or a place: the pictures of
+    a group are in one fold and one split. It may be missing, and its cells may be empty."""
     use_guessed: bool = False
     """Whether rows are used whose column `guessed` says that nobody has confirmed their labels."""
     sources: tuple[Source, ...] = ()
@@ -58,10 +61,11 @@ class DataConfig(_Strict):
             )
         if min(self.resize_shape) < 32:
             raise ValueError("resize_shape must be at least 32 by 32, the minimum of MobileNetV2")
-        columns = [self.image_name_col, self.split_col, *self.label_columns]
+        columns = [self.image_name_col, self.split_col, self.group_col, *self.label_columns]
         if len({*columns}) < len(columns) or len({*self.targets}) < len(self.targets):
             raise ValueError(
-                "targets, label_col, image_name_col and split_col must all be different columns"
+                "targets, label_col, image_name_col, split_col and group_col must all be different "
+                "columns"
             )
         if self.label_col and len(self.targets) < 2:
             raise ValueError("targets must have at least two labels for a label_col")
@@ -120,7 +124,9 @@ class TrainingConfig(_Strict):
     """Fine-tuning stops after this many epochs without a lower held-out loss; 0 disables this."""
     folds: Annotated[int, Field(ge=2)] = 4
     """Number of parts of the training pictures. The network is fitted once without each part, and
-    scores that part to choose thresholds; the model is the mean of these fits."""
+    the model is the mean of these fits. It is also fitted without each pair of parts: the mean of
+    the fits without a part scores that part, to fit calibration and thresholds. With two parts,
+    each is scored by the fit without it."""
     int8: bool = True
     """Add an int8 variant, which takes about half the time on many processors, if it is as good."""
 

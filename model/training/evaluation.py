@@ -1,6 +1,7 @@
 """Evaluates scores, fits their calibration and chooses thresholds."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,17 +21,86 @@ BIN_COUNT = 10
 _CANDIDATES = np.linspace(0.1, 0.9, 81)
 
 
+@dataclass(frozen=True)
+class Decision:
+    """How raw scores become calibrated scores and labels, and what that gives out of fold.
+
+    `scores` and `used_thresholds` (n, n_labels) are those of each picture by a calibration and
+    thresholds that were fitted on the other folds, in the same way.
+    """
+
+    calibration: Calibration | None
+    thresholds: tuple[float, ...]
+    scores: Scores
+    used_thresholds: Scores
+
+
+def decide(
+    labels: Labels, raw: Scores, folds: NDArray[np.intp], fitted_on: str, activation: Activation
+) -> Decision:
+    """Fit calibration and thresholds, and keep each only if it is better out of fold.
+
+    `raw` (n, n_labels) are scores of networks that never saw these pictures. A calibration is
+    better if its log loss is lower, and thresholds if they give more correct labels than 0.5.
+    """
+    unseen = cross_calibrated(labels, raw, folds, activation)
+    keep = log_loss(labels, unseen, activation) < log_loss(labels, raw, activation)
+    calibration = fit_calibration(labels, raw, fitted_on, activation) if keep else None
+    scores = unseen if keep else raw
+    halves = np.full(raw.shape, 0.5)
+    chosen = np.empty(raw.shape)
+    for fold in np.unique(folds):
+        inside, others = folds == fold, folds != fold
+        # As the model gets them: on the scores that its calibration was fitted on.
+        fitted = _recalibrated(labels[others], raw[others], activation) if keep else raw[others]
+        chosen[inside] = choose_thresholds(labels[others], fitted, activation)
+    truth = labels > 0.5
+    correct = [((scores > each) == truth).mean() for each in (halves, chosen)]
+    if correct[1] > correct[0]:
+        fitted = calibrated(raw, calibration, activation)
+        thresholds = choose_thresholds(labels, fitted, activation)
+        return Decision(calibration, thresholds, scores, chosen)
+    return Decision(calibration, (0.5,) * raw.shape[1], scores, halves)
+
+
+def cross_calibrated(
+    labels: Labels, raw: Scores, folds: NDArray[np.intp], activation: Activation
+) -> Scores:
+    """The scores of each fold, with the calibration that was fitted on the other folds."""
+    unbiased = np.empty_like(raw)
+    for fold in np.unique(folds):
+        inside = folds == fold
+        calibration = fit_calibration(labels[~inside], raw[~inside], "the other folds", activation)
+        unbiased[inside] = calibrated(raw[inside], calibration, activation)
+    return unbiased
+
+
+def _recalibrated(labels: Labels, raw: Scores, activation: Activation) -> Scores:
+    return calibrated(raw, fit_calibration(labels, raw, "these", activation), activation)
+
+
+def log_loss(labels: Labels, scores: Scores, activation: Activation) -> float:
+    """The mean negative logarithm of the chance that `scores` give to the truth.
+
+    For sigmoids, the truth is a yes or no for each label; for a softmax, the label of a picture.
+    """
+    truth = labels > 0.5
+    likely = scores[truth] if activation == "softmax" else np.where(truth, scores, 1 - scores)
+    return float(-np.log(np.maximum(likely, 1e-12)).mean())
+
+
 def evaluate(
     labels: Labels,
     scores: Scores,
-    thresholds: Sequence[float],
+    thresholds: Sequence[float] | Scores,
     targets: Sequence[str],
     activation: Activation,
 ) -> dict[str, float]:
     """Binary accuracy, average precision and calibration error of `scores`, (n, n_labels).
 
-    The first two are given for all labels together and for each label. For a softmax, `accuracy` is
-    the share of pictures whose own label has the highest score.
+    `thresholds` are one for each label, or (n, n_labels). The first two figures are given for all
+    labels together and for each label. For a softmax, `accuracy` is the share of pictures whose own
+    label has the highest score.
     """
     at_half = (scores > 0.5) == (labels > 0.5)
     at_thresholds = (scores > np.asarray(thresholds)) == (labels > 0.5)

@@ -1,7 +1,10 @@
 """Runs a training from CSV file to artifact: fits by fold, their mean, calibration and card."""
 
 import hashlib
+import platform
 from collections.abc import Sequence
+from importlib.metadata import version
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +14,35 @@ import structlog
 from numpy.typing import NDArray
 
 from model.artifact.calibration import calibrated
-from model.artifact.card import Activation, Card
+from model.artifact.card import Card
+from model.training.bootstrap import draw_figures, interval
 from model.training.checkpoints import Checkpoints, in_order
 from model.training.config import DataConfig, TrainingConfig, TrainingError
-from model.training.data.dataset import Annotations, Labels, Pixels, read_data, stratified_folds
+from model.training.data.dataset import (
+    Annotations,
+    DataProblems,
+    Labels,
+    Pixels,
+    join_groups,
+    read_data,
+    stratified_folds,
+)
+from model.training.data.near_duplicates import near_duplicates
 from model.training.evaluation import (
     Scores,
     calibration_error,
-    choose_thresholds,
+    cross_calibrated,
+    decide,
     evaluate,
-    fit_calibration,
 )
 from model.training.export import round_to_float16, write_artifact
 from model.training.network.build import Network, build_network
-from model.training.network.features import TrainingSet, make_training_set
+from model.training.network.features import (
+    Features,
+    TrainingSet,
+    features_of,
+    make_training_set,
+)
 from model.training.network.fit import Fit
 from model.training.quantize import (
     Judgement,
@@ -41,7 +59,15 @@ log = structlog.get_logger()
 
 Weights = list[NDArray[Any]]
 
-_FITTED_ON = "out-of-fold scores of the train split; the validation split was not used"
+_FITTED_ON = (
+    "out-of-fold scores of the train split by means of fits, as the model is one; the validation "
+    "split was not used"
+)
+# Figures of the card that have no interval.
+_SINGLE = "expected_calibration_error_uncalibrated"
+_LIBRARIES = ("ai-edge-litert", "imgaug", "keras", "numpy", "pillow", "scikit-learn", "tensorflow")
+# Settings that are paths of one machine.
+_PATHS = {"model_path", "runs_path", "images_base_path", "base_weights", "sources"}
 
 
 def train(csv_path: Path, data: DataConfig, training: TrainingConfig) -> Card:
@@ -60,50 +86,87 @@ def train(csv_path: Path, data: DataConfig, training: TrainingConfig) -> Card:
         log.warning("data problem", csv_path=str(csv_path), warning=warning)
     network = build_network(data, training)
     round_to_float16(network.full)  # so that the features are those of the exported model
+    plain = features_of(network, images, training)
+    annotations, pairs = _group(csv_path, annotations, images, plain, network, data, training)
     run_path = training.run_path
     fingerprint = _fingerprint(network, annotations, images, training)
     checkpoints = Checkpoints(run_path / "checkpoints", fingerprint)
     training_log = TrainingLog(run_path)
 
-    is_val, labels = annotations.is_val, annotations.labels
+    is_val, labels, groups = annotations.is_val, annotations.labels, annotations.groups
     train_names = [name for name, val in zip(annotations.names, is_val, strict=True) if not val]
     log.info("pictures read", train_count=len(train_names), val_count=int(is_val.sum()))
     training_set = make_training_set(
-        network, images[~is_val], labels[~is_val], training, checkpoints
+        network, images[~is_val], plain[~is_val], labels[~is_val], training, checkpoints
     )
-    folds = stratified_folds(train_names, training_set.labels, training.folds)
-    raw, fitted = fit_folds(network, training_set, folds, training, checkpoints, training_log)
+    folds = stratified_folds(train_names, training_set.labels, training.folds, groups[~is_val])
+    raw, without = fit_folds(network, training_set, folds, training, checkpoints, training_log)
 
     activation = data.activation
-    unseen = cross_calibrate(training_set.labels, raw, folds, activation)
-    thresholds = choose_thresholds(training_set.labels, unseen, activation)
-    out_of_fold = evaluate(training_set.labels, unseen, thresholds, data.targets, activation)
-    log.info("scored out of fold", **out_of_fold)
+    decision = decide(training_set.labels, raw, folds, _FITTED_ON, activation)
+    calibration = decision.calibration
 
-    round_to_float16(network.full)
-    calibration = fit_calibration(training_set.labels, raw, _FITTED_ON, activation)
-    raw = network.full.predict(images[is_val], batch_size=training.batch_size, verbose=0)
-    scores = calibrated(raw, calibration, activation)
-    validation = evaluate(labels[is_val], scores, thresholds, data.targets, activation)
-    validation["expected_calibration_error_uncalibrated"] = round(
-        calibration_error(labels[is_val], raw), 4
+    def measured(
+        split: str, truth: Labels, before: Scores, scores: Scores, thresholds: Any, used: Any
+    ) -> tuple[dict[str, float], dict[str, Any]]:
+        figures = evaluate(truth, scores, thresholds, data.targets, activation)
+        figures[_SINGLE] = round(calibration_error(truth, before), 4)
+        log.info(f"scored {split}", **figures)
+        draws = draw_figures(truth, scores, thresholds, activation, used)
+        return figures, {name: interval(values) for name, values in draws.items()}
+
+    out_of_fold, out_of_fold_intervals = measured(
+        "out of fold",
+        training_set.labels,
+        raw,
+        decision.scores,
+        decision.used_thresholds,
+        groups[~is_val],
     )
-    log.info("scored the validation split", **validation)
-
+    round_to_float16(network.full)
+    raw = network.full.predict(images[is_val], batch_size=training.batch_size, verbose=0)
+    validation, validation_intervals = measured(
+        "the validation split",
+        labels[is_val],
+        raw,
+        calibrated(raw, calibration, activation),
+        decision.thresholds,
+        groups[is_val],
+    )
     fields = {
         "labels": data.targets,
-        "thresholds": thresholds,
+        "thresholds": decision.thresholds,
         "activation": activation,
         "input_size": data.resize_shape,
         "calibration": calibration,
-        "metrics": {"validation": validation, "out_of_fold": out_of_fold},
+        "metrics": {
+            "validation": validation,
+            "out_of_fold": out_of_fold,
+            "intervals_95": {
+                "validation": validation_intervals,
+                "out_of_fold": out_of_fold_intervals,
+            },
+        },
+        "training": {
+            "settings": training.model_dump(mode="json", exclude=_PATHS)
+            | data.model_dump(mode="json", exclude=_PATHS)
+            | {"base_weights_sha256": network.base_sha256},
+            "versions": {"python": platform.python_version()}
+            | {name: version(name) for name in _LIBRARIES},
+            "data_sha256": _data_fingerprint(annotations, images),
+            "pictures": {"train": len(train_names), "validation": int(is_val.sum())},
+            "groups": len(np.unique(groups)),
+            "near_duplicates": len(pairs),
+            "near_duplicates_across_splits": sum(is_val[a] != is_val[b] for a, b in pairs),
+        },
         "sources": data.sources,
     }
 
     def judge_folds(card: Card, float_layers: int) -> Judgement:
-        quantized = quantize_folds(network, fitted, images[~is_val], folds, float_layers)
-        after = cross_calibrate(training_set.labels, quantized, folds, activation)
-        return judge(card, unseen, after, training_set.labels, "out_of_fold")
+        quantized = quantize_folds(network, without, images[~is_val], folds, float_layers)
+        if calibration:
+            quantized = cross_calibrated(training_set.labels, quantized, folds, activation)
+        return judge(card, decision.scores, quantized, training_set.labels, "out_of_fold")
 
     def add(fresh: Path) -> None:
         if training.int8:
@@ -130,44 +193,64 @@ def fit_folds(
     All fits start from the same weights and end near one another, so their mean is as good as an
     ensemble of them (Wortsman et al. 2022, Model soups) at the cost of one.
 
-    Returns the scores (n, n_labels) of every training picture by the fit that never saw it, and
-    the weights of each fit.
+    The mean has other scores than a single fit, and has seen every picture. So further fits are
+    made without each pair of folds. The mean of those without a fold has never seen it.
+
+    Returns the scores (n, n_labels) of every training picture by the mean that never saw it, and
+    the weights of the mean without each fold.
     """
     start = network.tuned.get_weights()
+    numbers = range(training.folds)
+    singles: list[tuple[int, ...]] = [(fold,) for fold in numbers]
+    pairs: list[tuple[int, ...]] = [*combinations(numbers, 2)] if training.folds > 2 else []
     fitted = []
-    scores = np.empty_like(data.labels)
-    for fold in range(training.folds):
-        held_out = folds == fold
-        key = f"fold-{fold}"
+    for number, out in enumerate(singles + pairs):
+        key = f"fold-{number}"
         if saved := checkpoints.load(key):
             training_log.add(from_array(saved["epochs"]))
-            scores[held_out], weights = saved["scores"], in_order(saved)
+            weights = in_order(saved)
         else:
             network.tuned.set_weights(start)
-            fit = Fit(network, data, fold, held_out, training, checkpoints, training_log)
-            scores[held_out], epochs = fit.run()
+            held_out = np.isin(folds, out)
+            fit = Fit(network, data, number, held_out, training, checkpoints, training_log)
+            _, epochs = fit.run()
             weights = network.tuned.get_weights()
-            checkpoints.save(key, *weights, scores=scores[held_out], epochs=np.array(epochs))
+            checkpoints.save(key, *weights, epochs=np.array(epochs))
         fitted.append(weights)
-        log.info("fold fitted", fold=fold)
-    network.tuned.set_weights([np.mean(weights, axis=0) for weights in zip(*fitted, strict=True)])
-    return scores, fitted
+        log.info("fold fitted", fold=number, of=len(singles + pairs))
+    whole, without = _mean(fitted[: len(singles)]), fitted
+    if pairs:
+        without = [
+            _mean([fitted[len(singles) + at] for at, pair in enumerate(pairs) if fold in pair])
+            for fold in numbers
+        ]
+    scores = np.empty_like(data.labels)
+    for fold, weights in enumerate(without):
+        network.tuned.set_weights(weights)
+        plain = data.plain[folds == fold]
+        scores[folds == fold] = network.tuned.predict(plain, training.batch_size, verbose=0)
+    network.tuned.set_weights(whole)
+    return scores, without
+
+
+def _mean(fits: Sequence[Weights]) -> Weights:
+    return [np.mean(weights, axis=0) for weights in zip(*fits, strict=True)]
 
 
 def quantize_folds(
     network: Network,
-    fitted: Sequence[Weights],
+    without: Sequence[Weights],
     images: Pixels,
     folds: NDArray[np.intp],
     float_layers: int,
 ) -> Scores:
-    """The scores of every training picture by the fit that never saw it, in int8.
+    """The raw scores of every training picture by the mean that never saw it, in int8.
 
     Those of a sigmoid are aligned with the scores in float. `network` keeps its weights.
     """
     mean = network.tuned.get_weights()
     scores = np.empty((len(images), network.full.output_shape[1]))
-    for fold, weights in enumerate(fitted):
+    for fold, weights in enumerate(without):
         network.tuned.set_weights(weights)
         inside = folds == fold
         samples = some(images[~inside])
@@ -183,18 +266,32 @@ def quantize_folds(
     return scores
 
 
-def cross_calibrate(
-    labels: Labels, scores: Scores, folds: NDArray[np.intp], activation: Activation
-) -> Scores:
-    """The scores of each fold, with the calibration that was fitted on the other folds."""
-    unbiased = np.empty_like(scores)
-    for fold in np.unique(folds):
-        inside = folds == fold
-        calibration = fit_calibration(
-            labels[~inside], scores[~inside], "the other folds", activation
-        )
-        unbiased[inside] = calibrated(scores[inside], calibration, activation)
-    return unbiased
+def _group(
+    csv_path: Path,
+    annotations: Annotations,
+    images: Pixels,
+    plain: Features,
+    network: Network,
+    data: DataConfig,
+    training: TrainingConfig,
+) -> tuple[Annotations, list[tuple[int, int]]]:
+    """The annotations with near-duplicates in one group, and the pairs of these.
+
+    Raises TrainingError if a label cannot be learned any more.
+    """
+    pooled = network.tuned_backbone.predict(plain, training.batch_size, verbose=0)
+    pairs = near_duplicates(images, pooled)
+    problems = DataProblems(csv_path)
+    annotations = join_groups(annotations, pairs, data, training.folds, problems)
+    problems.raise_errors()
+    for one, other in pairs:
+        if annotations.is_val[one] != annotations.is_val[other]:
+            warning = (
+                f"{annotations.title(one)} looks like {annotations.title(other)}, but one is in "
+                "train and one in val, which may flatter the measurement: put them into one split"
+            )
+            log.warning("data problem", csv_path=str(csv_path), warning=warning)
+    return annotations, pairs
 
 
 def _fingerprint(
@@ -202,8 +299,16 @@ def _fingerprint(
 ) -> str:
     """A hash of everything but the code on which the result of a run depends."""
     digest = hashlib.sha256(training.model_dump_json(exclude={"runs_path"}).encode())
-    digest.update(f"{keras.__version__} {annotations.names} {network.activation}".encode())
-    arrays = [annotations.labels, annotations.is_val, images, *network.full.get_weights()]
-    for array in arrays:
+    digest.update(f"{keras.__version__} {network.activation}".encode())
+    digest.update(_data_fingerprint(annotations, images).encode())
+    for array in network.full.get_weights():
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _data_fingerprint(annotations: Annotations, images: Pixels) -> str:
+    """A hash of the names, labels, splits, groups and pixels of all pictures."""
+    digest = hashlib.sha256(repr(annotations.names).encode())
+    for array in (annotations.labels, annotations.is_val, annotations.groups, images):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

@@ -4,10 +4,11 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from model.training.bootstrap import interval
 from piqueue.commands.terminal import CommandFailed, run
 from scripts.commands.parser import command_parser
 from scripts.workshop.reports import page, scoring
-from scripts.workshop.reports.metrics import Metrics, Truth, evaluate_scores, share
+from scripts.workshop.reports.metrics import Metrics, Truth, draws_of, evaluate_scores, share
 from worker.jobs.settings import load_settings
 
 CHANGES_SHOWN = 36
@@ -58,6 +59,7 @@ def _compare(options: argparse.Namespace) -> int:
         "pictures": len(same),
         "agreement": share(same),
         "pictures_that_agree": share(same.all(axis=1)),
+        "changes": None if truth is None else _changes(before, after, truth),
         "labels": _by_label(before, after, truth),
         "not_compared": sorted({*known, *other_known} - set(labels)),
         "rejected": before.rejected | after.rejected,
@@ -85,6 +87,23 @@ def _compare(options: argparse.Namespace) -> int:
         f"for {len(same)} pictures; {len(changes)} differ"
     )
     return 0
+
+
+def _changes(before: scoring.Scored, after: scoring.Scored, truth: Truth) -> Metrics:
+    """By how much the overall figures change, with 95 % intervals of the change."""
+    old, new = (draws_of(truth, scored.scores, scored.thresholds) for scored in (before, after))
+    old_figures, new_figures = (
+        evaluate_scores(truth, scored.scores, scored.thresholds, scored.labels)["overall"]
+        for scored in (before, after)
+    )
+    return {
+        name: {
+            "a": old_figures[name],
+            "b": new_figures[name],
+            "interval_95": interval(new[name] - old[name]),
+        }
+        for name in old
+    }
 
 
 def _by_label(
@@ -146,6 +165,7 @@ def _page(metrics: Metrics, a: str, b: str, cards: Sequence[str]) -> str:
     about = f"How the predictions change from {a} to {b}, each at its own thresholds."
     parts = [page.tiles(summary), page.section("Changes by label", about, page.table(header, rows))]
     if has_truth:
+        parts.append(_change_section(metrics["changes"]))
         parts.append(_quality_section(labels))
     if cards:
         about = f"{len(cards)} of {change_count}, those with the largest change of the score first."
@@ -153,6 +173,23 @@ def _page(metrics: Metrics, a: str, b: str, cards: Sequence[str]) -> str:
     parts += page.not_scored(metrics["rejected"])
     return page.document(
         f"{a} and {b}", f"{metrics['pictures']} pictures of {metrics['source']}", parts
+    )
+
+
+def _change_section(changes: dict[str, Metrics]) -> str:
+    rows = []
+    for name, one in changes.items():
+        change = None if one["a"] is None or one["b"] is None else one["b"] - one["a"]
+        ends = one["interval_95"]
+        row = [name.replace("_", " "), page.formatted(one["a"]), page.formatted(one["b"])]
+        row.append("–" if change is None else f"{change:+.3f}")
+        row.append("–" if ends is None else f"{ends[0]:+.3f} to {ends[1]:+.3f}")
+        rows.append(row)
+    return page.section(
+        "Change of the figures",
+        "Of all labels together. The last column is a 95 % confidence interval of the change: if "
+        "it contains 0, these pictures do not show which model is better.",
+        page.table(["figure", "before", "after", "change", "interval of the change"], rows),
     )
 
 

@@ -68,12 +68,12 @@ def _evaluate(options: argparse.Namespace) -> int:
     cards = [_wrong_card(scored, truth, *cell) for cell in wrong[:WRONG_SHOWN]]
     page.write_report(options.output, metrics, _page(metrics, cards))
     overall = metrics["overall"]
-    print(
-        f"{scored} on {len(truth)} pictures: "
-        f"macro average precision {page.formatted(overall['macro_average_precision'])}, "
-        f"accuracy {page.formatted(overall['accuracy'])}, "
-        f"calibration error {page.formatted(overall['expected_calibration_error'])}"
+    figures = (
+        f"{name.replace('expected_', '').replace('_', ' ')} {page.formatted(overall[name])} "
+        f"({page.between(ends)})"
+        for name, ends in overall["intervals_95"].items()
     )
+    print(f"{scored} on {len(truth)} pictures: {', '.join(figures)}")
     return 0
 
 
@@ -104,15 +104,35 @@ def _page(metrics: Metrics, wrong_cards: Sequence[str]) -> str:
     precision, f1, calibration_error = (page.formatted(overall[name]) for name in names)
     rows = metrics["confusion"].items()
     confusion = {name or "none of them": list(counts.values()) for name, counts in rows}
+    between = {name: page.between(ends) for name, ends in overall["intervals_95"].items()}
+    precision_about = "mean of the labels; 1 is a perfect ranking"
     tiles = [
-        ("Average precision", precision, "mean of the labels; 1 is a perfect ranking"),
+        (
+            "Average precision",
+            precision,
+            f"{between['macro_average_precision']}; {precision_about}",
+        ),
         ("F1", f1, "mean of the labels at their thresholds"),
-        ("Accuracy", f"{overall['accuracy']:.1%}", "of all predictions at the thresholds"),
+        (
+            "Accuracy",
+            f"{overall['accuracy']:.1%}",
+            f"{between['accuracy']}; of all predictions at the thresholds",
+        ),
         ("Exact match", f"{overall['exact_match']:.1%}", f"of {metrics['pictures']} pictures"),
-        ("Calibration error", calibration_error, f"perfect scores would have {by_chance}"),
+        (
+            "Calibration error",
+            calibration_error,
+            f"{between['expected_calibration_error']}; perfect scores would have {by_chance}",
+        ),
     ]
     parts = [
         page.tiles(tiles),
+        page.section(
+            "Uncertainty",
+            "The ranges are 95 % confidence intervals: with other pictures of the same kind, the "
+            "figures would probably be within them. They are calculated from 500 draws of as many "
+            "of these pictures, with replacement (bootstrap).",
+        ),
         page.section(
             "Metrics by label",
             "Precision is the share of correct predictions of a label. Recall is the share of its "

@@ -17,10 +17,12 @@ from scripts.workshop.label_merge import SET, UNSET, Answer, LabelMerge, guessed
 from scripts.workshop.table_file import Row, csv_bytes, locked, read_rows, replace_file
 
 NAME, SPLIT, URL = "name", "split", "url"
+# What belongs together, such as a video or a place.
+GROUP = "group"
 # The one label of each picture, in a table without a column of 0 and 1 for each label.
 LABEL = "label"
 BACKUP_SUFFIX = ".bak"
-_RESERVED = (NAME, SPLIT, URL, GUESSED, LEFT_OUT)
+_RESERVED = (NAME, SPLIT, URL, GROUP, GUESSED, LEFT_OUT)
 
 
 @dataclass(frozen=True)

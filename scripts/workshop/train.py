@@ -112,10 +112,12 @@ def _train(options: argparse.Namespace) -> int:
 
     card = train(csv_path, data, training)
     print(f"{training.model_path}: {card.name} {card.version}, sha256 {card.sha256}")
-    for split, metrics in card.metrics.items():
+    for split, intervals in card.metrics["intervals_95"].items():
         print(split)
-        for name, value in metrics.items():
-            print(f"  {name:32} {value:.4f}")
+        for name, value in card.metrics[split].items():
+            low, high = intervals.get(name) or (None, None)
+            between = "" if low is None else f"  {low:.4f} to {high:.4f}"
+            print(f"  {name:40} {value:.4f}{between}")
     for name, variant in card.variants.items():
         print(f"{name}: {variant.metrics['validation_against_float']}")
     return 0

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +59,21 @@ class DataProblems:
 class Annotations:
     """The rows of a CSV file: names, labels (n, n_labels) of 0 and 1, whether each is used for
     validation, and row numbers, where the header is row 1.
+
+    `groups` (n,) are equal for the pictures of a group. `has_split` says whether the file splits
+    the rows, or we do.
     """
 
     names: tuple[str, ...]
     labels: Labels
     is_val: NDArray[np.bool_]
     rows: tuple[int, ...]
+    groups: NDArray[np.intp]
+    has_split: bool
+
+    def title(self, index: int) -> str:
+        """The row and the name of a picture, for messages."""
+        return f"row {self.rows[index]} ({self.names[index]})"
 
 
 def read_data(
@@ -82,9 +91,39 @@ def read_data(
         _check_folds(annotations, config, folds, problems)
     images = load_images(annotations, config, problems)
     if not problems.errors:
-        _check_duplicates(annotations, images, problems)
+        same = _same_pictures(images)
+        annotations = join_groups(annotations, same, config, folds, problems)
+        _check_duplicates(annotations, same, problems)
     problems.raise_errors()
     return annotations, images, problems.warnings
+
+
+def join_groups(
+    annotations: Annotations,
+    pairs: Sequence[tuple[int, int]],
+    config: DataConfig,
+    folds: int,
+    problems: DataProblems,
+) -> Annotations:
+    """Join the groups of each pair of pictures; a split that we made is made again.
+
+    Labels that cannot be learned any more are added to `problems`.
+    """
+    if not pairs:
+        return annotations
+    groups = annotations.groups.copy()
+    for one, other in pairs:
+        groups[groups == groups[one]] = groups[other]
+    joined = replace(annotations, groups=groups)
+    if not annotations.has_split:
+        parts = stratified_folds(joined.names, joined.labels, VAL_SHARE, groups)
+        joined = replace(joined, is_val=parts == 0)
+    found = DataProblems(problems.csv_path)
+    _check_labels(joined, config, found)
+    if not found.errors:
+        _check_folds(joined, config, folds, found)
+    problems.errors += found.errors
+    return joined
 
 
 def read_annotations(csv_path: Path, config: DataConfig, problems: DataProblems) -> Annotations:
@@ -131,11 +170,21 @@ def read_annotations(csv_path: Path, config: DataConfig, problems: DataProblems)
         cells = [[row[target] == "1" for target in config.targets] for row in rows]
     labels = np.array(cells, np.float32)
     labels = labels.reshape(len(names), len(config.targets))
+    groups = group_numbers([row.get(config.group_col) or "" for row in rows])
     if has_split:
         is_val = np.array([row[config.split_col] == "val" for row in rows], np.bool_)
     else:
-        is_val = stratified_folds(names, labels, VAL_SHARE) == 0
-    return Annotations(names, labels, is_val, tuple(read[name][0] for name in names))
+        is_val = stratified_folds(names, labels, VAL_SHARE, groups) == 0
+    numbers = tuple(read[name][0] for name in names)
+    annotations = Annotations(names, labels, is_val, numbers, groups, has_split)
+    for index, group in enumerate(groups):
+        if is_val[index] != is_val[group]:
+            problems.errors.append(
+                f"{annotations.title(index)} and {annotations.title(group)} have the same "
+                f"{config.group_col}, but one is in train and one in val: put the pictures of a "
+                "group into one split"
+            )
+    return annotations
 
 
 def _answered(
@@ -178,7 +227,7 @@ def _row_problem(row: dict[str, Any], config: DataConfig, has_split: bool) -> st
 def _column_warnings(
     columns: list[str], rows: list[dict[str, Any]], config: DataConfig
 ) -> list[str]:
-    known = (config.image_name_col, config.split_col, *config.label_columns)
+    known = (config.image_name_col, config.split_col, config.group_col, *config.label_columns)
     unused = [column for column in columns if column not in known]
     binary = [column for column in unused if {row[column] for row in rows} <= {"0", "1"}]
     others = [column for column in unused if column not in binary]
@@ -216,26 +265,35 @@ def _check_folds(
             f"the train split has {len(rows)} pictures for {count} folds: add some"
         )
         return
-    folds = stratified_folds([annotations.names[row] for row in rows], labels, count)
+    names = [annotations.names[row] for row in rows]
+    folds = stratified_folds(names, labels, count, annotations.groups[rows])
     for target, column in zip(config.targets, labels.T, strict=True):
         for answer, word in ((1, "with"), (0, "without")):
-            if len(set(folds[column == answer])) == 1:
+            found = len(set(folds[column == answer]))
+            if found <= min(2, count - 1):
                 problems.errors.append(
-                    f"the pictures {word} {target} of the train split are all in one of {count} "
-                    f"folds, so the fit without it would see none: add some, or remove the label"
+                    f"the pictures {word} {target} of the train split are in {found} of {count} "
+                    "folds, so a fit without them would see none: add some, of other groups, or "
+                    "remove the label"
                 )
 
 
-def _check_duplicates(annotations: Annotations, images: Pixels, problems: DataProblems) -> None:
-    """Find pictures with the same pixels and different names."""
+def _same_pictures(images: Pixels) -> list[tuple[int, int]]:
+    """Pairs of a picture and the first one with the same pixels."""
     first: dict[bytes, int] = {}
-    for index, image in enumerate(images):
-        earlier = first.setdefault(hashlib.sha256(image).digest(), index)
-        if earlier == index:
-            continue
-        pair = " is the same picture as ".join(
-            f"row {annotations.rows[i]} ({annotations.names[i]})" for i in (index, earlier)
-        )
+    pairs = [
+        (index, first.setdefault(hashlib.sha256(image).digest(), index))
+        for index, image in enumerate(images)
+    ]
+    return [pair for pair in pairs if pair[0] != pair[1]]
+
+
+def _check_duplicates(
+    annotations: Annotations, same: Sequence[tuple[int, int]], problems: DataProblems
+) -> None:
+    """Find pictures with the same pixels that contradict each other."""
+    for index, earlier in same:
+        pair = f"{annotations.title(index)} is the same picture as {annotations.title(earlier)}"
         if annotations.is_val[index] != annotations.is_val[earlier]:
             problems.errors.append(
                 f"{pair}, but one is in train and one in val, which would falsify the measurement: "
@@ -247,18 +305,31 @@ def _check_duplicates(annotations: Annotations, images: Pixels, problems: DataPr
             problems.warnings.append(f"{pair} and counts twice")
 
 
-def stratified_folds(names: Sequence[str], labels: Labels, count: int) -> NDArray[np.intp]:
+def group_numbers(cells: Sequence[str]) -> NDArray[np.intp]:
+    """The index of the first row of each row's group; a row with an empty cell is its own group."""
+    first: dict[str, int] = {}
+    numbers = [first.setdefault(cell, i) if cell else i for i, cell in enumerate(cells)]
+    return np.array(numbers, np.intp)
+
+
+def stratified_folds(
+    names: Sequence[str], labels: Labels, count: int, groups: NDArray[np.intp] | None = None
+) -> NDArray[np.intp]:
     """A fold 0..count-1 for each row, with every set of labels spread evenly over the folds.
 
-    Does not depend on the order of the rows.
+    The rows of a group are in one fold. Does not depend on the order of the rows.
     """
     keys = [
         (row.tobytes(), hashlib.sha256(name.encode()).digest())
         for name, row in zip(names, labels, strict=True)
     ]
+    members: dict[int, list[int]] = {}
+    for index, group in enumerate(range(len(names)) if groups is None else groups.tolist()):
+        members.setdefault(group, []).append(index)
     folds = np.empty(len(names), np.intp)
-    for position, index in enumerate(sorted(range(len(names)), key=keys.__getitem__)):
-        folds[index] = position % count
+    ordered = sorted(members.values(), key=lambda group: min(keys[index] for index in group))
+    for position, group in enumerate(ordered):
+        folds[group] = position % count
     return folds
 
 

@@ -32,21 +32,24 @@ class TrainingSet:
     labels: Labels
 
 
+def features_of(network: Network, images: Pixels, config: TrainingConfig) -> Features:
+    """The outputs of the frozen backbone; float16 is precise enough and halves the memory."""
+    features = network.frozen_backbone.predict(images, config.batch_size, verbose=0)
+    return np.asarray(features, np.float16)
+
+
 def make_training_set(
     network: Network,
     images: Pixels,
+    plain: Features,
     labels: Labels,
     config: TrainingConfig,
     checkpoints: Checkpoints,
 ) -> TrainingSet:
-    """Run the backbone over `images` and, if so configured, over augmented copies of them."""
+    """Run the backbone over augmented copies of `images`, of which `plain` are the features.
 
-    def features_of(pictures: Pixels) -> Features:
-        # float16 is precise enough and halves the memory.
-        features = network.frozen_backbone.predict(pictures, config.batch_size, verbose=0)
-        return np.asarray(features, np.float16)
-
-    plain = features_of(images)
+    Without augmentation, the only copy is the picture itself.
+    """
     copies = plain[None]
     if config.use_augmentation:
         copies = np.empty((config.augmented_copies, *plain.shape), np.float16)
@@ -55,7 +58,8 @@ def make_training_set(
             if saved := checkpoints.load(key):
                 copies[number] = saved["features"]
             else:
-                copies[number] = features_of(augment(images, config.seed * 1000 + number))
+                augmented = augment(images, config.seed * 1000 + number)
+                copies[number] = features_of(network, augmented, config)
                 checkpoints.save(key, features=copies[number])
             log.info("augmented copy made", number=number + 1, of=config.augmented_copies)
     pooled = [network.tuned_backbone.predict(copy, config.batch_size, verbose=0) for copy in copies]

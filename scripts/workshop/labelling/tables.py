@@ -5,7 +5,7 @@ from pathlib import Path
 
 from piqueue.commands.terminal import ExitCode, run
 from scripts.commands.parser import command_parser
-from scripts.workshop.label_table import SPLIT, LabelTable
+from scripts.workshop.label_table import GROUP, SPLIT, LabelTable
 from scripts.workshop.labelling.labelme import from_labelme, to_labelme
 
 EXAMPLES = """\
@@ -42,12 +42,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def split(table: Path) -> int:
     """Set an empty `split` of a row: `val` for a fifth of them, stratified by label, else `train`.
 
+    Rows with the same `group` get the same split.
+
     Training can do this by itself, but differently for each set of rows. Models are only
     comparable on pictures that stay the same and that no model was trained on.
     """
     import numpy as np
 
-    from model.training.data.dataset import VAL_SHARE, stratified_folds
+    from model.training.data.dataset import VAL_SHARE, group_numbers, stratified_folds
 
     labelled = LabelTable.open(table)
     used = [name for name in labelled.rows if not labelled.is_left_out(name)]
@@ -56,9 +58,17 @@ def split(table: Path) -> int:
         labels = np.array(
             [[labelled.rows[name][label] for label in labelled.labels] for name in new]
         )
-        folds = stratified_folds(new, labels.astype(np.float32), VAL_SHARE)
+        groups = {name: labelled.rows[name].get(GROUP) or "" for name in used}
+        numbers = group_numbers([groups[name] for name in new])
+        folds = stratified_folds(new, labels.astype(np.float32), VAL_SHARE, numbers)
+        of_group = {
+            group: part
+            for name, group in groups.items()
+            if group and (part := labelled.rows[name].get(SPLIT))
+        }
         for name, fold in zip(new, folds, strict=True):
-            labelled.set_cell(name, SPLIT, "val" if fold == 0 else "train")
+            part = of_group.get(groups[name], "val" if fold == 0 else "train")
+            labelled.set_cell(name, SPLIT, part)
         labelled.save()
     val_count = sum(labelled.rows[name][SPLIT] == "val" for name in used)
     print(f"{table}: {len(used) - val_count} train, {val_count} val")

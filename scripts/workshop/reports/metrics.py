@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
+from model.training.bootstrap import Draws, draw_figures, interval
 from model.training.evaluation import BIN_COUNT, calibration_error
 
 Truth = NDArray[np.bool_]
@@ -35,9 +36,23 @@ def evaluate_scores(
         "exact_match": share((predicted == truth).all(axis=1)),
         "expected_calibration_error_by_chance": round(_chance_error(scores), 4),
         **_common_metrics(truth, scores, predicted),
+        "intervals_95": {
+            name: interval(draws) for name, draws in draws_of(truth, scores, thresholds).items()
+        },
     }
     confusion = _confusion(truth, predicted, labels)
     return {"pictures": len(truth), "overall": overall, "labels": by_label, "confusion": confusion}
+
+
+def draws_of(truth: Truth, scores: Scores, thresholds: Sequence[float]) -> dict[str, Draws]:
+    """Bootstrap draws of the overall figures that have an interval, by their names here."""
+    drawn = draw_figures(truth, scores, thresholds)
+    names = {
+        "macro_average_precision": "macro_average_precision",
+        "accuracy": "binary_accuracy_at_thresholds",
+        "expected_calibration_error": "expected_calibration_error",
+    }
+    return {name: drawn[other] for name, other in names.items()}
 
 
 def _label_metrics(truth: Truth, scores: Scores, threshold: float) -> Metrics:

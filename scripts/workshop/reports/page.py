@@ -122,6 +122,11 @@ def thumbnail(path: Path) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(preview).decode()
 
 
+def between(ends: Sequence[float] | None) -> str:
+    """The ends of a confidence interval as text."""
+    return "interval undefined" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
+
+
 def formatted(value: float | None) -> str:
     """A metric as text; a dash if it is undefined."""
     return "–" if value is None else f"{value:.3f}"

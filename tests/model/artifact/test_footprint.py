@@ -9,7 +9,7 @@ import pytest
 from keras import layers
 
 from model.artifact.card import ArtifactInvalid, load_card
-from model.artifact.footprint import STEP_BYTES, measure
+from model.artifact.footprint import measure
 from model.training.export import write_artifact
 
 BUNDLED = Path(__file__).parents[3] / "model" / "bundled"
@@ -56,7 +56,7 @@ def test_a_predictor_uses_the_memory_of_its_card_for_each_thread(
 
 def test_a_second_measurement_agrees(wide: Path) -> None:
     stated_bytes = load_card(wide).memory_bytes
-    assert measure(wide / "model.tflite") == pytest.approx(stated_bytes, abs=STEP_BYTES)
+    assert measure(wide / "model.tflite") == pytest.approx(stated_bytes, rel=0.01)
 
 
 def test_the_message_names_a_file_that_cannot_be_run(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ def test_an_override_wins_unless_it_is_none(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"epocs": 3}, "epocs: Extra inputs are not permitted"),
+        ({"base_weights_sha256": "1f"}, "base_weights_sha256: String should match"),
         ({"batch_size": 0}, "batch_size: Input should be greater than 0"),
         ({"model_path": "scenes"}, "model_path: .* such as scenes/1"),
         ({"fine_tune_from_block": 17}, "fine_tune_from_block: "),

@@ -1,6 +1,7 @@
 """A whole training run on a tiny data set, and what it leaves behind."""
 
 import csv
+import hashlib
 import os
 import signal
 import subprocess
@@ -176,10 +177,7 @@ def test_tensorboard_shows_each_fit_and_stage(artifact: Path) -> None:
 
     folder = artifact.parents[2] / "runs/colours-3/tensorboard"
     assert {path.name for path in folder.iterdir()} == {
-        "head-0",
-        "head-1",
-        "fine_tuning-0",
-        "fine_tuning-1",
+        f"{stage}-{fold}" for stage in ("head", "fine_tuning") for fold in range(2)
     }
     shown = EventAccumulator(str(folder / "fine_tuning-1"))
     shown.Reload()
@@ -221,6 +219,28 @@ def test_the_card_says_what_was_trained(artifact: Path) -> None:
     assert (card.activation, card.preprocessing) == ("sigmoid", PREPROCESSING)
     assert card.input_size == (SIDE, SIDE)
     assert abs((card.created - datetime.now(UTC).date()).days) <= 1
+    made = card.training
+    settings = made["settings"]
+    assert (settings["folds"], settings["seed"], settings["targets"]) == (2, 1, TARGETS)
+    folder = artifact.parents[2]
+    base = hashlib.sha256((folder / "base.weights.h5").read_bytes()).hexdigest()
+    assert settings["base_weights_sha256"] == base
+    assert str(folder) not in card.model_dump_json(), "a card names no folder of this machine"
+    assert made["versions"]["keras"] == keras.__version__
+    assert len(made["data_sha256"]) == 64
+    assert made["pictures"] == {"train": 32, "validation": 16}
+    assert (made["groups"], made["near_duplicates"]) == (48, 0)
+
+
+def test_the_card_says_how_certain_its_figures_are(artifact: Path) -> None:
+    metrics = load_card(artifact).metrics
+    for split in ("validation", "out_of_fold"):
+        intervals = metrics["intervals_95"][split]
+        for name in ("binary_accuracy", "binary_accuracy_at_thresholds", "macro_average_precision"):
+            low, high = intervals[name]
+            assert 0 <= low <= metrics[split][name] <= high <= 1
+        assert "expected_calibration_error" in intervals
+        assert "expected_calibration_error_uncalibrated" in metrics[split]
 
 
 def test_red_and_blue_are_learned(artifact: Path) -> None:

@@ -44,6 +44,12 @@ def test_changed_predictions_are_found_and_compared_with_the_labels(
     assert (red["fixed"], red["broken"]) == (2, 1)
     assert (red["f1_a"], red["f1_b"]) == (round(4 / 6, 4), round(2 / 3, 4))
     assert (blue["agreement"], blue["fixed"], blue["broken"]) == (1, 0, 0)
+    accuracy = metrics["changes"]["accuracy"]
+    assert (accuracy["a"], accuracy["b"]) == (0.8, 0.9)
+    low, high = accuracy["interval_95"]
+    assert low < 0 < accuracy["b"] - accuracy["a"] < high, "five pictures do not show it"
+    assert metrics["changes"]["macro_average_precision"]["interval_95"] == [0, 0], "paired draws"
+    assert f"{low:+.3f} to {high:+.3f}" in output.read_text()
     assert sorted((one["name"], one["truth"]) for one in metrics["changed_predictions"]) == [
         ("b.png", False),
         ("c.png", True),
@@ -81,6 +87,7 @@ def test_pictures_need_no_labels(models: tuple[Path, Path], tmp_path: Path) -> N
     assert main(["compare", *map(str, models), str(tmp_path / "images"), "-o", str(output)]) == 0
     metrics = json.loads(output.with_suffix(".json").read_text())
     assert "fixed" not in metrics["labels"]["red"]
+    assert metrics["changes"] is None
     assert [one["truth"] for one in metrics["changed_predictions"]] == [None] * 3
     assert "Metrics by label" not in output.read_text()
 

@@ -69,6 +69,13 @@ def test_every_metric_is_that_of_the_served_scores(
     assert blue["average_precision"] == 1
     assert metrics["overall"]["accuracy"] == round(10 / 12, 4)
     assert metrics["overall"]["exact_match"] == round(4 / 6, 4)
+    intervals = metrics["overall"]["intervals_95"]
+    assert intervals.keys() == {
+        *("macro_average_precision", "accuracy", "expected_calibration_error"),
+    }
+    low, high = intervals["accuracy"]
+    assert 0.5 <= low < metrics["overall"]["accuracy"] < high == 1
+    assert f"{low:.3f} to 1.000; of all predictions" in (tmp_path / "report.html").read_text()
     assert metrics["confusion"] == {
         "red": {"red": 1, "blue": 0},
         "blue": {"red": 0, "blue": 0},
@@ -123,6 +130,7 @@ def test_the_report_is_one_page_that_loads_nothing_in_a_browser(
     browser.get((tmp_path / "report.html").as_uri())
     assert browser.title == "colours@4"
     assert [one.text for one in tab.all("h2")] == [
+        "Uncertainty",
         "Metrics by label",
         "Calibration",
         "Thresholds",

@@ -77,8 +77,8 @@ def test_a_folder_for_each_label_trains_a_softmax(
     card = load_card(artifact)
     assert (card.name, card.activation, card.labels) == ("kinds", "softmax", ("blue", *COLOURS[:2]))
     assert card.thresholds == (0.5,) * 3
-    assert card.calibration is not None
-    assert len(set(card.calibration.slopes)) == 1
+    # With so few pictures, a temperature need not be better out of fold.
+    assert card.calibration is None or len(set(card.calibration.slopes)) == 1
     assert card.metrics["validation"]["accuracy"] > 0.7
     assert card.sources == ()
     images = [decode((source / "kinds/red" / name).read_bytes(), card.input_size).pixels

@@ -17,6 +17,7 @@ from model.training.data.dataset import (
     read_data,
     stratified_folds,
 )
+from model.training.data.near_duplicates import near_duplicates
 from model.training.data.table import read_table
 from tests.model.training.pictures import SIDE, data_settings, write_pictures
 
@@ -69,6 +70,67 @@ def test_folds_hold_every_label_set_evenly() -> None:
     for label_set in np.unique(labels, axis=0):
         counts = np.bincount(folds[(labels == label_set).all(axis=1)], minlength=4)
         assert counts.max() - counts.min() <= 1
+
+
+def test_the_pictures_of_a_group_are_in_one_fold(tmp_path: Path) -> None:
+    names = [f"{number}.jpg" for number in range(100)]
+    labels = np.array([[number % 2, number % 10 == 0] for number in range(100)], np.float32)
+    groups = np.arange(100) // 5 * 5
+    folds = stratified_folds(names, labels, 4, groups)
+    assert all(len(set(folds[groups == group])) == 1 for group in groups)
+    assert np.bincount(folds).tolist() == [25] * 4
+    reverse = stratified_folds(names[::-1], labels[::-1], 4, groups[::-1])
+    assert reverse[::-1].tolist() == folds.tolist()
+
+
+def with_groups(csv_path: Path, groups: dict[int, str]) -> None:
+    """Add a column `group` to a table, by the index of the row."""
+    header, *rows = csv_path.read_text().splitlines()
+    rows = [f"{row},{groups.get(index, '')}" for index, row in enumerate(rows)]
+    csv_path.write_text("\n".join([f"{header},group", *rows]))
+
+
+def test_the_pictures_of_a_group_are_in_one_split(tmp_path: Path) -> None:
+    csv_path = write_pictures(tmp_path, 80, split=False)
+    with_groups(csv_path, {number: f"place {number // 8}" for number in range(8, 64)})
+    annotations, _, warnings = read_data(csv_path, config_for(tmp_path))
+    assert warnings == []
+    for group in set(annotations.groups):
+        assert len(set(annotations.is_val[annotations.groups == group])) == 1
+    assert len(set(annotations.groups)) == 8 + 16 + 7
+    assert 8 <= annotations.is_val.sum() <= 32
+
+
+def test_a_group_in_both_splits_is_an_error(tmp_path: Path) -> None:
+    csv_path = write_pictures(tmp_path, 24)
+    with_groups(csv_path, {2: "place", 5: "place"})
+    message = r"row 7 \(005\.png\) and row 4 \(002\.png\) have the same group, but one is in train"
+    with pytest.raises(TrainingError, match=message):
+        read_data(csv_path, config_for(tmp_path))
+
+
+def test_the_same_picture_twice_is_in_one_split_and_one_group(tmp_path: Path) -> None:
+    csv_path = write_pictures(tmp_path, 40, split=False)
+    with csv_path.open("a") as file:
+        for number in range(40):
+            copy_picture(tmp_path, f"{number:03}.png", f"again{number:03}.bmp")
+            file.write(f"again{number:03}.bmp,{number & 1},{number >> 1 & 1}\n")
+    annotations, _, _ = read_data(csv_path, config_for(tmp_path))
+    assert len(set(annotations.groups)) == 40
+    assert 0 < annotations.is_val.sum() < 40
+
+
+def test_pictures_that_are_nearly_the_same_are_found() -> None:
+    random = np.random.default_rng(3)
+    coarse = random.integers(0, 256, (6, 8, 8, 3), np.uint8)
+    images = np.stack([np.asarray(Image.fromarray(one).resize((SIDE, SIDE))) for one in coarse])
+    brighter = np.minimum(images[2].astype(int) + 20, 255).astype(np.uint8)
+    images = np.concatenate([images, brighter[None]])
+    features = random.random((7, 20))
+    features[6] = features[2] + 0.01
+    assert near_duplicates(images, features) == [(6, 2)]
+    features[6] = 1 - features[2]
+    assert near_duplicates(images, features) == [], "the features show other things"
 
 
 HEADER = "name,red,blue,split\n"
@@ -220,7 +282,9 @@ def test_a_label_with_one_picture_to_train_on_is_an_error_before_training(tmp_pa
     csv_path.write_text("\n".join([f"{header},rare", *rows]))
     config = config_for(tmp_path)
     config = config.model_copy(update={"targets": (*config.targets, "rare")})
-    with pytest.raises(TrainingError, match="pictures with rare of the train split are all in one"):
+    with pytest.raises(
+        TrainingError, match="pictures with rare of the train split are in 1 of 2 folds"
+    ):
         read_data(csv_path, config)
 
 

@@ -1,5 +1,6 @@
 """Fits of a network that is small enough to be fitted many times."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model.training.checkpoints import Checkpoints
+from model.training.checkpoints import Checkpoints, in_order
 from model.training.config import TrainingConfig
 from model.training.data.augmentation import mix
 from model.training.network.build import Network
 from model.training.network.features import TrainingSet
 from model.training.network.fit import Fit
 from model.training.network.loss import accuracy_of, answer_weights, cross_entropy, make_loss
+from model.training.run import fit_folds
 from model.training.training_log import Stage, TrainingLog
 
 pytestmark = pytest.mark.filterwarnings(
@@ -119,6 +121,33 @@ def test_a_resumed_fit_ends_with_the_weights_of_an_uninterrupted_one(
     ]
     rows = (tmp_path / "crashed/training.csv").read_text().splitlines()
     assert len(rows) == 1 + 3 + 4
+
+
+def test_each_picture_is_scored_by_the_mean_of_the_fits_that_never_saw_it(tmp_path: Path) -> None:
+    fit = make_fit(tmp_path, folds=3, epochs=1, head_epochs=1)
+    folds = np.arange(24) % 3
+    tuned, start = fit.network.tuned, fit.network.tuned.get_weights()
+    parts = (fit.network, fit.data, folds, fit.config, fit.checkpoints, fit.training_log)
+    scores, without = fit_folds(*parts)
+    left_out = [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2)]
+    fitted = [in_order(fit.checkpoints.load(f"fold-{at}") or {}) for at in range(len(left_out))]
+    same_mean(tuned.get_weights(), fitted[:3])
+    for fold in range(3):
+        same_mean(without[fold], [fitted[at] for at in range(3, 6) if fold in left_out[at]])
+        tuned.set_weights(without[fold])
+        expected = np.asarray(tuned(fit.data.plain[folds == fold].astype(np.float32)))
+        assert scores[folds == fold] == pytest.approx(expected, abs=1e-5)
+
+    tuned.set_weights(start)
+    checkpoints = Checkpoints(tmp_path / "again", "tiny")
+    held_out = np.isin(folds, left_out[5])
+    replace(fit, fold=5, held_out=held_out, checkpoints=checkpoints).run()
+    same_mean(tuned.get_weights(), [fitted[5]])
+
+
+def same_mean(found: list[Any], fits: list[list[Any]]) -> None:
+    for weight, *ones in zip(found, *fits, strict=True):
+        assert weight == pytest.approx(np.mean(ones, axis=0), abs=1e-6)
 
 
 def test_early_stopping_restores_the_best_epoch(tmp_path: Path) -> None:

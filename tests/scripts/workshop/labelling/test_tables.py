@@ -236,6 +236,20 @@ def test_pictures_that_are_left_out_are_not_split(
     assert [row["split"] for row in rows_of(table)[10:]] == [""] * 10
 
 
+def test_a_group_is_not_split(tmp_path: Path) -> None:
+    table = tmp_path / "labels.csv"
+    rows = [f"{at}.jpg,{at % 2},place {at // 4}," for at in range(40)]
+    rows[9] += "val"
+    table.write_text("\n".join(["name,beach,group,split", *rows]))
+    assert main(["labels", "split", str(table)]) == 0
+    parts: dict[str, set[str]] = {}
+    for row in rows_of(table):
+        parts.setdefault(row["group"], set()).add(row["split"])
+    assert all(len(part) == 1 for part in parts.values())
+    assert parts["place 2"] == {"val"}, "the rest of its group was in val before"
+    assert {"train"} in parts.values()
+
+
 def test_a_split_is_stratified_by_label_and_permanent(tmp_path: Path) -> None:
     table = tmp_path / "labels.csv"
     rows = [f"{at}.jpg,{at % 2},0" for at in range(20)]
