@@ -35,7 +35,20 @@ _SIGNATURES = {
 }
 
 _BOX_BYTES, _MAX_BOXES = 8, 1000
-_HTML = re.compile(rb"(\xef\xbb\xbf)?\s{,99}<(!doctype html|html|head|body)\b", re.IGNORECASE)
+_SEEN_BYTES = 400
+# What hosts send instead of a picture.
+_OTHERS = {
+    what: re.compile(rb"(?:\xef\xbb\xbf)?\s{,99}(?:" + pattern + rb")", re.DOTALL | re.IGNORECASE)
+    for what, pattern in {
+        "an HTML page": rb"<(!doctype html|html|head|body)\b",
+        "XML": rb"<\?xml\b",
+        "JSON": rb"[\[{]\s{,99}[\"\[{\]}]",
+        "a PDF": rb"%PDF-",
+        "a video": rb".{4}ftyp|\x1aE\xdf\xa3|RIFF.{4}AVI ",
+        "a ZIP archive": rb"PK\x03\x04",
+        "text": rb"[\t\n\r -~]{16,}\Z|[\t\n\r -~]{100}",
+    }.items()
+}
 
 
 def detect_format(payload: bytes) -> str | None:
@@ -47,8 +60,9 @@ def describe_other(payload: bytes) -> str:
     """What a payload is that is no image format."""
     if not payload:
         return "the file is empty"
-    if _HTML.match(payload):
-        return "an HTML page, not a picture"
+    for what, beginning in _OTHERS.items():
+        if beginning.match(payload[:_SEEN_BYTES]):
+            return f"{what}, not a picture"
     if payload.startswith(b"\x1f\x8b"):
         return "gzip-compressed data, not a picture: unpack it first"
     return "not a known image format"

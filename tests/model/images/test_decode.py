@@ -522,6 +522,13 @@ def test_other_files_are_not_images(payload: bytes) -> None:
         (b"\xef\xbb\xbf\n<!DOCTYPE html><html>Log in</html>", "an HTML page"),
         (b"<html lang=en>", "an HTML page"),
         (b"\x1f\x8b\x08", "gzip-compressed"),
+        (b'{"error": "expired"}', "JSON, not a picture"),
+        (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "XML, not a picture"),
+        (b"%PDF-1.7\n\0", "a PDF, not a picture"),
+        (b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom", "a video, not a picture"),
+        (b"PK\3\4\0", "a ZIP archive, not a picture"),
+        (b"data:image/jpeg;base64,/9j/4AAQ", "text, not a picture"),
+        (b"\x00\x01", "not a known image format"),
     ],
 )
 def test_a_payload_that_is_no_picture_is_named(payload: bytes, detail: str) -> None:
