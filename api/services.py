@@ -34,6 +34,8 @@ class Services:
         # threads may compute at a time, because each of them delays the event loop.
         self.intake_threads = OwnerThreads(32, share=16)
         self.long_threads = OwnerThreads(4, share=2)
+        # JSON bodies that are in memory, of some 50 MB each, from their reading to their last item.
+        self.large_json = OwnerThreads(4, share=2)
         self.download_threads = OwnerThreads(2, share=1)
         self.read_threads = OwnerThreads(4, share=2)
         self.open_requests = OpenRequests(settings.max_connections // 2)

@@ -120,6 +120,10 @@ def _gif(*blocks: bytes, image: bytes = b"") -> bytes:
     return b"GIF89a" + struct.pack("<HHBBB", 8, 8, 0, 0, 0) + b"".join(blocks) + image + b";"
 
 
+def _gif_frame(width: int, height: int) -> bytes:
+    return b"," + struct.pack("<HHHHB", 0, 0, width, height, 0)
+
+
 def _bmp(width: int, height: int, compression: int, code: bytes) -> bytes:
     header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, compression, 0, 0, 0, 256, 0)
     colours = b"".join(bytes((i, i, 255 - i, 0)) for i in range(256))
@@ -245,6 +249,19 @@ REJECTED: dict[str, tuple[set[str], Callable[[], bytes]]] = {
     "gif that hides 60,000 blocks": (
         {"decode_failed"},
         lambda: _gif(b"!\xff\x0bNETSCAPE2.0\0" + b"\1," * 60_000 + b"\0", image=b"," + b"\0" * 20),
+    ),
+    "gif that hides a large frame behind an empty block": (
+        {"too_many_pixels"},
+        lambda: _gif(
+            b"!\xf9\0\x0a" + _gif_frame(8, 8) + b"\0", image=_gif_frame(65535, 65535) + b"\2\0"
+        ),
+    ),
+    "gif that hides a large frame behind an empty loop count": (
+        {"too_many_pixels"},
+        lambda: _gif(
+            b"!\xff\x0cNETSCAPE2.0+\0\x0a" + _gif_frame(8, 8) + b"\0",
+            image=_gif_frame(65535, 65535) + b"\2\0",
+        ),
     ),
     "gif of no frame": ({"decode_failed", "truncated"}, _gif),
     "bmp of 2,500 megapixels": ({"too_many_pixels"}, lambda: _bmp(50_000, 50_000, 0, b"")),

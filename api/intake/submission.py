@@ -1,7 +1,7 @@
 """From a request to a job: the body is read by its content type, and its items are submitted."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -67,9 +67,10 @@ async def read_submission(
 
         match kind:
             case bodies.JSON:
-                job = await threads.run(owner, bodies.read_json, body.rewound())
-                add = partial(bodies.add_json, job)
-                yield Submission(job.options, add, threads, job.draft)
+                async with services.large_json.turn(owner) if is_long else nullcontext():
+                    job = await threads.run(owner, bodies.read_json, body.rewound())
+                    add = partial(bodies.add_json, job)
+                    yield Submission(job.options, add, threads, job.draft)
             case bodies.FORM:
                 options = await threads.run(
                     owner, bodies.form_options, parts(bodies.MAX_OPTIONS_BYTES), settings.max_files

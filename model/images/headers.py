@@ -167,6 +167,10 @@ def _png(payload: bytes, _side: int, _max_pixels: int) -> _Size:
     return width, height, depth * width * height + text_bytes
 
 
+_GIF_COMMENT, _GIF_APPLICATION = 0xFE, 0xFF
+_GIF_LOOP = b"NETSCAPE2.0"
+
+
 def _gif(payload: bytes, _side: int, _max_pixels: int) -> _Size:
     width, height, flags = struct.unpack_from("<HHB", payload, 6)
     at = 13 + (3 << ((flags & 7) + 1) if flags & 0x80 else 0)
@@ -178,11 +182,14 @@ def _gif(payload: bytes, _side: int, _max_pixels: int) -> _Size:
             in_blocks = payload[at] > 0
             at += 1 + payload[at]
         elif payload[at] == ord("!"):
-            # Pillow continues if the loop count is missing.
-            if payload.startswith(b"\xff\x0bNETSCAPE2.0\0", at + 1):
-                at += 13
+            label, at = payload[at + 1], at + 2
+            block = payload[at + 1 : at + 1 + payload[at]]
+            if label == _GIF_APPLICATION and block.startswith(_GIF_LOOP):
+                at += 1 + len(block)
+            # Pillow continues behind an empty first block, and behind an empty loop count.
+            if label != _GIF_COMMENT and payload[at] == 0:
+                at += 1
             in_blocks = True
-            at += 2
         else:
             at += 1
     left, top, across, down = struct.unpack_from("<HHHH", payload, at + 1)

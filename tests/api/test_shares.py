@@ -4,12 +4,16 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator
+from typing import IO, NoReturn
 
 import httpx2
 import pytest
 from redis import Redis
 
+from api.intake import bodies
+from api.intake.bodies import JsonBody, read_json
 from api.main import create_app
+from api.routes import jobs
 from api.shares import OwnerThreads
 from worker.jobs.errors import JobNotFound
 from worker.jobs.ledger.api_keys import KeyStore
@@ -88,6 +92,42 @@ def test_one_key_cannot_take_all_connections(redis_client: Redis, redis_url: str
             assert {(await upload).status_code for upload in uploads} == {202}
             assert (await client.get("/jobs", headers=slow)).status_code == 200
             assert not app.state.services.open_requests.counts
+
+    asyncio.run(asyncio.wait_for(run(), 30))
+
+
+def test_an_owner_has_two_large_json_bodies_in_memory_at_a_time(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released, read, submitted = threading.Event(), list[int](), list[int]()
+    body = b'{"urls":[%s"http://127.0.0.1:9/"]}' % (b'"http://127.0.0.1:9/",' * 13_000)
+
+    def counted(file: IO[bytes]) -> JsonBody:
+        read.append(1)
+        return read_json(file)
+
+    def held(*_: object) -> NoReturn:
+        submitted.append(1)
+        assert released.wait(20)
+        raise JobNotFound("job_x")
+
+    monkeypatch.setattr(bodies, "read_json", counted)
+    monkeypatch.setattr(jobs, "submit", held)
+
+    async def run() -> None:
+        transport = httpx2.ASGITransport(create_app(load_settings(redis_url=redis_url)))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            kind = {"content-type": "application/json"}
+            answers = [
+                asyncio.create_task(client.post("/jobs", content=body, headers=kind))
+                for _ in range(6)
+            ]
+            while len(submitted) < 2:
+                await asyncio.sleep(0.01)
+            assert len(read) == 2
+            released.set()
+            assert {(await answer).status_code for answer in answers} == {404}
+        assert len(read) == 6
 
     asyncio.run(asyncio.wait_for(run(), 30))
 

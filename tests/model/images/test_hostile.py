@@ -39,6 +39,8 @@ def test_a_hostile_picture_is_rejected_with_a_fitting_code(name: str) -> None:
         *("png with 2,000 profiles of 1 MB", "png with 2,000 texts that are not UTF-8"),
         *("png with 60,000 chunks", "jpeg of 20,000 scans", "jpeg with 60,000 segments"),
         *("gif with a comment of 60,000 blocks", "gif that hides 60,000 blocks"),
+        "gif that hides a large frame behind an empty block",
+        "gif that hides a large frame behind an empty loop count",
         *("bmp of run lengths, large", "tiff of 60,000 strips", "tiff of 60,000 tiles"),
         *("avif of 40,000 tiles", "avif with 300,000 references", "avif of 60,000 boxes"),
         *("avif with properties of 900,000 items", "avif with the places of 400,000 items"),
