@@ -159,9 +159,33 @@ def excel_lines(path: Path, form: Form, numbers: LineNumbers) -> Iterator[bytes]
     name = f"{path}, sheet {sheets[0]!r}"
     if len(sheets) > 1:
         tell(f"{name}: the other {len(sheets) - 1} sheets are not submitted")
-    rows: Iterable[tuple[Any, ...]] = frame.itertuples(index=False, name=None)
-    numbered = ((at, [str(cell) for cell in row]) for at, row in enumerate(rows, 1))
+    rows = [[str(cell) for cell in row] for row in frame.itertuples(index=False, name=None)]
+    if any("" in row for row in rows):
+        _refuse_uncalculated(path, name, str(sheets[0]))
+    if form.separator is not None and frame.shape[1] == 1:
+        rows = [cell.split(form.separator) for [cell] in rows]
+    numbered = enumerate(rows, 1)
     yield from _plain(_checked(numbered, ",", name, form), numbers)
+
+
+def _refuse_uncalculated(path: Path, name: str, sheet: str) -> None:
+    """Raise CommandFailed if a formula has no value, as libraries write them: it reads as empty."""
+    import openpyxl
+
+    books = [
+        openpyxl.load_workbook(path, read_only=True, data_only=known) for known in (False, True)
+    ]
+    for at, cells in enumerate(zip(*(book[sheet].iter_rows() for book in books), strict=True), 1):
+        for written, calculated in zip(*cells, strict=True):
+            # An empty text that Excel has calculated is of the type str.
+            is_unknown = calculated.value is None and calculated.data_type == "n"
+            if is_unknown and written.data_type == "f":
+                raise CommandFailed(
+                    f"{name}, line {at}: the formula {_shown(str(written.value))} has no value: "
+                    "open the workbook in Excel and save it"
+                )
+    for book in books:
+        book.close()
 
 
 def url_lines(opened: Opened, name: str, encoding: str | None) -> Iterator[bytes]:

@@ -240,6 +240,31 @@ def test_an_impossible_form_is_refused(form: Form, says: str, tmp_path: Path) ->
         sent(path, form)
 
 
+@pytest.mark.parametrize("calculated", [False, True])
+def test_a_formula_without_a_value_is_no_empty_cell(calculated: bool, tmp_path: Path) -> None:
+    frame = pandas.DataFrame({"url": [URL, URL], "k": [None, '=IF(1,"","x")']})
+    frame.to_excel(tmp_path / "a.xlsx", index=False)
+    path = tmp_path / "b.xlsx"
+    with zipfile.ZipFile(tmp_path / "a.xlsx") as written, zipfile.ZipFile(path, "w") as saved:
+        for name in written.namelist():
+            content = written.read(name)
+            if calculated:  # as Excel saves an empty text
+                content = content.replace(b'<c r="B3">', b'<c r="B3" t="str">')
+            saved.writestr(name, content)
+    if calculated:
+        assert sent(path) == f"url,k\r\n{URL},\r\n{URL},\r\n"
+    else:
+        with pytest.raises(CommandFailed, match=r"Sheet1', line 3: the formula .* no value"):
+            sent(path)
+
+
+def test_the_columns_of_a_workbook_may_be_in_one_cell(tmp_path: Path) -> None:
+    pandas.DataFrame({"url;k": [f"{URL};1"]}).to_excel(tmp_path / "a.xlsx", index=False)
+    with pytest.raises(CommandFailed, match=r"separated by semicolons .* add --sep"):
+        sent(tmp_path / "a.xlsx")
+    assert sent(tmp_path / "a.xlsx", Form(separator=";")) == f"url,k\r\n{URL},1\r\n"
+
+
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
 def test_utf_16_without_a_byte_order_mark_is_read(encoding: str, tmp_path: Path) -> None:
     path = write(tmp_path, "a.csv", f"url,ü\n{URL},ü\n".encode(encoding))
