@@ -123,10 +123,9 @@ class TrainingConfig(_Strict):
     early_stopping_patience: NonNegativeInt = 0
     """Fine-tuning stops after this many epochs without a lower held-out loss; 0 disables this."""
     folds: Annotated[int, Field(ge=2)] = 4
-    """Number of parts of the training pictures. The network is fitted once without each part, and
-    the model is the mean of these fits. It is also fitted without each pair of parts: the mean of
-    the fits without a part scores that part, to fit calibration and thresholds. With two parts,
-    each is scored by the fit without it."""
+    """Number of parts of the training pictures. The network is fitted twice without each part, and
+    the model is the mean of all fits. The mean of the two fits without a part scores that part, to
+    fit calibration and thresholds."""
     int8: bool = True
     """Add an int8 variant, which takes about half the time on many processors, if it is as good."""
 

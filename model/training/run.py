@@ -4,7 +4,6 @@ import hashlib
 import platform
 from collections.abc import Sequence
 from importlib.metadata import version
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +62,8 @@ _FITTED_ON = (
     "out-of-fold scores of the train split by means of fits, as the model is one; the validation "
     "split was not used"
 )
+# Fits without each fold, with other random numbers.
+REPEATS = 2
 # Figures of the card that have no interval.
 _SINGLE = "expected_calibration_error_uncalibrated"
 _LIBRARIES = ("ai-edge-litert", "imgaug", "keras", "numpy", "pillow", "scikit-learn", "tensorflow")
@@ -188,48 +189,41 @@ def fit_folds(
     checkpoints: Checkpoints,
     training_log: TrainingLog,
 ) -> tuple[Scores, list[Weights]]:
-    """Fit once without each fold, and leave `network` with the mean of the fitted weights.
+    """Fit `REPEATS` times without each fold, and leave `network` with the mean of all weights.
 
     All fits start from the same weights and end near one another, so their mean is as good as an
     ensemble of them (Wortsman et al. 2022, Model soups) at the cost of one.
 
-    The mean has other scores than a single fit, and has seen every picture. So further fits are
-    made without each pair of folds. The mean of those without a fold has never seen it.
+    The mean has other scores than a single fit, and has seen every picture. So each picture is
+    scored by the mean of the fits without its fold, which have seen as many pictures as those of
+    the model.
 
-    Returns the scores (n, n_labels) of every training picture by the mean that never saw it, and
-    the weights of the mean without each fold.
+    Returns these scores (n, n_labels) of every training picture, and the weights of the mean
+    without each fold.
     """
     start = network.tuned.get_weights()
-    numbers = range(training.folds)
-    singles: list[tuple[int, ...]] = [(fold,) for fold in numbers]
-    pairs: list[tuple[int, ...]] = [*combinations(numbers, 2)] if training.folds > 2 else []
     fitted = []
-    for number, out in enumerate(singles + pairs):
-        key = f"fold-{number}"
+    for number in range(REPEATS * training.folds):
+        key = f"fit-{number}"
         if saved := checkpoints.load(key):
             training_log.add(from_array(saved["epochs"]))
             weights = in_order(saved)
         else:
             network.tuned.set_weights(start)
-            held_out = np.isin(folds, out)
+            held_out = folds == number % training.folds
             fit = Fit(network, data, number, held_out, training, checkpoints, training_log)
             _, epochs = fit.run()
             weights = network.tuned.get_weights()
             checkpoints.save(key, *weights, epochs=np.array(epochs))
         fitted.append(weights)
-        log.info("fold fitted", fold=number, of=len(singles + pairs))
-    whole, without = _mean(fitted[: len(singles)]), fitted
-    if pairs:
-        without = [
-            _mean([fitted[len(singles) + at] for at, pair in enumerate(pairs) if fold in pair])
-            for fold in numbers
-        ]
+        log.info("fold fitted", fold=number, of=REPEATS * training.folds)
+    without = [_mean(fitted[fold :: training.folds]) for fold in range(training.folds)]
     scores = np.empty_like(data.labels)
     for fold, weights in enumerate(without):
         network.tuned.set_weights(weights)
         plain = data.plain[folds == fold]
         scores[folds == fold] = network.tuned.predict(plain, training.batch_size, verbose=0)
-    network.tuned.set_weights(whole)
+    network.tuned.set_weights(_mean(fitted))
     return scores, without
 
 

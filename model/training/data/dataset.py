@@ -269,11 +269,10 @@ def _check_folds(
     folds = stratified_folds(names, labels, count, annotations.groups[rows])
     for target, column in zip(config.targets, labels.T, strict=True):
         for answer, word in ((1, "with"), (0, "without")):
-            found = len(set(folds[column == answer]))
-            if found <= min(2, count - 1):
+            if len(set(folds[column == answer])) == 1:
                 problems.errors.append(
-                    f"the pictures {word} {target} of the train split are in {found} of {count} "
-                    "folds, so a fit without them would see none: add some, of other groups, or "
+                    f"the pictures {word} {target} of the train split are all in one of {count} "
+                    "folds, so the fit without it would see none: add some, of other groups, or "
                     "remove the label"
                 )
 

@@ -97,7 +97,7 @@ def test_a_run_killed_in_the_middle_of_a_fit_ends_with_the_same_model(
     killed = start_training(folder, log)
     try:
         deadline = time.monotonic() + 250
-        while not (folder / "again/runs/colours-3/checkpoints/fold-1-epoch.npz").exists():
+        while not (folder / "again/runs/colours-3/checkpoints/fold-3-epoch.npz").exists():
             assert time.monotonic() < deadline, log.read_text()
             assert killed.poll() is None, log.read_text()
             time.sleep(0.005)
@@ -111,7 +111,7 @@ def test_a_run_killed_in_the_middle_of_a_fit_ends_with_the_same_model(
     told = (tmp_path / "resumed.log").read_text()
     before, _, after = told.partition("fit resumed")
     assert after, told
-    assert "fold fitted                    fold=0" in before
+    assert "fold fitted                    fold=2" in before
     assert "stage=head" not in after
     again = folder / "again/colours/3"
     # The files may differ in the names that Keras numbers by what a process made before.
@@ -161,7 +161,7 @@ def test_the_log_has_every_epoch_and_its_data_wait_share(artifact: Path) -> None
     places = [(row["fold"], row["stage"], row["epoch"]) for row in rows]
     assert places == [
         (str(fold), stage, str(epoch))
-        for fold in range(2)
+        for fold in range(4)  # twice without each of two
         for stage, count in (("head", 60), ("fine_tuning", 2))
         for epoch in range(count)
     ]
@@ -177,7 +177,7 @@ def test_tensorboard_shows_each_fit_and_stage(artifact: Path) -> None:
 
     folder = artifact.parents[2] / "runs/colours-3/tensorboard"
     assert {path.name for path in folder.iterdir()} == {
-        f"{stage}-{fold}" for stage in ("head", "fine_tuning") for fold in range(2)
+        f"{stage}-{fold}" for stage in ("head", "fine_tuning") for fold in range(4)
     }
     shown = EventAccumulator(str(folder / "fine_tuning-1"))
     shown.Reload()

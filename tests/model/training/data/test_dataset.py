@@ -282,9 +282,7 @@ def test_a_label_with_one_picture_to_train_on_is_an_error_before_training(tmp_pa
     csv_path.write_text("\n".join([f"{header},rare", *rows]))
     config = config_for(tmp_path)
     config = config.model_copy(update={"targets": (*config.targets, "rare")})
-    with pytest.raises(
-        TrainingError, match="pictures with rare of the train split are in 1 of 2 folds"
-    ):
+    with pytest.raises(TrainingError, match="pictures with rare of the train split are all in one"):
         read_data(csv_path, config)
 
 
