@@ -183,6 +183,10 @@ REJECTED: dict[str, tuple[set[str], Callable[[], bytes]]] = {
         {"too_many_pixels", "decode_failed"},
         lambda: png_with(chunk(b"IHDR", struct.pack(">IIBBBBB", 9000, 5000, 8, 2, 0, 0, 0))),
     ),
+    "jpeg with many segments of EXIF": (
+        {"decode_failed"},
+        lambda: jpeg_with(segment(0xE1, b"Exif\0\0" + b"a" * 34) * 1000),
+    ),
     "png with 2 MB of EXIF": ({"decode_failed"}, lambda: png_with(chunk(b"eXIf", _BIG_EXIF))),
     "png of no width": (
         {"decode_failed"},

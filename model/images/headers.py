@@ -28,6 +28,8 @@ MAX_COMPONENTS = 4
 MAX_TEXT_CHUNKS = 100
 # Pillow makes Python objects of the numbers in EXIF: forty bytes for each two.
 MAX_EXIF_BYTES = 2_000_000
+# Of a JPEG: Pillow copies what it has of EXIF for each further segment. A segment has 65,533 bytes.
+MAX_EXIF_PARTS = 100
 # Scans of a JPEG of the maximum number of pixels; smaller ones may have more. Each can cover all
 # pixels again and take hardly any bytes. Usual are ten, or eighteen in CMYK.
 MAX_SCANNED = 20
@@ -106,7 +108,7 @@ _PROGRESSIVE = 0xC2
 
 
 def _jpeg(payload: bytes, side: int, max_pixels: int) -> _Size:
-    width = height = parts = scans = exif_bytes = 0
+    width = height = parts = scans = exif_parts = exif_bytes = 0
     sampling: list[int] = []  # a byte a component: horizontal factor, vertical factor
     buffered = False  # the decoder keeps all coefficients until the last scan
     at = 2
@@ -127,7 +129,8 @@ def _jpeg(payload: bytes, side: int, max_pixels: int) -> _Size:
             ]
             buffered = code >= _PROGRESSIVE
         elif code == _EXIF and payload.startswith(b"Exif\0\0", at + 2):
-            exif_bytes += length
+            exif_parts, exif_bytes = exif_parts + 1, exif_bytes + length
+            _check_parts(exif_parts, "segments of EXIF", MAX_EXIF_PARTS)
         elif code == SCAN:
             scans += 1
             buffered = buffered or payload[at + 2] < len(sampling)

@@ -158,7 +158,7 @@ def train(csv_path: Path, data: DataConfig, training: TrainingConfig) -> Card:
             "pictures": {"train": len(train_names), "validation": int(is_val.sum())},
             "groups": len(np.unique(groups)),
             "near_duplicates": len(pairs),
-            "near_duplicates_across_splits": sum(is_val[a] != is_val[b] for a, b in pairs),
+            "near_duplicates_across_splits": sum(bool(is_val[a] != is_val[b]) for a, b in pairs),
         },
         "sources": data.sources,
     }
@@ -271,8 +271,12 @@ def _group(
 ) -> tuple[Annotations, list[tuple[int, int]]]:
     """The annotations with near-duplicates in one group, and the pairs of these.
 
+    Features of a network that was not trained do not tell pictures apart, so there are none then.
+
     Raises TrainingError if a label cannot be learned any more.
     """
+    if training.base_weights == "none":
+        return annotations, []
     pooled = network.tuned_backbone.predict(plain, training.batch_size, verbose=0)
     pairs = near_duplicates(images, pooled)
     problems = DataProblems(csv_path)

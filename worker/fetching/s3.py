@@ -114,8 +114,14 @@ class S3Fetcher:
             if last or cancelled.wait(pause_s):
                 break
             retry += 1
-        if not cancelled.is_set() and self._is_down(bucket):
+        if cancelled.is_set():
+            return outcome
+        if self._is_down(bucket):
             raise StorageUnavailable(f"S3 is not available: {payload.detail}")
+        if payload.code is RejectionCode.FETCH_CONNECTION:
+            # S3 may have come back since then.
+            payload = self._get(bucket, key, time.monotonic() + self._timeout_s)
+            outcome = Outcome(payload, round((time.monotonic() - started) * 1000))
         return outcome
 
     def _get(self, bucket: str, key: str, deadline: float) -> bytes | Rejection:

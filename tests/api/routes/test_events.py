@@ -89,7 +89,7 @@ def test_progress_is_sent_at_most_twice_a_second_and_only_increases(
     def score() -> int:
         """Commit chunk after chunk until told to stop; gives their count."""
         count = 0
-        while not stop.is_set():
+        while not stop.wait(0.001):
             taken = claim(store, job_id, count)
             store.commit(taken, scored(taken))
             count += 1

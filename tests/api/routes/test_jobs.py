@@ -443,7 +443,7 @@ def test_a_full_disk_refuses_uploads_and_no_urls(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "says"),
     [
-        ("GET", "/jobs?statu=failed", "there is no parameter 'statu' here: use status, cursor"),
+        ("GET", "/jobs?statu=failed", "there is no parameter 'statu' here: use status, search"),
         ("GET", "/jobs/{id}?x=1", "there is no parameter 'x' here: use results, wait"),
         ("GET", "/jobs/{id}/results?treshold=1", "there is no parameter 'treshold' here: use"),
         ("GET", "/jobs/{id}/webhook?x=1", "there is no parameter 'x' here: remove it"),

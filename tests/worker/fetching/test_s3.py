@@ -149,6 +149,24 @@ def test_an_object_that_fails_while_its_bucket_answers_is_rejected(
     assert (rejected.code, rejected.retryable, rejected.detail) == (code, True, says)
 
 
+def test_a_server_that_comes_back_after_the_last_attempt_fails_no_item(settings: Settings) -> None:
+    is_back = False
+
+    async def broken(request: web.BaseRequest) -> web.StreamResponse:
+        if not is_back and request.transport:
+            request.transport.abort()
+        return web.Response(body=b"picture")
+
+    async def back(_request: web.BaseRequest) -> web.StreamResponse:
+        nonlocal is_back
+        is_back = True
+        return web.Response()
+
+    with Site({f"/{BUCKET}/a": broken, f"/{BUCKET}": back}) as site:
+        returning = settings.model_copy(update={"s3_endpoint_url": site.url("").rstrip("/")})
+        assert fetch(returning, f"s3://{BUCKET}/a").payload == b"picture"
+
+
 def test_taking_outcomes_raises_if_s3_is_not_available(settings: Settings) -> None:
     async def overloaded(_request: web.BaseRequest) -> web.StreamResponse:
         return web.Response(status=503)
