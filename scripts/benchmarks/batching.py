@@ -15,7 +15,7 @@ BATCH_SIZE, CLIENTS = 64, 64
 _ENGINE = {
     "PYTHONPATH": str(Path(__file__).parent / "simulated_gpu"),
     "PIQUEUE_BATCH_SIZE": str(BATCH_SIZE),
-    "PIQUEUE_THREADS": "14",
+    "PIQUEUE_THREADS": "62",
 }
 
 

@@ -105,9 +105,10 @@ class RedisWithSentinels:
         self._running = ExitStack()
 
     def start(self) -> None:
-        """Start all servers, and wait until the Sentinels know them."""
+        """Start all servers, and wait until the replica has all and the Sentinels know them."""
         for server in (self.primary, self.replica):
             self._start(server, PASSWORD)
+        self._wait_for_replica()
         for sentinel in self._sentinels:
             self._start(sentinel, SENTINEL_PASSWORD)
         for sentinel in self._sentinels:
@@ -132,6 +133,9 @@ class RedisWithSentinels:
             promoted = partial(_is_primary, client)
             self.primary.process.wait_until(promoted, _DEADLINE_S, "the new primary")
         self.replica.start(login={"password": PASSWORD})
+        self._wait_for_replica()
+
+    def _wait_for_replica(self) -> None:
         with self.replica.client(password=PASSWORD) as client:
             follows = partial(_is_replica, client)
             self.replica.process.wait_until(follows, _DEADLINE_S, "the replica")

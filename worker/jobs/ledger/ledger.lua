@@ -44,7 +44,7 @@ local function fixed(field)
   if not FIXED then
     FIXED = {}
     local fields = {'owner', 'lane', 'total', 'chunk_items', 'chunk_count', 'expires_ms', 'model_key',
-      'use_cache', 'uploads'}
+      'use_cache', 'uploads', 'parts', 'model', 'version', 'sha256', 'traceparent'}
     for at, value in ipairs(redis.call('HMGET', META, unpack(fields))) do FIXED[fields[at]] = value end
   end
   return FIXED[field]
@@ -79,12 +79,13 @@ local function unlist(owner)
   for _, status in ipairs(STATUSES) do redis.call('ZREM', list_of(owner, status), JOB) end
 end
 
-local function set_status(status)
+-- Also sets the fields of the record whose names and values follow.
+local function set_status(status, ...)
   local owner, before = unpack(redis.call('HMGET', META, 'owner', 'status'))
   if before then redis.call('ZREM', list_of(owner, before), JOB) end
   if before == 'draft' then redis.call('ZREM', DRAFTS, JOB) end
   redis.call('ZADD', list_of(owner, status), 0, JOB)
-  redis.call('HSET', META, 'status', status)
+  redis.call('HSET', META, 'status', status, ...)
 end
 
 -- Subtracts finished items, or all, from the counts of unfinished work.
@@ -106,8 +107,7 @@ end
 
 local function finish(status)
   local unfinished = number('total') - number('succeeded') - number('failed')
-  redis.call('HSET', META, 'finished_ms', wall_ms(), 'cancelled', unfinished, 'running', 0)
-  set_status(status)
+  set_status(status, 'finished_ms', wall_ms(), 'cancelled', unfinished, 'running', 0)
   redis.call('UNLINK', RETURNED, ATTEMPTS, QUARANTINE, DRAFT, IDS)
   if redis.call('HEXISTS', META, 'webhook_url') == 1 then
     redis.call('ZADD', HOOKS, now_ms(), JOB)
@@ -323,11 +323,11 @@ local function claim(chunk, items, lease_ms)
     redis.call('HDEL', QUARANTINE, 'at:' .. chunk)
   end
   if redis.call('HGET', META, 'status') == 'queued' then
-    redis.call('HSET', META, 'started_ms', wall_ms())
-    set_status('running')
+    set_status('running', 'started_ms', wall_ms(), 'ready_ms', now_ms())
     publish('running')
+  else
+    redis.call('HSET', META, 'ready_ms', now_ms())
   end
-  redis.call('HSET', META, 'ready_ms', now_ms())
   return attempt
 end
 
@@ -343,9 +343,8 @@ local function describe(chunk, attempt, waited_ms)
     deferrals = tonumber(redis.call('HGET', ATTEMPTS, 'deferrals:' .. chunk)) or 0
   end
   return {JOB, tonumber(chunk), tonumber(attempt), tonumber(waited_ms), redis.call('HGET', ITEMS, chunk),
-    deaths, deferrals, upload,
-    unpack(redis.call('HMGET', META, 'lane', 'chunk_items', 'use_cache', 'parts', 'model', 'version',
-      'sha256', 'traceparent'))}
+    deaths, deferrals, upload, fixed('lane'), fixed('chunk_items'), fixed('use_cache'), fixed('parts'),
+    fixed('model'), fixed('version'), fixed('sha256'), fixed('traceparent')}
 end
 
 local function holds(chunk, attempt)
@@ -381,13 +380,15 @@ end
 local function claim_next()
   local lease_ms, request = ARGV[1], 'piqueue:claim:' .. ARGV[5]
   local answer = {}
-  local earlier = redis.call('GET', request) or ''
-  for job, chunk, attempt, waited_ms in string.gmatch(earlier, '(%S+) (%S+) (%S+) (%S+)\n') do
+  local earlier = redis.call('GET', request)
+  if earlier then
     -- Its first answer was lost.
-    use(job)
-    if holds(chunk, attempt) then answer[#answer + 1] = describe(chunk, attempt, waited_ms) end
+    for job, chunk, attempt, waited_ms in string.gmatch(earlier, '(%S+) (%S+) (%S+) (%S+)\n') do
+      use(job)
+      if holds(chunk, attempt) then answer[#answer + 1] = describe(chunk, attempt, waited_ms) end
+    end
+    if #answer > 0 then return answer end
   end
-  if #answer > 0 then return answer end
   local shares = {bulk = tonumber(ARGV[2]), interactive = 1 - ARGV[2]}
   local warm, others = cjson.decode(ARGV[3]), cjson.decode(ARGV[4])
   local model_key

@@ -1,6 +1,7 @@
 """The job store: jobs, items and results in Redis, changed only by atomic scripts."""
 
 import json
+import re
 import secrets
 import time
 from collections import Counter
@@ -61,6 +62,21 @@ _STEPS_OF_ALL = {
 }
 _FOLDER = Path(__file__).parent
 _LEDGER = (_FOLDER / "ready.lua").read_text() + (_FOLDER / "ledger.lua").read_text()
+_FUNCTION = re.compile(r"^local function (\w+)(?:.* end\n|.*\n(?:.*\n)*?end\n)", re.MULTILINE)
+
+
+def _needed(*names: str) -> str:
+    """The Lua code of the ledger without the functions that these functions do not call.
+
+    Each run of a script creates all functions of its code, which costs time and memory.
+    """
+    functions = {found[1]: found[0] for found in _FUNCTION.finditer(_LEDGER)}
+    needed, unread = set(names), list(names)
+    while unread:
+        called = functions.keys() & re.findall(r"\w+", functions[unread.pop()])
+        unread += called - needed
+        needed |= called
+    return _FUNCTION.sub(lambda found: found[0] if found[1] in needed else "", _LEDGER)
 
 
 class IdState(StrEnum):
@@ -86,11 +102,11 @@ class JobStore(JobReader):
         super().__init__(redis)
         self._workers = Workers(redis)
         self._scripts = {
-            step: script(redis, f"{_LEDGER}\nuse(ARGV[1])\nreturn {step}()", flags)
+            step: script(redis, f"{_needed('use', step)}\nuse(ARGV[1])\nreturn {step}()", flags)
             for flags, steps in _STEPS.items()
             for step in steps
         } | {
-            step: script(redis, f"{_LEDGER}\nreturn {step}()", flags)
+            step: script(redis, f"{_needed(step)}\nreturn {step}()", flags)
             for step, flags in _STEPS_OF_ALL.items()
         }
         self._slots = (0.0, 0)
