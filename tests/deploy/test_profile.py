@@ -3,7 +3,7 @@
 import copy
 import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from ipaddress import ip_address, ip_network
 from pathlib import PurePosixPath
 from typing import Any
@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from scripts.local.stack import ROOT
-from tests.scripts.images.test_images import COMPOSE, OVERRIDES, read
-from tests.scripts.test_kubernetes import BASE, GPU, VARIANTS, Manifest, base, merged, one_of
+from tests.scripts.images.test_images import COMPOSE, OVERRIDES, merged, read
+from tests.scripts.test_kubernetes import BASE, GPU, VARIANTS, Manifest, base, one_of, variant_of
 from worker.jobs.settings import Settings
 
 # The kinds that the restricted profile of Kubernetes allows, without the ones that nothing uses.
@@ -95,12 +95,6 @@ def service_breaches(service: Manifest) -> list[str]:
     return [rule for rule, kept in rules.items() if not kept]
 
 
-PODS = [
-    pytest.param(pod, id=f"{variant}-{one['kind']}-{one['metadata']['name']}")
-    for variant, manifests in VARIANTS.items()
-    for one in manifests()
-    for pod in pods(one)
-]
 COMPOSED = {"": read(COMPOSE)} | {
     path.stem: merged(read(COMPOSE), read(path)) for path in OVERRIDES
 }
@@ -121,9 +115,14 @@ def test_no_file_with_containers_is_left_out() -> None:
     }
 
 
-@pytest.mark.parametrize("pod", PODS)
-def test_a_pod_follows_the_restricted_profile(pod: Manifest) -> None:
-    assert pod_breaches(pod) == []
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_pod_follows_the_restricted_profile(variant: str) -> None:
+    found = {
+        one["metadata"]["name"]: pod_breaches(pod)
+        for one in variant_of(variant)
+        for pod in pods(one)
+    }
+    assert found == {"api": [], "redis": [], "worker": []}
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -263,7 +262,7 @@ class Cluster:
     of another namespace, or an address.
     """
 
-    def __init__(self, manifests: list[Manifest]) -> None:
+    def __init__(self, manifests: Iterable[Manifest]) -> None:
         self._policies = [one["spec"] for one in manifests if one["kind"] == "NetworkPolicy"]
         self._labels: dict[str, Manifest] = {"added": {}}
         self._ports: dict[str, dict[str, int]] = {"added": {}}
@@ -357,4 +356,4 @@ def is_address(place: str) -> bool:
 def test_only_these_connections_are_possible(
     source: str, target: str, port: int, possible: bool, variant: str
 ) -> None:
-    assert Cluster(VARIANTS[variant]()).connects(source, target, port) is possible
+    assert Cluster(variant_of(variant)).connects(source, target, port) is possible

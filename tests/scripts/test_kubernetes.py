@@ -1,6 +1,11 @@
 """The manifests of deploy/kubernetes match published schemas, the settings and the images."""
 
+import json
 import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,13 +20,13 @@ from redis import Redis
 from scripts.local.embedded_redis import find_server
 from scripts.local.stack import ROOT
 from scripts.local.supervised_process import SupervisedProcess
+from tests.browser import unavailable
 from tests.scripts.processes import eventually
 from worker.jobs.errors import SettingsInvalid
 from worker.jobs.settings import PREFIX, Settings, load_settings
 
 FOLDER = ROOT / "deploy" / "kubernetes"
 BASE, GPU = FOLDER / "base", FOLDER / "overlays" / "gpu"
-MODELS = FOLDER / "components" / "models"
 # The oldest version that the manifests support, and the newest with a published schema.
 OLDEST, NEWEST = "1.30", kubernetes_validate.latest_version()
 KNOWN = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
@@ -42,47 +47,56 @@ def base() -> list[Manifest]:
     return [one for name in kustomization(BASE)["resources"] for one in documents(BASE / name)]
 
 
-def merged(under: Any, over: Any) -> Any:
-    """Lay a patch over a manifest as kustomize does: lists of named things by name."""
-    if isinstance(under, dict) and isinstance(over, dict):
-        return {**under, **{key: merged(under.get(key), value) for key, value in over.items()}}
-    if isinstance(under, list) and all("name" in one for one in [*under, *over]):
-        by_name = {one["name"]: one for one in under}
-        for one in over:
-            by_name[one["name"]] = merged(by_name.get(one["name"]), one)
-        return list(by_name.values())
-    return over
+def kubectl(*arguments: str) -> str:
+    """Run kubectl, which needs no cluster here."""
+    return subprocess.run(
+        ["kubectl", *arguments], check=True, capture_output=True, text=True, timeout=60
+    ).stdout
 
 
-def gpu() -> list[Manifest]:
-    """The base with the patches of the overlay."""
-    return patched(base())
+@cache
+def renders() -> bool:
+    """Whether this machine has a kubectl with the kustomize of the oldest version."""
+    if shutil.which("kubectl") is None:
+        return False
+    version = json.loads(kubectl("version", "--client", "--output", "json"))
+    found = re.match(r"v(\d+)\.", version.get("kustomizeVersion", ""))
+    return found is not None and int(found[1]) >= 5
 
 
-def patched(manifests: list[Manifest]) -> list[Manifest]:
-    """Manifests of the base with the patches of the overlay."""
-    found = {(one["kind"], one["metadata"]["name"]): one for one in manifests}
-    for patch in kustomization(GPU)["patches"]:
-        for one in documents(GPU / patch["path"]):
-            place = (one["kind"], one["metadata"]["name"])
-            assert place in found, "a patch of a missing resource"
-            assert one["metadata"].pop("namespace") == kustomization(BASE)["namespace"]
-            found[place] = merged(found[place], one)
-    return list(found.values())
+def rendered(folder: Path) -> list[Manifest]:
+    """What `kubectl apply -k` sends."""
+    if not renders():
+        unavailable(f"the overlays for Kubernetes: install kubectl {OLDEST} or later")
+    return list(yaml.safe_load_all(kubectl("kustomize", str(folder))))
 
 
-VARIANTS = {"base": base, "gpu": gpu}
-FOUND = [
-    (f"{variant}-{one['kind']}-{one['metadata']['name']}", one)
-    for variant, read in VARIANTS.items()
-    for one in read()
-]
+@cache
+def variant_of(name: str) -> tuple[Manifest, ...]:
+    """What `kubectl apply -k` sends for the base or an overlay as they are."""
+    return tuple(rendered(FOLDER / VARIANTS[name]))
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A copy of the manifests that a test may edit, as OPERATIONS.md tells people to."""
+    return shutil.copytree(FOLDER, tmp_path / "kubernetes")
+
+
+def with_models(copy: Path) -> None:
+    """Add the component, as OPERATIONS.md tells people to."""
+    line = "components: [../components/models]"
+    assert line in (ROOT / "OPERATIONS.md").read_text()
+    with (copy / "base" / "kustomization.yaml").open("a") as file:
+        file.write(f"{line}\n")
+
+
+VARIANTS = {"base": "base", "gpu": "overlays/gpu"}
+FOUND = [(f"{one['kind']}-{one['metadata']['name']}", one) for one in base()]
 WORKLOADS = [pytest.param(one, id=name) for name, one in FOUND if "template" in one.get("spec", {})]
-# Only kinds of Kubernetes itself: no package contains the schemas of KEDA.
-PUBLISHED = [pytest.param(one, id=name) for name, one in FOUND if "keda" not in one["apiVersion"]]
 
 
-def one_of(kind: str, name: str, manifests: list[Manifest] | None = None) -> Manifest:
+def one_of(kind: str, name: str, manifests: Sequence[Manifest] | None = None) -> Manifest:
     [found] = [
         one for one in manifests or base() if (one["kind"], one["metadata"]["name"]) == (kind, name)
     ]
@@ -95,9 +109,18 @@ def containers(workload: Manifest) -> list[Manifest]:
 
 
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
-@pytest.mark.parametrize("manifest", PUBLISHED)
-def test_a_manifest_is_valid_under_the_published_schema(manifest: Manifest, version: str) -> None:
-    kubernetes_validate.validate(manifest, version, strict=True)
+@pytest.mark.parametrize("models", ["", "models"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_what_is_applied_is_valid_under_the_published_schemas(
+    copy: Path, variant: str, models: str, version: str
+) -> None:
+    if models:
+        with_models(copy)
+    manifests = rendered(copy / VARIANTS[variant])
+    assert [one["kind"] for one in manifests].count("Deployment") == 2
+    for one in manifests:
+        if "keda" not in one["apiVersion"]:  # no package contains the schemas of KEDA
+            kubernetes_validate.validate(one, version, strict=True)
 
 
 def test_an_unknown_field_is_detected() -> None:
@@ -122,13 +145,9 @@ def test_every_setting_in_a_manifest_exists(path: Path) -> None:
     assert named <= KNOWN
 
 
-@pytest.mark.parametrize("folder", [BASE, GPU], ids=lambda folder: folder.name)
-def test_every_image_is_pinned(folder: Path) -> None:
-    named = {image["name"]: image for image in kustomization(folder)["images"]}
+def test_every_image_is_pinned() -> None:
+    named = {image["name"]: image for image in kustomization(BASE)["images"]}
     assert all(str(image["newTag"]) not in ("", "latest") for image in named.values())
-    if folder == GPU:
-        assert set(named) <= {one["image"] for workload in gpu() for one in containers(workload)}
-        return
     used = {
         container["image"]
         for one in base()
@@ -139,37 +158,52 @@ def test_every_image_is_pinned(folder: Path) -> None:
     assert all(re.fullmatch(r"[^:]+:[\w.-]*\d[\w.-]*", image) for image in used - set(named))
 
 
-def test_the_gpu_overlay_keeps_its_image_whatever_registry_the_base_names() -> None:
-    """Kustomize renames the images of the base, applies the patches, then renames its own."""
-    renamed = {"piqueue-worker": "registry.my.example/piqueue-worker@sha256:0"}
-    for one in (manifests := base()):
-        for container in containers(one):
-            container["image"] = renamed.get(container["image"], container["image"])
-    [worker] = containers(one_of("Deployment", "worker", patched(manifests)))
-    [overlay] = kustomization(GPU)["images"]
-    assert worker["image"] == overlay["name"] == "piqueue-worker-gpu"
-    assert overlay["newName"].endswith("/piqueue-worker-gpu")
-    example = kustomization(BASE)["images"][1]["newName"]
-    assert overlay["newName"].removesuffix("-gpu") == example, "both are the example of the base"
+def images(manifests: list[Manifest]) -> dict[str, str]:
+    """The image of each Deployment."""
+    return {
+        one["metadata"]["name"]: containers(one)[0]["image"]
+        for one in manifests
+        if one["kind"] == "Deployment"
+    }
 
 
-def test_the_component_adds_a_registry_that_the_api_and_the_workers_write() -> None:
-    added = kustomization(MODELS)
-    [volume] = documents(MODELS / "volume.yaml")
-    kubernetes_validate.validate(volume, OLDEST, strict=True)
+def test_the_gpu_overlay_keeps_its_image_whatever_registry_the_base_names(copy: Path) -> None:
+    """Name the registries as OPERATIONS.md says: in both files, and by digests in the base."""
+    example = "registry.example.com"
+    assert images(rendered(copy / "overlays/gpu")) == {
+        "api": f"{example}/piqueue-api:0.1.0",
+        "worker": f"{example}/piqueue-worker-gpu:0.1.0",
+    }
+    for name in VARIANTS.values():
+        file = copy / name / "kustomization.yaml"
+        file.write_text(file.read_text().replace(example, "registry.my.example:5000"))
+    assert images(rendered(copy / "overlays/gpu")) == {
+        "api": "registry.my.example:5000/piqueue-api:0.1.0",
+        "worker": "registry.my.example:5000/piqueue-worker-gpu:0.1.0",
+    }
+    file = copy / "base" / "kustomization.yaml"
+    digest = f"sha256:{'0' * 64}"
+    file.write_text(file.read_text().replace("newTag: 0.1.0", f"digest: {digest!r}"))
+    assert images(rendered(copy / "base")) == {
+        "api": f"registry.my.example:5000/piqueue-api@{digest}",
+        "worker": f"registry.my.example:5000/piqueue-worker@{digest}",
+    }
+    assert images(rendered(copy / "overlays/gpu")) == {
+        "api": f"registry.my.example:5000/piqueue-api@{digest}",
+        "worker": "registry.my.example:5000/piqueue-worker-gpu:0.1.0",
+    }
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_component_adds_a_registry_that_the_api_and_the_workers_write(
+    copy: Path, variant: str
+) -> None:
+    with_models(copy)
+    manifests = rendered(copy / VARIANTS[variant])
+    [volume] = [one for one in manifests if one["kind"] == "PersistentVolumeClaim"]
     assert volume["spec"]["accessModes"] == ["ReadWriteMany"]
-    [patch] = added["patches"]
-    assert patch["target"] == {"kind": "Deployment", "name": "api|worker"}
     for name in ("api", "worker"):
-        manifest = one_of("Deployment", name)
-        for change in yaml.safe_load(patch["patch"]):
-            *path, last = change["path"].strip("/").split("/")
-            assert (change["op"], last) == ("add", "-")
-            place: Any = manifest
-            for step in path:
-                place = place[int(step) if step.isdigit() else step]
-            place.append(change["value"])
-        kubernetes_validate.validate(manifest, OLDEST, strict=True)
+        manifest = one_of("Deployment", name, manifests)
         [container] = containers(manifest)
         mounted = {one["mountPath"]: one["name"] for one in container["volumeMounts"]}
         dockerfile = (ROOT / f"Dockerfile.{name}").read_text()
@@ -180,6 +214,28 @@ def test_the_component_adds_a_registry_that_the_api_and_the_workers_write() -> N
             if one["name"] == mounted[registry]
         ]
         assert claim == volume["metadata"]["name"]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_downloaded_models_are_kept_where_every_pod_can_write(variant: str) -> None:
+    manifests = variant_of(variant)
+    cache_path = one_of("ConfigMap", "piqueue-settings", manifests)["data"][
+        "PIQUEUE_MODELS_CACHE_PATH"
+    ]
+    for name in ("api", "worker"):
+        manifest = one_of("Deployment", name, manifests)
+        [container] = containers(manifest)
+        assert container["securityContext"]["readOnlyRootFilesystem"]
+        assert {"configMapRef": {"name": "piqueue-settings"}} in container["envFrom"]
+        [mount] = [
+            one for one in container["volumeMounts"] if cache_path.startswith(one["mountPath"])
+        ]
+        [volume] = [
+            one
+            for one in manifest["spec"]["template"]["spec"]["volumes"]
+            if one["name"] == mount["name"]
+        ]
+        assert "emptyDir" in volume
 
 
 def test_redis_is_the_one_of_compose() -> None:
@@ -261,7 +317,7 @@ def test_secrets_are_documented_and_none_is_in_a_file() -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_scaler_reads_the_backlog_of_the_api(variant: str, client: httpx2.Client) -> None:
-    manifests = VARIANTS[variant]()
+    manifests = variant_of(variant)
     scaler = one_of("ScaledObject", "worker", manifests)["spec"]
     worker = one_of("Deployment", scaler["scaleTargetRef"]["name"], manifests)
     assert "replicas" not in worker["spec"], "each apply would undo what the scaler did"
@@ -291,7 +347,8 @@ def test_the_scaler_reads_the_backlog_of_the_api(variant: str, client: httpx2.Cl
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_autoscaler_of_keda_is_valid_under_the_published_schema(variant: str) -> None:
-    scaler = one_of("ScaledObject", "worker", VARIANTS[variant]())["spec"]
+    manifests = variant_of(variant)
+    scaler = one_of("ScaledObject", "worker", manifests)["spec"]
     autoscaler = {
         "apiVersion": "autoscaling/v2",
         "kind": "HorizontalPodAutoscaler",

@@ -52,6 +52,13 @@ def read(path: Path) -> Any:
     return yaml.load(path.read_text(), ComposeLoader)
 
 
+def merged(under: Any, over: Any) -> Any:
+    """Lay a Compose file over another one."""
+    if isinstance(under, dict) and isinstance(over, dict):
+        return {**under, **{key: merged(under.get(key), value) for key, value in over.items()}}
+    return over
+
+
 def services() -> dict[str, Any]:
     return dict(read(COMPOSE)["services"])
 

@@ -8,8 +8,7 @@ import pytest
 import yaml
 
 from scripts.images import pin
-from tests.scripts.images.test_images import COMPOSE, read
-from tests.scripts.test_kubernetes import merged
+from tests.scripts.images.test_images import COMPOSE, merged, read
 
 # The arguments of `docker buildx imagetools inspect IMAGE --format …`.
 INSPECT = """#!/bin/sh
