@@ -4,6 +4,10 @@ import asyncio
 import os
 import signal
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from typing import Any
 
 import httpx2
 from aiohttp import web
@@ -17,8 +21,10 @@ from scripts.faults.fault_injectors import (
     restart_everything,
     storm_of_kills,
 )
+from scripts.faults.pictures import PictureServer
 from scripts.local.stack import Stack
 from tests.faults.conftest import BOUND_S, TERMINATION_BOUND_S, RunTrial
+from tests.pictures import jpeg
 from tests.scripts.processes import eventually, is_running
 from tests.worker.fetching.site import Site
 from worker.jobs.items import RejectionCode
@@ -133,6 +139,68 @@ def test_a_submission_repeated_after_the_api_was_killed_creates_one_job(
     submitting.join()
     assert len(set(made)) == 15
     assert {job.id for job in fault_client.jobs()} - before == set(made)
+
+
+def test_a_draft_keeps_each_acknowledged_item_once_when_the_api_is_killed(
+    fault_stack: Stack, fault_client: Client
+) -> None:
+    """Several clients add URLs without ids, and files; they repeat each request that breaks."""
+    senders, requests, urls_in_each = 4, 24, 10
+    draft = fault_client.open_draft()
+    acknowledged: list[list[str]] = []
+    broken: list[int] = []
+    sent: list[tuple[str, str]] = []
+
+    def request(number: int) -> dict[str, Any]:
+        """Give the body of a request, which is a form for each second one."""
+        if number % 2:
+            name, content = f"{number}.jpg", jpeg(number)
+            sent.append((name, sha256(content).hexdigest()))
+            return {"files": [("files", (name, content))]}
+        indexes = range(number * urls_in_each, (number + 1) * urls_in_each)
+        sent.extend((pictures.url(index), pictures.sha256(index)) for index in indexes)
+        return {"json": {"urls": [pictures.url(index) for index in indexes]}}
+
+    def add(http: httpx2.Client, number: int) -> list[str]:
+        """Send a request until it is answered; gives the ids of its items."""
+        body, key = request(number), {"Idempotency-Key": f"part-{number}"}
+        while True:
+            try:
+                answer = http.post(f"/jobs/{draft.id}/items", headers=key, **body)
+            except httpx2.TransportError:
+                broken.append(number)
+                time.sleep(0.02)
+                continue
+            change = answer.raise_for_status().json()
+            return [*change["added_ids"], *change["existing_ids"]]
+
+    def send(sender: int) -> None:
+        with httpx2.Client(base_url=fault_stack.url, timeout=60, trust_env=False) as http:
+            for number in range(sender * requests, (sender + 1) * requests):
+                acknowledged.append(add(http, number))
+
+    with PictureServer(delay_s=0) as pictures, ThreadPoolExecutor(senders) as pool:
+        sending = [pool.submit(send, sender) for sender in range(senders)]
+        for count in (10, 40, 70):
+            assert eventually(lambda count=count: len(acknowledged) >= count, 60)  # type: ignore[misc]
+            before = {item_id for ids in acknowledged for item_id in ids}
+            kill_api(fault_stack)
+            assert eventually(fault_client.ready, 60)
+            assert before <= set(fault_client.draft_ids(draft.id)), "an acknowledged item is gone"
+        for one in sending:
+            one.result()
+        assert broken, "no request was interrupted"
+
+        ids = [item_id for ids in acknowledged for item_id in ids]
+        assert len(set(ids)) == len(ids) == len(sent)
+        assert sorted(fault_client.draft_ids(draft.id)) == sorted(ids)
+        job = fault_client.wait(fault_client.submit_draft(draft.id).id)
+        results = list(fault_client.results(job.id))
+    found = [
+        (one.source.url or one.source.filename, one.image and one.image.sha256) for one in results
+    ]
+    assert sorted(found) == sorted(sent)
+    assert job.counts.succeeded == len(sent)
 
 
 def test_an_open_event_stream_does_not_delay_the_shutdown_of_the_api(
