@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import tempfile
@@ -13,9 +14,12 @@ from typing import Any
 
 import yaml
 
+from scripts.images.s3_server import BUCKET, S3Server
 from scripts.local.stack import ROOT, listenable_port
 
 SERVE = ("piqueue", "serve", "--host", "0.0.0.0", "--port")  # noqa: S104
+_API = ("python", "-m", "api", "--port")
+_WORKER = ("python", "-m", "worker")
 _IN_NAMESPACES = ("unshare", "--mount", "--uts", "--pid", "--fork")
 _ENTER_CHROOT = Path(__file__).with_name("enter_chroot.sh")
 _COMPOSE = ROOT / "docker-compose.yml"
@@ -59,9 +63,35 @@ class Docker:
         (added,) = set(self._compose("ps", "--quiet", "worker").split()) - before
         return DockerContainer(added, "")
 
-    def in_stack(self, *command: str) -> str:
+    def start_s3(self) -> dict[str, str]:
+        """Start the service `s3`; gives the settings of a registry there."""
+        secret = secrets.token_hex()
+        self._env |= {"S3_SECRET_KEY": secret, "S3_PORT": str(listenable_port("127.0.0.1", 0))}
+        self._env["COMPOSE_PROFILES"] = "s3"
+        self._compose("up", "--detach", "--wait", "s3")
+        return {
+            "AWS_ACCESS_KEY_ID": "piqueue",
+            "AWS_SECRET_ACCESS_KEY": secret,
+            "PIQUEUE_S3_ENDPOINT_URL": "http://s3:7070",
+            "PIQUEUE_S3_REGION": "us-east-1",
+            "PIQUEUE_S3_PATH_STYLE": "true",
+            "PIQUEUE_REGISTRY_URL": "s3://piqueue/models",
+        }
+
+    def restart(self, settings: Mapping[str, str]) -> None:
+        """Restart the API and the worker with settings as in `piqueue.env`."""
+        environment = {name: value.replace("$", "$$") for name, value in settings.items()}
+        services = {name: {"environment": environment} for name in ("api", "worker")}
+        with tempfile.NamedTemporaryFile("w", prefix="piqueue-", suffix=".yml") as file:
+            json.dump({"services": services}, file)
+            file.flush()
+            self._compose("--file", str(_COMPOSE), "--file", file.name, "up", "--detach", "--wait")
+
+    def in_stack(self, *command: str, settings: Mapping[str, str] | None = None) -> str:
         """Run a command in a new container of the service `worker` and give its output."""
-        return self._compose("run", "--rm", "--no-deps", "worker", *command)
+        pairs = [f"{name}={value}" for name, value in (settings or {}).items()]
+        flags = [flag for pair in pairs for flag in ("--env", pair)]
+        return self._compose("run", "--rm", "--no-deps", *flags, "worker", *command)
 
     def serve(self, env: Mapping[str, str]) -> "DockerContainer":
         """Start a complete Piqueue in one container, with `env` as its environment."""
@@ -124,7 +154,9 @@ class StandIn:
     def __init__(self, program: Path) -> None:
         self.url = ""
         self._program = program.resolve()
-        self._api: ChrootContainer | None = None
+        self._containers: list[ChrootContainer] = []
+        self._s3: S3Server | None = None
+        self._s3_folder = tempfile.TemporaryDirectory(prefix="piqueue-s3-")
         self._volume = tempfile.TemporaryDirectory(prefix="piqueue-volume-")
         Path(self._volume.name).chmod(0o1777)
 
@@ -140,20 +172,31 @@ class StandIn:
 
     def up(self) -> None:
         self._run("up")
-        port = str(listenable_port("127.0.0.1", 0))
+        port = listenable_port("127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{port}"
-        command = ["python", "-m", "api", "--port", port]
-        self._api = ChrootContainer("api-2", _service("api"), command, volume=self._volume.name)
+        self._containers.append(self._container("api-2", "api", *_API, str(port)))
 
     def second_worker(self) -> "ChrootContainer":
         """Start a worker like the first one, with a host name of its own."""
-        command = ["python", "-m", "worker"]
-        return ChrootContainer("worker-2", _service("worker"), command, volume=self._volume.name)
+        return self._container("worker-2", "worker", *_WORKER)
 
-    def in_stack(self, *command: str) -> str:
+    def start_s3(self) -> dict[str, str]:
+        """As `Docker.start_s3`, with a server of this machine."""
+        self._s3 = S3Server(Path(self._s3_folder.name))
+        return {**self._s3.env, "PIQUEUE_REGISTRY_URL": f"s3://{BUCKET}/models"}
+
+    def restart(self, settings: Mapping[str, str]) -> None:
+        """As `Docker.restart`; the worker that `up` started keeps its settings."""
+        self._kill_containers()
+        command = (*_API, self.url.rpartition(":")[2])
+        self._containers = [
+            self._container("api-2", "api", *command, settings=settings),
+            self._container("worker-2", "worker", *_WORKER, settings=settings),
+        ]
+
+    def in_stack(self, *command: str, settings: Mapping[str, str] | None = None) -> str:
         """As `Docker.in_stack`, in a container that shares the volume."""
-        service = _service("worker")
-        container = ChrootContainer("command", service, command, volume=self._volume.name)
+        container = self._container("command", "worker", *command, settings=settings)
         try:
             if container.wait(600):
                 raise EngineFailed(f"{' '.join(command)}: {container.log()}")
@@ -173,9 +216,22 @@ class StandIn:
         return ChrootContainer("piqueue", service, [*SERVE, port], url)
 
     def down(self) -> None:
-        if self._api is not None:
-            self._api.kill()
+        self._kill_containers()
+        if self._s3 is not None:
+            self._s3.stop()
         self._run("down")
+
+    def _container(
+        self, name: str, service: str, *command: str, settings: Mapping[str, str] | None = None
+    ) -> "ChrootContainer":
+        """Start a command in a container of a service, with settings as in `piqueue.env`."""
+        given = _service(service)
+        given["environment"] = {**(settings or {}), **given["environment"]}
+        return ChrootContainer(name, given, command, volume=self._volume.name)
+
+    def _kill_containers(self) -> None:
+        while self._containers:
+            self._containers.pop().kill()
 
     def _run(self, verb: str) -> None:
         print(_output_of(str(self._program), verb), end="", flush=True)

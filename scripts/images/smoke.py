@@ -35,13 +35,30 @@ ABSENT = {
 TOOLS = ("gcc", "cc", "make", "git", "curl")
 SETUID = ("find", "/", "-xdev", "-type", "f", "-perm", "/6000")
 SBOM = f"{APPLICATION}/sbom.cdx.json"
-# Adds the bundled model under another name.
-ADD_A_MODEL = """
+# Copies the bundled model to another name, $1.
+COPY_A_MODEL = """
 set -e
-cd /tmp && mkdir added
-cp -r "${PYTHONPATH}/model/bundled/scenes/2" added/1
-sed -i 's/"name": "scenes"/"name": "added"/; s/"version": "2"/"version": "1"/' added/1/card.json
-piqueue models add added/1
+mkdir /tmp/$1
+cp -r "${PYTHONPATH}/model/bundled/scenes/2" /tmp/$1/1
+sed -i 's/"name": "scenes"/"name": "'$1'"/; s/"version": "2"/"version": "1"/' /tmp/$1/1/card.json
+"""
+ADD_A_MODEL = f"{COPY_A_MODEL} piqueue models add /tmp/$1/1"
+# Uploads the model $1 as a zip file, and prints its hash and an address of it.
+UPLOAD_A_MODEL = f"""
+{COPY_A_MODEL}
+exec python - $1 <<'END'
+import hashlib, io, pathlib, sys, zipfile
+from worker.jobs.s3 import Folder
+from worker.jobs.settings import load_settings
+
+packed = io.BytesIO()
+with zipfile.ZipFile(packed, "w") as archive:
+    for file in pathlib.Path("/tmp", sys.argv[1], "1").iterdir():
+        archive.write(file, file.name)
+folder = Folder.open(load_settings(), load_settings().registry_url)
+folder.put("model.zip", packed.getvalue())
+print(hashlib.sha256(packed.getvalue()).hexdigest(), folder.presign("model.zip", 3600))
+END
 """
 COPIES = 120
 # A chunk whose worker was killed is tried again once its lease of 30 s has run out.
@@ -105,6 +122,8 @@ def smoke(engine: Engine) -> None:
             lose_a_worker(engine, client)
         with Client(engine.url) as client, timed("a model added"):
             add_a_model(engine, client)
+        with Client(engine.url) as client, timed("a registry on S3, and a model by its URL"):
+            use_s3(engine, client)
     finally:
         with timed("down"):
             engine.down()
@@ -177,13 +196,26 @@ def lose_a_worker(engine: Engine, client: Client) -> None:
 
 def add_a_model(engine: Engine, client: Client) -> None:
     """Add a model from within the stack; the API and a worker must find it in their volume."""
-    print(engine.in_stack("sh", "-c", ADD_A_MODEL).strip(), flush=True)
+    print(engine.in_stack("sh", "-c", ADD_A_MODEL, "sh", "added").strip(), flush=True)
     second = engine.second_worker()
     try:
         expect(lambda: workers(client) == 2, "the second worker sends no heartbeat", second)
         check_results(client, submit(client, 1, model="added@1"), 1)
     finally:
         second.kill()
+
+
+def use_s3(engine: Engine, client: Client) -> None:
+    """Add a model to a registry on S3, and name another one by its URL; jobs must use both."""
+    settings = engine.start_s3()
+    printed = engine.in_stack("sh", "-c", ADD_A_MODEL, "sh", "stored", settings=settings)
+    print(printed.strip(), flush=True)
+    printed = engine.in_stack("sh", "-c", UPLOAD_A_MODEL, "sh", "linked", settings=settings)
+    sha256, url = printed.split()[-2:]
+    engine.restart(settings | {"PIQUEUE_MODEL_URL": url, "PIQUEUE_MODEL_SHA256": sha256})
+    expect(client.ready, "the API is not ready")
+    for model in ("stored@1", "linked@1"):
+        check_results(client, submit(client, 1, model=model), 1)
 
 
 def serve_from_one_container(engine: Engine) -> None:

@@ -13,12 +13,12 @@ import httpx2
 import pytest
 from aiohttp import web
 
+from scripts.images.s3_server import BUCKET, PASSWORD, S3Server
 from scripts.local.stack import Stack
 from tests.api.polling import all_results, wait_done
 from tests.conftest import STACK_ENV
 from tests.documents import runnable
 from tests.pictures import jpeg
-from tests.s3 import BUCKET, PASSWORD, S3Server
 from tests.worker.fetching.site import Site
 
 DEADLINE_S = 60

@@ -13,10 +13,10 @@ import pytest
 from piqueue import Client, cli
 from piqueue.commands.s3_listing import connect_s3, list_pictures
 from piqueue.commands.sources import S3Folder
+from scripts.images.s3_server import BUCKET, S3Server
 from scripts.local.stack import Stack
 from tests.conftest import STACK_ENV
 from tests.pictures import jpeg
-from tests.s3 import BUCKET, S3Server
 
 NAMES = [f"{seed}.JPG" if seed % 2 else f"below ü/{seed} %2F.jpg" for seed in range(12)]
 

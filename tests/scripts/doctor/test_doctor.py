@@ -25,10 +25,10 @@ from scripts.doctor.machine import check_disk, check_files, check_uploads
 from scripts.doctor.redis import check_redis
 from scripts.doctor.storage import check_storage
 from scripts.doctor.workers import check_keys, check_workers
+from scripts.images.s3_server import BUCKET, PASSWORD, S3Server
 from scripts.local.embedded_redis import EmbeddedRedis
 from scripts.local.stack import Stack
 from tests.pictures import jpeg
-from tests.s3 import BUCKET, PASSWORD, S3Server
 from tests.worker.fetching.site import Site
 from worker.jobs.ledger.api_keys import KeyStore
 from worker.jobs.ledger.workers import ModelPresence, RunningVariant, Workers

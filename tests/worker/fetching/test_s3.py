@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from aiohttp import web
 
-from tests.s3 import BUCKET, S3Server
+from scripts.images.s3_server import BUCKET, S3Server
 from tests.worker.fetching.site import Site
 from worker.fetching.s3 import CONCURRENCY, S3Fetcher
 from worker.fetching.session import Outcome

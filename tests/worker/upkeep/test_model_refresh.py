@@ -15,11 +15,11 @@ import pytest
 from aiohttp import web
 
 from scripts.commands.__main__ import main
+from scripts.images.s3_server import BUCKET, S3Server
 from scripts.local.stack import ROOT, Stack
 from tests.api.polling import wait_done
 from tests.conftest import STACK_ENV
 from tests.pictures import jpeg
-from tests.s3 import BUCKET, S3Server
 from tests.scripts.processes import eventually
 from tests.worker.fetching.site import Site
 from tests.worker.registry import add_version

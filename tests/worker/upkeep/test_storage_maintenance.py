@@ -5,7 +5,7 @@ import json
 import pytest
 from redis import Redis
 
-from tests.s3 import BUCKET, S3Server
+from scripts.images.s3_server import BUCKET, S3Server
 from tests.worker.jobs.ledger.test_store import MODEL, REJECTED, claim, recover_until_due, scored
 from worker.jobs.items import ItemSpec
 from worker.jobs.ledger.layout import NewJob, Shape

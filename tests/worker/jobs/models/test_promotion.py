@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.s3 import BUCKET, S3Server
+from scripts.images.s3_server import BUCKET, S3Server
 from tests.worker.registry import add_version
 from worker.jobs.errors import ModelNotFound, ModelUnavailable
 from worker.jobs.models import bucket

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 from redis import Redis
 
-from tests.s3 import BUCKET, S3Server
+from scripts.images.s3_server import BUCKET, S3Server
 from tests.worker.fetching.site import Site
 from worker.jobs.errors import SettingsInvalid, StorageUnavailable
 from worker.jobs.record import new_job_id
