@@ -371,8 +371,12 @@ class LimitsOut(BaseModel):
     )
     waiting_items: int = Field(description="Items you have waiting")
     quota_drafts: int = Field(description="How many drafts you may have")
-    quota_draft_bytes: int = Field(description="Size that all uploads in your drafts may have")
-    draft_bytes: int = Field(description="Size of the uploads in your drafts")
+    quota_upload_bytes: int = Field(
+        description="Size that all your stored uploads may have, in drafts and jobs"
+    )
+    upload_bytes: int = Field(
+        description="Size of your stored uploads; those that have scores are deleted"
+    )
     draft_idle_s: int = Field(
         description="A draft that nobody adds to for this time is erased while there is no room"
     )

@@ -280,8 +280,8 @@ class Limits(Struct, frozen=True):
     quota_items: int | None
     waiting_items: int
     quota_drafts: int
-    quota_draft_bytes: int
-    draft_bytes: int
+    quota_upload_bytes: int
+    upload_bytes: int
     draft_idle_s: int
     upload_room_bytes: int | None
     rate_per_s: float

@@ -124,6 +124,25 @@ def check_room(services: Services) -> None:
         )
 
 
+def upload_limit_bytes(services: Services) -> int:
+    """How much a caller may store: its quota, or if there are several keys, what is left."""
+    quota_bytes, room_bytes = services.settings.quota_upload_bytes, None
+    if services.keys.count > 1:
+        room_bytes = services.blobs.room_bytes()
+    return quota_bytes if room_bytes is None else min(quota_bytes, room_bytes)
+
+
+def check_upload_bytes(services: Services, owner: str, upload_bytes: int) -> None:
+    """Refuse uploads that would make all stored uploads of a caller too large. Raises OverQuota."""
+    stored, most = services.load.upload_bytes(owner), upload_limit_bytes(services)
+    if stored + upload_bytes > most:
+        raise OverQuota(
+            f"Piqueue stores {stored} bytes of your pictures, and the limit is {most} now: wait "
+            "until some are scored, or delete drafts and jobs with failed pictures",
+            RETRY_UNKNOWN_S,
+        )
+
+
 def check_memory(load: Load) -> None:
     """Refuse new work while Redis is nearly full: the work it has will need memory for results.
 

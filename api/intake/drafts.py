@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from starlette.concurrency import run_in_threadpool
 
-from api.intake.admission import check_capacity, check_room
+from api.intake.admission import check_capacity, check_room, check_upload_bytes
 from api.intake.idempotency import check_key
 from api.intake.items import ItemReceiver, at_line
 from api.intake.job_builder import JobBuilder
@@ -77,17 +77,6 @@ async def in_use(services: Services, draft: Job) -> AsyncIterator[None]:
         yield
     finally:
         keeping.cancel()
-
-
-def check_draft_bytes(services: Services, owner: str, upload_bytes: int) -> None:
-    """Refuse uploads that would make all drafts of a caller too large. Raises OverQuota."""
-    used, most = services.store.drafts_of(owner).upload_bytes, services.settings.quota_draft_bytes
-    if used + upload_bytes > most:
-        raise OverQuota(
-            f"your drafts hold {used} bytes of pictures, and the limit for one caller is {most}: "
-            "submit or delete a draft first",
-            RETRY_S,
-        )
 
 
 def submit_draft(services: Services, draft: Job) -> str:
@@ -216,7 +205,7 @@ class _DraftWriter(ItemReceiver):
                     payloads[item_id] = item.payload
         upload_bytes = sum(map(len, payloads.values()))
         if payloads:
-            check_draft_bytes(self._services, self._draft.owner, upload_bytes)
+            check_upload_bytes(self._services, self._draft.owner, upload_bytes)
             self._services.blobs.put(job_id, payloads, self._settings.draft_ttl_s)
         if specs:
             added = store.add(job_id, specs, self._settings.max_items, upload_bytes)

@@ -4,22 +4,29 @@ import hashlib
 import json
 import math
 from array import array
+from functools import partial
 from itertools import pairwise
 from random import randrange
 from typing import Any, Self
 
 import structlog
 
-from api.intake.admission import check_capacity, check_memory, check_room
+from api.intake.admission import (
+    check_capacity,
+    check_memory,
+    check_room,
+    check_upload_bytes,
+    upload_limit_bytes,
+)
 from api.intake.items import ItemReceiver
 from api.intake.uploads import Uploads
 from api.results.table import Layout
 from api.schemas import JobOptions
 from api.services import Services
-from worker.jobs.errors import JobRefused, QueueFull, StorageUnavailable
+from worker.jobs.errors import JobRefused, OverQuota, QueueFull, StorageUnavailable
 from worker.jobs.items import ItemSpec
 from worker.jobs.ledger.api_keys import ANYONE
-from worker.jobs.ledger.layout import BacklogLimits, ExpiringKey, NewJob, Shape
+from worker.jobs.ledger.layout import ExpiringKey, NewJob, Shape, SubmissionLimits
 from worker.jobs.record import Lane, new_job_id
 from worker.jobs.traces import span, traceparent
 
@@ -70,7 +77,8 @@ class JobBuilder(ItemReceiver):
         self._model = services.catalog.resolve(options.model)
         self._erase_on_exit = not check_only and draft_id is None
         self._ttl_s = options.expires_in_s or services.settings.job_ttl_s
-        self._uploads = Uploads(services.blobs, self.job_id, self._ttl_s)
+        check = partial(check_upload_bytes, services, owner)
+        self._uploads = Uploads(services.blobs, self.job_id, self._ttl_s, check)
         self._chunk_items = services.settings.chunk_items
         self._chunk_count = 0
         self._pending: list[ItemSpec] = []
@@ -150,11 +158,13 @@ class JobBuilder(ItemReceiver):
             self._parts.expect(self.job_id, job.ttl_s)
         check_memory(services.load)
         quota = math.inf if self._owner == ANYONE else self._settings.quota_items
-        limits = BacklogLimits(quota, self._settings.max_backlog_items)
+        upload_limit, upload_bytes = upload_limit_bytes(services), self._uploads.byte_count
+        limits = SubmissionLimits(quota, self._settings.max_backlog_items, upload_limit)
         try:
-            wake_ups = store.submit(job, shape, entry, chunks, uploads, limits)
-        except QueueFull:
+            wake_ups = store.submit(job, shape, entry, chunks, uploads, limits, upload_bytes)
+        except (OverQuota, QueueFull):
             check_capacity(services, self._owner, self.count)  # says which limit
+            check_upload_bytes(services, self._owner, upload_bytes)
             raise
         self._erase_on_exit = False
         services.wake_ups.send(wake_ups)

@@ -1,5 +1,7 @@
 """Buffers uploaded files, because the blob store is faster with several at once."""
 
+from collections.abc import Callable
+
 from worker.jobs.storage.blobs import BlobStore
 
 # The buffer is written at this size; a larger file is buffered alone.
@@ -8,11 +10,19 @@ BUFFER_BYTES = 16_000_000
 
 
 class Uploads:
-    """The payloads of one job; those in the buffer are not stored yet."""
+    """The payloads of one job; those in the buffer are not stored yet.
 
-    def __init__(self, blobs: BlobStore, job_id: str, ttl_s: int) -> None:
+    `check` is called with the size of all payloads before some are stored, and may refuse them.
+    """
+
+    def __init__(
+        self, blobs: BlobStore, job_id: str, ttl_s: int, check: Callable[[int], None]
+    ) -> None:
         self._blobs = blobs
         self._job_id = job_id
+        self._check = check
+        # The size of all payloads so far.
+        self.byte_count = 0
         self._ttl_s = ttl_s
         self._written = False
         self._buffer: dict[str, bytes] = {}
@@ -22,6 +32,7 @@ class Uploads:
         """Buffer a payload, and write the buffer when it is full."""
         self._buffer[item_id] = payload
         self._buffer_bytes += len(payload)
+        self.byte_count += len(payload)
         if len(self._buffer) >= BUFFER_FILES or self._buffer_bytes >= BUFFER_BYTES:
             self._write()
 
@@ -33,5 +44,6 @@ class Uploads:
 
     def _write(self) -> None:
         if self._buffer:
+            self._check(self.byte_count)
             self._blobs.put(self._job_id, self._buffer, self._ttl_s)
         self._buffer, self._buffer_bytes, self._written = {}, 0, True

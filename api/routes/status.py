@@ -84,11 +84,15 @@ def _variants(model_key: str, workers: Sequence[WorkerModels]) -> list[VariantOu
 def limits(services: ServicesDep, owner: OwnerDep) -> LimitsOut:
     """Read the limits of requests and jobs, and how much of your quota is used."""
     settings, load = services.settings, services.load
+    stored_bytes, room_bytes = load.upload_bytes(owner), services.blobs.room_bytes()
+    if room_bytes is not None and services.keys.count > 1:
+        # Each picture that is stored also leaves less room.
+        room_bytes = max(0, room_bytes - stored_bytes) // 2
     return LimitsOut(
         **settings.model_dump(include=set(LimitsOut.model_fields) - {"quota_items"}),
         quota_items=None if owner == ANYONE else settings.quota_items,
         waiting_items=load.backlog(owner),
-        draft_bytes=services.store.drafts_of(owner).upload_bytes,
-        upload_room_bytes=services.blobs.room_bytes(),
+        upload_bytes=stored_bytes,
+        upload_room_bytes=room_bytes,
         rate_per_s=round(load.rate().items, 1),
     )

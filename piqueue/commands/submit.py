@@ -216,14 +216,15 @@ class _Submission:
         return self._client.open_draft(options)
 
     def _check_room(self, size_bytes: int) -> None:
-        """Refuse pictures that are larger than drafts may be; warn if there is no room now."""
+        """Refuse pictures that are larger than the quota; warn if there is no room now."""
         limits = self._client.limits()
-        quota_bytes = limits.quota_draft_bytes
-        if limits.draft_bytes + size_bytes > quota_bytes:
+        quota_bytes = limits.quota_upload_bytes
+        if limits.upload_bytes + size_bytes > quota_bytes:
             raise CommandFailed(
-                f"the pictures have {_gb(size_bytes)}, your drafts have {_gb(limits.draft_bytes)}, "
-                f"and they may have {_gb(quota_bytes)} together: submit parts of the folder, or "
-                "delete drafts (piqueue jobs --status draft lists them)"
+                f"the pictures have {_gb(size_bytes)}, and Piqueue stores "
+                f"{_gb(limits.upload_bytes)} of yours and at most {_gb(quota_bytes)}: submit parts "
+                "of the folder, wait until other jobs are done, or delete drafts (piqueue jobs "
+                "--status draft lists them) and jobs with failed pictures"
             )
         room_bytes = limits.upload_room_bytes
         if room_bytes is not None and size_bytes > room_bytes:

@@ -185,9 +185,9 @@ class Settings(BaseSettings):
     """Maximum waiting items of one API key; beyond it, its new jobs are refused with 429"""
     quota_drafts: int = Field(1000, ge=1)
     """Maximum drafts of one caller; beyond it, new ones are refused with 429"""
-    quota_draft_bytes: int = Field(100_000_000_000, ge=1)
-    """Maximum size of the uploads in all drafts of one caller; beyond it, more are refused with
-    429"""
+    quota_upload_bytes: int = Field(100_000_000_000, ge=1)
+    """Maximum size of the stored uploads of one caller, in drafts and jobs; beyond it, more are
+    refused with 429. If there are several API keys, none may store more than what is left"""
     draft_ttl_s: int = Field(86400, ge=60)
     """Time after which a draft that is not submitted expires"""
     draft_idle_s: int = Field(300, ge=1)

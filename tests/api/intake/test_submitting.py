@@ -8,6 +8,7 @@ import sys
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -572,6 +573,38 @@ def test_a_caller_over_its_quota_is_told_to_wait(guarded: tuple[Stack, str, str]
     assert (answer.status_code, answer.json()["code"]) == (429, "over_quota")
     assert "send these 11 as several smaller jobs" in answer.json()["detail"]
     assert 1 <= int(answer.headers["retry-after"]) <= 300
+
+
+def test_one_key_leaves_room_for_the_uploads_of_others(tmp_path: Path) -> None:
+    """Pictures that fail stay stored, so that they can be retried."""
+    broken = jpeg(1)[:60] + bytes(150_000)
+    env = {**STACK_ENV, "PIQUEUE_STORAGE_URL": "redis"}
+    with (
+        ExitStack() as resources,
+        Stack(tmp_path, env=env, redis_memory="8mb") as stack,
+        Redis.from_url(stack.redis_url) as redis,
+    ):
+        keys = KeyStore(redis)
+        alice, bob = (
+            resources.enter_context(
+                httpx2.Client(base_url=stack.url, headers={"Authorization": f"Bearer {key}"})
+            )
+            for key in (keys.add("alice"), keys.add("bob"))
+        )
+
+        def send(caller: httpx2.Client, payload: bytes) -> httpx2.Response:
+            files, headers = [("files", ("a.jpg", payload))], {"Prefer": "wait=20"}
+            return caller.post("/jobs", files=files, headers=headers)
+
+        while (answer := send(alice, broken)).is_success:
+            assert answer.json()["counts"]["failed"] == 1
+        assert (answer.status_code, answer.json()["code"]) == (429, "over_quota")
+        assert int(answer.headers["retry-after"]) > 0
+        limits = alice.get("/limits").json()
+        assert limits["upload_bytes"] > 500_000
+        assert limits["upload_room_bytes"] < len(broken)
+        assert send(bob, jpeg(2)).json()["counts"]["succeeded"] == 1
+        assert bob.get("/limits").json()["upload_bytes"] == 0
 
 
 def test_cached_scores_tell_no_other_key_that_a_picture_was_submitted(

@@ -22,8 +22,8 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def bounded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Run an API on which drafts hold two pictures and not three, and a caller has two drafts."""
-    env = {"PIQUEUE_QUOTA_DRAFT_BYTES": str(5 * len(jpeg(0)) // 2), "PIQUEUE_QUOTA_DRAFTS": "2"}
+    """Run an API that stores two pictures of a caller and not three, in up to two drafts."""
+    env = {"PIQUEUE_QUOTA_UPLOAD_BYTES": str(5 * len(jpeg(0)) // 2), "PIQUEUE_QUOTA_DRAFTS": "2"}
     with Stack(tmp_path_factory.mktemp("bounded"), workers=0, env=STACK_ENV | env) as running:
         yield running
 
@@ -37,27 +37,37 @@ def client(bounded: Stack) -> Iterator[Client]:
             client.delete(job.id)
 
 
-def test_the_drafts_of_a_caller_hold_pictures_up_to_a_bound(client: Client) -> None:
+def test_the_drafts_and_jobs_of_a_caller_store_pictures_up_to_a_limit(client: Client) -> None:
     first, second = client.open_draft(), client.open_draft()
     client.add_files(first.id, {"a": jpeg(0)})
     client.add_files(second.id, {"a": jpeg(1)})
     assert client.add_files(second.id, {"a": jpeg(1)}).existing_count == 1
-    assert client.limits().draft_bytes == len(jpeg(0)) + len(jpeg(1))
-    with pytest.raises(PiqueueApiError, match="submit or delete a draft first") as refused:
+    assert client.limits().upload_bytes == len(jpeg(0)) + len(jpeg(1))
+    with pytest.raises(
+        PiqueueApiError, match="wait until some are scored, or delete drafts and jobs"
+    ) as refused:
         client.add_files(second.id, {"b": jpeg(2)})
     assert (refused.value.status, refused.value.code) == (429, "over_quota")
     with pytest.raises(PiqueueApiError, match="you have 2 drafts"):
         client.open_draft()
     client.submit_draft(first.id)
-    assert client.limits().draft_bytes == len(jpeg(1))
-    client.add_files(second.id, {"b": jpeg(2)})
+    for files in ({"c": jpeg(2)}, {"c": jpeg(2), "d": jpeg(3)}):
+        with pytest.raises(PiqueueApiError, match="wait until some are scored"):
+            client.submit_files(files)
+    client.delete(first.id)
+    assert client.limits().upload_bytes == len(jpeg(1))
+    client.submit_files({"b": jpeg(2)})
+    assert client.limits().upload_bytes == len(jpeg(1)) + len(jpeg(2))
 
 
-def test_a_folder_that_is_larger_than_drafts_may_be_is_refused_before_it_is_sent(
+def test_a_folder_that_is_larger_than_the_quota_is_refused_before_it_is_sent(
     bounded: Stack, client: Client, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["submit", str(folder), "--url", bounded.url]) == 1
-    assert "submit parts of the folder, or delete drafts" in capsys.readouterr().err
+    assert (
+        "submit parts of the folder, wait until other jobs are done, or delete"
+        in capsys.readouterr().err
+    )
     assert list(client.jobs()) == []
 
 

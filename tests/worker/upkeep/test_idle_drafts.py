@@ -62,8 +62,9 @@ def test_the_draft_that_was_used_last_is_erased_last_and_a_job_never(
 ) -> None:
     blobs = FileBlobs(tmp_path, redis_client, 0)
     first, second, cancelled = (draft_with_upload(store, blobs) for _ in range(3))
-    assert store.drafts_of("anyone") == DraftsOfOwner(3, 3, 15)
-    assert store.drafts_of("another") == DraftsOfOwner(0, 0, 0)
+    load = Load(redis_client)
+    assert (store.drafts_of("anyone"), load.upload_bytes("anyone")) == (DraftsOfOwner(3, 3), 15)
+    assert (store.drafts_of("another"), load.upload_bytes("another")) == (DraftsOfOwner(0, 0), 0)
     store.cancel(cancelled)
     redis_client.zincrby("piqueue:drafts", -60_000, second)
     redis_client.zincrby("piqueue:drafts", -60_000, first)
@@ -72,7 +73,9 @@ def test_the_draft_that_was_used_last_is_erased_last_and_a_job_never(
     assert [store.erase_idle_draft(30), store.erase_idle_draft(30)] == [second, None]
     assert [store.erase_idle_draft(0), store.erase_idle_draft(0)] == [first, None]
     assert store.job(cancelled).status is JobStatus.CANCELLED
-    assert store.drafts_of("anyone") == DraftsOfOwner(0, 0, 0)
+    assert (store.drafts_of("anyone"), load.upload_bytes("anyone")) == (DraftsOfOwner(0, 0), 5)
+    store.erase(cancelled)
+    assert load.upload_bytes("anyone") == 0
 
 
 @pytest.fixture

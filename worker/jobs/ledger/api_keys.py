@@ -71,6 +71,8 @@ class KeyStore(RedisClient):
     def __init__(self, redis: Redis) -> None:
         # Whether requests need a key even when none exists.
         self.required = False
+        # How many keys the last request found.
+        self.count = 0
         super().__init__(redis)
         self._none_until = 0.0
         # The id of the Redis in which keys were found last.
@@ -104,8 +106,8 @@ class KeyStore(RedisClient):
             pipe.hlen(_KEYS)
             pipe.hget(_KEYS, hashed)
             pipe.get(_LEDGER_ID)
-            count, found, ledger_id = pipe.execute()
-        if count:
+            self.count, found, ledger_id = pipe.execute()
+        if self.count:
             # Keys that an earlier version made have no id beside them.
             self._ledger_id = ledger_id or self._make_ledger_id()
         elif self._ledger_id not in (None, ledger_id):
@@ -114,7 +116,7 @@ class KeyStore(RedisClient):
                 "its place. Restore its data, or make new keys with `piqueue keys add NAME`; until "
                 "then all requests are refused"
             )
-        return bool(count), found
+        return bool(self.count), found
 
     def _make_ledger_id(self) -> bytes:
         """Make the id and return it, or an empty one if Redis accepts no writes."""

@@ -53,14 +53,15 @@ class ExpiringKey:
 
 
 @dataclass(frozen=True)
-class BacklogLimits:
-    """How many items may be unfinished, those of a new job included."""
+class SubmissionLimits:
+    """How many items may be unfinished, and what their owner may store, a new job included."""
 
-    of_owner: float = math.inf
-    of_all: float = math.inf
+    items_of_owner: float = math.inf
+    items_of_all: float = math.inf
+    upload_bytes: float = math.inf
 
 
-NO_LIMITS = BacklogLimits()
+NO_LIMITS = SubmissionLimits()
 
 
 def job_key(job_id: str, key: str) -> str:

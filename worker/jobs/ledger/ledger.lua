@@ -22,6 +22,8 @@ end
 
 -- Unfinished items by job, as 'count lane owner', and their sums by owner and, under '*', of all.
 local OPEN, BACKLOG = 'piqueue:open', 'piqueue:backlog'
+-- Bytes of the uploads that are stored, by job and by owner.
+local JOB_UPLOADS, OWNER_UPLOADS = 'piqueue:uploads:jobs', 'piqueue:uploads:owners'
 -- Items that are leased, of all jobs.
 local RUNNING = 'piqueue:running'
 -- What recovery must do, by when: 'lease JOB CHUNK ITEMS', 'defer JOB CHUNK', 'expire JOB OWNER'.
@@ -105,6 +107,15 @@ local function settle(count)
   remove_ready(lane, owner, JOB)
 end
 
+-- Adds to what an owner has stored; the uploads of a job are never less than nothing.
+local function count_uploads(owner, bytes)
+  if bytes < 0 then bytes = -math.min(-bytes, redis.call('HGET', JOB_UPLOADS, JOB) or 0) end
+  if bytes == 0 then return end
+  for hash, field in pairs({[JOB_UPLOADS] = JOB, [OWNER_UPLOADS] = owner}) do
+    if redis.call('HINCRBY', hash, field, bytes) == 0 then redis.call('HDEL', hash, field) end
+  end
+end
+
 local function finish(status)
   local unfinished = number('total') - number('succeeded') - number('failed')
   set_status(status, 'finished_ms', wall_ms(), 'cancelled', unfinished, 'running', 0)
@@ -177,7 +188,7 @@ local function open_draft()
   redis.call('HSET', META, unpack(ARGV, 3))
   register(ARGV[2])
   redis.call('HSET', META, 'created_ms', wall_ms(), 'expires_ms', wall_ms() + number('ttl_ms'),
-    'total', 0, 'bytes', 0, 'succeeded', 0, 'failed', 0, 'cancelled', 0)
+    'total', 0, 'succeeded', 0, 'failed', 0, 'cancelled', 0)
   set_status('draft')
   redis.call('ZADD', DRAFTS, now_ms(), JOB)
   keep_listed()
@@ -223,14 +234,14 @@ local function touch()
   redis.call('ZADD', DRAFTS, 'XX', now_ms(), JOB)
 end
 
--- ARGV: owner. Returns how many drafts the owner has, their items, and the bytes of their uploads.
+-- ARGV: owner. Returns how many drafts the owner has, and their items.
 local function drafts_of()
-  local drafts, items, bytes = redis.call('ZRANGE', list_of(ARGV[1], 'draft'), 0, -1), 0, 0
+  local drafts, items = redis.call('ZRANGE', list_of(ARGV[1], 'draft'), 0, -1), 0
   for _, draft in ipairs(drafts) do
     use(draft)
-    items, bytes = items + number('total'), bytes + number('bytes')
+    items = items + number('total')
   end
-  return {#drafts, items, bytes}
+  return {#drafts, items}
 end
 
 -- ARGV: id, maximum of items, bytes of their uploads, then the reserved id, the fingerprint and the
@@ -257,7 +268,7 @@ local function add()
     if is_new == 1 then redis.call('RPUSH', DRAFT, ARGV[3 * position + 3]) end
   end
   redis.call('HINCRBY', META, 'total', added)
-  redis.call('HINCRBY', META, 'bytes', ARGV[3])
+  count_uploads(redis.call('HGET', META, 'owner'), tonumber(ARGV[3]))
   keep(DRAFT)
   return answer
 end
@@ -271,9 +282,10 @@ end
 
 -- ARGV: id, slots of all workers, model card, count of chunks, key, value and time to live in seconds
 -- of an extra key (or '' three times), how many items of this owner and of all owners may be unfinished,
--- owner and items of the job, then three hashes, each as the number of its fields and values and these:
--- the chunks that are not stored yet, the record, and the uploads that are not stored yet. Returns how
--- many wake-ups to send, -1 if too many items are unfinished, or false if some items are lost.
+-- owner and items of the job, how many bytes its owner may store, bytes of the uploads that do not count
+-- yet, then three hashes, each as the number of its fields and values and these: the chunks that are not
+-- stored yet, the record, and the uploads that are not stored yet. Returns how many wake-ups to send, -1
+-- if too many items are unfinished, -2 if the owner would store too much, or false if some items are lost.
 local function submit()
   local status, slots, chunks = redis.call('HGET', META, 'status'), tonumber(ARGV[2]), tonumber(ARGV[4])
   -- Repeated because the first answer was lost.
@@ -282,10 +294,13 @@ local function submit()
   local of_owner, of_all = unpack(redis.call('HMGET', BACKLOG, owner, '*'))
   local fits = (of_owner or 0) + total <= tonumber(ARGV[8]) and (of_all or 0) + total <= tonumber(ARGV[9])
   if not fits then return -1 end
+  local uploads = tonumber(ARGV[13])
+  local stored = uploads > 0 and redis.call('HGET', OWNER_UPLOADS, owner) or 0
+  if uploads > 0 and stored + uploads > tonumber(ARGV[12]) then return -2 end
   -- A Redis that was killed may have lost its last second.
-  if redis.call('HLEN', ITEMS) + ARGV[12] / 2 < chunks then return false end
+  if redis.call('HLEN', ITEMS) + ARGV[14] / 2 < chunks then return false end
   if ARGV[5] ~= '' then redis.call('SET', ARGV[5], ARGV[6], 'EX', ARGV[7]) end
-  local at = 12
+  local at = 14
   for _, hash in ipairs({ITEMS, META, BLOBS}) do
     local last = at + ARGV[at]
     if last > at then redis.call('HSET', hash, unpack(ARGV, at + 1, last)) end
@@ -302,6 +317,7 @@ local function submit()
   redis.call('HSET', OPEN, JOB, total .. ' ' .. fixed('lane') .. ' ' .. owner)
   redis.call('HINCRBY', BACKLOG, '*', total)
   redis.call('HINCRBY', BACKLOG, owner, total)
+  count_uploads(owner, uploads)
   keep_listed()
   make_ready()
   for _, key in ipairs({META, ITEMS, MODEL, BLOBS}) do keep(key) end
@@ -494,8 +510,8 @@ local function add_hosts(counted)
 end
 
 -- Arguments: id, chunk, results, succeeded, failed, cached, host statistics or '', how many codes of
--- failures, these with their counts, then the ids of the uploads that have scores. The first commit
--- of a chunk wins. Returns whether this one did.
+-- failures, these with their counts, then bytes and ids of the uploads that have scores. The first
+-- commit of a chunk wins. Returns whether this one did.
 local function commit(id, chunk, results, succeeded_now, failed_now, cached, hosts, codes, ...)
   use(id)
   local status, rest = redis.call('HGET', META, 'status'), {...}
@@ -521,7 +537,11 @@ local function commit(id, chunk, results, succeeded_now, failed_now, cached, hos
   for index = 1, 2 * codes, 2 do
     redis.call('HINCRBY', META, 'failure:' .. rest[index], rest[index + 1])
   end
-  if #rest > 2 * codes then redis.call('HDEL', BLOBS, unpack(rest, 2 * codes + 1)) end
+  local first_id = 2 * codes + 2
+  if #rest >= first_id then
+    redis.call('HDEL', BLOBS, unpack(rest, first_id))
+    count_uploads(fixed('owner'), -rest[first_id - 1])
+  end
   settle(succeeded_now + failed_now)
   -- What finished in each ten seconds, for the rates.
   local bucket = 'piqueue:rate:' .. math.floor(wall_ms() / 10000)
@@ -592,6 +612,7 @@ end
 -- Its record may have expired.
 local function forget(owner)
   settle()
+  count_uploads(owner, -math.huge)
   unlist(owner)
   redis.call('ZREM', HOOKS, JOB)
   redis.call('ZREM', MANIFESTS, JOB)

@@ -16,6 +16,7 @@ MEMORY_READ_S = 1
 FULL_SHARE = 0.8
 _OPEN = "piqueue:open"
 _BACKLOG = "piqueue:backlog"
+_UPLOADS = "piqueue:uploads:owners"
 _READY = "piqueue:ready"
 
 
@@ -62,6 +63,10 @@ class Load(RedisClient):
     def backlogs(self, *owners: str) -> list[int]:
         """Count the unfinished items of several owners; "*" is all of them."""
         return [int(count or 0) for count in self._redis.hmget(_BACKLOG, owners)]
+
+    def upload_bytes(self, owner: str) -> int:
+        """Read the size of the uploads of an owner that are stored, in drafts and jobs."""
+        return int(self._redis.hget(_UPLOADS, owner) or 0)
 
     def rate(self) -> Rate:
         """Read the rate of the last minute."""

@@ -12,17 +12,24 @@ from typing import Any, NamedTuple
 
 from redis import Redis
 
-from worker.jobs.errors import JobNotDraft, JobNotFound, LedgerUnavailable, QueueFull, TooLarge
+from worker.jobs.errors import (
+    JobNotDraft,
+    JobNotFound,
+    LedgerUnavailable,
+    OverQuota,
+    QueueFull,
+    TooLarge,
+)
 from worker.jobs.host_statistics import count_hosts
 from worker.jobs.items import ItemResult, ItemSpec, pack_results, pack_specs
 from worker.jobs.ledger.claims import Claim, read_claim
 from worker.jobs.ledger.clock import script
 from worker.jobs.ledger.layout import (
     NO_LIMITS,
-    BacklogLimits,
     ExpiringKey,
     NewJob,
     Shape,
+    SubmissionLimits,
     fields_of,
     job_key,
 )
@@ -88,11 +95,10 @@ class IdState(StrEnum):
 
 
 class DraftsOfOwner(NamedTuple):
-    """How many drafts an owner has, their items, and the size of their uploads."""
+    """How many drafts an owner has, and their items."""
 
     draft_count: int
     item_count: int
-    upload_bytes: int
 
 
 class JobStore(JobReader):
@@ -132,14 +138,17 @@ class JobStore(JobReader):
         extra: ExpiringKey | None = None,
         chunks: Mapping[int, Sequence[ItemSpec]] | None = None,
         uploads: Mapping[str, bytes] | None = None,
-        limits: BacklogLimits = NO_LIMITS,
+        limits: SubmissionLimits = NO_LIMITS,
+        upload_bytes: int = 0,
     ) -> int:
         """Make the stored chunks a job, and write `extra`; returns how many wake-ups to send.
 
         `chunks` by index and `uploads` by item are those that are not stored yet; they are few.
+        `upload_bytes` is the size of all uploads that no draft has counted.
 
         Raises:
             QueueFull: more items would be unfinished than `limits` allow.
+            OverQuota: the owner would store more than `limits` allow.
             LedgerUnavailable: also if Redis was killed and lost some of the chunks.
         """
         chunk_count = -(-shape.total // shape.chunk_items)
@@ -158,12 +167,15 @@ class JobStore(JobReader):
         packed = {index: pack_specs(specs) for index, specs in (chunks or {}).items()}
         hashes = [_flat(one) for one in (packed, fields, uploads or {})]
         parts = [part for one in hashes for part in (len(one), *one)]
-        size = (limits.of_owner, limits.of_all, job.owner, shape.total)
+        size = (limits.items_of_owner, limits.items_of_all, job.owner, shape.total)
+        stored = (limits.upload_bytes, upload_bytes)
         wake_ups = self._step(
-            "submit", job.id, self.slots(), card, chunk_count, *extra_key, *size, *parts
+            "submit", job.id, self.slots(), card, chunk_count, *extra_key, *size, *stored, *parts
         )
         if wake_ups == -1:
             raise QueueFull("too many items are waiting: try again later", RETRY_FULL_S)
+        if wake_ups == -2:
+            raise OverQuota("you store too many pictures: try again later", RETRY_FULL_S)
         if wake_ups is None:
             raise LedgerUnavailable("Redis lost some of the items: submit them again")
         return int(wake_ups)
@@ -224,7 +236,7 @@ class JobStore(JobReader):
         self._step("touch", job_id)
 
     def drafts_of(self, owner: str) -> DraftsOfOwner:
-        """Count what the drafts of an owner hold."""
+        """Count the drafts of an owner, and their items."""
         return DraftsOfOwner(*self._step("drafts_of", owner))
 
     def erase_idle_draft(self, idle_s: float) -> str | None:
@@ -346,6 +358,7 @@ def _commit_args(claim: Claim, results: Sequence[ItemResult]) -> list[Any]:
     pairs = list(zip(claim.specs, results, strict=True))
     codes = Counter(result.rejection.code for result in results if result.rejection)
     failed = codes.total()
+    scored = [(spec.id, result) for spec, result in pairs if result.scores and spec.url is None]
     return [
         claim.job_id,
         claim.chunk_index,
@@ -356,5 +369,6 @@ def _commit_args(claim: Claim, results: Sequence[ItemResult]) -> list[Any]:
         count_hosts(pairs),
         len(codes),
         *_flat(codes),
-        *(spec.id for spec, result in pairs if result.scores and spec.url is None),
+        sum(result.image.byte_count for _, result in scored if result.image),
+        *(item_id for item_id, _ in scored),
     ]

@@ -1,7 +1,7 @@
 """The ledger's promises under any interleaving of clients, workers and time."""
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from unittest.mock import patch
 
@@ -13,7 +13,7 @@ from redis import Redis
 
 from tests.worker.jobs.ledger.test_store import MODEL, REJECTED, scored
 from worker.jobs.errors import JobNotFound
-from worker.jobs.items import ItemResult, ItemSpec
+from worker.jobs.items import ImageFacts, ItemResult, ItemSpec
 from worker.jobs.ledger.claims import Claim
 from worker.jobs.ledger.layout import NewJob, Shape
 from worker.jobs.ledger.load import Load
@@ -42,6 +42,7 @@ class LastStatus:
     gone: bool = False
 
 
+UPLOAD = b"a picture"
 OWNERS = {"ann": 1, "ben": 1, "cy": 2}
 MAX_CHUNK_ITEMS = 7
 
@@ -83,10 +84,13 @@ class Ledger(RuleBasedStateMachine):
         specs = [ItemSpec(str(index), "http://h/") for index in range(total)]
         uploads = {}
         if total == 1:
-            specs, uploads = [ItemSpec("upload")], {"upload": b"a picture"}
+            specs, uploads = [ItemSpec("upload")], {"upload": UPLOAD}
         for chunk, start in enumerate(range(0, total, chunk_items)):
             self.store.put_chunk(job.id, chunk, specs[start : start + chunk_items])
-        self.store.submit(job, Shape(lane, total, chunk_items, budget), uploads=uploads)
+        size = sum(map(len, uploads.values()))
+        self.store.submit(
+            job, Shape(lane, total, chunk_items, budget), uploads=uploads, upload_bytes=size
+        )
         self.seen[job.id] = LastStatus()
 
     @rule()
@@ -136,7 +140,9 @@ class Ledger(RuleBasedStateMachine):
         claim = self.claims[at % len(self.claims)]
         if not again:
             self.claims.remove(claim)
-        results = ([REJECTED] * rejected + scored(claim))[: len(claim.specs)]
+        image = ImageFacts("", len(UPLOAD))
+        found = [replace(result, image=image) for result in scored(claim)]
+        results = ([REJECTED] * rejected + found)[: len(claim.specs)]
         self.store.commit(claim, results)
 
     @rule()
@@ -199,6 +205,17 @@ class Ledger(RuleBasedStateMachine):
         leases = [entry for entry in self.due() if entry[0] == "lease"]
         assert self.load.open_items().running == sum(int(entry[3]) for entry in leases)
         assert running <= self.load.open_items().running
+
+    @invariant()
+    def stored_uploads_are_counted(self) -> None:
+        stored: Counter[str] = Counter()
+        for job_id, seen in self.seen.items():
+            if not seen.gone:
+                sizes = map(len, self.redis.hvals(f"piqueue:{{{job_id}}}:blobs"))
+                stored[self.store.job(job_id).owner] += sum(sizes)
+        assert [self.load.upload_bytes(owner) for owner in OWNERS] == [
+            stored[owner] for owner in OWNERS
+        ]
 
     @invariant()
     def virtual_times_move_forward(self) -> None:

@@ -57,7 +57,7 @@ def test_files_are_private_and_no_name_contains_anything_of_an_item_id(
 def upload(blobs: FileBlobs, payloads: dict[str, bytes]) -> tuple[str, dict[str, bytes]]:
     """Add the payloads of a job; gives its id and what is stored with the job."""
     job_id = new_job_id()
-    uploads = Uploads(blobs, job_id, 3600)
+    uploads = Uploads(blobs, job_id, 3600, check=lambda _: None)
     for item_id, payload in payloads.items():
         uploads.add(item_id, payload)
     return job_id, uploads.finish()
