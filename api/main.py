@@ -31,7 +31,7 @@ from api.routes import (
     webhooks,
 )
 from api.services import Services
-from api.urls import refuse_unknown_parameters
+from api.urls import refuse_unfit_parameters
 from worker.jobs.errors import LedgerUnavailable
 from worker.jobs.settings import Settings
 
@@ -65,7 +65,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestId)
     for module in (jobs, events, webhooks, results, histogram, parts, retry):
-        app.include_router(module.router, dependencies=[Depends(refuse_unknown_parameters)])
+        app.include_router(module.router, dependencies=[Depends(refuse_unfit_parameters)])
     for module in (scorefile, status, metrics):
         app.include_router(module.router)
     metrics.install(app, services)

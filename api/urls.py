@@ -3,11 +3,13 @@
 import re
 from collections.abc import Collection
 from contextvars import ContextVar
+from typing import get_origin
 from urllib.parse import urlsplit
 
 from fastapi import Request
 from fastapi.dependencies.utils import get_flat_params
 from fastapi.params import Header, Path
+from starlette.datastructures import QueryParams
 
 from worker.jobs.errors import ParameterInvalid
 
@@ -15,6 +17,8 @@ MAX_URL_CHARS = 4096
 SHOWN_CHARS = 60
 # The last are invisible, and come along when a URL is copied from a page.
 _UNSAFE = re.compile(r"[\x00-\x20\x7f-\xa0\u00ad\u2000-\u200f\u2028-\u202f\u2060\ufeff]")
+# Several URLs in one cell, as shops export them. One within another's path or query follows / or =.
+_SEVERAL = re.compile(r"([,;|])https?://", re.IGNORECASE)
 
 # The path prefix of the current request; `BehindProxy` sets it.
 root_path: ContextVar[str] = ContextVar("root_path", default="")
@@ -25,20 +29,38 @@ def own_path(path: str) -> str:
     return root_path.get() + path
 
 
-def refuse_unknown_parameters(request: Request) -> None:
-    """Refuse a query parameter that the route does not have, for it may be a filter misspelt.
+def refuse_unfit_parameters(request: Request) -> None:
+    """Refuse a query parameter that would have no effect, such as a filter misspelt.
 
     Raises:
-        ParameterInvalid: it has none of this name.
+        ParameterInvalid: the route has none of this name, or it is there twice.
     """
     if request.method != "GET" or not request.query_params:
         return
     fields = get_flat_params(request.scope["route"].dependant)
-    known = [field.alias for field in fields if not isinstance(field.field_info, (Header, Path))]
+    known = {
+        field.alias: get_origin(field.field_info.annotation) is list
+        for field in fields
+        if not isinstance(field.field_info, (Header, Path))
+    }
     for name in request.query_params:
         if name not in known:
             advice = f"use {', '.join(known)}" if known else "remove it"
             raise ParameterInvalid(f"there is no parameter {_shown(name)} here: {advice}")
+    lists = [name for name, takes_many in known.items() if takes_many]
+    if twice := repeated(request.query_params, lists):
+        raise ParameterInvalid(f"the parameter {twice} is there twice: give it once")
+
+
+def repeated(params: QueryParams, lists: Collection[str] = ()) -> str | None:
+    """Return the first parameter that is there twice, of which only the last would count.
+
+    Those that are named in `lists` may be.
+    """
+    for name in params:
+        if name not in lists and len(params.getlist(name)) > 1:
+            return name
+    return None
 
 
 def url_problem(url: str) -> str | None:
@@ -67,6 +89,11 @@ def url_problem(url: str) -> str | None:
         return "the URL has a user name or password: remove them"
     if port == 0:
         return "the URL has port 0, which cannot be connected to: correct it"
+    if several := _SEVERAL.search(url):
+        return (
+            f"there is another URL after {several[1]!r}: give each picture an item of its own, or "
+            f"percent-encode the {several[1]!r}"
+        )
     return None
 
 

@@ -17,6 +17,7 @@ from api.intake.tables import add_csv
 from api.schemas import JobOptions
 from api.services import Services
 from api.shares import OwnerThreads
+from api.urls import repeated
 from worker.jobs.errors import JobRefused, UnsupportedBody
 
 # Reading a larger table takes long,
@@ -57,6 +58,8 @@ async def read_submission(
             f"the URL has the parameter {next(iter(params))}: send options in the body"
         )
     options = bodies.options_from_query(params) if is_table else JobOptions()
+    if name := repeated(request.query_params):
+        raise JobRefused(f"the parameter {name} is there twice: give it once")
     max_bytes = settings.max_json_bytes if kind == bodies.JSON else None
     async with receive_body(request, max_bytes) as body:
         is_long = body.size_bytes > (LONG_FORM_BYTES if kind == bodies.FORM else LONG_TABLE_BYTES)

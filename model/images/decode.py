@@ -17,7 +17,7 @@ from model.images.headers import check_exif, read_requirements, too_many_pixels
 from model.images.memory_budget import MemoryBudget
 from model.images.repair import has_all_scans, jpeg_kind, tiff_kind, without_damaged_chunks
 from model.images.result import DecodedImage, ImageFault, ImageRejected
-from model.images.samples import grey_range, load, tiles
+from model.images.samples import COVERED, grey_range, load, tiles
 from model.images.sandbox import Sandbox
 from model.images.signatures import AVIF_BRANDS, describe_other, detect_format, is_truncated
 
@@ -234,15 +234,20 @@ def _resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
         max(1, side // (2 * target)) for side, target in zip(image.size, size, strict=True)
     )
     range_ = grey_range(image)
-    if image.mode in ("L", "RGB", "CMYK") and not image.has_transparency_data and range_ is None:
+    whole = (0, 0, *image.size)
+    covered = image.info.get(COVERED, whole)
+    is_plain = image.mode in ("L", "RGB", "CMYK") and not image.has_transparency_data
+    if is_plain and range_ is None and covered == whole:
         return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
     reduced = None
     for left, top, tile in tiles(image, across, down):
         flat = _flatten(tile) if range_ is None else range_.levels(np.asarray(tile))
+        if covered != whole:
+            flat = _white_around(flat, covered, left, top)
         flat = flat.reduce((across, down))
         if reduced is None:
-            whole = (-(-image.width // across), -(-image.height // down))
-            reduced = Image.new(flat.mode, whole)
+            reduced_size = (-(-image.width // across), -(-image.height // down))
+            reduced = Image.new(flat.mode, reduced_size)
         reduced.paste(flat, (left // across, top // down))
     assert reduced
     box = (0, 0, image.width / across, image.height / down)
@@ -259,6 +264,23 @@ def _flatten(image: Image.Image) -> Image.Image:
         opaque.paste(rgba, mask=rgba)
         return opaque
     return image if image.mode in ("L", "RGB") else image.convert("RGB")
+
+
+def _white_around(
+    tile: Image.Image, covered: tuple[int, int, int, int], left: int, top: int
+) -> Image.Image:
+    """A tile, white where it is outside the box of the picture that a frame covers."""
+    x0, y0, x1, y1 = covered
+    box = (
+        max(x0 - left, 0),
+        max(y0 - top, 0),
+        min(x1 - left, tile.width),
+        min(y1 - top, tile.height),
+    )
+    white = Image.new(tile.mode, tile.size, "white")
+    if box[0] < box[2] and box[1] < box[3]:
+        white.paste(tile.crop(box), box)
+    return white
 
 
 def _unidentified(payload: bytes) -> ImageRejected:

@@ -19,6 +19,8 @@ _DAMAGED = (
 )  # fmt: skip
 # Baseline, extended and progressive, with Huffman and with arithmetic coding.
 _DECODED_FRAMES = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)
+# The marker that states the height of a JPEG behind its pixels.
+_LATE_HEIGHT = b"\xff\xdc"
 _WIDTH, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLE_FORMAT = 256, 258, 259, 262, 339
 
 
@@ -76,6 +78,8 @@ def jpeg_kind(payload: bytes) -> str | None:
         if code in FRAMES:
             if code not in _DECODED_FRAMES:
                 return "lossless, hierarchical or differential JPEG"
+            if payload[at + 3 : at + 5] == b"\0\0" and _LATE_HEIGHT in payload:
+                return "JPEG that states its height behind its pixels"
             return f"JPEG with {payload[at + 2]}-bit samples" if payload[at + 2] != 8 else None
         if code not in NO_SEGMENT:
             at += max(int.from_bytes(payload[at : at + 2], "big"), 2)

@@ -32,6 +32,8 @@ _DESCRIPTION_CHARS = 100_000
 _IMAGEJ = re.compile(r"^(min|max)=(\S+)$", re.MULTILINE)
 _SIGNIFICANT_BITS = re.compile(r'\bSignificantBits="(\d{1,2})"')
 _SBIT = re.compile(rb"\0\0\0[\1-\4]sBIT([\1-\x10])")
+# The key in `info` of the box of the picture that the first frame of a GIF covers.
+COVERED = "covered"
 # Floats beyond it mark missing samples.
 _HUGE = 1e38
 
@@ -100,6 +102,8 @@ def load(image: ImageFile, open_: Callable[[], ImageFile], payload: bytes) -> Im
     if raw_mode.endswith(("BS", "BF")) and image.tile[0].codec_name == "libtiff":
         # libtiff has already swapped the bytes.
         _set_raw_mode(image, raw_mode[:-2] + "N" + raw_mode[-1])
+    if image.format == "GIF" and "transparency" not in image.info:
+        image.info[COVERED] = image.tile[0].extents
     image.load()
     if raw_mode.startswith(("RGB;16", "RGBA;16", "RGBX;16", "LA;16")) and _is_too_dark(image):
         if planar:

@@ -129,7 +129,7 @@ def table_lines(
 
 
 def excel_lines(path: Path, form: Form, numbers: LineNumbers) -> Iterator[bytes]:
-    """Convert the first sheet of an Excel workbook to plain CSV.
+    """Convert the first visible sheet of an Excel workbook to plain CSV.
 
     Raises:
         CommandFailed: it cannot be read, or a library for it is missing.
@@ -152,20 +152,46 @@ def excel_lines(path: Path, form: Form, numbers: LineNumbers) -> Iterator[bytes]
 
     try:
         with pandas.ExcelFile(path, engine="openpyxl") as book:
-            sheets = book.sheet_names
-            frame = pandas.read_excel(book, header=None, dtype=str, na_filter=False)
-    except (*_DAMAGED, ValueError, LookupError, TypeError, SyntaxError) as error:
+            sheets = book.book.worksheets  # not those that are charts
+            visible = [one.title for one in sheets if one.sheet_state == "visible"]
+            if not visible:
+                raise CommandFailed(f"{path} has no visible sheet with cells: {SAVE_AS_CSV}")
+            sheet = visible[0]
+            frame = pandas.read_excel(book, sheet, header=None, dtype=str, na_filter=False)
+    except (*_DAMAGED, ValueError, LookupError, TypeError, SyntaxError, AttributeError) as error:
         raise CommandFailed(f"{path} cannot be read ({error}): {SAVE_AS_CSV}") from None
-    name = f"{path}, sheet {sheets[0]!r}"
+    name = f"{path}, sheet {sheet!r}"
     if len(sheets) > 1:
         tell(f"{name}: the other {len(sheets) - 1} sheets are not submitted")
-    rows = [[str(cell) for cell in row] for row in frame.itertuples(index=False, name=None)]
+    cells = list(frame.itertuples(index=False, name=None))
+    # pandas reads errors, such as #N/A, as NaN.
+    errors = _errors(path, sheet) if any(float in map(type, row) for row in cells) else {}
+    rows = [
+        [errors.get((at, column), str(cell)) for column, cell in enumerate(row)]
+        for at, row in enumerate(cells)
+    ]
     if any("" in row for row in rows):
-        _refuse_uncalculated(path, name, str(sheets[0]))
+        _refuse_uncalculated(path, name, sheet)
     if form.separator is not None and frame.shape[1] == 1:
         rows = [cell.split(form.separator) for [cell] in rows]
     numbered = enumerate(rows, 1)
     yield from _plain(_checked(numbered, ",", name, form), numbers)
+
+
+def _errors(path: Path, sheet: str) -> dict[tuple[int, int], str]:
+    """The cells of a sheet that have an error for a value, by row and column, counted from 0."""
+    import openpyxl
+
+    book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+    try:
+        return {
+            (at, column): str(cell.value)
+            for at, row in enumerate(book[sheet].iter_rows())
+            for column, cell in enumerate(row)
+            if cell.data_type == "e"
+        }
+    finally:
+        book.close()
 
 
 def _refuse_uncalculated(path: Path, name: str, sheet: str) -> None:

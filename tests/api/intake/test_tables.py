@@ -11,6 +11,7 @@ from api.intake.bodies import add_ndjson, form_options, options_from_query, read
 from api.intake.forms import Part
 from api.intake.items import ItemReceiver
 from api.intake.tables import add_csv
+from api.urls import url_problem
 from tests.api.polling import wait_done
 from tests.worker.fetching.site import Site
 from worker.jobs.errors import BodyUnreadable, ItemsRefused, JobRefused, TooLarge
@@ -144,6 +145,11 @@ ROWS = {
         "url\nhttp://h/a\u2028http://h/b\n".encode(),
         ["line 2, column 'url'", "invisible characters after 'http://h/a'"],
     ),
+    "two urls": (
+        b'url\n"http://h/a,https://h/b"\n',
+        ["line 2, column 'url'", "another URL after ','", "an item of its own"],
+    ),
+    "three urls": (b"url\nhttp://h/a|HTTP://h/b|http://h/c\n", ["another URL after '|'"]),
     "long cell": (
         b"url,note\nhttp://h/," + b"x" * 20_000 + b"\n",
         ["line 2: its columns have 20004 characters", "the longest, 'note'"],
@@ -151,6 +157,18 @@ ROWS = {
     "nul": (b"url,a\n\0\0\n", [r"line 2, '\x00\x00', has 1 cells"]),
     "long id": (b"id,url\n" + b"x" * 1025 + b",http://h/\n", ["line 2: the id has 1025"]),
 }
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://h/fetch/w_1,f_auto/https://h/b.jpg",
+        "http://h/?sizes=1,2&url=https://h/b.jpg",
+        "http://h/a,b;c|d.jpg",
+    ],
+)
+def test_a_url_may_have_another_one_in_its_path_or_query(url: str) -> None:
+    assert url_problem(url) is None
 
 
 @pytest.mark.parametrize("kind", REFUSALS)

@@ -447,6 +447,12 @@ def test_a_full_disk_refuses_uploads_and_no_urls(tmp_path: Path) -> None:
         ("GET", "/jobs/{id}?x=1", "there is no parameter 'x' here: use results, wait"),
         ("GET", "/jobs/{id}/results?treshold=1", "there is no parameter 'treshold' here: use"),
         ("GET", "/jobs/{id}/webhook?x=1", "there is no parameter 'x' here: remove it"),
+        ("GET", "/jobs/{id}/results?label=a&label=b", "the parameter label is there twice"),
+        (
+            "GET",
+            "/jobs/{id}/results?above=a:0.5&above=b:0.5&top_k=1&top_k=2",
+            "the parameter top_k",
+        ),
         ("POST", "/jobs?name=x", "the URL has the parameter name: send options in the body"),
     ],
 )
@@ -459,6 +465,15 @@ def test_a_parameter_that_would_be_ignored_is_refused(
         method, path.format(id=job["id"]), json=body if method == "POST" else None
     )
     assert (refused.status_code, refused.json()["detail"][: len(says)]) == (422, says)
+
+
+def test_a_parameter_of_a_table_that_is_there_twice_is_refused(client: httpx2.Client) -> None:
+    row = "a,b\nhttp://127.0.0.1:9/,http://127.0.0.1:9/\n"
+    refused = client.post(
+        "/jobs?url_column=a&url_column=b", content=row, headers={"content-type": "text/csv"}
+    )
+    assert refused.status_code == 422
+    assert refused.json()["detail"] == "the parameter url_column is there twice: give it once"
 
 
 def test_options_of_items_are_refused(client: httpx2.Client) -> None:

@@ -332,6 +332,20 @@ def test_an_animated_picture_is_its_first_frame(kind: str, options: dict[str, An
     assert_corners(decode(payload))
 
 
+@pytest.mark.parametrize("mode", ["P", "L"])
+@pytest.mark.parametrize("side", [224, 2240])
+def test_what_the_first_frame_of_a_gif_leaves_out_is_white(mode: str, side: int) -> None:
+    frame = Image.new("L", (side // 2, side // 2), 80)
+    payload = bytearray(encode(frame.convert(mode), "GIF"))
+    payload[6:10] = struct.pack("<HH", side, side)
+    at = payload.index(b"," + struct.pack("<HHHH", 0, 0, side // 2, side // 2))
+    payload[at + 1 : at + 5] = struct.pack("<HH", side // 4, side // 2)
+    pixels = decode(bytes(payload)).pixels[4::8, 4::8, 0]
+    expected = np.full((28, 28), 255)
+    expected[14:, 7:21] = 80
+    np.testing.assert_allclose(pixels.astype(int), expected, atol=1)
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 3000), (3000, 1), (2, 5), (8000, 230)])
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 def test_tiny_and_stretched_pictures_fill_the_square(kind: str, shape: tuple[int, int]) -> None:
@@ -625,6 +639,16 @@ def test_a_jpeg_of_a_kind_that_is_not_decoded_is_unsupported(
     payload[at + 1], payload[at + 4] = frame, bits
     with pytest.raises(ImageRejected, match=kind) as caught:
         decode(bytes(payload))
+    assert caught.value.code == ImageFault.UNSUPPORTED_FORMAT
+
+
+def test_a_jpeg_that_states_its_height_at_its_end_is_unsupported() -> None:
+    payload = WHOLE["jpeg"]
+    at = payload.index(b"\xff\xc0") + 5
+    height = payload[at : at + 2]
+    payload = payload[:at] + b"\0\0" + payload[at + 2 : -2] + b"\xff\xdc\0\x04" + height
+    with pytest.raises(ImageRejected, match="states its height behind its pixels") as caught:
+        decode(payload + b"\xff\xd9")
     assert caught.value.code == ImageFault.UNSUPPORTED_FORMAT
 
 

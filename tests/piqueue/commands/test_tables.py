@@ -10,8 +10,11 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import openpyxl
 import pandas
 import pytest
+from openpyxl.chart import BarChart, Reference
+from openpyxl.worksheet.worksheet import Worksheet
 
 from piqueue.commands.sources import Lines, Pictures, Table, find_source
 from piqueue.commands.tables import Form
@@ -238,6 +241,38 @@ def test_an_impossible_form_is_refused(form: Form, says: str, tmp_path: Path) ->
     path = write(tmp_path, "a.csv", b"url\n")
     with pytest.raises(CommandFailed, match=says):
         sent(path, form)
+
+
+def test_the_first_sheet_is_one_that_a_person_sees(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "photos.xlsx"
+    book = openpyxl.Workbook()
+    assert isinstance(book.active, Worksheet)
+    book.active.append(["url"])
+    book.active.append([f"{URL}?hidden"])
+    book.active.sheet_state = "hidden"
+    seen = book.create_sheet("seen")
+    seen.append(["url"])
+    seen.append([URL])
+    chart = BarChart()
+    chart.add_data(Reference(seen, 1, 1, 1, 2))
+    book.create_chartsheet("chart", 0).add_chart(chart)
+    book.active = 2
+    book.save(path)
+    assert sent(path) == f"url\r\n{URL}\r\n"
+    assert "sheet 'seen': the other 1 sheets are not submitted" in capsys.readouterr().err
+    book.remove(seen)
+    book.save(path)
+    with pytest.raises(CommandFailed, match="no visible sheet with cells: save it as"):
+        sent(path)
+
+
+def test_errors_in_cells_are_read_as_excel_shows_them(tmp_path: Path) -> None:
+    rows = [["k", "url", "n"], ["#N/A", URL, "nan"], [None, "#REF!", 1.5], ["#DIV/0!", URL, None]]
+    pandas.DataFrame(rows).to_excel(tmp_path / "a.xlsx", header=False, index=False)
+    expected = f"k,url,n\r\n#N/A,{URL},nan\r\n,#REF!,1.5\r\n#DIV/0!,{URL},\r\n"
+    assert sent(tmp_path / "a.xlsx") == expected
 
 
 @pytest.mark.parametrize("calculated", [False, True])
