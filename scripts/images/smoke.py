@@ -10,6 +10,7 @@ import json
 import os
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import pillow_heif
+from PIL import Image
 
 from piqueue import Client, Job, JobOptions, PiqueueApiError
 from piqueue.commands.pictures import find_pictures
@@ -232,10 +235,29 @@ def serve_from_one_container(engine: Engine) -> None:
         with Client(serving.url) as client:
             expect(client.ready, "it does not become ready", serving)
             check_results(client, submit(client, 1), 1)
+            score_heic(client)
         serving.terminate()
         check(serving.wait(GRACE_S) == 0, f"it does not exit cleanly\n{serving.log()}")
     finally:
         serving.kill()
+
+
+def score_heic(client: Client) -> None:
+    """Submit a photo as HEIC, which must have the labels of its JPEG."""
+    pillow_heif.register_heif_opener()
+    with tempfile.TemporaryDirectory() as folder:
+        photo = SAMPLES / "beach.jpg"
+        heic = Path(folder, "beach.heic")
+        with Image.open(photo) as picture:
+            picture.save(heic, quality=95)
+        job = client.wait(
+            client.submit_files({path.name: path for path in (photo, heic)}).id, JOB_DEADLINE_S
+        )
+    by_id = {result.id: result for result in client.results(job.id)}
+    found, expected = by_id[heic.name], by_id[photo.name]
+    check(bool(found.labels), f"{found.id}: {found.error or 'no labels'}")
+    check(found.labels == expected.labels, f"{found.id}: {found.labels}, not {expected.labels}")
+    print(f"{found.id}: {found.labels}", flush=True)
 
 
 def submit(client: Client, copies: int, model: str | None = None) -> Job:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -9,8 +10,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import botocore.session
 import pytest
 import yaml
+from botocore.exceptions import UnknownServiceError
+from botocore.loaders import Loader
 
 from scripts import audit
 from scripts.images import engines, smoke
@@ -207,6 +211,47 @@ def test_an_image_is_built_in_stages_pinned_and_not_run_as_root(path: Path) -> N
     assert "org.opencontainers.image.licenses" in " ".join(result)
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert f'image.version="{version}"' in " ".join(result)
+
+
+def test_the_image_of_the_worker_decodes_heic_unless_it_is_built_without() -> None:
+    lines = instructions(ROOT / "Dockerfile.worker")
+    assert "ARG HEIC=1" in lines
+    [extras] = [extras for line in lines for extras in re.findall(r'"\.\[(\S+)\]"', line)]
+
+    def installed(**arguments: str) -> list[str]:
+        """Let the shell expand the extras, as the build does."""
+        command = ["sh", "-c", f'echo "{extras}"']
+        done = subprocess.run(command, env=arguments, capture_output=True, text=True, check=True)
+        return done.stdout.strip().split(",")
+
+    assert installed(HEIC="1", GPU="") == ["local", "s3", "traces", "heic"]
+    assert installed(HEIC="", GPU="1") == ["local", "s3", "traces", "gpu"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert set(installed(HEIC="1", GPU="1")) <= set(project["optional-dependencies"])
+
+
+def test_the_image_of_the_worker_keeps_what_s3_needs(tmp_path: Path) -> None:
+    """Run the command that leaves out the other services of AWS on a copy of botocore."""
+    [command] = [
+        line.removeprefix("RUN ")
+        for line in instructions(ROOT / "Dockerfile.worker")
+        if "/botocore/data" in line
+    ]
+    installed = f"{engines.APPLICATION}/lib/python3.11/site-packages/botocore/data"
+    kept = tmp_path / "data"
+    shutil.copytree(Path(botocore.__file__).with_name("data"), kept)
+    assert installed in command
+    subprocess.run(["sh", "-c", command.replace(installed, str(kept))], check=True)
+
+    assert sum(file.stat().st_size for file in kept.rglob("*")) < 4_000_000
+    session = botocore.session.Session()
+    loader = Loader([str(kept)], include_default_search_paths=False)
+    session.register_component("data_loader", loader)
+    session.set_credentials("name", "secret")
+    for service in ("s3", "sts", "sso", "sso-oidc", "signin"):
+        session.create_client(service, "eu-central-1")
+    with pytest.raises(UnknownServiceError):
+        session.create_client("ec2", "eu-central-1")
 
 
 def test_the_sbom_of_an_image_lists_what_is_installed(tmp_path: Path) -> None:
