@@ -24,6 +24,7 @@ from api.routes import (
     jobs,
     page,
     parts,
+    report,
     results,
     retry,
     scorefile,
@@ -64,7 +65,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(BehindProxy, settings.root_path, settings.trusted_proxies)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestId)
-    for module in (jobs, events, webhooks, results, histogram, parts, retry):
+    for module in (jobs, events, webhooks, results, histogram, report, parts, retry):
         app.include_router(module.router, dependencies=[Depends(refuse_unfit_parameters)])
     for module in (scorefile, status, metrics):
         app.include_router(module.router)

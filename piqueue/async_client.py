@@ -99,8 +99,13 @@ class AsyncClient(Operations, Connection):
         **filters: Unpack[Filters],
     ) -> None:
         """Write all finished items to `target`; a download that breaks goes on."""
-        download = Download(job_id, target, results_format, filters)
+        await self._download(Download.of_results(job_id, target, results_format, filters))
 
+    async def report(self, job_id: str, target: BinaryIO) -> None:
+        """Write the report of a job, an HTML page that loads nothing, to `target`."""
+        await self._download(Download.of_report(job_id, target))
+
+    async def _download(self, download: Download) -> None:
         async def once() -> bool:
             request = download.request()
             arguments = request.arguments()
@@ -111,7 +116,7 @@ class AsyncClient(Operations, Connection):
                         await response.aread()
                     self._check(response)
                     async for part in response.aiter_bytes():
-                        await run_sync(target.write, part)
+                        await run_sync(download.write, part)
             except httpx2.TransportError:
                 if not download.advanced:
                     raise

@@ -37,6 +37,10 @@ examples:
   piqueue results job_01J… -o results.parquet
   piqueue results job_01J… --status failed --format jsonl
   piqueue results job_01J… --label beach --threshold 0.9 > beaches.csv"""
+_REPORT_EXAMPLES = """\
+examples:
+  piqueue report job_01J…                     writes job_01J….html
+  piqueue report job_01J… -o catalogue.html"""
 # Run by the server's `scripts.commands`, which has the modules by the same names.
 SERVER_COMMANDS = {
     "collect": "search Openverse or Unsplash for photos to train on",
@@ -158,6 +162,12 @@ def _parser() -> argparse.ArgumentParser:
     merge = "if JOB is a retry: with the results of the jobs that it retried"
     one.add_argument("--merge", action="store_const", const="parents", help=merge)
 
+    about = "write a page of what came of a job, to look at and to send to others"
+    one = add("report", about, _report, _REPORT_EXAMPLES)
+    one.add_argument("job")
+    file = "default: JOB.html in the current folder"
+    one.add_argument("-o", "--output", type=Path, metavar="FILE", help=file)
+
     one = add("cancel", "stop a job and keep its results", _cancel)
     one.add_argument("job")
     add_json(one)
@@ -229,6 +239,17 @@ def _results(options: argparse.Namespace) -> int:
         received.seek(0)
         target.write(BOM_UTF8 if options.bom else b"")
         shutil.copyfileobj(received, target)
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    if options.output:
+        check_folder(options.output)
+    with connect(options) as client:
+        output = options.output or Path(f"{client.job(options.job).id}.html")
+        with written_whole(output) as file:
+            client.report(options.job, file)
+    print(output)
     return 0
 
 

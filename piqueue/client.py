@@ -112,8 +112,19 @@ class Client(Operations, Connection):
             with open("results.csv", "wb") as file:
                 client.download(job.id, file, "csv", status="succeeded")
         """
-        download = Download(job_id, target, results_format, filters)
+        self._download(Download.of_results(job_id, target, results_format, filters))
 
+    def report(self, job_id: str, target: BinaryIO) -> None:
+        """Write the report of a job, an HTML page that loads nothing, to `target`, a file that can
+        seek. For a job that runs, it is about the results so far.
+
+        Example:
+            with open("report.html", "wb") as file:
+                client.report(job.id, file)
+        """
+        self._download(Download.of_report(job_id, target))
+
+    def _download(self, download: Download) -> None:
         def once() -> bool:
             request = download.request()
             arguments = request.arguments()
@@ -124,7 +135,7 @@ class Client(Operations, Connection):
                         response.read()
                     self._check(response)
                     for part in response.iter_bytes():
-                        target.write(part)
+                        download.write(part)
             except httpx2.TransportError:
                 if not download.advanced:
                     raise

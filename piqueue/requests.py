@@ -344,16 +344,26 @@ def _job(job_id: str, below: str = "") -> str:
 
 
 class Download:
-    """A download of results to `target`, which goes on where it broke if the API gave it a tag."""
+    """A download to `target`, which goes on where it broke if the API gave it a tag."""
 
-    def __init__(
-        self, job_id: str, target: BinaryIO, results_format: ResultsFormat, filters: Filters
-    ) -> None:
-        params = {**filters, "format": results_format}
-        self._request = Request(NoneType, "GET", _job(job_id, "/results"), params)
+    def __init__(self, request: Request[None], target: BinaryIO) -> None:
+        self._request = request
         self._target = target
         self._tag: str | None = None
         self._start = 0
+
+    @classmethod
+    def of_results(
+        cls, job_id: str, target: BinaryIO, results_format: ResultsFormat, filters: Filters
+    ) -> Self:
+        """The download of the results of a job."""
+        params = {**filters, "format": results_format}
+        return cls(Request(NoneType, "GET", _job(job_id, "/results"), params), target)
+
+    @classmethod
+    def of_report(cls, job_id: str, target: BinaryIO) -> Self:
+        """The download of the report of a job."""
+        return cls(Request(NoneType, "GET", _job(job_id, "/report")), target)
 
     def request(self) -> Request[None]:
         """The request for what is missing."""
@@ -371,6 +381,10 @@ class Download:
             self._tag = response.headers.get("etag")
         elif response.status_code == HTTPStatus.PRECONDITION_FAILED:
             self._tag = None
+
+    def write(self, part: bytes) -> None:
+        """Add the next part of the answer."""
+        self._target.write(part)
 
     @property
     def advanced(self) -> bool:

@@ -18,6 +18,7 @@ from scripts.benchmarks.footprint import footprint
 from scripts.benchmarks.job_reads import job_reads
 from scripts.benchmarks.one_picture import one_picture
 from scripts.benchmarks.redis_memory import redis_memory
+from scripts.benchmarks.report import report
 from scripts.benchmarks.throughput import throughput
 
 BENCHMARKS = {
@@ -28,6 +29,7 @@ BENCHMARKS = {
         job_reads,
         bulk_upload,
         redis_memory,
+        report,
         one_picture,
         fairness,
         batching,

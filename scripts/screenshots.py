@@ -41,6 +41,10 @@ def main() -> int:
             for suffix, appearance in APPEARANCES.items():
                 take(browser, suffix, *appearance)
             take_picture(browser)
+            browser.get(str(browser.find_element(By.ID, "report").get_property("href")))
+            for suffix, appearance in APPEARANCES.items():
+                appear(browser, *appearance)
+                save(browser, f"report-page{suffix}.png")
         finally:
             browser.quit()
     return 0
@@ -60,12 +64,17 @@ def submit_samples(browser: Chrome, url: str) -> None:
     wait.until(lambda page: page.find_element(By.ID, "chip").text == "Done")
 
 
-def take(browser: Chrome, suffix: str, scheme: str, width: int, height: int) -> None:
-    """Take the results in one appearance."""
+def appear(browser: Chrome, scheme: str, width: int, height: int) -> None:
+    """Set the colour scheme and the size of the browser."""
     media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
     size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+
+def take(browser: Chrome, suffix: str, scheme: str, width: int, height: int) -> None:
+    """Take the results in one appearance."""
+    appear(browser, scheme, width, height)
     wait = WebDriverWait(browser, DEADLINE_S)
     top = "document.body" if width > NARROW else "document.querySelector('#results')"
     browser.execute_script(f"{top}.scrollIntoView()")

@@ -48,6 +48,9 @@ RESULTS: dict[str, Any] = {
     "application/vnd.apache.parquet": {"schema": {"type": "string", "format": "binary"}},
 }
 
+REPORT: dict[str, Any] = {
+    "text/html": {"schema": {"type": "string"}, "example": "<!doctype html>…"}
+}
 RETRIES: dict[str, Any] = _VALUES["retries"]
 RETRIED: dict[str, Any] = {
     "application/json": {"example": {**JOB, "parent_job": "job_01M81Q3WZ5A7C9E2G4J6M8P0RS"}}

@@ -16,6 +16,11 @@ BINS = 100
 _EDGES = [edge / BINS for edge in range(1, BINS)]
 
 
+def bin_of(score: float) -> int:
+    """The bin that counts a score."""
+    return bisect_right(_EDGES, score)
+
+
 class LabelHistogram(BaseModel):
     """The scores of one label."""
 
@@ -52,7 +57,7 @@ def histogram_page(
             continue
         scored += 1
         for index, bins in counts.items():
-            bins[bisect_right(_EDGES, scores[index])] += 1
+            bins[bin_of(scores[index])] += 1
     labels = {
         model.labels[index]: LabelHistogram(threshold=model.thresholds[index], counts=bins)
         for index, bins in counts.items()

@@ -2,6 +2,7 @@
 
 import { ask, post, read } from "./api.js";
 import { $, count, duration, listed, make, noError, number, setText, showError, sleep } from "./dom.js";
+import { download } from "./download.js";
 import { showHosts } from "./hosts.js";
 import { RateChart } from "./rate.js";
 import { clearResults, showOnlyFailure, showResults } from "./results.js";
@@ -37,7 +38,7 @@ export function openJob(id, files = filesOf.get(id) ?? new Map(), refused = []) 
   $("job-title").textContent = "Job";
   setChip("…", "");
   $("job-state").hidden = true;
-  for (const name of ["stop", "retry", "delete"]) $(name).hidden = true;
+  for (const name of ["stop", "retry", "report", "delete"]) $(name).hidden = true;
   follow(view);
 }
 
@@ -65,7 +66,7 @@ async function follow(current) {
         showError("job-error", error);
         setChip("Not found", "bad");
         $("job-state").hidden = true;
-        for (const name of ["stop", "retry", "delete"]) $(name).hidden = true;
+        for (const name of ["stop", "retry", "report", "delete"]) $(name).hidden = true;
         return;
       }
       if (error.ofKey) {
@@ -95,6 +96,8 @@ function showJob(job) {
   $("stop").hidden = job.done || job.status === "cancelling";
   $("retry").hidden = !job.done || !counts.failed;
   $("retry").textContent = `Retry ${number(counts.failed)} failed`;
+  $("report").hidden = job.status === "draft";
+  $("report").href = `jobs/${job.id}/report`;
   $("delete").hidden = false;
   $("job-title").textContent = job.name || "Job";
   $("progress").max = counts.total || 1;
@@ -172,5 +175,6 @@ export function startJob(go, open) {
     await ask(`jobs/${view.id}`, { method: "DELETE" });
     goTo("#jobs");
   }));
+  $("report").addEventListener("click", (event) => attempt(() => download(event, `${view.id}.html`)));
   $("again").addEventListener("click", () => goTo(""));
 }

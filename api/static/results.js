@@ -1,7 +1,8 @@
 // The results of the displayed job: histograms, filters, order, list and gallery, downloads.
 
-import { ask, hasKey, modelOf } from "./api.js";
+import { modelOf } from "./api.js";
 import { $, count, make, noError, number, setOptions, setText, showError } from "./dom.js";
+import { download } from "./download.js";
 import { everything, isFiltering, parameters, select, sort } from "./filter.js";
 import { Histogram } from "./histogram.js";
 import { havePictures, makeRow, makeTile, usePictures } from "./items.js";
@@ -171,21 +172,6 @@ function setLayout(layout) {
   list.renew();
 }
 
-// A link cannot send a key, so with a key the page fetches the download itself.
-async function download(event, format) {
-  if (!hasKey()) return;
-  event.preventDefault();
-  noError("results-error");
-  try {
-    const blob = await (await ask($(`as-${format}`).getAttribute("href"))).blob();
-    const link = make("a", { href: URL.createObjectURL(blob), download: `${job.id}.${format}` });
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 60000);
-  } catch (error) {
-    showError("results-error", error);
-  }
-}
-
 export function startResults() {
   list = new VirtualList($("rows"), (item) => {
     const makeItem = $("rows").className === "gallery" ? makeTile : makeRow;
@@ -220,5 +206,12 @@ export function startResults() {
     $("label").value = "";
     load();
   });
-  for (const format of ["csv", "jsonl"]) $(`as-${format}`).addEventListener("click", (event) => download(event, format));
+  for (const format of ["csv", "jsonl"]) $(`as-${format}`).addEventListener("click", async (event) => {
+    noError("results-error");
+    try {
+      await download(event, `${job.id}.${format}`);
+    } catch (error) {
+      showError("results-error", error);
+    }
+  });
 }

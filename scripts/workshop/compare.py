@@ -81,7 +81,9 @@ def _compare(options: argparse.Namespace) -> int:
             changes[:CHANGES_SHOWN], metrics["changed_predictions"], strict=False
         )
     ]
-    page.write_report(options.output, metrics, _page(metrics, f"{before}", f"{after}", cards))
+    page.write_report(
+        options.output, metrics, "comparison.html", a=f"{before}", b=f"{after}", cards=cards
+    )
     print(
         f"{before} and {after} agree on {metrics['agreement']:.1%} of the predictions "
         f"for {len(same)} pictures; {len(changes)} differ"
@@ -134,78 +136,10 @@ def _by_label(
 
 def _change_card(
     before: scoring.Scored, after: scoring.Scored, row: int, change: dict[str, Any]
-) -> str:
+) -> tuple[str, str, Sequence[str]]:
     label, truth = change["label"], change["truth"]
     facts = [f"{label}: {change['a']:.2f} by {before}, {change['b']:.2f} by {after}"]
     if truth is not None:
         right = after if (change["predicted_by"] == "b") == truth else before
         facts.append(f"{'labelled' if truth else 'not labelled'} {label}: {right} is right")
-    return page.picture_card(after, row, facts)
-
-
-def _page(metrics: Metrics, a: str, b: str, cards: Sequence[str]) -> str:
-    labels, change_count = metrics["labels"], len(metrics["changed_predictions"])
-    has_truth = any("fixed" in one for one in labels.values())
-    agreeing, of_all = f"{metrics['pictures_that_agree']:.1%}", f"of {metrics['pictures']}"
-    summary = [
-        ("Agreement", f"{metrics['agreement']:.1%}", f"of the predictions of {len(labels)} labels"),
-        ("Pictures that agree", agreeing, f"in all labels, {of_all}"),
-        ("Changed predictions", str(change_count), "with their pictures below"),
-    ]
-    if has_truth:
-        fixed, broken = (sum(one[name] for one in labels.values()) for name in ("fixed", "broken"))
-        summary.append(("Fixed", str(fixed), f"wrong by {a}, right by {b}"))
-        summary.append(("Broken", str(broken), f"right by {a}, wrong by {b}"))
-    header = ["label", "agreement", f"predicted by {a}", f"by {b}", "mean score change"]
-    rows = []
-    for label, one in labels.items():
-        counts = (str(one[f"predicted_by_{side}"]) for side in "ab")
-        change = f"{one['mean_score_change']:+.3f}"
-        rows.append([label, f"{one['agreement']:.1%}", *counts, change])
-    about = f"How the predictions change from {a} to {b}, each at its own thresholds."
-    parts = [page.tiles(summary), page.section("Changes by label", about, page.table(header, rows))]
-    if has_truth:
-        parts.append(_change_section(metrics["changes"]))
-        parts.append(_quality_section(labels))
-    if cards:
-        about = f"{len(cards)} of {change_count}, those with the largest change of the score first."
-        parts.append(page.section("Changed predictions", about, page.gallery(cards)))
-    parts += page.not_scored(metrics["rejected"])
-    return page.document(
-        f"{a} and {b}", f"{metrics['pictures']} pictures of {metrics['source']}", parts
-    )
-
-
-def _change_section(changes: dict[str, Metrics]) -> str:
-    rows = []
-    for name, one in changes.items():
-        change = None if one["a"] is None or one["b"] is None else one["b"] - one["a"]
-        ends = one["interval_95"]
-        row = [name.replace("_", " "), page.formatted(one["a"]), page.formatted(one["b"])]
-        row.append("–" if change is None else f"{change:+.3f}")
-        row.append("–" if ends is None else f"{ends[0]:+.3f} to {ends[1]:+.3f}")
-        rows.append(row)
-    return page.section(
-        "Change of the figures",
-        "Of all labels together. The last column is a 95 % confidence interval of the change: if "
-        "it contains 0, these pictures do not show which model is better.",
-        page.table(["figure", "before", "after", "change", "interval of the change"], rows),
-    )
-
-
-def _quality_section(labels: dict[str, Metrics]) -> str:
-    rows = []
-    for label, one in labels.items():
-        row = [label, str(one["fixed"]), str(one["broken"])]
-        for measure in _MEASURES:
-            before, after = one[f"{measure}_a"], one[f"{measure}_b"]
-            change = None if before is None or after is None else after - before
-            row.append(f"{page.formatted(before)} → {page.formatted(after)}")
-            row.append("–" if change is None else f"{change:+.3f}")
-        rows.append(row)
-    names = ["average precision", "", "F1", "", "calibration error", ""]
-    return page.section(
-        "Metrics by label",
-        "The numbers of fixed and broken predictions, and the metrics before and after.",
-        page.table(["label", "fixed", "broken", *names], rows),
-    )
+    return page.card(after, row, facts)

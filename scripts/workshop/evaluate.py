@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas
+from markupsafe import Markup
 
 from model.training.training_log import CSV_NAME
 from piqueue.commands.terminal import CommandFailed, run
@@ -66,7 +67,20 @@ def _evaluate(options: argparse.Namespace) -> int:
         "training": _training_log(folder / CSV_NAME),
     }
     cards = [_wrong_card(scored, truth, *cell) for cell in wrong[:WRONG_SHOWN]]
-    page.write_report(options.output, metrics, _page(metrics, cards))
+    page.write_report(
+        options.output,
+        metrics,
+        "evaluation.html",
+        cards=cards,
+        calibration=_calibration_charts(metrics),
+        curves=[_threshold_chart(name, one) for name, one in metrics["labels"].items()],
+        curves_legend=legend(list(_CURVES)),
+        training=_training_charts(metrics["training"]),
+        training_legend=legend([("trained on", "first"), ("held out", "second")]),
+        data_wait_share=max(
+            (row["data_wait_share"] for row in _epochs(metrics["training"])), default=0
+        ),
+    )
     overall = metrics["overall"]
     figures = (
         f"{name.replace('expected_', '').replace('_', ' ')} {page.formatted(overall[name])} "
@@ -77,7 +91,9 @@ def _evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
-def _wrong_card(scored: scoring.Scored, truth: Truth, row: int, column: int) -> str:
+def _wrong_card(
+    scored: scoring.Scored, truth: Truth, row: int, column: int
+) -> tuple[str, str, Sequence[str]]:
     label = scored.labels[column]
     kind = "false negative" if truth[row, column] else "false positive"
     score, threshold = scored.scores[row, column], scored.thresholds[column]
@@ -86,7 +102,7 @@ def _wrong_card(scored: scoring.Scored, truth: Truth, row: int, column: int) -> 
         f"{label}, {kind}: {score:.2f}, threshold {threshold:.2f}",
         f"labels: {', '.join(labels) or 'none'}",
     ]
-    return page.picture_card(scored, row, facts)
+    return page.card(scored, row, facts)
 
 
 def _training_log(path: Path) -> list[dict[str, float | str | None]]:
@@ -97,119 +113,45 @@ def _training_log(path: Path) -> list[dict[str, float | str | None]]:
     return list(log.astype(object).where(log.notna(), None).to_dict("records"))
 
 
-def _page(metrics: Metrics, wrong_cards: Sequence[str]) -> str:
-    model, overall, labels = metrics["model"], metrics["overall"], metrics["labels"]
-    by_chance = page.formatted(overall["expected_calibration_error_by_chance"])
-    names = ("macro_average_precision", "macro_f1", "expected_calibration_error")
-    precision, f1, calibration_error = (page.formatted(overall[name]) for name in names)
-    rows = metrics["confusion"].items()
-    confusion = {name or "none of them": list(counts.values()) for name, counts in rows}
-    between = {name: page.between(ends) for name, ends in overall["intervals_95"].items()}
-    precision_about = "mean of the labels; 1 is a perfect ranking"
-    tiles = [
-        (
-            "Average precision",
-            precision,
-            f"{between['macro_average_precision']}; {precision_about}",
-        ),
-        ("F1", f1, "mean of the labels at their thresholds"),
-        (
-            "Accuracy",
-            f"{overall['accuracy']:.1%}",
-            f"{between['accuracy']}; of all predictions at the thresholds",
-        ),
-        ("Exact match", f"{overall['exact_match']:.1%}", f"of {metrics['pictures']} pictures"),
-        (
-            "Calibration error",
-            calibration_error,
-            f"{between['expected_calibration_error']}; perfect scores would have {by_chance}",
-        ),
-    ]
-    parts = [
-        page.tiles(tiles),
-        page.section(
-            "Uncertainty",
-            "The ranges are 95 % confidence intervals: with other pictures of the same kind, the "
-            "figures would probably be within them. They are calculated from 500 draws of as many "
-            "of these pictures, with replacement (bootstrap).",
-        ),
-        page.section(
-            "Metrics by label",
-            "Precision is the share of correct predictions of a label. Recall is the share of its "
-            "pictures for which it is predicted. Both are at the label's threshold.",
-            _label_table(labels),
-        ),
-        page.section(
-            "Calibration",
-            "Of all pictures with a score of 0.8, 80 % should have the label: points should lie on "
-            "the dashed line. Small points stand for few pictures and vary by chance; the bars "
-            "show how many.",
-            page.gallery(
-                page.figure(
-                    name,
-                    reliability_chart(f"Reliability of {name}", one["reliability"]),
-                    f"error {page.formatted(one['expected_calibration_error'])}",
-                )
-                for name, one in [("all labels", overall), *labels.items()]
-            ),
-        ),
-        page.section(
-            "Thresholds",
-            "The metrics at other thresholds. The dotted line is the threshold of the model.",
-            legend(list(_CURVES)),
-            page.gallery(_threshold_chart(name, one) for name, one in labels.items()),
-        ),
-        page.section(
-            "Confusion of labels",
-            "How often the label of the column is wrongly predicted for pictures with the label of "
-            "the row. On the diagonal: how often the label itself is missed.",
-            page.heat_table(["pictures with", *labels], confusion),
-        ),
-    ]
-    if metrics["training"]:
-        parts.append(_training_section(metrics["training"]))
-    if wrong_cards:
-        about = (
-            f"{len(wrong_cards)} of {len(metrics['wrong_predictions'])} wrong predictions, those "
-            "with the largest errors first."
-        )
-        parts.append(page.section("Wrong predictions", about, page.gallery(wrong_cards)))
-    parts += page.not_scored(metrics["rejected"])
-    return page.document(
-        f"{model['name']}@{model['version']}",
-        f"{metrics['pictures']} pictures of {metrics['source']} · model {model['sha256'][:12]}",
-        parts,
-    )
-
-
 _CURVES = (("precision", "first"), ("recall", "second"), ("F1", "third"))
 
 
-def _threshold_chart(name: str, one: Metrics) -> str:
+# The title of a chart, its drawing, and a remark.
+_Chart = tuple[str, Markup, str]
+
+
+def _calibration_charts(metrics: Metrics) -> list[_Chart]:
+    of_all = {"all labels": metrics["overall"], **metrics["labels"]}
+    return [
+        (
+            name,
+            reliability_chart(f"Reliability of {name}", one["reliability"]),
+            f"error {page.formatted(one['expected_calibration_error'])}",
+        )
+        for name, one in of_all.items()
+    ]
+
+
+def _threshold_chart(name: str, one: Metrics) -> _Chart:
     lines = [
         Line(curve, [(row[0], row[at]) for row in one["curve"] if row[at] is not None], style)
         for at, (curve, style) in enumerate(_CURVES, start=1)
     ]
     title = f"Precision, recall and F1 of {name}"
     chart = line_chart(title, lines, Axis("threshold"), Axis(""), one["threshold"])
-    return page.figure(name, chart, f"threshold {one['threshold']:.2f}")
+    return name, chart, f"threshold {one['threshold']:.2f}"
 
 
-def _label_table(labels: dict[str, Metrics]) -> str:
-    columns = ["average_precision", "precision", "recall", "f1", "accuracy"]
-    columns.append("expected_calibration_error")
-    header = ["label", "pictures", "threshold", "average precision", "precision", "recall", "F1"]
-    rows = []
-    for name, one in labels.items():
-        metrics = (page.formatted(one[column]) for column in columns)
-        rows.append([name, str(one["positives"]), f"{one['threshold']:.2f}", *metrics])
-    return page.table([*header, "accuracy", "calibration error"], rows)
+def _epochs(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The epochs of fine-tuning, or all if there are none."""
+    return [row for row in log if row["stage"] == "fine_tuning"] or log
 
 
-def _training_section(log: list[dict[str, Any]]) -> str:
-    epochs = [row for row in log if row["stage"] == "fine_tuning"] or log
+def _training_charts(log: list[dict[str, Any]]) -> list[_Chart]:
+    epochs = _epochs(log)
+    if not epochs:
+        return []
     last = max(row["epoch"] for row in epochs) or 1
-    waited = max(row["data_wait_share"] for row in epochs)
     charts = []
     for measure in ("loss", "accuracy"):
         lines = [
@@ -232,11 +174,5 @@ def _training_section(log: list[dict[str, Any]]) -> str:
         margin = max((high - low) * 0.08, 0.01)
         top = high + margin if measure == "loss" else min(high + margin, 1)
         across, up = Axis("epoch", 0, last, int(min(last, 8))), Axis("", max(low - margin, 0), top)
-        charts.append(page.figure(measure, line_chart(f"{measure} by epoch", lines, across, up)))
-    return page.section(
-        "Training",
-        "Fine-tuning, one line for each fit, on the augmented pictures and on the held-out fold. "
-        f"Each epoch waited for data for at most {waited:.1%} of its time.",
-        legend([("trained on", "first"), ("held out", "second")]),
-        page.gallery(charts),
-    )
+        charts.append((measure, line_chart(f"{measure} by epoch", lines, across, up), ""))
+    return charts

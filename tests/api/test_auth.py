@@ -48,6 +48,7 @@ ROUTES: dict[tuple[str, str], Scope | None] = {
     ("GET", "/jobs/{job_id}/histogram"): Scope.READ,
     ("GET", "/jobs/{job_id}/items"): Scope.READ,
     ("POST", "/jobs/{job_id}/items"): Scope.SUBMIT,
+    ("GET", "/jobs/{job_id}/report"): Scope.READ,
     ("GET", "/jobs/{job_id}/results"): Scope.READ,
     ("GET", "/jobs/{job_id}/results/parts"): Scope.READ,
     ("POST", "/jobs/{job_id}/retry"): Scope.SUBMIT,

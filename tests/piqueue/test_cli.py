@@ -37,7 +37,10 @@ def test_bash_completes_commands_and_options(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shell = Shell(tmp_path)
-    for words, expected in (("re", "results retry review"), ("results --a", "--api-key --above")):
+    for words, expected in (
+        ("re", "report results retry review"),
+        ("results --a", "--api-key --above"),
+    ):
         line = f"piqueue {words}"
         printed = shell.run(
             f'eval "$(piqueue completion bash)"; COMP_WORDS=({line}); COMP_LINE="{line}"\n'

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
+
+from markupsafe import Markup, escape
 
 Point = tuple[float, float]
 
@@ -42,7 +43,7 @@ class Axis:
 
 def line_chart(
     about: str, lines: Sequence[Line], across: Axis, up: Axis, marker: float | None = None
-) -> str:
+) -> Markup:
     """A chart of lines; `marker` is a value of the x axis to mark."""
     drawn = [_axes(across, up)]
     if marker is not None:
@@ -66,7 +67,7 @@ def line_chart(
     return _svg(about, drawn)
 
 
-def reliability_chart(about: str, bins: Sequence[dict[str, Any]]) -> str:
+def reliability_chart(about: str, bins: Sequence[dict[str, Any]]) -> Markup:
     """The share of pictures with the label over their score, with the diagonal of perfect
     calibration, and the number of scores of each point as a bar.
     """
@@ -94,14 +95,14 @@ def reliability_chart(about: str, bins: Sequence[dict[str, Any]]) -> str:
     return _svg(about, drawn)
 
 
-def legend(lines: Sequence[tuple[str, str]]) -> str:
+def legend(lines: Sequence[tuple[str, str]]) -> Markup:
     """The names of lines beside their colours, from (name, style)."""
     entries = "".join(
         f'<span class="entry"><svg width="22" height="8" aria-hidden="true">'
         f'<line class="line {style}" x1="0" x2="22" y1="4" y2="4"/></svg>{escape(name)}</span>'
         for name, style in lines
     )
-    return f'<p class="legend">{entries}</p>'
+    return Markup(f'<p class="legend">{entries}</p>')  # noqa: S704
 
 
 def _axes(across: Axis, up: Axis) -> str:
@@ -122,8 +123,8 @@ def _text(position: str, text: str, style: str, anchor: str = "middle") -> str:
     return f'<text class="{style}" {position} text-anchor="{anchor}">{escape(text)}</text>'
 
 
-def _svg(about: str, drawn: Sequence[str]) -> str:
-    return (
+def _svg(about: str, drawn: Sequence[str]) -> Markup:
+    return Markup(  # noqa: S704
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         f'aria-label="{escape(about)}">{"".join(drawn)}</svg>'
     )

@@ -20,6 +20,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.select import Select
 
+from api.reports.job import STATUS_WORDS
 from api.routes.page import FOLDER
 from scripts.local.stack import Stack
 from tests.api.polling import all_results
@@ -345,6 +346,7 @@ def test_a_service_with_keys_asks_for_one_and_keeps_it_in_the_tab(
         page.start("Done")
         assert page.names(1) == ["a.jpg"]
         assert "a.jpg" in page.downloaded("#as-csv", f"{page.job_id()}.csv")
+        assert "<title>job_" in page.downloaded("#report", f"{page.job_id()}.html")
         page.browser.refresh()
         assert page.names(1) == ["a.jpg"]
         assert not page.one("#ask-key").is_displayed()
@@ -682,12 +684,33 @@ def test_the_keyboard_alone_submits_and_reads(page: Page, stack: Stack, tmp_path
     assert page.one("#picture-title").text == "a.jpg"
 
 
+def test_the_report_of_a_job_is_a_click_away(page: Page, stack: Stack, tmp_path: Path) -> None:
+    page.open(stack.url)
+    page.one("#pick-files").send_keys(picture_files(tmp_path, ["a.jpg", "b.jpg"]))
+    page.start("Done")
+    own, job_id = page.browser.current_window_handle, page.job_id()
+    page.one("#report").click()
+    page.wait("tab", lambda: len(page.browser.window_handles) == 2)
+    (other,) = {*page.browser.window_handles} - {own}
+    page.browser.switch_to.window(other)
+    try:
+        page.wait("report", lambda: page.all(".tile"))
+        assert page.browser.current_url == f"{stack.url}/jobs/{job_id}/report"
+        assert page.one(".tile .value").text == "2"
+        assert {one.text for one in page.all(".names .name")} == {"a.jpg", "b.jpg"}
+        assert page.violations() == []
+        assert page.messages() == []
+    finally:
+        page.browser.close()
+        page.browser.switch_to.window(own)
+
+
 def test_the_page_has_words_for_each_status_and_code() -> None:
-    words = (FOLDER / "words.js").read_text()
-    for name, codes in (("STATUS", JobStatus), ("FAILURE", RejectionCode)):
-        block = re.search(rf"const {name} = {{(.*?)}};", words, re.DOTALL)
-        assert block is not None
-        assert set(re.findall(r"(?:^|,)\s*(\w+):", block[1], re.MULTILINE)) == {*codes}
+    block = re.search(r"const STATUS = {(.*?)};", (FOLDER / "words.js").read_text(), re.DOTALL)
+    assert block is not None
+    assert set(re.findall(r"(?:^|,)\s*(\w+):", block[1], re.MULTILINE)) == {*JobStatus}
+    assert json.loads((FOLDER / "failures.json").read_text()).keys() == {*RejectionCode}
+    assert STATUS_WORDS.keys() == {*JobStatus}
 
 
 def test_the_page_runs_and_loads_nothing_but_its_own_files(
@@ -724,6 +747,7 @@ def test_the_page_runs_and_loads_nothing_but_its_own_files(
     assert {url for url in loaded if not url.startswith(stack.url)} == set()
     scripts = {url.rpartition("/")[2] for url in loaded if url.endswith(".js")}
     assert scripts == {name for name in files if name.endswith(".js")}
+    assert any(url.endswith("/failures.json") for url in loaded)
     again = client.get("/static/main.js")
     unchanged = client.get("/static/main.js", headers={"If-None-Match": again.headers["etag"]})
     assert unchanged.status_code == 304

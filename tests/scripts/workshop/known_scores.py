@@ -58,15 +58,16 @@ def write_photos(folder: Path, photos: dict[str, tuple[int, int, int, int]]) -> 
 
 
 def loads_nothing(html: str) -> bool:
-    """Whether a page has no scripts and no references to other files."""
+    """Whether a page has no scripts and no references to other files, but links."""
     tags = _Tags()
     tags.feed(html)
     return (
         not {"script", "link", "iframe", "object"} & {tag for tag, _ in tags.found}
         and all(
             value.startswith("data:") if name in ("src", "href") else not name.startswith("on")
-            for _, attributes in tags.found
+            for tag, attributes in tags.found
             for name, value in attributes.items()
+            if (tag, name) != ("a", "href")
         )
         and "url(" not in html
         and "@import" not in html

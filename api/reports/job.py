@@ -1,0 +1,245 @@
+"""The report of a job."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment
+
+from api.reports import page
+from api.reports.summary import LISTED_PICTURES, Failure, Picture, Summary, quantile
+from api.results.histogram import BINS
+from worker.jobs.host_statistics import HostTally, heaviest_hosts
+from worker.jobs.items import RejectionCode
+from worker.jobs.ledger.reader import StoredResult
+from worker.jobs.models.catalog import ModelCard
+from worker.jobs.record import JOB_ERRORS, Job, JobStatus, utc
+
+# Labels with a histogram and pictures, and those in the table of labels that occur together.
+LISTED_LABELS = 20
+PAIRED_LABELS = 10
+LISTED_HOSTS = 20
+MOST_METADATA_CHARS = 4000
+# Results that are counted between two line breaks.
+BLOCK_RESULTS = 2000
+BAR_HEIGHT = 40
+STATUS_WORDS = {
+    JobStatus.DRAFT: "not submitted",
+    JobStatus.QUEUED: "waiting",
+    JobStatus.RUNNING: "running",
+    JobStatus.CANCELLING: "stopping",
+    JobStatus.SUCCEEDED: "done",
+    JobStatus.PARTIALLY_SUCCEEDED: "done, some failed",
+    JobStatus.FAILED: "failed",
+    JobStatus.CANCELLED: "stopped",
+}
+_FAILURES = Path(__file__).parents[1] / "static" / "failures.json"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A bar of a histogram, in units of its drawing."""
+
+    x: int
+    height: float
+    above: bool
+
+
+@dataclass(frozen=True)
+class LabelPart:
+    """What the report says of one label."""
+
+    name: str
+    threshold: float
+    predicted: int
+    bars: list[Bar]
+    below: int
+    surest: list[tuple[Picture, float]]
+    least_sure: list[tuple[Picture, float]]
+
+
+def job_report(
+    job: Job, model: ModelCard, options: Mapping[str, Any], results: Iterator[StoredResult]
+) -> Iterator[bytes]:
+    """Write the report of a job as HTML: its head at once, the rest after all results are read.
+
+    In between, a line break for each BLOCK_RESULTS keeps the connection open.
+    """
+    title = page.shortened(job.name or job.id, 120)
+    counts, reference = job.counts, f"{model.name}@{model.version}"
+    subtitle = [
+        f"{page.number(counts.total)} {'picture' if counts.total == 1 else 'pictures'}",
+        f"model {reference}",
+        f"submitted {page.stamp(utc(job.created_ms))}",
+    ]
+    head = {"title": title, "kind": "report of a job", "subtitle": " · ".join(subtitle)}
+    yield page.render(_templates(), "opening.html", **head).encode()
+    summary = Summary(model)
+    while block := list(islice(results, BLOCK_RESULTS)):
+        for stored in block:
+            summary.add(stored)
+        yield b"\n"
+    yield page.render(_templates(), "job.html", **_values(job, model, options, summary)).encode()
+
+
+@cache
+def _templates() -> Environment:
+    return page.environment()
+
+
+@cache
+def failure_words() -> dict[str, tuple[str, str]]:
+    """What happened and what to do, by the code of a failure; the web page has the same words."""
+    words: dict[str, tuple[str, str]] = json.loads(_FAILURES.read_text(encoding="utf-8"))
+    return words
+
+
+def _values(
+    job: Job, model: ModelCard, options: Mapping[str, Any], summary: Summary
+) -> dict[str, Any]:
+    """The values of the template job.html."""
+    counts = job.counts
+    failed = sum(failure.count for failure in summary.failures.values())
+    ranked = sorted(range(len(model.labels)), key=lambda at: -summary.labels[at].predicted)
+    if len(ranked) > LISTED_LABELS:
+        ranked = [at for at in ranked if summary.labels[at].predicted]
+    listed = ranked[:LISTED_LABELS]
+    took_s = _took_s(job)
+    return {
+        "job": job,
+        "status": STATUS_WORDS[job.status],
+        "error": job.error and JOB_ERRORS[job.error],
+        "model": model,
+        "summary": summary,
+        "failed": failed,
+        "rest": counts.total - summary.scored - failed - counts.cancelled,
+        "labels": [_label_part(summary, model, at) for at in listed],
+        "unlisted_labels": len(ranked) - len(listed),
+        "pairs": _pairs(summary, model, sorted(listed[:PAIRED_LABELS])),
+        "failures": _failures(summary.failures),
+        "hosts": heaviest_hosts(job.hosts, LISTED_HOSTS),
+        "failures_of": _failures_of,
+        "stages": [
+            (name, page.number(quantile(times, 0.5)), page.number(quantile(times, 0.95)))
+            for name, times in zip(
+                ("Fetch", "Decode", "Score"), summary.times_ms.values(), strict=True
+            )
+            if times
+        ],
+        "formats": ", ".join(
+            f"{page.number(count)} {name.upper()}" for name, count in summary.formats.most_common()
+        ),
+        "times": _times(job, took_s),
+        "took_s": took_s,
+        "rate_per_s": round(counts.finished / took_s, 1) if took_s else 0,
+        "options": _options(options),
+        "metadata": page.shortened(
+            json.dumps(job.metadata, ensure_ascii=False), MOST_METADATA_CHARS
+        )
+        if job.metadata
+        else "",
+        "bins": BINS,
+        "bar_height": BAR_HEIGHT,
+        "listed_pictures": LISTED_PICTURES,
+        "footer": f"{job.id} · Piqueue {version('piqueue-server')}",
+    }
+
+
+def _label_part(summary: Summary, model: ModelCard, at: int) -> LabelPart:
+    threshold, counts = model.thresholds[at], summary.histogram(at)
+    # A square root, so that few are seen beside many.
+    most = max(max(counts), 1) ** 0.5
+    bars = [
+        Bar(
+            bin_,
+            max(round(BAR_HEIGHT * count**0.5 / most, 1), 0.8),
+            (bin_ + 0.5) / BINS >= threshold,
+        )
+        for bin_, count in enumerate(counts)
+        if count
+    ]
+    predicted = summary.labels[at].predicted
+    return LabelPart(
+        name=model.labels[at],
+        threshold=threshold,
+        predicted=predicted,
+        bars=bars,
+        below=summary.scored - predicted,
+        surest=summary.surest(at),
+        least_sure=summary.least_sure(at),
+    )
+
+
+def _pairs(summary: Summary, model: ModelCard, listed: list[int]) -> dict[str, list[int]]:
+    """Pictures by two labels, as rows of a table; empty if no picture has two of them."""
+    if not any(first in listed and second in listed for first, second in summary.together):
+        return {}
+    return {
+        model.labels[row]: [
+            summary.labels[row].predicted
+            if row == column
+            else summary.together[min(row, column), max(row, column)]
+            for column in listed
+        ]
+        for row in listed
+    }
+
+
+def _failures(
+    failures: Mapping[RejectionCode, Failure],
+) -> list[tuple[str, str, str, Failure]]:
+    """Code, what happened, what to do, and the items, the most frequent first."""
+    ranked = sorted(failures.items(), key=lambda pair: -pair[1].count)
+    return [(code.value, *failure_words()[code], failure) for code, failure in ranked]
+
+
+def _failures_of(host: HostTally) -> str:
+    """What failed at a host, in words."""
+    statuses = sorted(host.http_status.items(), key=lambda pair: -pair[1])
+    parts = [f"{page.number(count)} × HTTP {status}" for status, count in statuses]
+    if host.timeouts:
+        parts.append(f"{page.number(host.timeouts)} × no answer in time")
+    if host.other:
+        parts.append(f"{page.number(host.other)} × no connection or unusable answer")
+    return ", ".join(parts)
+
+
+def _took_s(job: Job) -> float | None:
+    """The seconds since the job started, until it was done; None if it has not started."""
+    if job.started_ms is None:
+        return None
+    until_ms = job.finished_ms or round(datetime.now(UTC).timestamp() * 1000)
+    return max(until_ms - job.started_ms, 1) / 1000
+
+
+def _times(job: Job, took_s: float | None) -> list[tuple[str, str]]:
+    """The times of a job that are known, in words."""
+    stamps = {
+        "Submitted": job.created_ms,
+        "Started": job.started_ms,
+        "Finished": job.finished_ms,
+        "Deleted": job.expires_ms,
+    }
+    rows = [(name, page.stamp(utc(ms))) for name, ms in stamps.items() if ms is not None]
+    if took_s is not None and job.started_ms is not None:
+        rows.append(("Waited to start", page.duration((job.started_ms - job.created_ms) / 1000)))
+        rows.append(("Took", page.duration(took_s)))
+    return rows
+
+
+def _options(options: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The options that the caller gave, in words; a webhook's address may contain a secret."""
+    found = []
+    if "max_failures" in options:
+        found.append(("Failures that end the job", f"more than {options['max_failures']}"))
+    if "expires_in_s" in options:
+        found.append(("Kept for", page.duration(options["expires_in_s"])))
+    if options.get("use_cache"):
+        found.append(("Scores of pictures seen before", "used again"))
+    return found
