@@ -65,9 +65,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(BehindProxy, settings.root_path, settings.trusted_proxies)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestId)
-    for module in (jobs, events, webhooks, results, histogram, report, parts, retry):
+    for module in (jobs, events, webhooks, results, histogram, report, parts, retry, scorefile):
         app.include_router(module.router, dependencies=[Depends(refuse_unfit_parameters)])
-    for module in (scorefile, status, metrics):
+    for module in (status, metrics):
         app.include_router(module.router)
     metrics.install(app, services)
     page.install(app)

@@ -19,6 +19,8 @@ SHOWN_CHARS = 60
 _UNSAFE = re.compile(r"[\x00-\x20\x7f-\xa0\u00ad\u2000-\u200f\u2028-\u202f\u2060\ufeff]")
 # Several URLs in one cell, as shops export them. One within another's path or query follows / or =.
 _SEVERAL = re.compile(r"([,;|])https?://", re.IGNORECASE)
+# Their parameters are the options of a table, and checked with it.
+_TAKE_TABLES = {("POST", "/jobs"), ("POST", "/jobs/{job_id}/items")}
 
 # The path prefix of the current request; `BehindProxy` sets it.
 root_path: ContextVar[str] = ContextVar("root_path", default="")
@@ -35,9 +37,10 @@ def refuse_unfit_parameters(request: Request) -> None:
     Raises:
         ParameterInvalid: the route has none of this name, or it is there twice.
     """
-    if request.method != "GET" or not request.query_params:
+    route = request.scope["route"]
+    if not request.query_params or (request.method, route.path) in _TAKE_TABLES:
         return
-    fields = get_flat_params(request.scope["route"].dependant)
+    fields = get_flat_params(route.dependant)
     known = {
         field.alias: get_origin(field.field_info.annotation) is list
         for field in fields

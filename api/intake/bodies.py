@@ -153,9 +153,17 @@ def add_file(parts: Iterable[Part], items: ItemReceiver) -> None:
     """Add the file of a form with one file.
 
     Raises:
-        JobRefused: there is none, or more than one.
+        JobRefused: there is none, or more than one, or something else.
     """
-    files = [part for part in parts if part.name == "file" and part.filename is not None]
+    files = []
+    for part in parts:
+        if part.name != "file":
+            raise JobRefused(
+                f"the form has a part {part.name!r}, which has no effect here: send one picture "
+                "named `file`; to choose a model or other options, use POST /jobs"
+            )
+        if part.filename is not None:
+            files.append(part)
     if len(files) != 1:
         raise JobRefused(
             f"the form has {len(files) or 'no'} files named `file`: send one picture under that "

@@ -36,6 +36,9 @@ _SIGNATURES = {
 
 _BOX_BYTES, _MAX_BOXES = 8, 1000
 _SEEN_BYTES = 400
+# What scripts of web pages print before a picture, which browsers do not show then either.
+_BEFORE = b"\xef\xbb\xbf\t\n\r "
+_SHOWN_ALONE = ("JPEG", "PNG", "WEBP", "GIF")
 # What hosts send instead of a picture.
 _OTHERS = {
     what: re.compile(rb"(?:\xef\xbb\xbf)?\s{,99}(?:" + pattern + rb")", re.DOTALL | re.IGNORECASE)
@@ -46,7 +49,7 @@ _OTHERS = {
         "a PDF": rb"%PDF-",
         "a video": rb".{4}ftyp|\x1aE\xdf\xa3|RIFF.{4}AVI ",
         "a ZIP archive": rb"PK\x03\x04",
-        "text": rb"[\t\n\r -~]{16,}\Z|[\t\n\r -~]{100}",
+        "text": rb"[\t\n\r -~]{4,}\Z|[\t\n\r -~]{100}",
     }.items()
 }
 
@@ -60,6 +63,8 @@ def describe_other(payload: bytes) -> str:
     """What a payload is that is no image format."""
     if not payload:
         return "the file is empty"
+    if (begun := detect_format(payload[:_SEEN_BYTES].lstrip(_BEFORE))) in _SHOWN_ALONE:
+        return f"a {begun} behind line breaks or a byte order mark: remove those bytes"
     for what, beginning in _OTHERS.items():
         if beginning.match(payload[:_SEEN_BYTES]):
             return f"{what}, not a picture"

@@ -453,6 +453,9 @@ def test_a_full_disk_refuses_uploads_and_no_urls(tmp_path: Path) -> None:
             "/jobs/{id}/results?above=a:0.5&above=b:0.5&top_k=1&top_k=2",
             "the parameter top_k",
         ),
+        ("POST", "/jobs/{id}/cancel?x=1", "there is no parameter 'x' here: remove it"),
+        ("POST", "/jobs/{id}/retry?only=failed", "there is no parameter 'only' here: remove it"),
+        ("DELETE", "/jobs/{id}?x=1", "there is no parameter 'x' here: remove it"),
         ("POST", "/jobs?name=x", "the URL has the parameter name: send options in the body"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import httpx2
 import numpy as np
@@ -29,6 +30,20 @@ def test_scorefile_scores_one_picture_through_the_queue(client: httpx2.Client) -
     np.testing.assert_allclose(list(scores.values()), expected.scores, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"data": {"model": "imagenet"}}, "the form has a part 'model', which has no effect here"),
+        ({"params": {"model": "imagenet"}}, "there is no parameter 'model' here: remove it"),
+    ],
+)
+def test_scorefile_refuses_options_that_it_would_ignore(
+    client: httpx2.Client, more: dict[str, Any], says: str
+) -> None:
+    answer = client.post("/scorefile/", files={"file": ("a.jpg", jpeg(3))}, **more)
+    assert (answer.status_code, answer.json()["detail"][: len(says)]) == (422, says)
+
+
 def test_scorefile_refuses_a_file_that_is_no_picture(client: httpx2.Client) -> None:
     answer = client.post("/scorefile/", files={"file": ("a.jpg", b"hello")})
     assert (answer.status_code, answer.json()["code"]) == (422, "items_refused")
@@ -37,6 +52,7 @@ def test_scorefile_refuses_a_file_that_is_no_picture(client: httpx2.Client) -> N
     assert "truncated" in answer.json()["detail"]
     answer = client.post("/scorefile/", files={"picture": ("a.jpg", jpeg(3))})
     assert (answer.status_code, answer.json()["code"]) == (422, "job_refused")
+    assert "named `file`" in answer.json()["detail"]
     answer = client.post("/scorefile/", files={"file": ("a.jpg", bytes(20_000_001))})
     assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
 
@@ -121,6 +137,7 @@ def test_the_api_starts_without_the_libraries_and_modules_of_the_workers() -> No
     # Celery is loaded, but only by worker.jobs.queue, to send wake-ups.
     script = """
 import sys
+from typing import Any
 import api.main
 from worker.jobs.settings import Settings
 api.main.create_app(Settings())

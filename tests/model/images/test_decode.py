@@ -542,6 +542,9 @@ def test_other_files_are_not_images(payload: bytes) -> None:
         (b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom", "a video, not a picture"),
         (b"PK\3\4\0", "a ZIP archive, not a picture"),
         (b"data:image/jpeg;base64,/9j/4AAQ", "text, not a picture"),
+        (b"Forbidden", "text, not a picture"),
+        (b"\xef\xbb\xbf\r\n" + WHOLE["jpeg"], "a JPEG behind line breaks or a byte order mark"),
+        (b"\n\n" + WHOLE["png"], "a PNG behind line breaks"),
         (b"\x00\x01", "not a known image format"),
     ],
 )

@@ -150,7 +150,7 @@ def test_lists_and_ndjson_are_known_by_their_names(
     assert cli.main(["submit", str(urls)]) == 2
     *_, scored, failed, _ = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"  0(  [a-z]+ [01]\.\d\d){3}", scored)
-    assert failed == "  1  not_an_image: not a known image format"
+    assert failed == "  1  not_an_image: text, not a picture"
     assert cli.main(["jobs", "--limit", "2"]) == 0
     assert capsys.readouterr().out.splitlines()[1].endswith("1 of 1 succeeded  second")
     check_json_bom_and_page(capsys, monkeypatch, stack, tmp_path)
