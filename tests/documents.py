@@ -14,7 +14,7 @@ from scripts.local.stack import ROOT
 # Blocks that no test runs, by document and the beginning of the block, and why not.
 NOT_RUN: dict[str, dict[str, str]] = {
     "OPERATIONS.md": {
-        "cp .env.example .env": "needs Docker",
+        "test -e .env": "needs Docker; tests/test_blocks_twice.py runs it without",
         "docker ": "needs Docker",
         "git pull": "needs Docker",
         "scripts/pin_images": "needs Docker",
@@ -27,7 +27,7 @@ NOT_RUN: dict[str, dict[str, str]] = {
     },
     "README.md": {
         "scripts/demo": "scripts/test runs this; tests/scripts/local runs the demo",
-        "cp .env.example .env": "needs Docker",
+        "test -e .env": "needs Docker; tests/test_blocks_twice.py runs it without",
         "docker ": "needs Docker",
         "client ── POST": "a figure",
     },
@@ -85,8 +85,11 @@ class Shell:
             program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {arguments} "$@"\n')
             program.chmod(0o755)
 
-    def run(self, block: Block | str) -> str:
-        """Run a block of commands or of Python and return its standard output."""
+    def run(self, block: Block | str, code: int = 0) -> str:
+        """Run a block of commands or of Python and return its standard output.
+
+        `code` is the exit code that it must have; if it is not 0, the standard error is returned.
+        """
         if isinstance(block, str):
             block = Block("sh", block)
         shell = ["bash", "-euo", "pipefail", "-c"]
@@ -99,5 +102,5 @@ class Shell:
             text=True,
             timeout=900,
         )
-        assert answer.returncode == 0, f"{block.text}\n{answer.stdout}\n{answer.stderr}"
-        return answer.stdout
+        assert answer.returncode == code, f"{block.text}\n{answer.stdout}\n{answer.stderr}"
+        return answer.stderr if code else answer.stdout

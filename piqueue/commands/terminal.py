@@ -3,9 +3,12 @@
 import argparse
 import os
 import re
+import secrets
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import IntEnum
 from pathlib import Path
 from typing import BinaryIO, NoReturn
@@ -169,11 +172,27 @@ def check_folder(output: Path) -> None:
 
 @contextmanager
 def written_whole(output: Path) -> Iterator[BinaryIO]:
-    """Open a file that replaces `output` when the block succeeds."""
-    part = output.with_name(f".{output.name}.part")
-    try:
-        with part.open("w+b") as file:
+    """Open a file whose content replaces that of `output` when the block succeeds.
+
+    A file that is replaced keeps its owner and permissions; if `output` is a link, so is the file
+    that it leads to. A pipe or a device is written when the block succeeds.
+    """
+    if output.exists() and not output.is_file():
+        with output.open("wb") as target, tempfile.TemporaryFile() as file:
             yield file
-        part.replace(output)
+            file.seek(0)
+            shutil.copyfileobj(file, target)
+        return
+    path = Path(os.path.realpath(output))
+    # Not from the name of the file, which may be as long as a name can be.
+    part = path.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        with part.open("x+b") as file:
+            if path.exists():
+                with suppress(PermissionError, AttributeError):  # Windows has no owners
+                    os.chown(part, path.stat().st_uid, path.stat().st_gid)
+                shutil.copymode(path, part)
+            yield file
+        part.replace(path)
     finally:
         part.unlink(missing_ok=True)

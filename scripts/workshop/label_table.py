@@ -168,14 +168,20 @@ class LabelTable:
         meanwhile, and which the table has now.
 
         Raises:
-            CommandFailed: the file was removed, or is not a table of these labels any more.
+            CommandFailed: the file was removed, is not a table of these labels any more, or cannot
+                be written.
         """
         before = (self.rows, self._columns, self._all_labels, self._answered, self._file)
         try:
             with locked(self.path):
                 return self._save()
-        except BaseException:
+        except BaseException as error:
             self.rows, self._columns, self._all_labels, self._answered, self._file = before
+            if isinstance(error, OSError):
+                raise CommandFailed(
+                    f"{self.path} cannot be written ({error.strerror}) and stays as it was: make "
+                    "room on its disk, or its folder writable"
+                ) from error
             raise
 
     def _save(self) -> dict[str, Answer]:

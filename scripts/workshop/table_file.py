@@ -53,7 +53,11 @@ def csv_bytes(columns: Sequence[str], rows: Collection[Mapping[str, str]]) -> by
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Admit one process of this machine at a time; the lock ends with its process."""
+    """Admit one process of this machine at a time; the lock ends with its process.
+
+    All links to the file have the same lock.
+    """
+    path = Path(os.path.realpath(path))
     with path.with_name(f".{path.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -65,7 +69,7 @@ def replace_file(path: Path, payload: bytes) -> None:
         file.write(payload)
         file.flush()
         os.fsync(file.fileno())
-    folder = os.open(path.parent, os.O_RDONLY)
+    folder = os.open(Path(os.path.realpath(path)).parent, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:

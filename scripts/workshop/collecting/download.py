@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from model.images.decode import decode
 from model.images.result import ImageRejected
 from piqueue.commands.progress import Progress, tell
+from piqueue.commands.sources import is_same
 from piqueue.commands.terminal import CommandFailed, ExitCode, run, written_whole
 from scripts.commands.parser import command_parser
 from scripts.workshop.collecting.photo_api import PhotoUnknown
@@ -77,6 +78,10 @@ def download(options: argparse.Namespace) -> int:
     Raises:
         CommandFailed: the table or a setting is invalid.
     """
+    report = options.report or options.table.with_suffix(".missing.csv")
+    for table in (options.table, options.kept):
+        if table is not None and is_same(table, report):
+            raise CommandFailed(f"--report {report} would replace {table}: name another file")
     columns, rows = read_rows(options.table, (options.name_column, options.url_column))
     if not rows:
         raise CommandFailed(f"{options.table} has no rows: add one for each picture")
@@ -89,7 +94,6 @@ def download(options: argparse.Namespace) -> int:
     missing = fetch_pictures(folder, names, urls, load_settings())
     present = [row for index, row in enumerate(rows) if index not in missing]
 
-    report = options.report or options.table.with_suffix(".missing.csv")
     replace_file(report, csv_bytes(_REPORT_COLUMNS, [
         {"row": str(at + 2), "name": names[at], "host": host_of(urls[at]), **vars(missing[at])}
         for at in sorted(missing)

@@ -157,10 +157,6 @@ def create_app(session: LabelSession, token: str, finish: Callable[[], None]) ->
     def refused(_request: Request, error: CommandFailed) -> JSONResponse:
         return JSONResponse({"detail": f"the answer is not saved: {error}"}, 409)
 
-    @app.exception_handler(OSError)
-    def not_saved(_request: Request, error: OSError) -> JSONResponse:
-        return JSONResponse({"detail": f"the table cannot be written: {error}"}, 507)
-
     app.include_router(router)
     return app
 

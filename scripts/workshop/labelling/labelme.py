@@ -119,10 +119,17 @@ def to_labelme(table: Path, folder: Path, *, replace: bool) -> int:
     for file, content in files.items():
         with written_whole(file) as target:
             target.write(json.dumps(content, ensure_ascii=False, indent=2).encode())
-    names = "".join(f"{label}\n" for label in labelled.labels)
-    (folder / FLAGS_FILE).write_text(names, encoding="utf-8")
+    _add_flags(folder / FLAGS_FILE, labelled.labels)
     print(f"{folder}: {len(files)} files; labelme {folder} --flags {folder / FLAGS_FILE}")
     return _report_kept(folder, contradicted)
+
+
+def _add_flags(file: Path, labels: Sequence[str]) -> None:
+    """Add the labels that the file lacks; it may have flags of its own."""
+    before = file.read_text(encoding="utf-8-sig").splitlines() if file.exists() else []
+    lines = dict.fromkeys((*before, *labels))
+    with written_whole(file) as target:
+        target.write("".join(f"{line}\n" for line in lines).encode())
 
 
 def _annotation(picture: Path, file: Path) -> dict[str, Any]:

@@ -106,7 +106,17 @@ def add_picture_options(parser: argparse.ArgumentParser, output: str) -> None:
     engines, about = ["auto", "litert", "tensorflow"], "engine to use (default: %(default)s)"
     parser.add_argument("--engine", choices=engines, default="litert", help=about)
     about = "report to write (default: %(default)s)"
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", default=output, help=about)
+    parser.add_argument(
+        "-o", "--output", type=_html_path, metavar="FILE", default=output, help=about
+    )
+
+
+def _html_path(text: str) -> Path:
+    """A file that ends in .html, so that a mistake replaces no table or picture."""
+    path = Path(text)
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise argparse.ArgumentTypeError(f"{text!r} must end in .html")
+    return path
 
 
 def find_model(reference: str, settings: Settings, engine: EngineChoice) -> tuple[Predictor, Path]:

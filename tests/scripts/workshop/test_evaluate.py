@@ -220,3 +220,15 @@ def test_a_label_without_pictures_has_no_average_precision() -> None:
     assert metrics["labels"]["b"]["recall"] is None
     assert metrics["labels"]["b"]["precision"] == 0
     assert metrics["overall"]["macro_average_precision"] == 1
+
+
+def test_a_report_replaces_no_table(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "labels.csv"
+    table.write_text("name,red\na.png,1\n")
+    with pytest.raises(SystemExit) as stopped:
+        main(["evaluate", str(model), str(table), "-o", str(table)])
+    assert stopped.value.code != 0
+    assert f"'{table}' must end in .html" in capsys.readouterr().err
+    assert table.read_text() == "name,red\na.png,1\n"

@@ -1,16 +1,22 @@
 """The table of labels while several programs change it: merges, conflicts, backups."""
 
 import csv
+import errno
+import fcntl
 import io
 import multiprocessing
+import os
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from piqueue.commands.terminal import CommandFailed
+from scripts.workshop import label_table
 from scripts.workshop.label_merge import Answer
 from scripts.workshop.label_table import LabelTable
+from scripts.workshop.table_file import locked
 
 HEADER = "name,beach,city,guessed,url\r\n"
 ROWS = (
@@ -239,3 +245,41 @@ def test_no_answer_of_two_processes_is_lost(path: Path) -> None:
         for at in range(count):
             assert found[f"{number}-{at}.jpg"] == ("beach" if at % 2 else "city")
     assert not list(path.parent.glob("*.part"))
+
+
+def test_a_link_to_the_table_has_the_same_lock_and_stays_a_link(path: Path) -> None:
+    link = path.with_name("elsewhere") / "labels.csv"
+    link.parent.mkdir()
+    link.symlink_to(path)
+    lock = path.with_name(".labels.csv.lock").open("w")
+    with lock, locked(link), pytest.raises(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    first, second = LabelTable.open(path), LabelTable.open(link)
+    first.answer("a.jpg", {"beach"})
+    first.save()
+    second.answer("c.jpg", {"beach"})
+    second.save()
+    assert link.is_symlink()
+    assert not (link.parent / ".labels.csv.lock").exists()
+    assert answers(path) == {"a.jpg": "beach", "b.jpg": "city", "c.jpg": "beach"}
+
+
+@pytest.mark.parametrize("call", ["locked", "replace_file"])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
+def test_a_table_that_cannot_be_written_stays_as_it_was(
+    path: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int
+) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise OSError(code, os.strerror(code))
+
+    before = path.read_bytes()
+    table = LabelTable.open(path)
+    table.answer("a.jpg", {"city"})
+    with monkeypatch.context() as broken:
+        broken.setattr(label_table, call, fail)
+        with pytest.raises(CommandFailed, match=os.strerror(code)) as told:
+            table.save()
+    assert "labels.csv cannot be written" in str(told.value)
+    assert path.read_bytes() == before
+    table.save()
+    assert answers(path) == {"a.jpg": "city", "b.jpg": "city", "c.jpg": "city?"}

@@ -135,7 +135,14 @@ def test_the_commands_of_the_document_lead_from_keywords_to_scores(
             for done in range(1, 4):
                 page.press("1", Keys.ENTER)
                 page.wait("answer", lambda: f"{done} labelled" in page.one("#progress-text").text)  # noqa: B023
-    rows = rows_of(tmp_path / "labels.csv")
+        # Each block once more.
+        rows = rows_of(tmp_path / "labels.csv")
+        shell.run(collect.replace("300", str(COUNT)))
+        shell.run(split)
+        assert "1 exists, and a version never changes" in shell.run(train, code=2)
+        shell.run(ship)
+        assert rows_of(tmp_path / "labels.csv") == rows
+        assert json.loads((tmp_path / "models" / "views" / "1" / "card.json").read_text()) == card
     assert len(rows) == 3 * COUNT + 3
     assert {rows[name]["split"] for name in new} == {"train"}
     assert (tmp_path / "images" / "new-city.jpg").read_bytes() == picture("city", ord("c") + 1)

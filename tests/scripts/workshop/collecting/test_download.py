@@ -167,3 +167,17 @@ def test_ctrl_c_keeps_complete_files_and_leaves_no_partial_ones(site: Site, tmp_
         _, errors = process.communicate(timeout=30)
         assert process.returncode == 130, errors.decode()
     assert files_in(tmp_path / "images") == {"a.jpg": jpeg(1)}
+
+
+def test_the_report_replaces_no_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/0.jpg").write_bytes(jpeg(0))
+    table = write(tmp_path / "data.csv", [("0.jpg", "https://example.com/0.jpg")])
+    kept = write(tmp_path / "labels.csv", [("0.jpg", "https://example.com/0.jpg")])
+    link = tmp_path / "report.csv"
+    link.symlink_to(kept)
+    for report, replaced in ((table, table), (kept, kept), (link, kept)):
+        before = replaced.read_bytes()
+        assert main(["download", str(table), "--kept", str(kept), "--report", str(report)]) == 1
+        assert f"would replace {replaced}: name another file" in capsys.readouterr().err
+        assert replaced.read_bytes() == before

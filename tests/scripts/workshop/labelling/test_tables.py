@@ -152,6 +152,9 @@ def test_a_table_survives_the_round_trip(tmp_path: Path) -> None:
         "imageWidth": 20,
     }
     assert (photos / "labels.txt").read_text() == "beach\ncity\n"
+    (photos / "labels.txt").write_text("__ignore__\ncity\nsharp\n")
+    assert to_labelme(table, photos) == 0
+    assert (photos / "labels.txt").read_text() == "__ignore__\ncity\nsharp\nbeach\n"
 
     tall["flags"]["city"] = False
     (photos / "sub" / "tall.json").write_text(json.dumps(tall))

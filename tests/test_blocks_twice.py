@@ -1,0 +1,102 @@
+"""The blocks of the documents for Docker, run twice without Docker: what a user has stays."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts.local.stack import ROOT
+from tests.documents import Block, Shell, blocks
+
+# Runs `tar` as `docker run` does, with the folders `volume` and `.` in place of the mounts.
+# Other commands do nothing.
+DOCKER = f"""#!{sys.executable}
+import os, subprocess, sys
+
+if "tar" in sys.argv:
+    command = sys.argv[sys.argv.index("tar") :]
+    os.makedirs("volume", exist_ok=True)
+    places = (("/backup", "."), ("/data", "volume"))
+    for mount, folder in places:
+        command = [word.replace(mount, folder) for word in command]
+    sys.exit(subprocess.run(command).returncode)
+"""
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    """A shell in which `docker`, `curl` and `date` say what a test needs."""
+    shell = Shell(tmp_path)
+    seconds = tmp_path / "seconds"
+    seconds.write_text("0")
+    programs = {
+        "docker": DOCKER,
+        "curl": "#!/bin/sh\n",
+        "date": f"#!/bin/sh\necho x >> {seconds}; wc -l < {seconds}\n",
+    }
+    for name, text in programs.items():
+        program = tmp_path / "bin" / name
+        program.write_text(text)
+        program.chmod(0o755)
+    return shell
+
+
+def block_of(document: str, part: str) -> Block:
+    """The only block of a document with a text."""
+    [block] = [block for block in blocks(document) if part in block.text]
+    return block
+
+
+@pytest.mark.parametrize("document", ["README.md", "OPERATIONS.md"])
+def test_the_settings_of_a_user_stay(shell: Shell, document: str) -> None:
+    block = block_of(document, "cp .env.example .env")
+    examples = (".env", "piqueue.env")
+    for name in examples:
+        shutil.copy(ROOT / f"{name}.example", shell.folder)
+    shell.run(block)
+    for name in examples:
+        file = shell.folder / name
+        assert file.read_bytes() == (ROOT / f"{name}.example").read_bytes()
+        file.write_text("REDIS_PASSWORD=mine\n")
+    shell.run(block)
+    for name in examples:
+        assert (shell.folder / name).read_text() == "REDIS_PASSWORD=mine\n"
+
+
+def test_pinned_images_stay_while_the_registries_do_not_answer(shell: Shell) -> None:
+    program = shell.folder / "scripts" / "pin_images"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho services\n")
+    program.chmod(0o755)
+    [pin, *_] = block_of("OPERATIONS.md", "scripts/pin_images").text.splitlines()
+    shell.run(pin)
+    program.write_text("#!/bin/sh\nexit 1\n")
+    shell.run(pin, code=1)
+    assert (shell.folder / "pinned.yml").read_text() == "services\n"
+
+
+def test_a_backup_replaces_no_other_and_a_restore_no_data(shell: Shell) -> None:
+    files = shell.folder / "volume" / "appendonlydir"
+    files.mkdir(parents=True)
+    backup, restore = (block_of("OPERATIONS.md", f"tar {flags}") for flags in ("czf", "xzkf"))
+    for data in ("first", "second"):
+        (files / "appendonly.aof.manifest").write_text(data)
+        shell.run(backup)
+    copies = sorted(shell.folder.glob("redis-*.tgz"))
+    assert len(copies) == 2
+
+    shutil.rmtree(files.parent)
+    of_first = Block("", restore.text.replace("redis-20261127-120000.tgz", copies[0].name))
+    assert of_first != restore
+    shell.run(of_first)
+    assert (files / "appendonly.aof.manifest").read_text() == "first"
+    (files / "appendonly.aof.manifest").write_text("later")
+    assert "File exists" in shell.run(of_first, code=2)
+    assert (files / "appendonly.aof.manifest").read_text() == "later"
+
+
+def test_one_container_keeps_its_data_in_a_named_volume() -> None:
+    for document in ("README.md", "OPERATIONS.md"):
+        block = block_of(document, "docker build -f Dockerfile.worker --target serve")
+        assert " -v piqueue:/data " in block.text
