@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.AvifImagePlugin import AvifImageFile
 from PIL.ImageFile import ImageFile
 
-from model.images.colours import to_srgb
+from model.images.colours import from_primaries, to_srgb, wide_primaries
 from model.images.headers import check_exif, read_requirements, too_many_pixels
 from model.images.memory_budget import MemoryBudget
 from model.images.repair import has_all_scans, jpeg_kind, tiff_kind, without_damaged_chunks
@@ -130,8 +130,13 @@ def _decode(payload: bytes, size: tuple[int, int], max_pixels: int) -> DecodedIm
         transposition = _orientation(image)
         sideways = transposition in _QUARTER_TURNS
         resized = _resize(image, size if sideways else size[::-1])
-        gamma = None if "srgb" in image.info else image.info.get("gamma")
-        resized = to_srgb(resized, image.info.get("icc_profile"), gamma)
+        profile = image.info.get("icc_profile")
+        primaries = None if profile else wide_primaries(payload, image.format)
+        if primaries:
+            resized = from_primaries(resized, primaries)
+        else:
+            gamma = None if "srgb" in image.info else image.info.get("gamma")
+            resized = to_srgb(resized, profile, gamma)
     if transposition is not None:
         resized = resized.transpose(transposition)
     if sideways:

@@ -1,10 +1,12 @@
 """Pictures with colour profiles get the pixels that they would have in sRGB."""
 
 import io
+import struct
 import zlib
 from typing import Any
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image, ImageCms
 
@@ -12,6 +14,7 @@ from model.images.colours import MAX_PROFILE_BYTES
 from model.images.decode import decode
 from tests.model.images.profiles import ADOBE_RGB, DISPLAY_P3, cmyk_profile, rgb_profile
 
+pillow_heif.register_heif_opener()
 SIDE = 64
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 LAB = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
@@ -57,6 +60,40 @@ def test_a_picture_in_a_wide_colour_space_is_scored_as_what_it_shows(
     payload = encode(stored, kind, icc_profile=wide.tobytes(), **options)
     ignored = np.abs(np.asarray(stored, int) - np.asarray(shown, int))
     assert np.abs(pixels(payload) - np.asarray(shown)).max() <= 8 < ignored.max()
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("PNG", {}),
+        ("AVIF", {"quality": 100, "subsampling": "4:4:4"}),
+        ("HEIF", {"quality": 100, "chroma": 444}),
+    ],
+)
+def test_a_picture_that_states_wide_primaries_is_scored_as_what_it_shows(
+    kind: str, options: dict[str, Any]
+) -> None:
+    wide = ImageCms.ImageCmsProfile(io.BytesIO(P3))
+    shown = colours().point(lambda level: 80 + level // 3)
+    stored = ImageCms.profileToProfile(shown, ImageCms.createProfile("sRGB"), wide)
+    assert stored
+    del stored.info["icc_profile"]
+    payload = encode(stored, kind, **options)
+
+    def stating(primaries: int, transfer: int = 13) -> bytes:
+        if kind == "PNG":
+            chunk = b"cICP" + bytes((primaries, transfer, 0, 1))
+            chunk = struct.pack(">I", 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+            return payload.replace(payload[:33], payload[:33] + chunk)
+        at = payload.index(b"colrnclx") + 8
+        return payload[:at] + struct.pack(">HH", primaries, transfer) + payload[at + 4 :]
+
+    ignored = np.abs(np.asarray(stored, int) - np.asarray(shown, int))
+    assert np.abs(pixels(stating(12)) - np.asarray(shown)).max() <= 8 < ignored.max()
+    assert np.abs(pixels(stating(9)) - np.asarray(shown)).max() > 8, "BT.2020 is wider"
+    # Those of sRGB, unknown ones, and those of HDR, change nothing.
+    for primaries, transfer in ((1, 13), (2, 2), (9, 16)):
+        assert np.abs(pixels(stating(primaries, transfer)) - np.asarray(stored)).max() <= 8
 
 
 @pytest.mark.parametrize("profile", [SRGB, b"", b"no profile", P3[:300], P3[:128] + b"\xff" * 400])
