@@ -160,12 +160,22 @@ class listing(Generic[_P, _T]):  # noqa: N801
 
 
 class Operations:
-    """The methods of both clients that send one request, or one for each page of a list."""
+    """The methods of both clients that send one request, or one for each page of a list.
+
+    A submission with the `idempotency_key` of an earlier one of the last day gives the job of that
+    one; it has to have the same items and options. Without a key, each call gets one of its own.
+    """
 
     # Submitting.
 
     @operation
-    def submit_urls(self, urls: Iterable[str], options: JobOptions | None = None) -> Request[Job]:
+    def submit_urls(
+        self,
+        urls: Iterable[str],
+        options: JobOptions | None = None,
+        *,
+        idempotency_key: str | None = None,
+    ) -> Request[Job]:
         """Submit pictures by URL. The ids of the items are their indexes, "0", "1", ...
 
         Raises:
@@ -175,11 +185,15 @@ class Operations:
             client.submit_urls(["https://example.com/a.jpg"], JobOptions(model="scenes"))
         """
         body = ndjson(Item(url=url) for url in urls)
-        return _table(Job, _NDJSON, lambda: [body], options)
+        return _table(Job, _NDJSON, lambda: [body], options, idempotency_key)
 
     @operation
     def submit_items(
-        self, items: Iterable[Item], options: JobOptions | None = None
+        self,
+        items: Iterable[Item],
+        options: JobOptions | None = None,
+        *,
+        idempotency_key: str | None = None,
     ) -> Request[Job]:
         """Submit pictures by URL, with ids and columns of your own.
 
@@ -187,16 +201,27 @@ class Operations:
             client.submit_items([Item(url=url, id=sku) for url, sku in rows])
         """
         body = ndjson(items)
-        return _table(Job, _NDJSON, lambda: [body], options)
+        return _table(Job, _NDJSON, lambda: [body], options, idempotency_key)
 
     @operation
-    def submit_ndjson(self, lines: Path | Body, options: JobOptions | None = None) -> Request[Job]:
+    def submit_ndjson(
+        self,
+        lines: Path | Body,
+        options: JobOptions | None = None,
+        *,
+        idempotency_key: str | None = None,
+    ) -> Request[Job]:
         """Submit items as JSON, one a line: a file, or a function that gives the parts of one."""
-        return _table(Job, _NDJSON, lines, options)
+        return _table(Job, _NDJSON, lines, options, idempotency_key)
 
     @operation
     def submit_csv(
-        self, table: Path | Body, options: JobOptions | None = None, **columns: Unpack[Columns]
+        self,
+        table: Path | Body,
+        options: JobOptions | None = None,
+        *,
+        idempotency_key: str | None = None,
+        **columns: Unpack[Columns],
     ) -> Request[Job]:
         """Submit a CSV table: a file, or a function that gives the parts of one.
 
@@ -205,7 +230,7 @@ class Operations:
         Example:
             client.submit_csv(Path("photos.csv"), url_column="image", id_column="sku")
         """
-        return _table(Job, _CSV, table, options, **columns)
+        return _table(Job, _CSV, table, options, idempotency_key, **columns)
 
     @operation
     def dry_run_ndjson(
@@ -223,7 +248,11 @@ class Operations:
 
     @operation
     def submit_files(
-        self, pictures: Mapping[str, Path | bytes], options: JobOptions | None = None
+        self,
+        pictures: Mapping[str, Path | bytes],
+        options: JobOptions | None = None,
+        *,
+        idempotency_key: str | None = None,
     ) -> Request[Job]:
         """Submit files by id in one request, all or none. Use a draft for more than a thousand.
 
@@ -232,7 +261,7 @@ class Operations:
         """
         fields = _fields(options)
         return Request(
-            Job, "POST", "/jobs", headers=_new_key(), files=pictures, form_options=fields
+            Job, "POST", "/jobs", headers=_key(idempotency_key), files=pictures, form_options=fields
         )
 
     # Drafts: items are added in parts, each once by its id, then submitted as a whole.
@@ -259,7 +288,7 @@ class Operations:
             PiqueueApiError: `items_refused` lists the refused items, such as those whose id another
                 item of the draft has; the others are added.
         """
-        headers = {"Content-Type": _NDJSON, **_new_key()}
+        headers = {"Content-Type": _NDJSON, **_key()}
         more = {"content": ndjson(items)}
         return Request(Draft, "POST", _job(job_id, "/items"), headers=headers, more=more)
 
@@ -328,7 +357,7 @@ class Operations:
     def retry(self, job_id: str, only: Literal["failed", "retryable"] = "failed") -> Request[Job]:
         """Submit the failed items of a job again, or the retryable ones; returns the new job."""
         more = {"json": {"only": only}}
-        return Request(Job, "POST", _job(job_id, "/retry"), headers=_new_key(), more=more)
+        return Request(Job, "POST", _job(job_id, "/retry"), headers=_key(), more=more)
 
     @operation
     def delete(self, job_id: str) -> Request[None]:
@@ -414,12 +443,13 @@ def _table(
     content_type: str,
     table: Path | Body,
     options: JobOptions | None,
+    idempotency_key: str | None = None,
     **params: Any,
 ) -> Request[Answer]:
     params = {**_fields(options), **params}
     if "metadata" in params:
         params["metadata"] = json.dumps(params["metadata"])
-    headers = {"Content-Type": content_type, **_new_key()}
+    headers = {"Content-Type": content_type, **_key(idempotency_key)}
     body = (lambda: _parts(table)) if isinstance(table, Path) else table
     return Request(answer, "POST", "/jobs", params, headers, body)
 
@@ -436,8 +466,8 @@ def _disposition(name: str) -> str:
     return f'name="files"; filename="-"; filename*=UTF-8\'\'{quote(name, safe="")}'
 
 
-def _new_key() -> dict[str, str]:
-    return {"Idempotency-Key": uuid.uuid4().hex}
+def _key(given: str | None = None) -> dict[str, str]:
+    return {"Idempotency-Key": given or uuid.uuid4().hex}
 
 
 def _parts(path: Path) -> Iterator[bytes]:

@@ -34,6 +34,11 @@ NOT_RUN: dict[str, dict[str, str]] = {
     "docs/architecture.md": {"piqueue/ ": "a list of folders"},
     "docs/metrics.md": {"groups:": "settings of Prometheus"},
     "docs/models.md": {"scenes/2/card.json": "a list of files"},
+    "docs/schedules.md": {
+        "0 2 * * *": "needs cron",
+        "# dags/nightly_scores.py": "needs Airflow",
+        "# nightly_scores.py": "needs Prefect",
+    },
     "docs/s3.md": {"{prefix}/": "a list of files"},
     "docs/traces.md": {
         "export OTEL_": "the address of a collector; tests/test_traces.py runs one",
