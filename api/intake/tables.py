@@ -5,7 +5,7 @@ import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from typing import IO
 
 from api.intake.bodies import refuse_other_kinds
@@ -18,6 +18,8 @@ SHOWN_CHARS = 40
 LISTED_CHARS = 400
 # Far more than the columns of an item may have.
 MAX_ROW_CHARS = 1_000_000
+# So many rows below the first one, which may be a title, are searched for the header.
+TITLE_ROWS = 5
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 # The first line of a table that Excel is to read, such as sep=;
 _SEP_LINE = re.compile(r'"?sep=(.)"?,*\s*', re.IGNORECASE)
@@ -42,6 +44,8 @@ def add_csv(file: IO[bytes], params: Mapping[str, str], items: ItemReceiver) -> 
     first = next(rows, None)
     if first is None:
         raise BodyUnreadable("the table is empty: send a header and a row for each picture")
+    if url_column not in map(str.strip, first[1]):
+        _refuse_title(rows, url_column)
     header = _header(*first, url_column, id_column)
     items.csv = CsvShape(tuple(header), url_column, id_column)
     url_at, id_at = header.index(url_column), header.index(id_column) if id_column else None
@@ -179,6 +183,20 @@ def _header(line: int, row: Sequence[str], url_column: str, id_column: str | Non
                 f"{_listed(header) or 'nothing'}; give the name of the right one as ?{parameter}="
             )
     return header
+
+
+def _refuse_title(rows: Iterator[tuple[int, list[str]]], url_column: str) -> None:
+    """Raise JobRefused if the header is below other lines, such as a title."""
+    below = islice(rows, TITLE_ROWS)
+    try:
+        line = next((line for line, row in below if url_column in map(str.strip, row)), None)
+    except BodyUnreadable:
+        return  # the first line is refused anyway
+    if line is not None:
+        raise JobRefused(
+            f"line {line}: the header with {url_column!r} is there, below other lines: remove "
+            "those above it"
+        )
 
 
 def _refuse_separator(line: int, text: str, url_column: str) -> None:

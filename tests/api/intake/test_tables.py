@@ -104,6 +104,12 @@ REFUSALS = {
         {},
         ["line 2", "column 3", "holds whole rows"],
     ),
+    "title": (
+        b"My photos\n\nurl,k\nhttp://h/,1\n",
+        {},
+        ["line 3: the header with 'url'", "above it"],
+    ),
+    "stray quote below": (b'a,b\n"x"y,url\n', {}, ["line 1: there is no column 'url'"]),
     "semicolons and quotes": (b'"url";"k"\n"http://h/";"1"\n', {}, ["line 1", "semicolons"]),
     "page": (b"\n<!DOCTYPE html>\n<p>Log in</p>\n", {}, ["an HTML or XML page", "send the table"]),
     "json": (b'[{"url": "http://h/"}]', {}, ["line 1", "JSON and not a table", "application/json"]),
