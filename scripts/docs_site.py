@@ -8,12 +8,16 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout, suppress
 from importlib.resources import files
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import piqueue
 from api.main import create_app
+from piqueue import cli
+from scripts.commands.__main__ import main as server_command
 from scripts.local.stack import ROOT
 from worker.jobs.settings import load_settings
 
@@ -112,9 +116,11 @@ def _commands() -> str:
 
 
 def _helps(command: tuple[str, ...]) -> Iterator[str]:
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "90", "NO_COLOR": "1"}
-    program = [sys.executable, "-m", "piqueue.cli", *command, "--help"]
-    text = subprocess.run(program, env=env, capture_output=True, text=True, check=True).stdout
+    run = server_command if command[:1] and command[0] in cli.SERVER_COMMANDS else cli.main
+    printed = StringIO()
+    with suppress(SystemExit), redirect_stdout(printed):
+        run([*command, "--help"])
+    text = printed.getvalue()
     yield f"## {' '.join(('piqueue', *command))}\n\n```text\n{text}```\n\n"
     names = re.findall(r"^    ([\w-]+)(?:\s|$)", text, re.MULTILINE) if " ...\n" in text else []
     for name in names:
@@ -130,6 +136,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.build and given.build.exists():
         parser.error(f"{given.build} exists: name a new folder")
+    os.environ["COLUMNS"] = "90"  # the width of help texts
     with TemporaryDirectory(prefix="piqueue-docs-") as folder:
         if given.build:
             shutil.copytree(build(Path(folder)), given.build)
