@@ -4,6 +4,7 @@ import asyncio
 import re
 import resource
 import sys
+import time
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,8 +23,8 @@ from worker.jobs.settings import Settings
 MAX_HEAD_BYTES = 32_768
 # Heads arrive in parts of this size, because h11 only limits those that are incomplete.
 HEAD_PART_BYTES = 4096
-# A chunk of a few bytes takes as long as a large one. A body of such chunks, by the bytes for each
-# of their line breaks, is received in parts, so that other connections have their turns.
+# A chunk of a few bytes takes as long as a large one. Bodies of such chunks, by the bytes for each
+# of their line breaks, are received in parts, with pauses that leave others half of the processor.
 CHUNKS_PART_BYTES, LINE_BYTES = 2048, 64
 # A peer may take this long to read some of a response.
 STALL_S = 120
@@ -55,6 +56,8 @@ class Connection(H11Protocol):
     """
 
     flow: _Flow
+    # How many connections wait until they may receive more of such a body.
+    _deferred_count = 0
 
     def __init__(
         self,
@@ -116,9 +119,10 @@ class Connection(H11Protocol):
                 self.transport.abort()
                 return
             elif self._is_in_small_chunks(data):
+                started = time.perf_counter()
                 super().data_received(data[:CHUNKS_PART_BYTES])
                 if not self.transport.is_closing():
-                    self._defer(data[CHUNKS_PART_BYTES:])
+                    self._defer(data[CHUNKS_PART_BYTES:], time.perf_counter() - started)
                 return
             if self.idle and self._head_timer is None:
                 self._expect_head()
@@ -132,14 +136,16 @@ class Connection(H11Protocol):
             and data.count(b"\r\n") * LINE_BYTES > len(data) > CHUNKS_PART_BYTES
         )
 
-    def _defer(self, rest: bytes) -> None:
-        """Receive the rest after other connections had their turns, and read nothing before."""
+    def _defer(self, rest: bytes, took_s: float) -> None:
+        """Receive the rest later, and read nothing before; the part before it took `took_s`."""
         self._rest = rest
         self.flow.held = True
         self.flow.pause_reading()
-        self.loop.call_soon(self._receive_rest)
+        Connection._deferred_count += 1
+        self.loop.call_later((2 * Connection._deferred_count - 1) * took_s, self._receive_rest)
 
     def _receive_rest(self) -> None:
+        Connection._deferred_count -= 1
         rest, self._rest = self._rest, b""
         self.data_received(rest)
         if not self._rest and not self.transport.is_closing():

@@ -127,18 +127,24 @@ def test_a_request_with_two_lengths_is_the_last_of_its_connection(api: Stack) ->
         assert peer.closed()
 
 
-def test_a_body_of_tiny_chunks_leaves_others_their_turns(small_api: Stack) -> None:
+@pytest.mark.parametrize("senders", [1, 8])
+def test_bodies_of_tiny_chunks_leave_others_their_turns(small_api: Stack, senders: int) -> None:
     head = "POST /jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/csv\r\n"
-    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in CSV) + b"1\r\n\n\r\n" * 150_000
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in CSV) + b"1\r\n\n\r\n" * (150_000 // senders)
     body = f"{head}Transfer-Encoding: chunked\r\n\r\n".encode() + chunks + b"0\r\n\r\n"
     started, slowest_s = time.monotonic(), 0.0
-    with Peer(small_api) as peer, ThreadPoolExecutor() as threads:
-        sending = threads.submit(lambda: peer.send(body).answer())
-        while not sending.done():
+
+    def send() -> int:
+        with Peer(small_api) as peer:
+            return peer.send(body).answer()[0]
+
+    with ThreadPoolExecutor() as threads:
+        sending = [threads.submit(send) for _ in range(senders)]
+        while not all(one.done() for one in sending):
             asked = time.monotonic()
             assert ask(small_api, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")[0] == 200
             slowest_s = max(slowest_s, time.monotonic() - asked)
-    assert sending.result()[0] == 202
+    assert [one.result() for one in sending] == [202] * senders
     assert slowest_s < (time.monotonic() - started) / 10, "others wait for a part of that body"
 
 
