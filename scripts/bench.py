@@ -14,6 +14,7 @@ from scripts.benchmarks.benchmark_run import QUICK, BenchmarkRun, Scale
 from scripts.benchmarks.bulk_upload import bulk_upload
 from scripts.benchmarks.fairness import fairness
 from scripts.benchmarks.figures import Figure, table
+from scripts.benchmarks.folder_upload import folder_upload
 from scripts.benchmarks.footprint import footprint
 from scripts.benchmarks.job_reads import job_reads
 from scripts.benchmarks.one_picture import one_picture
@@ -28,6 +29,7 @@ BENCHMARKS = {
         footprint,
         job_reads,
         bulk_upload,
+        folder_upload,
         redis_memory,
         report,
         one_picture,

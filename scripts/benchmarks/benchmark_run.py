@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 from scripts.benchmarks.pictures import write_pictures
+from scripts.local.embedded_redis import REDIS_MEMORY
 from scripts.local.stack import ROOT, Stack
 from scripts.local.supervised_process import SupervisedProcess
 
@@ -29,6 +30,7 @@ class Scale:
     requests: int = 300
     rows: int = 1_000_000
     scored_rows: int = 100_000
+    photos: int = 1000
     seconds: float = 20
 
 
@@ -40,6 +42,7 @@ QUICK = Scale(
     requests=40,
     rows=50_000,
     scored_rows=10_000,
+    photos=20,
     seconds=3,
 )
 
@@ -69,9 +72,10 @@ class BenchmarkRun:
         with serving(log_path, "scripts.benchmarks.pictures", str(self.pictures)) as url:
             yield [f"{url}/{index}.jpg" for index in range(self.scale.pictures)]
 
-    def stack(self, workers: int = 1) -> Stack:
+    def stack(self, workers: int = 1, redis_memory: str = REDIS_MEMORY) -> Stack:
         """Give a Piqueue whose workers may fetch from the image server."""
-        return Stack(self.new_folder("stack"), workers=workers, env=ENV)
+        folder = self.new_folder("stack")
+        return Stack(folder, workers=workers, env=ENV, redis_memory=redis_memory)
 
 
 @contextmanager
