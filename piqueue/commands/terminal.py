@@ -184,8 +184,8 @@ def written_whole(output: Path) -> Iterator[BinaryIO]:
             shutil.copyfileobj(file, target)
         return
     path = Path(os.path.realpath(output))
-    # Not from the name of the file, which may be as long as a name can be.
-    part = path.with_name(f".{secrets.token_hex(8)}.part")
+    # The beginning of the name only, which may be as long as a name can be.
+    part = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}.part")
     try:
         with part.open("x+b") as file:
             if path.exists():
