@@ -43,6 +43,7 @@ STATUS: dict[type[PiqueueError], tuple[int, str]] = {
     errors.JobNotDone: (409, "job_not_done"),
     errors.ParentGone: (409, "parent_gone"),
     errors.WebhookNotFound: (404, "webhook_not_found"),
+    errors.ThumbnailNotFound: (404, "thumbnail_not_found"),
     errors.PartsNotFound: (404, "parts_not_found"),
     errors.PartsNotReady: (503, "parts_not_ready"),
     errors.JobNotDraft: (409, "job_not_draft"),

@@ -29,6 +29,7 @@ from api.routes import (
     retry,
     scorefile,
     status,
+    thumbnails,
     webhooks,
 )
 from api.services import Services
@@ -65,7 +66,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(BehindProxy, settings.root_path, settings.trusted_proxies)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestId)
-    for module in (jobs, events, webhooks, results, histogram, report, parts, retry, scorefile):
+    of_jobs = (jobs, events, webhooks, results, histogram, report, thumbnails, parts, retry)
+    for module in (*of_jobs, scorefile):
         app.include_router(module.router, dependencies=[Depends(refuse_unfit_parameters)])
     for module in (status, metrics):
         app.include_router(module.router)

@@ -46,6 +46,11 @@ class JobOptions(_Body):
         description="Reuse scores of pictures that the model has scored for you before, and keep "
         "these",
     )
+    thumbnails: bool = Field(
+        False,
+        description="Keep a small WebP of each picture, for people to look at: of the first "
+        "`max_thumbnails` of `GET /limits`, and not of those whose scores come from the cache",
+    )
     dry_run: bool = Field(
         False, description="Only check the items, try up to 50 URLs, and estimate the time"
     )
@@ -235,6 +240,9 @@ class JobOut(Out):
     expires_at: datetime = Field(validation_alias="expires_ms")
     metadata: dict[str, JsonValue]
     parent_job: str | None
+    thumbnails: int = Field(
+        0, description="How many of the items have a thumbnail once they are scored, the first ones"
+    )
     error: str | None = Field(description="Why the whole job failed")
     links: LinksOut
     results: list[ResultOut] | None = Field(
@@ -372,10 +380,11 @@ class LimitsOut(BaseModel):
     waiting_items: int = Field(description="Items you have waiting")
     quota_drafts: int = Field(description="How many drafts you may have")
     quota_upload_bytes: int = Field(
-        description="Size that all your stored uploads may have, in drafts and jobs"
+        description="Size that all your stored uploads and thumbnails may have, in drafts and jobs"
     )
     upload_bytes: int = Field(
-        description="Size of your stored uploads; those that have scores are deleted"
+        description="Size of your stored uploads and thumbnails; uploads that have scores are "
+        "deleted"
     )
     draft_idle_s: int = Field(
         description="A draft that nobody adds to for this time is erased while there is no room"
@@ -383,6 +392,10 @@ class LimitsOut(BaseModel):
     upload_room_bytes: int | None = Field(
         description="Size of the pictures that can be uploaded before more are refused; null if it "
         "is unknown"
+    )
+    max_thumbnails: int = Field(
+        description="Thumbnails of a job that asks for them, of up to 4,096 bytes each: those of "
+        "its first pictures"
     )
     rate_per_s: float = Field(description="Recently finished items a second, of all callers")
 

@@ -66,8 +66,8 @@ class JobOptions(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `model` is `name` or `name@version`; `max_failures` a count or a share such as `"5%"`, beyond
     which the job fails; `expires_in_s` the seconds until the job is erased, 60 or more;
-    `use_cache` reuses scores of pictures scored before; `webhook_url` receives a Standard
-    Webhooks message when the job is done.
+    `use_cache` reuses scores of pictures scored before; `thumbnails` keeps a small WebP of each
+    picture; `webhook_url` receives a Standard Webhooks message when the job is done.
     """
 
     model: str | None = None
@@ -77,6 +77,7 @@ class JobOptions(Struct, frozen=True, kw_only=True, omit_defaults=True):
     max_failures: int | str | None = None
     expires_in_s: int | None = None
     use_cache: bool = False
+    thumbnails: bool = False
     webhook_url: str | None = None
 
 
@@ -179,6 +180,7 @@ class Links(Struct, frozen=True):
 
 class Job(Struct, frozen=True):
     """A job. `rate_per_s` counts finished items; `failures` counts failed items by error code.
+    The first `thumbnails` items have a thumbnail once they are scored.
 
     While a job waits to start, `position` 1 starts next, and `starts_in_s` is an estimate at the
     rate of the last minute; otherwise both are None.
@@ -206,6 +208,7 @@ class Job(Struct, frozen=True):
     results: list[Result] | None = None
     position: int | None = None
     starts_in_s: int | None = None
+    thumbnails: int = 0
 
 
 class Draft(Job, frozen=True, kw_only=True):
@@ -284,6 +287,7 @@ class Limits(Struct, frozen=True):
     upload_bytes: int
     draft_idle_s: int
     upload_room_bytes: int | None
+    max_thumbnails: int
     rate_per_s: float
 
 

@@ -28,6 +28,7 @@ from worker.jobs.items import ItemSpec
 from worker.jobs.ledger.api_keys import ANYONE
 from worker.jobs.ledger.layout import ExpiringKey, NewJob, Shape, SubmissionLimits
 from worker.jobs.record import Lane, new_job_id
+from worker.jobs.storage.thumbnails import MOST_BYTES
 from worker.jobs.traces import span, traceparent
 
 # Jobs up to this size go ahead of bulk work,
@@ -156,6 +157,8 @@ class JobBuilder(ItemReceiver):
             services.blobs.keep(self.job_id, self._ttl_s)
         if self._parts is not None:
             self._parts.expect(self.job_id, job.ttl_s)
+        if job.thumbnails:
+            services.blobs.expect_thumbnails(self.job_id, job.ttl_s)
         check_memory(services.load)
         quota = math.inf if self._owner == ANYONE else self._settings.quota_items
         upload_limit, upload_bytes = upload_limit_bytes(services), self._uploads.byte_count
@@ -200,9 +203,19 @@ class JobBuilder(ItemReceiver):
             webhook_url=self._options.webhook_url,
             use_cache=self._options.use_cache,
             parts=self._parts is not None,
+            thumbnails=self._thumbnail_count(),
             options=self._options.given,
             traceparent=traceparent(),
         )
+
+    def _thumbnail_count(self) -> int:
+        """How many items get thumbnails: none if the caller may not store as much."""
+        if not self._options.thumbnails:
+            return 0
+        services, count = self._services, min(self.count, self._settings.max_thumbnails)
+        stored = services.load.upload_bytes(self._owner) + self._uploads.byte_count
+        fits = stored + count * MOST_BYTES <= upload_limit_bytes(services)
+        return count if fits else 0
 
     def _add_to_sample(self, spec: ItemSpec) -> None:
         """Sample with a reservoir: every URL item is as likely as any other to stay."""

@@ -48,6 +48,7 @@ RESULTS: dict[str, Any] = {
     "application/vnd.apache.parquet": {"schema": {"type": "string", "format": "binary"}},
 }
 
+THUMBNAIL: dict[str, Any] = {"image/webp": {"schema": {"type": "string", "format": "binary"}}}
 REPORT: dict[str, Any] = {
     "text/html": {"schema": {"type": "string"}, "example": "<!doctype html>…"}
 }

@@ -1,7 +1,8 @@
 """The report of a job."""
 
+import base64
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -20,6 +21,7 @@ from worker.jobs.items import RejectionCode
 from worker.jobs.ledger.reader import StoredResult
 from worker.jobs.models.catalog import ModelCard
 from worker.jobs.record import JOB_ERRORS, Job, JobStatus, utc
+from worker.jobs.storage.thumbnails import MEDIA_TYPE
 
 # Labels with a histogram and pictures, and those in the table of labels that occur together.
 LISTED_LABELS = 20
@@ -63,13 +65,23 @@ class LabelPart:
     surest: list[tuple[Picture, float]]
     least_sure: list[tuple[Picture, float]]
 
+    @property
+    def pictures(self) -> list[Picture]:
+        """The pictures that are listed."""
+        return [picture for picture, _ in (*self.surest, *self.least_sure)]
+
 
 def job_report(
-    job: Job, model: ModelCard, options: Mapping[str, Any], results: Iterator[StoredResult]
+    job: Job,
+    model: ModelCard,
+    options: Mapping[str, Any],
+    results: Iterator[StoredResult],
+    thumbnails_of: Callable[[Iterable[int]], Mapping[int, bytes]] = lambda _: {},
 ) -> Iterator[bytes]:
     """Write the report of a job as HTML: its head at once, the rest after all results are read.
 
-    In between, a line break for each BLOCK_RESULTS keeps the connection open.
+    In between, a line break for each BLOCK_RESULTS keeps the connection open. `thumbnails_of` gives
+    the thumbnails of items by index, of those that have one.
     """
     title = page.shortened(job.name or job.id, 120)
     counts, reference = job.counts, f"{model.name}@{model.version}"
@@ -85,7 +97,13 @@ def job_report(
         for stored in block:
             summary.add(stored)
         yield b"\n"
-    yield page.render(_templates(), "job.html", **_values(job, model, options, summary)).encode()
+    values = _values(job, model, options, summary)
+    shown = [picture.index for label in values["labels"] for picture in label.pictures]
+    values["thumbnails"] = {
+        index: f"data:{MEDIA_TYPE};base64,{base64.b64encode(one).decode()}"
+        for index, one in thumbnails_of(shown).items()
+    }
+    yield page.render(_templates(), "job.html", **values).encode()
 
 
 @cache

@@ -1,5 +1,7 @@
 """GET /jobs/{id}/report: what came of a job, as one page to send to others."""
 
+from functools import partial
+
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse, StreamingResponse
 
@@ -9,6 +11,7 @@ from api.middleware.security_headers import POLICY
 from api.openapi.literals import REPORT
 from api.reports import page
 from api.reports.job import job_report
+from api.results.thumbnails import read_thumbnails
 from api.services import ServicesDep
 
 router = APIRouter(tags=["jobs"])
@@ -33,7 +36,8 @@ def read_report(job_id: str, services: ServicesDep, caller: CallerDep) -> Stream
     """
     job = own_job(services, caller, job_id)
     model, options = services.store.model(job_id), services.store.options(job_id)
-    blocks = job_report(job, model, options, services.store.results(job))
+    thumbnails_of = partial(read_thumbnails, services.blobs, job)
+    blocks = job_report(job, model, options, services.store.results(job), thumbnails_of)
     sent = services.download_threads.each(caller.owner, blocks)
     headers = {
         POLICY: f"{page.POLICY}; frame-ancestors 'none'",

@@ -1,36 +1,57 @@
 // One result as a row of the list or a tile of the gallery.
 
+import { ask } from "./api.js";
 import { make, percent } from "./dom.js";
 import { nameOf } from "./filter.js";
 import { failure } from "./words.js";
 
 const ROW_SCORES = 4;
 
-// The pictures of this tab, by item id.
-let files = new Map();
+const MOST_URLS = 1000;
+
+// The displayed job, the pictures of this tab by item id, and the addresses of what is shown, by index.
+let job = null, files = new Map();
 const urls = new Map();
 
-export function usePictures(chosen) {
-  for (const url of urls.values()) URL.revokeObjectURL(url);
-  urls.clear();
-  files = chosen;
+const forgetUrl = (index) => {
+  urls.get(index)?.then(URL.revokeObjectURL, () => {});
+  urls.delete(index);
+};
+
+export function usePictures(chosen, displayed) {
+  for (const index of urls.keys()) forgetUrl(index);
+  [files, job] = [chosen, displayed];
 }
 
-export const havePictures = () => files.size > 0;
+export const havePictures = () => files.size > 0 || job?.thumbnails > 0;
+
+// The picture that this tab uploaded, or else its thumbnail; a request can send the key, an image cannot.
+async function pictureFile(item, file) {
+  if (file) return file;
+  return (await ask(`jobs/${job.id}/items/${item.index}/thumbnail`)).blob();
+}
+
+function urlOf(item, file) {
+  if (!urls.has(item.index)) {
+    if (urls.size === MOST_URLS) forgetUrl(urls.keys().next().value);
+    urls.set(item.index, pictureFile(item, file).then((blob) => URL.createObjectURL(blob)));
+  }
+  return urls.get(item.index);
+}
 
 export function pictureOf(item, className) {
   const box = make("div", { className });
   const instead = item.image?.format ?? "no picture";
   const file = files.get(item.id);
-  if (!file) {
+  if (!file && !(item.image?.width && item.index < job.thumbnails)) {
     box.textContent = className === "large" ? "This tab did not upload the picture, so it has no preview." : instead;
     return box;
   }
-  if (!urls.has(item.id)) urls.set(item.id, URL.createObjectURL(file));
   const picture = make("img", { alt: "", decoding: "async" });
-  // Not every browser can show every format.
-  picture.addEventListener("error", () => box.replaceChildren(instead));
-  picture.src = urls.get(item.id);
+  // Not every browser can show every format, and not every picture has a thumbnail.
+  const failed = () => box.replaceChildren(instead);
+  picture.addEventListener("error", failed);
+  urlOf(item, file).then((url) => { picture.src = url; }, failed);
   box.append(picture);
   return box;
 }

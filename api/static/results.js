@@ -28,7 +28,7 @@ export function clearResults() {
   loading?.abort();
   clearTimeout(typing);
   [job, items, hasMore, filter, histograms] = [null, [], false, everything(), new Map()];
-  usePictures(new Map());
+  usePictures(new Map(), null);
   $("histograms").replaceChildren();
   for (const id of ["by-status", "by-name"]) $(id).value = "";
   $("results").hidden = true;
@@ -43,7 +43,7 @@ export async function showResults(current, files) {
   if (!isNew && job.done === current.done && finished === finishedCount(job)) return;
   job = current;
   if (isNew) {
-    usePictures(files);
+    usePictures(files, job);
     showLabels();
     setLayout(havePictures() ? "gallery" : "list");
   }

@@ -183,7 +183,7 @@ export function startForm(open, show) {
     try {
       const send = { files: sendFiles, urls: sendUrls, csv: sendCsv }[source()];
       const name = $("name").value.trim();
-      const { job, files, refused } = await send({ model: $("model").value, ...(name && { name }) });
+      const { job, files, refused } = await send({ model: $("model").value, thumbnails: true, ...(name && { name }) });
       $("name").value = "";
       open(job, files, refused);
     } catch (error) {

@@ -90,6 +90,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--webhook-url", metavar="URL", help="address that Piqueue notifies when the job ends")
     cache = "use and store scores of pictures seen before"
     add("--use-cache", action="store_true", default=None, help=cache)
+    thumbnails = "keep small pictures, which the page and the report of the job show"
+    add("--thumbnails", action="store_true", default=None, help=thumbnails)
 
 
 def submit(options: argparse.Namespace) -> int:

@@ -48,6 +48,7 @@ ROUTES: dict[tuple[str, str], Scope | None] = {
     ("GET", "/jobs/{job_id}/histogram"): Scope.READ,
     ("GET", "/jobs/{job_id}/items"): Scope.READ,
     ("POST", "/jobs/{job_id}/items"): Scope.SUBMIT,
+    ("GET", "/jobs/{job_id}/items/{index}/thumbnail"): Scope.READ,
     ("GET", "/jobs/{job_id}/report"): Scope.READ,
     ("GET", "/jobs/{job_id}/results"): Scope.READ,
     ("GET", "/jobs/{job_id}/results/parts"): Scope.READ,
@@ -106,7 +107,10 @@ def test_a_key_allows_what_its_scope_names(
 
     async def ask_all(client: httpx2.AsyncClient) -> list[tuple[Scope | None, httpx2.Response]]:
         return [
-            (needed, await client.request(method, path.format(job_id="x"), headers=bearer(key)))
+            (
+                needed,
+                await client.request(method, path.format(job_id="x", index=0), headers=bearer(key)),
+            )
             for (method, path), needed in ROUTES.items()
         ]
 
@@ -126,7 +130,9 @@ def test_every_route_but_the_open_ones_needs_a_key(redis_client: Redis, redis_ur
 
     async def ask_all(client: httpx2.AsyncClient) -> dict[tuple[str, str], int]:
         return {
-            (method, path): (await client.request(method, path.format(job_id="x"))).status_code
+            (method, path): (
+                await client.request(method, path.format(job_id="x", index=0))
+            ).status_code
             for method, path in ROUTES
         }
 
@@ -149,7 +155,7 @@ def test_a_job_of_another_key_is_not_found_but_for_operators(
             job_id: str, key: str, method: str, path: str, **body: Any
         ) -> tuple[int, str]:
             answer = await client.request(
-                method, path.format(job_id=job_id), headers=bearer(key), **body
+                method, path.format(job_id=job_id, index=0), headers=bearer(key), **body
             )
             problem = {**answer.json(), "request_id": None}
             return answer.status_code, json.dumps(problem).replace(job_id, "")

@@ -17,6 +17,7 @@ PiqueueError
 ├── JobNotDone              a retry or webhook replay needs a job that is done
 ├── WebhookNotFound         the job has no webhook_url
 ├── ParentGone              the parent of a retry was deleted or has expired
+├── ThumbnailNotFound       the item has no thumbnail
 ├── PartsNotFound           the job has no result files on S3
 ├── PartsNotReady           the manifest of a job's results is not written yet
 ├── JobNotDraft             the job was already submitted and accepts no more items
@@ -149,6 +150,9 @@ class JobNotDone(PiqueueError): ...
 
 
 class WebhookNotFound(PiqueueError): ...
+
+
+class ThumbnailNotFound(PiqueueError): ...
 
 
 class PartsNotFound(PiqueueError): ...

@@ -119,6 +119,8 @@ class Job:
     webhook_url: str | None = field(default=None, repr=False)
     # Whether results are also written to S3.
     parts: bool = False
+    # How many items get thumbnails, the first ones.
+    thumbnails: int = 0
 
     @property
     def chunk_count(self) -> int:

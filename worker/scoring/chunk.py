@@ -13,12 +13,14 @@ from model.predictor import Predictor
 from worker.jobs.errors import JobNotFound, LedgerFull, LedgerUnavailable, StorageUnavailable
 from worker.jobs.items import ItemResult, Rejection, RejectionCode, Stage
 from worker.jobs.ledger.claims import Claim
+from worker.jobs.ledger.store import StoredThumbnails
 from worker.jobs.traces import chunk_span, span
 from worker.scoring.classify import Limits, classify
 from worker.scoring.metrics import model_name
 from worker.scoring.model_pool import CannotLoad
 from worker.scoring.payloads import load_payloads
 from worker.scoring.runtime import Runtime
+from worker.scoring.thumbnails import Thumbnails
 
 # A chunk that needs S3 while that is unavailable is tried again after this time, without a limit.
 S3_RETRY_S = 10
@@ -78,12 +80,14 @@ def _run_claimed(
         with ExitStack() as leases:
             for claim in claims:
                 leases.enter_context(runtime.keep_lease(claim))
-            scored = list(zip(claims, _results(runtime, claims), strict=True))
+            thumbnails = Thumbnails(claims)
+            scored = list(zip(claims, _results(runtime, claims, thumbnails), strict=True))
+            to_commit = thumbnails.store(runtime.blobs)
             with span("commit"):
                 if not all(_write_part(runtime, claim, results) for claim, results in scored):
                     log.info("lease_lost")
                     return [{"outcome": "lease_lost"}] * len(claims), True
-                accepted, waits = _commit(runtime, scored)
+                accepted, waits = _commit(runtime, scored, to_commit)
     except CannotLoad as error:
         log.info("chunk_released", model=model_name(claims[0].model), reason=str(error))
         for claim in claims:
@@ -125,7 +129,9 @@ def _committed(
     return {"outcome": "committed", "items": len(results), **failures}
 
 
-def _results(runtime: Runtime, claims: Sequence[Claim]) -> list[Sequence[ItemResult]]:
+def _results(
+    runtime: Runtime, claims: Sequence[Claim], thumbnails: Thumbnails
+) -> list[Sequence[ItemResult]]:
     """Score chunks of one model, or reject their items if no worker can score them.
 
     Raises:
@@ -139,7 +145,7 @@ def _results(runtime: Runtime, claims: Sequence[Claim]) -> list[Sequence[ItemRes
     model = first.model
     try:
         with runtime.models.using(model) as predictor:
-            results = iter(_score(runtime, claims, predictor))
+            results = iter(_score(runtime, claims, predictor, thumbnails))
         return [list(islice(results, len(claim.specs))) for claim in claims]
     except CannotLoad:
         waited_s = runtime.presence.request(model)
@@ -154,7 +160,9 @@ def _reject_all(claim: Claim, code: RejectionCode, detail: str) -> list[ItemResu
     return [ItemResult(rejection=rejection)] * len(claim.specs)
 
 
-def _score(runtime: Runtime, claims: Sequence[Claim], predictor: Predictor) -> list[ItemResult]:
+def _score(
+    runtime: Runtime, claims: Sequence[Claim], predictor: Predictor, thumbnails: Thumbnails
+) -> list[ItemResult]:
     """Score chunks; one after a lost attempt item by item, to find a poison item."""
     settings, claim = runtime.settings, claims[0]
     payloads, count = load_payloads(runtime, claims), sum(len(one.specs) for one in claims)
@@ -165,7 +173,15 @@ def _score(runtime: Runtime, claims: Sequence[Claim], predictor: Predictor) -> l
             if claim.use_cache
             else None
         )
-        return classify(payloads, count, predictor, limits, lambda _: runtime.gate.shared(), cached)
+        return classify(
+            payloads,
+            count,
+            predictor,
+            limits,
+            lambda _: runtime.gate.shared(),
+            cached,
+            thumbnails.add,
+        )
 
     @contextmanager
     def quarantined(position: int) -> Iterator[None]:
@@ -175,7 +191,7 @@ def _score(runtime: Runtime, claims: Sequence[Claim], predictor: Predictor) -> l
             runtime.store.checkpoint(claim, None)
 
     limits = Limits(1, settings.max_pixels, runtime.memory)
-    return classify(payloads, count, predictor, limits, quarantined)
+    return classify(payloads, count, predictor, limits, quarantined, on_image=thumbnails.add)
 
 
 def _release(runtime: Runtime, claim: Claim) -> None:
@@ -202,12 +218,14 @@ def _write_part(runtime: Runtime, claim: Claim, results: Sequence[ItemResult]) -
 
 
 def _commit(
-    runtime: Runtime, scored: Sequence[tuple[Claim, Sequence[ItemResult]]]
+    runtime: Runtime,
+    scored: Sequence[tuple[Claim, Sequence[ItemResult]]],
+    thumbnails: Sequence[StoredThumbnails],
 ) -> tuple[list[bool], bool]:
     """Commit results as `commit_all` does; while Redis is full, keep them and try again."""
     while True:
         try:
-            return runtime.store.commit_all(scored)
+            return runtime.store.commit_all(scored, thumbnails)
         except LedgerFull as error:
             log.warning("commit_waits", reason=str(error))
             time.sleep(COMMIT_RETRY_S)

@@ -51,12 +51,14 @@ def classify(
     limits: Limits,
     context: Callable[[int], AbstractContextManager[object]] = nullcontext,
     cached: Callable[[str], ItemResult | None] | None = None,
+    on_image: Callable[[int, DecodedImage], object] = lambda *_: None,
 ) -> list[ItemResult]:
     """Score `count` items, each exactly once, in whatever order their payloads arrive.
 
     A bad item becomes a rejection, and the others are scored. `context` gives, for the position
     of an item, the context in which it is decoded; a batch is scored in that of its last item.
-    `cached` gives the earlier result of a picture by the SHA-256 of its bytes, or None.
+    `cached` gives the earlier result of a picture by the SHA-256 of its bytes, or None. `on_image`
+    is called with the position and the image of each item that was decoded.
 
     Raises:
         ValueError: an item arrived twice or not at all.
@@ -69,6 +71,7 @@ def classify(
         with context(payload.position):
             results[payload.position], image = _decode(payload, predictor, limits, cached)
             if image is not None:
+                on_image(payload.position, image)
                 batch.append((payload.position, image))
             if len(batch) == limits.batch_size:
                 _score(batch, predictor, results)

@@ -684,6 +684,37 @@ def test_the_keyboard_alone_submits_and_reads(page: Page, stack: Stack, tmp_path
     assert page.one("#picture-title").text == "a.jpg"
 
 
+def test_pictures_are_shown_after_a_reload_and_for_urls(
+    page: Page, stack: Stack, client: httpx2.Client, tmp_path: Path
+) -> None:
+    def are_thumbnails(count: int) -> bool:
+        widths = [one.get_property("naturalWidth") for one in page.all("#rows img")]
+        return widths == [160] * count
+
+    page.open(stack.url)
+    page.one("#pick-files").send_keys(picture_files(tmp_path, ["a.jpg", "b.jpg"]))
+    page.start("Done")
+    page.browser.refresh()
+    page.wait("thumbnails", lambda: are_thumbnails(2))
+    assert page.one("#rows").get_attribute("class") == "gallery"
+    page.click("#rows button")
+    page.wait("large picture", lambda: page.all("#picture .large img"))
+    page.click("#close-picture")
+
+    async def picture(_request: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(body=jpeg(5))
+
+    with Site({"/a.jpg": picture}) as site:
+        page.one("#again").click()
+        page.drop("urls.txt", f"{site.url('/a.jpg')}\n{site.url('/no.jpg')}\n")
+        page.wait("URLs", lambda: page.one("#start").text == "Score 2 pictures")
+        page.start("Done, some failed")
+        page.wait("thumbnail", lambda: are_thumbnails(1))
+        assert sorted(one.target for one in site.requests) == ["/a.jpg", "/no.jpg"]
+    assert page.violations() == []
+    assert page.messages() == []
+
+
 def test_the_report_of_a_job_is_a_click_away(page: Page, stack: Stack, tmp_path: Path) -> None:
     page.open(stack.url)
     page.one("#pick-files").send_keys(picture_files(tmp_path, ["a.jpg", "b.jpg"]))
@@ -697,7 +728,8 @@ def test_the_report_of_a_job_is_a_click_away(page: Page, stack: Stack, tmp_path:
         page.wait("report", lambda: page.all(".tile"))
         assert page.browser.current_url == f"{stack.url}/jobs/{job_id}/report"
         assert page.one(".tile .value").text == "2"
-        assert {one.text for one in page.all(".names .name")} == {"a.jpg", "b.jpg"}
+        assert {one.text for one in page.all(".shots .name")} == {"a.jpg", "b.jpg"}
+        page.wait("thumbnails", lambda: page.one(".shots img").get_property("naturalWidth") == 160)
         assert page.violations() == []
         assert page.messages() == []
     finally:

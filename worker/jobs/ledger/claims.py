@@ -30,6 +30,8 @@ class Claim:
     # Attempts that were deferred for a reason that the items did not cause.
     deferrals: int = 0
     parts: bool = False
+    # How many items of the job get thumbnails, the first ones.
+    thumbnails: int = 0
     traceparent: str | None = None
     # The upload of a job of one item, if it is stored in Redis.
     upload: bytes | None = field(default=None, repr=False)
@@ -79,6 +81,7 @@ def read_claim(
     chunk_items: bytes,
     use_cache: bytes | None,
     parts: bytes | None,
+    thumbnails: bytes | None,
     model: bytes,
     version: bytes,
     sha256: bytes,
@@ -98,6 +101,7 @@ def read_claim(
         waited_ms / 1000,
         deferrals,
         parts == b"1",
+        int(thumbnails or 0),
         traceparent.decode() if traceparent else None,
         upload,
     )

@@ -27,6 +27,8 @@ class NewJob:
     webhook_url: str | None = field(default=None, repr=False)
     # Whether results are also written to S3.
     parts: bool = False
+    # How many items get thumbnails, the first ones.
+    thumbnails: int = 0
     # The options as the client sent them, for `JobReader.options`.
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     # The W3C trace context of the submission; None if it is not traced.
@@ -89,6 +91,7 @@ def fields_of(job: NewJob) -> dict[str, Any]:
         "metadata": json.dumps(job.metadata or {}),
         "use_cache": int(job.use_cache),
         "parts": int(job.parts),
+        "thumbnails": job.thumbnails,
         **{field: value for field, value in optional.items() if value is not None},
     }
 
@@ -132,4 +135,5 @@ def read_job(job_id: str, meta: Mapping[str, str]) -> Job:
         csv=CsvShape(tuple(csv[0]), *csv[1:]) if csv else None,
         webhook_url=meta.get("webhook_url"),
         parts=meta.get("parts") == "1",
+        thumbnails=int(meta.get("thumbnails", 0)),
     )

@@ -1,7 +1,7 @@
 -- The ledger's atomic steps. Each script is clock.lua, ready.lua and this file, followed by the call
 -- of one step. For most steps ARGV[1] is the id of the job.
 local JOB, META, ITEMS, RESULTS, DONE, RETURNED, ATTEMPTS, QUARANTINE, MODEL, DRAFT, IDS
-local WEBHOOK, WEBHOOK_LOG, BLOBS
+local WEBHOOK, WEBHOOK_LOG, BLOBS, THUMBNAILS
 
 -- What `fixed` has read of the job.
 local FIXED
@@ -18,11 +18,13 @@ local function use(job)
   WEBHOOK, WEBHOOK_LOG = key('webhook'), key('webhook_log')
   -- Uploads that are stored in Redis (blobs.py).
   BLOBS = key('blobs')
+  -- The thumbnails of each chunk that are stored in Redis.
+  THUMBNAILS = key('thumbnails')
 end
 
 -- Unfinished items by job, as 'count lane owner', and their sums by owner and, under '*', of all.
 local OPEN, BACKLOG = 'piqueue:open', 'piqueue:backlog'
--- Bytes of the uploads that are stored, by job and by owner.
+-- Bytes of the uploads and thumbnails that are stored, by job and by owner.
 local JOB_UPLOADS, OWNER_UPLOADS = 'piqueue:uploads:jobs', 'piqueue:uploads:owners'
 -- Items that are leased, of all jobs.
 local RUNNING = 'piqueue:running'
@@ -46,7 +48,7 @@ local function fixed(field)
   if not FIXED then
     FIXED = {}
     local fields = {'owner', 'lane', 'total', 'chunk_items', 'chunk_count', 'expires_ms', 'model_key',
-      'use_cache', 'uploads', 'parts', 'model', 'version', 'sha256', 'traceparent'}
+      'use_cache', 'uploads', 'parts', 'thumbnails', 'model', 'version', 'sha256', 'traceparent'}
     for at, value in ipairs(redis.call('HMGET', META, unpack(fields))) do FIXED[fields[at]] = value end
   end
   return FIXED[field]
@@ -107,7 +109,7 @@ local function settle(count)
   remove_ready(lane, owner, JOB)
 end
 
--- Adds to what an owner has stored; the uploads of a job are never less than nothing.
+-- Adds to what an owner has stored; what is stored of a job is never less than nothing.
 local function count_uploads(owner, bytes)
   if bytes < 0 then bytes = -math.min(-bytes, redis.call('HGET', JOB_UPLOADS, JOB) or 0) end
   if bytes == 0 then return end
@@ -349,7 +351,8 @@ end
 
 -- Returns {id, chunk, attempt, ms that the job waited for this turn, items, checkpointed position of
 -- each death, deferrals, the upload of a job of one item, and of the record: lane, items in a chunk,
--- use of the cache, whether results become files, name, version and hash of the model, trace context}.
+-- use of the cache, whether results become files, how many items get thumbnails, name, version and hash
+-- of the model, trace context}.
 local function describe(chunk, attempt, waited_ms)
   local has_upload = fixed('total') == '1' and fixed('uploads') == '1'
   local upload = has_upload and redis.call('HVALS', BLOBS)[1] or false
@@ -360,7 +363,7 @@ local function describe(chunk, attempt, waited_ms)
   end
   return {JOB, tonumber(chunk), tonumber(attempt), tonumber(waited_ms), redis.call('HGET', ITEMS, chunk),
     deaths, deferrals, upload, fixed('lane'), fixed('chunk_items'), fixed('use_cache'), fixed('parts'),
-    fixed('model'), fixed('version'), fixed('sha256'), fixed('traceparent')}
+    fixed('thumbnails'), fixed('model'), fixed('version'), fixed('sha256'), fixed('traceparent')}
 end
 
 local function holds(chunk, attempt)
@@ -509,10 +512,12 @@ local function add_hosts(counted)
   redis.call('HSET', META, 'hosts', cjson.encode(hosts))
 end
 
--- Arguments: id, chunk, results, succeeded, failed, cached, host statistics or '', how many codes of
--- failures, these with their counts, then bytes and ids of the uploads that have scores. The first
--- commit of a chunk wins. Returns whether this one did.
-local function commit(id, chunk, results, succeeded_now, failed_now, cached, hosts, codes, ...)
+-- Arguments: id, chunk, results, bytes of its thumbnails, these or '' if they are not stored in Redis,
+-- succeeded, failed, cached, host statistics or '', how many codes of failures, these with their counts,
+-- then bytes and ids of the uploads that have scores. The first commit of a chunk wins. Returns whether
+-- this one did.
+local function commit(id, chunk, results, thumbnail_bytes, thumbnails, succeeded_now, failed_now, cached,
+    hosts, codes, ...)
   use(id)
   local status, rest = redis.call('HGET', META, 'status'), {...}
   if status ~= 'running' and status ~= 'cancelling' then return 0 end
@@ -524,6 +529,11 @@ local function commit(id, chunk, results, succeeded_now, failed_now, cached, hos
     return redis.call('HGET', RESULTS, chunk) == results and 1 or 0
   end
   redis.call('HSET', RESULTS, chunk, results)
+  if thumbnails ~= '' then
+    redis.call('HSET', THUMBNAILS, chunk, thumbnails)
+    keep(THUMBNAILS)
+  end
+  count_uploads(fixed('owner'), tonumber(thumbnail_bytes))
   end_lease(lease_of(chunk), items_of(chunk), status)
   -- The lease of this attempt had expired, and no other worker has claimed the chunk.
   redis.call('ZREM', DUE, 'defer ' .. JOB .. ' ' .. chunk)
@@ -598,7 +608,7 @@ end
 
 local function unlink()
   redis.call('UNLINK', META, ITEMS, RESULTS, DONE, RETURNED, ATTEMPTS, QUARANTINE, MODEL, DRAFT, IDS,
-    WEBHOOK, WEBHOOK_LOG, BLOBS)
+    WEBHOOK, WEBHOOK_LOG, BLOBS, THUMBNAILS)
 end
 
 -- ARGV: id. Removes the items of a job that was not submitted. Returns 0 if it was submitted, which a

@@ -94,6 +94,16 @@ class IdState(StrEnum):
     TAKEN = "taken"
 
 
+class StoredThumbnails(NamedTuple):
+    """The thumbnails of a chunk: their size, and the bytes of those that the commit stores."""
+
+    byte_count: int
+    for_ledger: bytes = b""
+
+
+NO_THUMBNAILS = StoredThumbnails(0)
+
+
 class DraftsOfOwner(NamedTuple):
     """How many drafts an owner has, and their items."""
 
@@ -295,19 +305,30 @@ class JobStore(JobReader):
         at = "" if position is None else position
         self._step("checkpoint", claim.job_id, claim.chunk_index, claim.attempt, at)
 
-    def commit(self, claim: Claim, results: Sequence[ItemResult]) -> bool:
+    def commit(
+        self,
+        claim: Claim,
+        results: Sequence[ItemResult],
+        thumbnails: StoredThumbnails = NO_THUMBNAILS,
+    ) -> bool:
         """Store a chunk's results; False, without a change, if it has some or its job is over."""
-        (accepted,), _ = self.commit_all([(claim, results)])
+        (accepted,), _ = self.commit_all([(claim, results)], [thumbnails])
         return accepted
 
     def commit_all(
-        self, scored: Sequence[tuple[Claim, Sequence[ItemResult]]]
+        self,
+        scored: Sequence[tuple[Claim, Sequence[ItemResult]]],
+        thumbnails: Sequence[StoredThumbnails] | None = None,
     ) -> tuple[list[bool], bool]:
         """Do what `commit` does for several chunks, and delete the uploads that have scores.
 
         Returns what `commit` does for each, and whether any chunk waits.
         """
-        commits = [_commit_args(claim, results) for claim, results in scored]
+        stored = thumbnails or [NO_THUMBNAILS] * len(scored)
+        commits = [
+            _commit_args(claim, results, of_chunk)
+            for (claim, results), of_chunk in zip(scored, stored, strict=True)
+        ]
         args = [part for commit in commits for part in (len(commit), *commit)]
         waits, *accepted = self._step("commit_all", *args)
         return [bool(one) for one in accepted], bool(waits)
@@ -351,7 +372,9 @@ def _flat(fields: Mapping[Any, Any]) -> list[Any]:
     return [part for pair in fields.items() for part in pair]
 
 
-def _commit_args(claim: Claim, results: Sequence[ItemResult]) -> list[Any]:
+def _commit_args(
+    claim: Claim, results: Sequence[ItemResult], thumbnails: StoredThumbnails
+) -> list[Any]:
     """Make the arguments of `commit` in ledger.lua."""
     if len(results) != len(claim.specs):
         raise ValueError(f"{len(results)} results for {len(claim.specs)} items")
@@ -363,6 +386,8 @@ def _commit_args(claim: Claim, results: Sequence[ItemResult]) -> list[Any]:
         claim.job_id,
         claim.chunk_index,
         pack_results(claim.tries, results),
+        thumbnails.byte_count,
+        thumbnails.for_ledger,
         len(results) - failed,
         failed,
         sum(result.cached for result in results),

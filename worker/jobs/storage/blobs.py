@@ -1,4 +1,4 @@
-"""The blob store: uploaded payloads, stored until they are scored or their job expires."""
+"""The blob store: payloads, stored until they are scored or their job expires, and thumbnails."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class BlobStore(Protocol):
-    """Payloads by job and item id."""
+    """Payloads by job and item id, and packed thumbnails by job and chunk."""
 
     def put(self, job_id: str, payloads: Mapping[str, bytes], ttl_s: int) -> None:
         """Store payloads; all payloads of the job then expire in `ttl_s`."""
@@ -30,6 +30,18 @@ class BlobStore(Protocol):
 
     def get(self, job_id: str, item_ids: Iterable[str]) -> Iterator[bytes | None]:
         """Read payloads in this order; None for a missing one."""
+
+    def expect_thumbnails(self, job_id: str, ttl_s: int) -> None:
+        """Let the thumbnails of a job expire in `ttl_s`; called before it is submitted."""
+
+    def put_thumbnails(self, job_id: str, chunk_index: int, packed: bytes, /) -> bytes | None:
+        """Store the thumbnails of a chunk; returns those that the commit is to store in Redis.
+
+        None, and nothing is stored, if there is no room for them.
+        """
+
+    def thumbnails(self, job_id: str, chunk_index: int) -> bytes | None:
+        """Read the thumbnails of a chunk; None if there are none."""
 
     def discard(self, job_id: str, item_ids: Sequence[str]) -> None:
         """Delete payloads that have scores."""

@@ -18,12 +18,10 @@ from worker.jobs.errors import QueueFull, StorageUnavailable
 from worker.jobs.ledger.connection import RedisClient
 from worker.jobs.ledger.load import Load
 from worker.jobs.storage.expiry import ExpiryIndex
-from worker.jobs.storage.redis_blobs import RedisBlobs
+from worker.jobs.storage.redis_blobs import SMALL_SHARE, RedisBlobs
 
 # Files that a process writes at a time: the disk then flushes several at once.
 CONCURRENCY = 8
-# Payloads of a small job stay in Redis, which is faster, while Redis is at most half full.
-SMALL_SHARE = 0.5
 # A folder without an entry in the expiry index is left over if nothing was added for this long.
 LEFT_OVER_S = 3600
 RETRY_S = 30
@@ -36,7 +34,8 @@ MARK_KEY = "piqueue:uploads-folder"
 class FileBlobs(RedisClient):
     """A `BlobStore` of files at `{folder}/{end of job id}/{job id}/{digit}/{hash of item id}`.
 
-    A payload is on disk before `put` returns. `reserve_bytes` of the disk are left free.
+    Thumbnails are at `thumbnails/{chunk index}` there. A payload is on disk before `put` returns.
+    `reserve_bytes` of the disk are left free.
     """
 
     def __init__(self, folder: Path, redis: Redis, reserve_bytes: int) -> None:
@@ -91,6 +90,25 @@ class FileBlobs(RedisClient):
             if payload is None:
                 self.require_same()
             yield payload
+
+    def expect_thumbnails(self, job_id: str, ttl_s: int) -> None:
+        self._expiry.put(job_id, ttl_s)
+
+    def put_thumbnails(self, job_id: str, chunk_index: int, packed: bytes, /) -> bytes | None:
+        if self.room_bytes() < len(packed):
+            return None
+        file = self._thumbnails(job_id, chunk_index)
+        with self._errors():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            _write(file, packed)
+        return b""
+
+    def thumbnails(self, job_id: str, chunk_index: int) -> bytes | None:
+        with self._errors():
+            try:
+                return self._thumbnails(job_id, chunk_index).read_bytes()
+            except FileNotFoundError:
+                return None
 
     def discard(self, job_id: str, item_ids: Sequence[str]) -> None:
         files = [self._file(job_id, item_id) for item_id in item_ids]
@@ -162,6 +180,9 @@ class FileBlobs(RedisClient):
     def _file(self, job_id: str, item_id: str) -> Path:
         digest = hashlib.sha256(item_id.encode()).hexdigest()
         return self._job(job_id) / digest[0] / digest
+
+    def _thumbnails(self, job_id: str, chunk_index: int) -> Path:
+        return self._job(job_id) / "thumbnails" / str(chunk_index)
 
     def _read_mark(self) -> bytes | None:
         try:

@@ -11,6 +11,8 @@ from worker.jobs.ledger.load import Load
 # Larger payloads would take long in one step of Redis, and much memory of a worker that claims
 # several jobs at once.
 SMALL_BYTES = 2_000_000
+# What may be stored elsewhere, or not at all, is stored in Redis while it is at most half full.
+SMALL_SHARE = 0.5
 
 
 class RedisBlobs(RedisClient):
@@ -44,6 +46,17 @@ class RedisBlobs(RedisClient):
         for item_id in item_ids:
             payload: bytes | None = self._redis.hget(self._key(job_id), item_id)
             yield payload
+
+    def expect_thumbnails(self, job_id: str, ttl_s: int) -> None:
+        """Do nothing: the commit lets them expire with their job."""
+
+    def put_thumbnails(self, _job_id: str, _chunk_index: int, packed: bytes, /) -> bytes | None:
+        """Leave them to the commit, while Redis is at most half full."""
+        return packed if self._load.memory_share() <= SMALL_SHARE else None
+
+    def thumbnails(self, job_id: str, chunk_index: int) -> bytes | None:
+        found: bytes | None = self._redis.hget(job_key(job_id, "thumbnails"), str(chunk_index))
+        return found
 
     def discard(self, job_id: str, item_ids: Sequence[str]) -> None:
         """Do nothing: the commit has deleted them."""

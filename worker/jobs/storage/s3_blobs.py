@@ -19,7 +19,7 @@ READ_AHEAD = 4
 
 
 class S3Blobs:
-    """A `BlobStore` at `{prefix}/{job_id}/in/{quoted item id}`."""
+    """A `BlobStore` at `{prefix}/{job_id}/in/{quoted item id}`, with thumbnails beside `in`."""
 
     def __init__(self, folder: Folder, redis: Redis, concurrency: int = CONCURRENCY) -> None:
         self._folder = folder
@@ -52,6 +52,16 @@ class S3Blobs:
             for read in reads:
                 read.cancel()
 
+    def expect_thumbnails(self, job_id: str, ttl_s: int) -> None:
+        self._expiry.put(job_id, ttl_s)
+
+    def put_thumbnails(self, job_id: str, chunk_index: int, packed: bytes, /) -> bytes:
+        self._folder.put(_thumbnails_key(job_id, chunk_index), packed)
+        return b""
+
+    def thumbnails(self, job_id: str, chunk_index: int) -> bytes | None:
+        return self._folder.get(_thumbnails_key(job_id, chunk_index))
+
     def discard(self, job_id: str, item_ids: Sequence[str]) -> None:
         self._folder.delete([blob_key(job_id, item_id) for item_id in item_ids])
 
@@ -65,6 +75,10 @@ class S3Blobs:
 
     def room_bytes(self) -> None:
         """A bucket has no limit that it tells."""
+
+
+def _thumbnails_key(job_id: str, chunk_index: int) -> str:
+    return f"{job_id}/thumbnails/{chunk_index}"
 
 
 def blob_key(job_id: str, item_id: str) -> str:
