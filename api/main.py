@@ -56,6 +56,8 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
+        # Generated clients name their methods by these ids.
+        generate_unique_id_function=lambda route: route.name,
         telemetry=request_traces(),
     )
     app.state.services = services
