@@ -6,7 +6,7 @@ import re
 from datetime import UTC, date, datetime
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from api.urls import own_path, url_problem
 from worker.jobs.errors import DraftChange
@@ -18,6 +18,9 @@ from worker.jobs.results import Out, ResultOut
 
 LISTED_HOSTS = 20
 MAX_METADATA_BYTES = 16_384
+MAX_MODEL_CHARS = 200
+# Models of one job.
+MAX_MODELS = 16
 _SHARE = re.compile(r"(100|[0-9]{1,2})(\.[0-9]{1,3})?%")
 
 
@@ -29,7 +32,18 @@ class JobOptions(_Body):
     """The options of a job."""
 
     model: str | None = Field(
-        None, max_length=200, description="`name` or `name@version`", examples=["scenes"]
+        None,
+        max_length=MAX_MODEL_CHARS,
+        description="`name` or `name@version`",
+        examples=["scenes"],
+    )
+    models: list[str] | None = Field(
+        None,
+        min_length=1,
+        max_length=MAX_MODELS,
+        description="Several models instead of `model`: each picture is fetched and decoded once. "
+        "The labels of the results are then `name/label`. In a query, the names are separated by "
+        "commas",
     )
     name: str | None = Field(None, max_length=200)
     metadata: dict[str, JsonValue] = Field(
@@ -59,6 +73,24 @@ class JobOptions(_Body):
         description="Receives a signed request (Standard Webhooks) when the job is done",
         examples=["https://example.com/piqueue"],
     )
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return value.split(",") if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _names_models_once(self) -> Self:
+        if self.model is not None and self.models is not None:
+            raise ValueError("has both model and models: name all models in models")
+        if any(len(one) > MAX_MODEL_CHARS or not one for one in self.models or ()):
+            raise ValueError("models: each must be a name or name@version")
+        return self
+
+    @property
+    def reference(self) -> str | None:
+        """The models as the catalog finds them; None for the default model."""
+        return self.model if self.models is None else "+".join(self.models)
 
     @field_validator("metadata")
     @classmethod
@@ -216,7 +248,10 @@ class JobOut(Out):
     status: JobStatus
     done: bool
     name: str | None
-    model: ModelOut
+    model: ModelOut = Field(description="Of several models, each field is joined by `+`")
+    models: list[ModelOut] | None = Field(
+        None, description="The models of a job of several; null for one"
+    )
     priority: Lane = Field(validation_alias="lane")
     counts: CountsOut
     rate_per_s: float | None = Field(description="Finished items a second since the start")
@@ -266,6 +301,7 @@ class JobOut(Out):
         }
         derived = {
             "done": job.status.done,
+            "models": job.model.several,
             "rate_per_s": rate,
             "eta_s": eta,
             "position": turn and turn.position,
@@ -358,6 +394,11 @@ class ModelCardOut(BaseModel):
     created: date
     default: bool = Field(description="Whether jobs that name no model use it")
     current: bool = Field(description="Whether `name` without a version means this version")
+    backbone: str | None = Field(
+        None,
+        description="SHA-256 of the network that gives its features. In a job, models with the "
+        "same backbone share its work; null if the model is one network",
+    )
     warm_workers: int = Field(description="Live workers that have it loaded")
     unable_workers: int = Field(description="Live workers that could not load it")
     variants: list[VariantOut] = Field([], description="What the workers with it loaded run")

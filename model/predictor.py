@@ -9,8 +9,9 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from model.artifact.card import ArtifactInvalid, Card, VariantName, load_card
+from model.artifact.card import ArtifactInvalid, Card, load_card
 from model.engines.cuda import cuda_installed
+from model.engines.network import NetworkPredictor, SharedNetworks
 from model.engines.prediction import Prediction, find_score_fault
 
 log = structlog.get_logger()
@@ -26,7 +27,8 @@ class Predictor(Protocol):
     def card(self) -> Card: ...
 
     @property
-    def variant(self) -> VariantName: ...
+    def variant(self) -> str:
+        """The variant that runs; those of several models, joined by "+", if they differ."""
 
     @property
     def batched(self) -> bool:
@@ -56,13 +58,14 @@ def load_predictor(
     batch_size: int = 16,
     variant: VariantChoice = "float",
     speeds_path: Path | None = None,
-) -> Predictor:
+    networks: SharedNetworks | None = None,
+) -> NetworkPredictor:
     """Load the artifact in `folder`.
 
     `engine` "auto" chooses TensorFlow if it can use a GPU and the artifact has its Keras model,
     and otherwise LiteRT. LiteRT runs `threads` inferences at once; TensorFlow runs batches of up
     to `batch_size` images. `variant` applies to LiteRT; see `model.engines.variants`, which keeps
-    its measurements in the file `speeds_path`.
+    its measurements in the file `speeds_path`. A network that is in `networks` is not loaded again.
 
     Raises:
         ArtifactInvalid: the artifact, or the file of it that the engine needs, cannot be used.
@@ -75,12 +78,12 @@ def load_predictor(
     if engine == "tensorflow" or on_gpu:
         from model.engines.tensorflow import TensorFlowPredictor
 
-        return TensorFlowPredictor(card, folder, batch_size)
+        return TensorFlowPredictor(card, folder, batch_size, networks)
     from model.engines.litert import LiteRTPredictor
     from model.engines.variants import choose_variant
 
     chosen, picture_ms = choose_variant(card, folder, variant, speeds_path)
-    return LiteRTPredictor(card, folder, threads, chosen, picture_ms)
+    return LiteRTPredictor(card, folder, threads, chosen, picture_ms, networks)
 
 
 def gpu_usable(devices: Path = Path("/dev")) -> bool:

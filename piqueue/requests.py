@@ -449,6 +449,8 @@ def _table(
     params = {**_fields(options), **params}
     if "metadata" in params:
         params["metadata"] = json.dumps(params["metadata"])
+    if "models" in params:
+        params["models"] = ",".join(params["models"])
     headers = {"Content-Type": content_type, **_key(idempotency_key)}
     body = (lambda: _parts(table)) if isinstance(table, Path) else table
     return Request(answer, "POST", "/jobs", params, headers, body)

@@ -64,13 +64,15 @@ class Item(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class JobOptions(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Options of a job.
 
-    `model` is `name` or `name@version`; `max_failures` a count or a share such as `"5%"`, beyond
+    `model` is `name` or `name@version`; `models` names several instead, whose labels are then
+    `name/label`; `max_failures` a count or a share such as `"5%"`, beyond
     which the job fails; `expires_in_s` the seconds until the job is erased, 60 or more;
     `use_cache` reuses scores of pictures scored before; `thumbnails` keeps a small WebP of each
     picture; `webhook_url` receives a Standard Webhooks message when the job is done.
     """
 
     model: str | None = None
+    models: list[str] | None = None
     name: str | None = None
     metadata: dict[str, Any] = {}
     priority: Priority | None = None
@@ -182,6 +184,8 @@ class Job(Struct, frozen=True):
     """A job. `rate_per_s` counts finished items; `failures` counts failed items by error code.
     The first `thumbnails` items have a thumbnail once they are scored.
 
+    In a job of several models, `models` are these, and the fields of `model` are joined by "+".
+
     While a job waits to start, `position` 1 starts next, and `starts_in_s` is an estimate at the
     rate of the last minute; otherwise both are None.
     """
@@ -209,6 +213,7 @@ class Job(Struct, frozen=True):
     position: int | None = None
     starts_in_s: int | None = None
     thumbnails: int = 0
+    models: list[ModelVersion] | None = None
 
 
 class Draft(Job, frozen=True, kw_only=True):
@@ -250,7 +255,10 @@ class Variant(Struct, frozen=True):
 
 
 class Model(Struct, frozen=True):
-    """A model that jobs may name. `top_k` is how many scores a result has; None: all of them."""
+    """A model that jobs may name. `top_k` is how many scores a result has; None: all of them.
+
+    In a job, models with the same `backbone`, the SHA-256 of a network, share its work.
+    """
 
     name: str
     version: str
@@ -264,6 +272,7 @@ class Model(Struct, frozen=True):
     warm_workers: int
     unable_workers: int
     variants: list[Variant] = []
+    backbone: str | None = None
 
 
 class Limits(Struct, frozen=True):

@@ -31,6 +31,7 @@ from api.intake.tables import add_csv
 from api.results import cursors
 from api.results.downloads import _escape
 from api.results.formats import choose
+from api.results.selection import ScoreColumns
 from api.results.table import Layout, Table
 from api.urls import source_problem, url_problem
 from model.images import repair, samples
@@ -97,7 +98,7 @@ def body(read: Callable[[BytesIO, Received], object]) -> Callable[[bytes], objec
 def csv(file: BytesIO, received: Received) -> None:
     add_csv(file, {}, received)
     assert received.csv
-    table = Table(received.csv, ("a", "b"))
+    table = Table(received.csv, [ScoreColumns(("a", "b"))])
     _escape(table.header)
 
 

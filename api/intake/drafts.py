@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from api.intake.admission import check_capacity, check_room, check_upload_bytes
 from api.intake.idempotency import check_key
 from api.intake.items import ItemReceiver, at_line
-from api.intake.job_builder import JobBuilder
+from api.intake.job_builder import JobBuilder, pinned_options
 from api.intake.submission import Submission
 from api.intake.uploads import BUFFER_BYTES
 from api.schemas import JobOptions
@@ -51,7 +51,7 @@ def open_draft(services: Services, owner: str, options: JobOptions) -> Job:
     draft = NewJob(
         id=new_job_id(),
         owner=owner,
-        model=services.catalog.resolve(options.model),
+        model=services.catalog.resolve(options.reference),
         ttl_s=services.settings.draft_ttl_s,
         name=options.name,
         metadata=options.metadata,
@@ -90,8 +90,7 @@ def submit_draft(services: Services, draft: Job) -> str:
         raise JobRefused("the draft has no items: add some before you submit it")
     services.store.close_draft(draft.id)
     # The model version of the time when the draft was created, even if another is current now.
-    model = f"{draft.model.name}@{draft.model.version}"
-    options = JobOptions.model_validate({**services.store.options(draft.id), "model": model})
+    options = pinned_options(services, draft)
     with JobBuilder(services, draft.owner, options, draft_id=draft.id) as builder:
         for specs in services.store.draft_items(draft.id, WRITE_ITEMS):
             for spec in specs:

@@ -25,7 +25,7 @@ async def dry_run(services: Services, owner: str, submission: Submission) -> Dry
         PiqueueError: it would be refused.
     """
     builder = await submission.threads.run(owner, _check, services, owner, submission)
-    reference = submission.options.model
+    reference = submission.options.reference
     rate = await run_in_threadpool(lambda: services.load.rate().items)
     hosts: list[HostOut] = []
     sampled = 0

@@ -27,7 +27,7 @@ from worker.jobs.errors import JobRefused, OverQuota, QueueFull, StorageUnavaila
 from worker.jobs.items import ItemSpec
 from worker.jobs.ledger.api_keys import ANYONE
 from worker.jobs.ledger.layout import ExpiringKey, NewJob, Shape, SubmissionLimits
-from worker.jobs.record import Lane, new_job_id
+from worker.jobs.record import Job, Lane, new_job_id
 from worker.jobs.storage.thumbnails import MOST_BYTES
 from worker.jobs.traces import span, traceparent
 
@@ -75,7 +75,7 @@ class JobBuilder(ItemReceiver):
         self._parts = None if ephemeral else services.parts
         self._parent_job = parent_job
         self._layout = Layout()
-        self._model = services.catalog.resolve(options.model)
+        self._model = services.catalog.resolve(options.reference)
         self._erase_on_exit = not check_only and draft_id is None
         self._ttl_s = options.expires_in_s or services.settings.job_ttl_s
         check = partial(check_upload_bytes, services, owner)
@@ -247,3 +247,13 @@ class JobBuilder(ItemReceiver):
         starts = range(0, len(pending), size)
         self._chunk_count += len(starts)
         return {first + start // size: pending[start : start + size] for start in starts}
+
+
+def pinned_options(services: Services, job: Job) -> JobOptions:
+    """The options of a job or draft, with the versions of its models at that time."""
+    options = services.store.options(job.id)
+    if several := job.model.several:
+        options["models"] = [model.text for model in several]
+    else:
+        options |= {"model": job.model.text, "models": None}
+    return JobOptions.model_validate(options)

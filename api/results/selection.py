@@ -90,6 +90,16 @@ class ResultsQuery(BaseModel):
     )
 
 
+class ScoreColumns(NamedTuple):
+    """How a table shows the scores of a model: a column for each label, or `ranks` pairs of
+    columns, whose names begin with `prefix`.
+    """
+
+    labels: Sequence[str]
+    ranks: int | None = None
+    prefix: str = ""
+
+
 class ResultView(NamedTuple):
     """One result as a caller sees it; a failed item has neither scores nor labels."""
 
@@ -145,11 +155,16 @@ class Selection:
         return found
 
     @property
-    def ranks(self) -> int | None:
-        """How many ranks a table has, for a model with `top_k`; None if it has a column a label."""
-        if self.model.top_k is None:
-            return None
-        return min(self.query.top_k or self.model.top_k, len(self.model.labels))
+    def columns(self) -> list[ScoreColumns]:
+        """The score columns of a table, for each model."""
+        found, first = [], 0
+        for part in self.model.parts or (self.model,):
+            labels = self.model.labels[first : first + len(part.labels)]
+            first += len(part.labels)
+            ranks = part.top_k and min(self.query.top_k or part.top_k, len(labels))
+            prefix = f"{part.name}/" if self.model.parts else ""
+            found.append(ScoreColumns(labels, ranks, prefix))
+        return found
 
     def view(self, stored: StoredResult) -> ResultView | None:
         """Return the view of a result, or None if it is not selected."""

@@ -1,9 +1,9 @@
 """Results as a table: the columns of the input, then those of the result."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from api.results.selection import ResultView
+from api.results.selection import ResultView, ScoreColumns
 from worker.jobs.items import ItemSpec
 from worker.jobs.record import CsvShape
 
@@ -40,20 +40,19 @@ class Table:
     """The rows of results; the first `input_count` columns of `header` are those of the input.
 
     A result column whose name the input has already gets `_` at its end. Scores have one column a
-    label; with `ranks`, they have that many pairs of columns instead, the best label and its score
+    label; with ranks, they have that many pairs of columns instead, the best label and its score
     first.
     """
 
-    def __init__(self, shape: CsvShape, labels: Collection[str], ranks: int | None = None) -> None:
-        self._labels, self._ranks = tuple(labels), ranks
+    def __init__(self, shape: CsvShape, columns: Sequence[ScoreColumns]) -> None:
+        self._columns = columns
         # The name of each score column, and whether it is numeric.
-        self.scores = [(label, True) for label in labels]
-        if ranks:
-            self.scores = [
-                column
-                for rank in range(1, ranks + 1)
-                for column in ((f"top_{rank}", False), (f"score_{rank}", True))
-            ]
+        self.scores: list[tuple[str, bool]] = []
+        for labels, ranks, prefix in columns:
+            if ranks is None:
+                self.scores += [(label, True) for label in labels]
+            for rank in range(1, (ranks or 0) + 1):
+                self.scores += [(f"{prefix}top_{rank}", False), (f"{prefix}score_{rank}", True)]
         scores = [name for name, _ in self.scores]
         added = ("status", *scores, "labels", "error_code", "error_detail")
         self.input_count = len(shape.header)
@@ -71,11 +70,13 @@ class Table:
         if self._id_at is not None:
             row[self._id_at] = spec.id
         row.append("failed" if rejection else "succeeded")
-        if self._ranks:
-            best = [part for pair in scores.items() for part in pair]
-            row += best + [None] * (2 * self._ranks - len(best))
-        else:
-            row += [scores.get(label) for label in self._labels]
+        for labels, ranks, prefix in self._columns:
+            if ranks is None:
+                row += [scores.get(label) for label in labels]
+                continue
+            pairs = (pair for pair in scores.items() if pair[0].startswith(prefix))
+            best = [part for pair in pairs for part in pair]
+            row += best + [None] * (2 * ranks - len(best))
         row.append(view.labels)
         row += [rejection.code.value, rejection.detail] if rejection else [None, None]
         return row

@@ -60,7 +60,8 @@ def read_results(
     both), then their `columns` in the order of first use. The columns `status`, one for each label,
     `labels` (in CSV joined by `;`), `error_code` and `error_detail` follow. If the input has a
     column of one of these names, the added one gets `_` at its end. A model with `top_k` has the
-    columns `top_1`, `score_1`, `top_2` and so on instead of one for each label. In CSV, text that
+    columns `top_1`, `score_1`, `top_2` and so on instead of one for each label. In a job of several
+    models, all these names begin with that of the model, as in `scenes/beach`. In CSV, text that
     begins with `=`, `+`, `-`, `@`, tab or a line break is prefixed with `'`, so that no spreadsheet
     evaluates it, unless it is a plain number such as -1.5. The same holds for the full-width forms
     of these signs, and for text that begins with invisible characters such as a byte order mark.
@@ -91,7 +92,7 @@ def read_results(
     if query.include and form is not Format.JSONL:
         raise ParameterInvalid(f"include is for JSON and JSONL: remove it to download {form}")
     views = selection.views(newest_results(services.store, line))
-    table = Table(line[0].csv or Layout().shape(), selection.model.labels, selection.ranks)
+    table = Table(line[0].csv or Layout().shape(), selection.columns)
     match form:
         case Format.JSONL:
             blocks = downloads.jsonl(views)

@@ -13,10 +13,10 @@ from api.auth import OwnJobDep
 from api.errors import problems
 from api.intake.admission import check_capacity
 from api.intake.idempotency import MakeEntry, create_once
-from api.intake.job_builder import JobBuilder
+from api.intake.job_builder import JobBuilder, pinned_options
 from api.job_view import job_view, retry_after
 from api.openapi.literals import RETRIED, RETRIES
-from api.schemas import JobOptions, JobOut, RetryIn
+from api.schemas import JobOut, RetryIn
 from api.services import Services, ServicesDep
 from worker.jobs.errors import JobNotDone, JobRefused, ModelNotFound
 from worker.jobs.ledger.reader import StoredResult
@@ -80,12 +80,12 @@ def _retry(
     if not parent.status.done:
         raise JobNotDone(f"{parent.id} is {parent.status}: retry it once it is done")
     check_capacity(services, parent.owner, 1)
-    reference = f"{parent.model.name}@{parent.model.version}"
+    reference = parent.model.text
     if services.catalog.resolve(reference).sha256 != parent.model.sha256:
         raise ModelNotFound(
             f"{reference} was replaced since it scored {parent.id}: submit the items as a new job"
         )
-    options = JobOptions.model_validate({**services.store.options(parent.id), "model": reference})
+    options = pinned_options(services, parent)
     with JobBuilder(services, parent.owner, options, parent_job=parent.id) as builder:
         builder.csv = parent.csv
         failed = (

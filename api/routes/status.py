@@ -13,6 +13,8 @@ from worker.jobs.errors import NotReady
 from worker.jobs.ledger.api_keys import ANYONE
 from worker.jobs.ledger.workers import WorkerModels
 
+_SHOWN = {"name", "version", "sha256", "labels", "top_k", "created", "backbone"}
+
 router = APIRouter(tags=["service"])
 
 
@@ -57,7 +59,7 @@ def models(services: ServicesDep) -> list[ModelCardOut]:
     present = services.presence.of(services.workers.live())
     return [
         ModelCardOut(
-            **card.model_dump(include={"name", "version", "sha256", "labels", "top_k", "created"}),
+            **card.model_dump(include=_SHOWN),
             thresholds=dict(zip(card.labels, card.thresholds, strict=True)),
             default=card == default,
             current=card in current,

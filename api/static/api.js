@@ -64,4 +64,14 @@ export async function retrying(send, signal) {
   }
 }
 
-export const modelOf = (job) => service.models.find((one) => one.sha256 === job.model.sha256);
+export const modelName = (job) => (job.models ?? [job.model]).map((one) => `${one.name}@${one.version}`).join(" + ");
+
+// Of several models, one that has the labels of all, as in the results of their job.
+export function modelOf(job) {
+  const models = (job.models ?? [job.model]).map(({ sha256 }) => service.models.find((one) => one.sha256 === sha256));
+  if (models.length === 1 || models.includes(undefined)) return models.length === 1 ? models[0] : undefined;
+  return {
+    labels: models.flatMap((one) => one.labels.map((label) => `${one.name}/${label}`)),
+    top_k: models.find((one) => one.top_k)?.top_k,
+  };
+}

@@ -1,6 +1,6 @@
 // The displayed job: its progress, its failures, and what can be done with it.
 
-import { ask, post, read } from "./api.js";
+import { ask, modelName, post, read } from "./api.js";
 import { $, count, duration, listed, make, noError, number, setText, showError, sleep } from "./dom.js";
 import { download } from "./download.js";
 import { showHosts } from "./hosts.js";
@@ -132,7 +132,7 @@ function statsOf(job) {
 }
 
 function showFacts(job) {
-  const parts = [`${job.model.name}@${job.model.version}`, make("code", { textContent: job.id }),
+  const parts = [modelName(job), make("code", { textContent: job.id }),
     `submitted ${new Date(job.created_at).toLocaleString()}`, `kept until ${new Date(job.expires_at).toLocaleString()}`];
   if (job.parent_job) parts.push(make("a", { href: `#${job.parent_job}`, textContent: "retry of an earlier job" }));
   if (job.error) parts.push(job.error);

@@ -1,6 +1,6 @@
 // The list of the caller's jobs.
 
-import { ask, post, read } from "./api.js";
+import { ask, modelName, post, read } from "./api.js";
 import { $, make, noError, number, setOptions, setText, showError } from "./dom.js";
 import { kindOf, STATUS } from "./words.js";
 
@@ -71,7 +71,7 @@ function rowOf(job) {
     make("th", { scope: "row" }, make("a", { href: `#${job.id}` }, job.name || make("code", { textContent: job.id }))),
     make("td", {}, make("span", { className: `chip ${kindOf(job.status)}`, textContent: STATUS[job.status] })),
     make("td", {}, numbers, failed),
-    make("td", { textContent: `${job.model.name}@${job.model.version}` }),
+    make("td", { textContent: modelName(job) }),
     make("td", {}, make("time", { dateTime: job.created_at, textContent: shortTime(job.created_at) })),
     make("td", {}, make("div", { className: "acts" }, ...actionsOf(job))));
   // Below some width the cells are no longer laid out as a table, but are still one.

@@ -21,6 +21,8 @@ from model.images.decode import PREPROCESSING
 CARD_NAME = "card.json"
 
 EngineName = Literal["litert", "keras"]
+# With a head, the files of the engines are its backbone: they give features, not scores.
+FileName = EngineName | Literal["head"]
 # `float` is the LiteRT file of `Card.files`, with weights of 16 or 32 bits.
 VariantName = Literal["float", "int8"]
 Activation = Literal["sigmoid", "softmax"]
@@ -89,7 +91,7 @@ class Card(_Part):
     # For information: the model file scales the pixels itself.
     scaling: Scaling = "tf"
     calibration: Calibration | None = None
-    files: dict[EngineName, ArtifactFile] = Field(min_length=1)
+    files: dict[FileName, ArtifactFile]
     # Without `float`, which the other fields describe.
     variants: dict[Literal["int8"], Variant] = {}
     # Memory of an inference thread of a worker, without the files; see `model.artifact.footprint`.
@@ -112,6 +114,8 @@ class Card(_Part):
                 len(calibration.slopes) == len(calibration.offsets) == len(self.labels)
             ):
                 raise ValueError("calibration must have one slope and one offset per label")
+        if not self.files.keys() - {"head"}:
+            raise ValueError("files must have one that an engine runs, such as litert")
         if self.variants and "litert" not in self.files:
             raise ValueError("variants must have a litert file, of which they are variants")
         paths = [file.path for file in self.all_files]
@@ -126,8 +130,10 @@ class Card(_Part):
 
     @property
     def sha256(self) -> str:
-        """Identifies the model in results: the hash of its LiteRT file, else its Keras file."""
-        return (self.files.get("litert") or self.files["keras"]).sha256
+        """Identifies the model in results: the hash of its head, else its LiteRT or Keras file."""
+        return next(
+            self.files[name].sha256 for name in ("head", "litert", "keras") if name in self.files
+        )
 
     def of_variant(self, name: VariantName) -> "Card":
         """The card of one variant: with its LiteRT file, its calibration and its metrics."""
@@ -188,8 +194,8 @@ def load_card(folder: Path) -> Card:
     return card
 
 
-def find_file(card: Card, folder: Path, engine: EngineName) -> Path:
-    """Return the path of the file in `folder` that an engine loads.
+def find_file(card: Card, folder: Path, engine: FileName) -> Path:
+    """Return the path of the file in `folder` that an engine loads, or of the head.
 
     Raises:
         ArtifactInvalid: there is none; an artifact may be deployed without the other engine's file.

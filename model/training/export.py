@@ -1,4 +1,4 @@
-"""Writes a trained network as an artifact folder: LiteRT model, Keras model and card."""
+"""Writes a trained network as an artifact folder: LiteRT model, Keras model, head and card."""
 
 import shutil
 import tempfile
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from model.artifact.card import Card, describe_file, load_card, write_card
 from model.artifact.footprint import measure
+from model.artifact.head import HEAD_NAME, Head
 from model.images.decode import PREPROCESSING
 
 LITERT_NAME = "model.tflite"
@@ -20,17 +21,19 @@ KERAS_NAME = "model.keras"
 
 
 def write_artifact(
-    full: Any,
+    network: Any,
     folder: Path,
     fields: dict[str, Any],
     *,
+    head: Head | None = None,
     with_keras: bool = True,
     float16: bool = True,
     log: Path | None = None,
     complete: Callable[[Path], object] | None = None,
 ) -> Card:
-    """Write `full` and its card to `folder`, `<name>/<version>`, completely or not at all.
+    """Write `network` and its card to `folder`, `<name>/<version>`, completely or not at all.
 
+    `network` gives scores or, with a `head`, the features for it.
     `fields` are those of the card that do not follow from the folder, the files and the date.
     `log`, the training log, is copied if it is given. `complete` may add to the new folder before
     it becomes `folder`. An existing folder is replaced once the new one is complete. The Keras
@@ -44,11 +47,14 @@ def write_artifact(
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as scratch:
         fresh = Path(scratch) / "fresh"
         fresh.mkdir()
-        (fresh / LITERT_NAME).write_bytes(_to_litert(full, float16))
+        (fresh / LITERT_NAME).write_bytes(_to_litert(network, float16))
         files = {"litert": describe_file(fresh / LITERT_NAME)}
         if with_keras:
-            full.save(fresh / KERAS_NAME)
+            network.save(fresh / KERAS_NAME)
             files["keras"] = describe_file(fresh / KERAS_NAME)
+        if head is not None:
+            head.save(fresh / HEAD_NAME)
+            files["head"] = describe_file(fresh / HEAD_NAME)
         known = {
             "name": folder.parent.name,
             "version": folder.name,
@@ -69,11 +75,11 @@ def write_artifact(
     return card
 
 
-def _to_litert(full: Any, float16: bool) -> bytes:
+def _to_litert(network: Any, float16: bool) -> bytes:
     import tensorflow as tf
 
     with tempfile.TemporaryDirectory() as scratch:
-        full.export(scratch, format="tf_saved_model", verbose=False)
+        network.export(scratch, format="tf_saved_model", verbose=False)
         converter = tf.lite.TFLiteConverter.from_saved_model(scratch)
         if float16:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]

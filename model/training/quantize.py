@@ -16,8 +16,18 @@ from numpy.typing import NDArray
 from tensorflow.lite.python.convert_phase import ConverterError
 
 from model.artifact.calibration import calibrated, logits
-from model.artifact.card import Calibration, Card, Variant, describe_file, load_card, write_card
+from model.artifact.card import (
+    Activation,
+    Calibration,
+    Card,
+    Variant,
+    describe_file,
+    find_file,
+    load_card,
+    write_card,
+)
 from model.artifact.footprint import measure
+from model.artifact.head import Head
 from model.training.evaluation import Scores, evaluate
 
 Pixels = NDArray[np.uint8]
@@ -43,7 +53,7 @@ log = structlog.get_logger()
 class Quantizer:
     """Quantizes a network; `samples`, (n, height, width, 3) uint8, show its activations."""
 
-    def __init__(self, full: Any, samples: Pixels) -> None:
+    def __init__(self, network: Any, samples: Pixels) -> None:
         import tensorflow as tf
 
         def dataset(count: int) -> Iterator[list[Pixels]]:
@@ -51,7 +61,7 @@ class Quantizer:
 
         self._options = tf.lite.experimental.QuantizationDebugOptions
         with tempfile.TemporaryDirectory() as scratch, _quiet():
-            full.export(scratch, format="tf_saved_model", verbose=False)
+            network.export(scratch, format="tf_saved_model", verbose=False)
             converter = tf.lite.TFLiteConverter.from_saved_model(scratch)
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
             converter.representative_dataset = lambda: dataset(len(samples))
@@ -85,28 +95,30 @@ class Quantizer:
 
 
 def add_int8(
-    full: Any,
+    network: Any,
     folder: Path,
     samples: Pixels,
     judged: Pixels,
     truth: NDArray[Any] | None = None,
     also: Callable[[Card, int], Judgement] | None = None,
 ) -> str | None:
-    """Add the int8 variant of the network `full` to its artifact in `folder`.
+    """Add the int8 variant of a network to its artifact in `folder`.
+
+    If the artifact has a head, `network` is its backbone.
 
     `samples` are pictures as in practice, and others, `judged`, show what int8 changes; `truth`
     (n, n_labels) are their labels, if known. `also` judges a number of layers in float further.
 
     Returns None, or why the variant was not added, which is logged too.
     """
-    reason = _add_int8(full, folder, samples, judged, truth, also)
+    reason = _add_int8(network, folder, samples, judged, truth, also)
     if reason:
         log.warning("no int8 variant", reason=reason)
     return reason
 
 
 def _add_int8(
-    full: Any,
+    network: Any,
     folder: Path,
     samples: Pixels,
     judged: Pixels,
@@ -117,11 +129,18 @@ def _add_int8(
         return f"its check needs {LEAST_PICTURES} pictures, and there are {len(judged)}"
     card = load_card(folder)
     as_float = (folder / card.files["litert"].path).read_bytes()
-    before = calibrated(raw_scores(as_float, judged), card.calibration, card.activation)
+    head = None
+    if "head" in card.files:
+        head = Head.load(find_file(card, folder, "head"), len(card.labels))
+
+    def raw(content: bytes, images: Pixels) -> Scores:
+        return raw_scores(content, images, card.activation, head)
+
+    before = calibrated(raw(as_float, judged), card.calibration, card.activation)
     samples = some(samples)
-    on_samples = raw_scores(as_float, samples)
+    on_samples = raw(as_float, samples)
     try:
-        quantizer = Quantizer(full, samples)
+        quantizer = Quantizer(network, samples)
     except (ConverterError, ValueError, RuntimeError) as error:
         first_line = str(error).strip().partition("\n")[0]
         return f"the network cannot be quantized: {first_line}"
@@ -132,9 +151,9 @@ def _add_int8(
         content = quantizer.quantized(float_layers)
         calibration = card.calibration
         if card.activation == "sigmoid":
-            alignment = align(on_samples, raw_scores(content, samples))
+            alignment = align(on_samples, raw(content, samples))
             calibration = _joined(alignment, card.calibration)
-        after = calibrated(raw_scores(content, judged), calibration, card.activation)
+        after = calibrated(raw(content, judged), calibration, card.activation)
         metrics, faults = judge(card, before, after, truth)
         if also and not faults:
             further, faults = also(card, float_layers)
@@ -179,17 +198,20 @@ def judge(
     return metrics, faults
 
 
-def raw_scores(content: bytes, images: Pixels) -> Scores:
-    """The scores of a LiteRT model, before calibration, (n, n_labels)."""
+def raw_scores(
+    content: bytes, images: Pixels, activation: Activation, head: Head | None = None
+) -> Scores:
+    """The scores of a LiteRT model, and of its `head` if it has one, before calibration."""
     interpreter = Interpreter(model_content=content, num_threads=1)
     interpreter.allocate_tensors()
-    (pictures,), (scores,) = interpreter.get_input_details(), interpreter.get_output_details()
+    (pictures,), (outputs,) = interpreter.get_input_details(), interpreter.get_output_details()
     found = []
     for image in images:
         interpreter.set_tensor(pictures["index"], image[np.newaxis])
         interpreter.invoke()
-        found.append(interpreter.get_tensor(scores["index"])[0].copy())
-    return np.array(found)
+        found.append(interpreter.get_tensor(outputs["index"])[0].copy())
+    given = np.array(found)
+    return given if head is None else head.scores(given, activation)
 
 
 def some(images: Pixels) -> Pixels:

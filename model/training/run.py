@@ -172,10 +172,15 @@ def train(csv_path: Path, data: DataConfig, training: TrainingConfig) -> Card:
     def add(fresh: Path) -> None:
         if training.int8:
             samples, judged, truth = images[~is_val], images[is_val], labels[is_val]
-            add_int8(network.full, fresh, samples, judged, truth, judge_folds)
+            add_int8(network.backbone, fresh, samples, judged, truth, judge_folds)
 
     card = write_artifact(
-        network.full, training.model_path, fields, log=training_log.csv_path, complete=add
+        network.backbone,
+        training.model_path,
+        fields,
+        head=network.weights_of_head(),
+        log=training_log.csv_path,
+        complete=add,
     )
     checkpoints.delete()
     return card
@@ -243,18 +248,20 @@ def quantize_folds(
     Those of a sigmoid are aligned with the scores in float. `network` keeps its weights.
     """
     mean = network.tuned.get_weights()
+    activation = network.activation
     scores = np.empty((len(images), network.full.output_shape[1]))
     for fold, weights in enumerate(without):
         network.tuned.set_weights(weights)
         inside = folds == fold
         samples = some(images[~inside])
-        content = Quantizer(network.full, samples).quantized(float_layers)
+        content = Quantizer(network.backbone, samples).quantized(float_layers)
+        head = network.weights_of_head()
         alignment = None
-        if network.activation == "sigmoid":
+        if activation == "sigmoid":
             on_samples = network.full.predict(samples, verbose=0)
-            alignment = align(on_samples, raw_scores(content, samples))
-        raw = raw_scores(content, images[inside])
-        scores[inside] = calibrated(raw, alignment, network.activation)
+            alignment = align(on_samples, raw_scores(content, samples, activation, head))
+        raw = raw_scores(content, images[inside], activation, head)
+        scores[inside] = calibrated(raw, alignment, activation)
         log.info("fold quantized", fold=fold)
     network.tuned.set_weights(mean)
     return scores

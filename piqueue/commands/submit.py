@@ -80,7 +80,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     quotes = "quotation marks are ordinary characters, as databases write tab-separated tables"
     add("--no-quotes", action="store_true", help=quotes)
     add = parser.add_argument_group("the job").add_argument
-    add("--model", metavar="NAME[@VERSION]")
+    models = "repeat it to score with several models at once"
+    add("--model", action="append", dest="models", metavar="NAME[@VERSION]", help=models)
     add("--name", help="name of the job, for people")
     add("--priority", choices=get_args(Priority), help="default: by the size of the job")
     most = "stop the job if more pictures fail, such as 100 or 5%%"
@@ -349,6 +350,8 @@ def _columns(options: argparse.Namespace) -> Columns:
 
 def _job_options(options: argparse.Namespace) -> JobOptions:
     given = {name: getattr(options, name, None) for name in JobOptions.__struct_fields__}
+    if given["models"] and len(given["models"]) == 1:
+        (given["model"],), given["models"] = given["models"], None
     return JobOptions(**{name: value for name, value in given.items() if value is not None})
 
 

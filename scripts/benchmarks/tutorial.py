@@ -12,6 +12,7 @@ from fastapi import FastAPI, File, UploadFile
 from PIL import Image
 
 from model.artifact.card import load_card
+from model.artifact.head import Head
 from worker.jobs.settings import ARTIFACTS_PATH
 
 
@@ -19,6 +20,7 @@ def create_app(artifact: Path) -> FastAPI:
     """Load and warm up the Keras model of `artifact` once."""
     card = load_card(artifact)
     network = keras.models.load_model(artifact / card.files["keras"].path, compile=False)
+    head = Head.load(artifact / card.files["head"].path, len(card.labels))
     height, width = card.input_size
 
     network.predict(np.zeros((1, height, width, 3), np.uint8), verbose=0)
@@ -27,7 +29,8 @@ def create_app(artifact: Path) -> FastAPI:
     @app.post("/scorefile/")
     def score_file(file: Annotated[UploadFile, File()]) -> dict[str, float]:
         picture = Image.open(io.BytesIO(file.file.read())).convert("RGB").resize((width, height))
-        scores = network.predict(np.asarray(picture)[np.newaxis], verbose=0)[0]
+        features = network.predict(np.asarray(picture)[np.newaxis], verbose=0)
+        scores = head.scores(features, card.activation)[0]
         return dict(zip(card.labels, scores.tolist(), strict=True))
 
     return app
@@ -35,6 +38,6 @@ def create_app(artifact: Path) -> FastAPI:
 
 if __name__ == "__main__":
     listener = socket.create_server(("127.0.0.1", 0))
-    app = create_app(ARTIFACTS_PATH / "scenes" / "2")
+    app = create_app(ARTIFACTS_PATH / "scenes" / "3")
     print(listener.getsockname()[1], flush=True)  # connections wait until the server runs
     uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])

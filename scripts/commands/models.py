@@ -30,10 +30,10 @@ These commands use the registry, PIQUEUE_REGISTRY_URL, and not the API. Every AP
 the same registry sees a change within seconds. Existing jobs keep their version.
 
 examples:
-  piqueue models add models/scenes/3
+  piqueue models add models/scenes/4
   piqueue models add cats.keras --name cats --labels cats.txt --scaling tf
-  piqueue models add https://example.com/scenes-4.zip --sha256 9f86d081884c7d65…
-  piqueue models promote scenes 3
+  piqueue models add https://example.com/scenes-5.zip --sha256 9f86d081884c7d65…
+  piqueue models promote scenes 4
   piqueue models rollback scenes"""
 
 

@@ -42,8 +42,8 @@ SBOM = f"{APPLICATION}/sbom.cdx.json"
 COPY_A_MODEL = """
 set -e
 mkdir /tmp/$1
-cp -r "${PYTHONPATH}/model/bundled/scenes/2" /tmp/$1/1
-sed -i 's/"name": "scenes"/"name": "'$1'"/; s/"version": "2"/"version": "1"/' /tmp/$1/1/card.json
+cp -r "${PYTHONPATH}/model/bundled/scenes/3" /tmp/$1/1
+sed -i 's/"name": "scenes"/"name": "'$1'"/; s/"version": "3"/"version": "1"/' /tmp/$1/1/card.json
 """
 ADD_A_MODEL = f"{COPY_A_MODEL} piqueue models add /tmp/$1/1"
 # Uploads the model $1 as a zip file, and prints its hash and an address of it.

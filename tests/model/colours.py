@@ -1,5 +1,6 @@
 """A small artifact whose scores can be calculated by hand, as `float` and as `int8`."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.artifact.card import Calibration, Card, Variant, describe_file, load_card, write_card
+from model.artifact.head import HEAD_NAME, Head
 from model.training.export import write_artifact
 
 HEIGHT, WIDTH = 24, 32
@@ -25,6 +27,44 @@ def colours_network() -> Any:
     network = keras.Model(pictures, dense(means))
     dense.set_weights([np.eye(3) * 8, np.full(3, -4.0)])
     return network
+
+
+def write_colours_apart(folder: Path) -> Card:
+    """Write an artifact whose backbone gives the mean colours, and its head the scores."""
+    import keras
+
+    pictures = keras.Input((HEIGHT, WIDTH, 3), dtype="uint8")
+    means = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(pictures))
+    fields = {
+        "labels": LABELS,
+        "thresholds": (0.5, 0.5, 0.5),
+        "activation": "sigmoid",
+        "input_size": (HEIGHT, WIDTH),
+    }
+    return write_artifact(keras.Model(pictures, means), folder, fields, head=_head(1.0, 3))
+
+
+def write_head(folder: Path, apart: Path, slope: float, labels: tuple[str, ...]) -> Card:
+    """Write another head on the backbone of the artifact in `apart`, with the first labels.
+
+    The logits of `write_colours_apart` are multiplied by `slope`.
+    """
+    folder.mkdir(parents=True)
+    head = _head(slope, len(labels))
+    head.save(folder / HEAD_NAME)
+    card = load_card(apart)
+    shutil.copy(apart / card.files["litert"].path, folder)
+    files = {"litert": card.files["litert"], "head": describe_file(folder / HEAD_NAME)}
+    known = {"name": folder.parent.name, "version": folder.name, "files": files}
+    thresholds = (0.5,) * len(labels)
+    fields = card.model_dump() | known | {"labels": labels, "thresholds": thresholds}
+    write_card(Card(**fields), folder)
+    return load_card(folder)
+
+
+def _head(slope: float, count: int) -> Head:
+    kernel = 8 * slope * np.eye(3, count)
+    return Head(kernel.astype(np.float32), np.full(count, -4 * slope, np.float32))
 
 
 def write_colours(folder: Path) -> Card:

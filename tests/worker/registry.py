@@ -17,9 +17,10 @@ def add_version(
     source = catalog.fetch(catalog.resolve(bundled).ref)
     card = json.loads((source / "card.json").read_text())
     card |= {"name": name, "version": version, "calibration": None, **changes}
-    card["files"] = {"litert": card["files"]["litert"]}
+    card["files"].pop("keras", None)
     folder = registry / name / version
     folder.mkdir(parents=True)
-    shutil.copyfile(source / "model.tflite", folder / "model.tflite")
+    for file in card["files"].values():
+        shutil.copyfile(source / file["path"], folder / file["path"])
     (folder / "card.json").write_text(json.dumps(card))
     return folder

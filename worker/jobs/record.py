@@ -1,9 +1,10 @@
 """Jobs as values: status, lane, model, counts and record."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 from ulid import ULID
 
@@ -42,16 +43,38 @@ class Lane(StrEnum):
 
 @dataclass(frozen=True)
 class ModelRef:
-    """The exact model a job is pinned to."""
+    """The exact model a job is pinned to, or several models, whose fields are joined by "+"."""
 
     name: str
     version: str
     sha256: str
 
+    @classmethod
+    def joined(cls, refs: Iterable[Self]) -> Self:
+        """The reference to several models, in this order."""
+        fields = ((ref.name, ref.version, ref.sha256) for ref in refs)
+        return cls(*map("+".join, zip(*fields, strict=True)))
+
+    @property
+    def parts(self) -> list["ModelRef"]:
+        """The models, of which there is usually one."""
+        fields = (self.name.split("+"), self.version.split("+"), self.sha256.split("+"))
+        return [ModelRef(*part) for part in zip(*fields, strict=True)]
+
+    @property
+    def several(self) -> list["ModelRef"] | None:
+        """The models if there are several, else None."""
+        return self.parts if "+" in self.name else None
+
+    @property
+    def text(self) -> str:
+        """`name@version`, by which the catalog finds it; of several, joined by "+"."""
+        return "+".join(f"{part.name}@{part.version}" for part in self.parts)
+
     @property
     def key(self) -> str:
         """The key in Redis; two versions may share a file and differ in calibration."""
-        return f"{self.name}@{self.version}:{self.sha256[:16]}"
+        return "+".join(f"{one.name}@{one.version}:{one.sha256[:16]}" for one in self.parts)
 
 
 @dataclass(frozen=True)

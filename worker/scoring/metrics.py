@@ -10,7 +10,7 @@ import prometheus_client
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
-from model.artifact.card import Card, VariantName
+from model.artifact.card import Card
 from model.engines.prediction import Prediction
 from model.predictor import Predictor
 from worker.jobs.errors import SettingsInvalid
@@ -112,8 +112,8 @@ class TimedPredictor:
         return self._predictor.card
 
     @property
-    def variant(self) -> VariantName:
-        """The variant that runs."""
+    def variant(self) -> str:
+        """See `Predictor.variant`."""
         return self._predictor.variant
 
     @property
@@ -139,7 +139,7 @@ class TimedPredictor:
 
 def model_name(model: ModelRef) -> str:
     """Give a model as name@version, as in the labels of its metrics."""
-    return f"{model.name}@{model.version}"
+    return model.text
 
 
 def serve_metrics(metrics: WorkerMetrics, settings: Settings) -> WSGIServer | None:

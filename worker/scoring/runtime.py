@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from model.artifact.card import ArtifactInvalid
+from model.engines.joint import JointPredictor
+from model.engines.network import SharedNetworks
 from model.images.memory_budget import MemoryBudget
 from model.predictor import Predictor, load_predictor
 from worker.fetching.fetcher import Fetcher
@@ -119,6 +121,7 @@ class Runtime:
         # Set when the process is told to stop: it claims no more chunks.
         self.stopping = threading.Event()
         self._lock, self._occupied = threading.Lock(), 0
+        self._networks = SharedNetworks()
         self.models = ModelPool(self._load, self._memory_bytes, settings.models_bytes)
         # The model pool logs the reason, and the API reports the model as not loaded.
         with suppress(CannotLoad), self.models.using(self.catalog.resolve(None).ref):
@@ -180,14 +183,19 @@ class Runtime:
     def _load(self, model: ModelRef) -> Predictor:
         settings = self.settings
         try:
-            predictor = load_predictor(
-                self.catalog.fetch(model),
-                settings.engine.value,
-                threads=settings.threads,
-                batch_size=settings.batch_size,
-                variant=settings.model_variant.value,
-                speeds_path=settings.models_cache_path.expanduser() / SPEEDS_NAME,
-            )
+            parts = [
+                load_predictor(
+                    self.catalog.fetch(part),
+                    settings.engine.value,
+                    threads=settings.threads,
+                    batch_size=settings.batch_size,
+                    variant=settings.model_variant.value,
+                    speeds_path=settings.models_cache_path.expanduser() / SPEEDS_NAME,
+                    networks=self._networks,
+                )
+                for part in model.parts
+            ]
+            predictor: Predictor = parts[0] if len(parts) == 1 else JointPredictor(parts)
             predictor.warm_up()
         # The engines raise the last three for a file that they cannot run.
         except (
@@ -202,7 +210,10 @@ class Runtime:
 
     def _memory_bytes(self, model: ModelRef) -> int:
         try:
-            return self.catalog.card(model).memory_bytes * self.settings.threads
+            cards = [self.catalog.card(part) for part in model.parts]
+            # Models with the same backbone share it, whatever they are a part of.
+            memory = {card.backbone or card.sha256: card.memory_bytes for card in cards}
+            return sum(memory.values()) * self.settings.threads
         except ModelNotFound as error:
             raise CannotLoad(str(error)) from error
 

@@ -3,6 +3,7 @@
 import structlog
 
 from worker.jobs.errors import (
+    JobRefused,
     LedgerUnavailable,
     ModelNotFound,
     ModelUnavailable,
@@ -57,7 +58,7 @@ class ModelRefresher(PeriodicThread):
         for name in names:
             try:
                 current.append(self._runtime.catalog.resolve(name).ref)
-            except ModelNotFound as error:
+            except (ModelNotFound, JobRefused) as error:
                 log.warning("model_gone", reason=str(error))
         return current
 

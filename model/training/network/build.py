@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from model.artifact.card import Activation, describe_file
+from model.artifact.head import Head
 from model.training.config import DataConfig, TrainingConfig, TrainingError
 from model.training.imagenet import load_published
 
@@ -18,6 +20,7 @@ class Network:
     `full`: uint8 RGB (batch, height, width, 3) -> scores (batch, n_labels), float32 in 0..1.
     `frozen_backbone`: the same pictures -> features, from which fine-tuning starts.
     `tuned_backbone`: those features -> pooled features (batch, 1280).
+    `backbone`: the same pictures -> pooled features, by both backbones.
     `head`: pooled features -> scores.
     `tuned`: tuned backbone and head.
     `activation`: that of the scores.
@@ -27,10 +30,15 @@ class Network:
     full: Any
     frozen_backbone: Any
     tuned_backbone: Any
+    backbone: Any
     head: Any
     tuned: Any
     activation: Activation
     base_sha256: str | None = None
+
+    def weights_of_head(self) -> Head:
+        """The weights that `head` has now."""
+        return Head(*(np.asarray(weight) for weight in self.head.get_weights()))
 
 
 def build_network(data: DataConfig, training: TrainingConfig) -> Network:
@@ -64,17 +72,19 @@ def build_network(data: DataConfig, training: TrainingConfig) -> Network:
     scores = dense(dropped)
     head = keras.Model(vector, scores, name="head")
 
-    scored = head(tuned_backbone(frozen_backbone(pictures)))
+    features_of_pictures = tuned_backbone(frozen_backbone(pictures))
     network = Network(
-        full=keras.Model(pictures, scored, name="classifier"),
+        full=keras.Model(pictures, head(features_of_pictures), name="classifier"),
         frozen_backbone=frozen_backbone,
         tuned_backbone=tuned_backbone,
+        backbone=keras.Model(pictures, features_of_pictures, name="backbone"),
         head=head,
         tuned=keras.Model(features, head(tuned_backbone(features)), name="tuned"),
         activation=data.activation,
         base_sha256=base_sha256,
     )
-    for model in (network.full, frozen_backbone, tuned_backbone, head, network.tuned):
+    parts = (frozen_backbone, tuned_backbone, network.backbone, head)
+    for model in (network.full, *parts, network.tuned):
         model.jit_compile = False  # on CPUs, XLA compiles slowly and runs slower than oneDNN
     return network
 

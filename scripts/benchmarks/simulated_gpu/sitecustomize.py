@@ -16,4 +16,4 @@ if sys.orig_argv[1:3] == ["-m", "worker"]:
         return [Prediction((0.5,) * len(self.card.labels))] * len(images)
 
     LiteRTPredictor.batched = True
-    LiteRTPredictor.predict = _predict  # type: ignore[method-assign]
+    LiteRTPredictor.predict = _predict  # type: ignore[assignment, method-assign]

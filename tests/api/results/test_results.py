@@ -19,7 +19,7 @@ from api.openapi.literals import RESULTS, RETRIED
 from api.results import cursors
 from api.results.downloads import csv_table, jsonl
 from api.results.histogram import HistogramPage, histogram_page
-from api.results.selection import Selection
+from api.results.selection import ScoreColumns, Selection
 from api.results.table import Table
 from api.schemas import JobOut, ResultsPage
 from scripts.local.stack import Stack
@@ -701,7 +701,7 @@ def test_the_first_bytes_are_sent_before_most_results_are_read() -> None:
             count += 1
 
     selection = Selection(MODEL)
-    next(csv_table(Table(SHAPE, MODEL.labels), selection.views(results())))
+    next(csv_table(Table(SHAPE, [ScoreColumns(MODEL.labels)]), selection.views(results())))
     assert count == 0
     next(jsonl(selection.views(results())))
     assert count < 1000
@@ -715,10 +715,11 @@ assert not [name for name in sys.modules if name.partition(".")[0] in ("pyarrow"
 sys.modules["pyarrow"] = None
 from api.results import cursors
 from api.results.downloads import parquet
+from api.results.selection import ScoreColumns
 from api.results.table import Layout, Table
 from worker.jobs.errors import FormatUnavailable
 try:
-    parquet(Table(Layout().shape(), ["beach"]), iter(()))
+    parquet(Table(Layout().shape(), [ScoreColumns(["beach"])]), iter(()))
 except FormatUnavailable as error:
     print(error)
 """

@@ -21,7 +21,14 @@ from model.engines import tensorflow as tensorflow_engine
 from model.engines.litert import LiteRTPredictor
 from model.engines.tensorflow import TensorFlowPredictor
 from model.predictor import Predictor, gpu_usable, load_predictor
-from tests.model.colours import HEIGHT, WIDTH, calculated, pictures, write_colours
+from tests.model.colours import (
+    HEIGHT,
+    WIDTH,
+    calculated,
+    pictures,
+    write_colours,
+    write_colours_apart,
+)
 
 # Keras hands NumPy an array type that NumPy 2.4 finds old-fashioned.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -36,9 +43,22 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def artifact_with_head(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("artifacts") / "colours" / "1"
+    write_colours_apart(folder)
+    return folder
+
+
+@pytest.fixture(scope="module", params=["artifact", "artifact_with_head"])
+def written(request: pytest.FixtureRequest) -> Path:
+    folder: Path = request.getfixturevalue(request.param)
+    return folder
+
+
 @pytest.fixture(scope="module", params=["litert", "tensorflow"])
-def predictor(artifact: Path, request: pytest.FixtureRequest) -> Predictor:
-    return load_predictor(artifact, request.param, threads=2, batch_size=BATCH_SIZE)
+def predictor(written: Path, request: pytest.FixtureRequest) -> Predictor:
+    return load_predictor(written, request.param, threads=2, batch_size=BATCH_SIZE)
 
 
 def predicted(predictor: Predictor, images: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -103,11 +123,12 @@ def test_threads_get_the_scores_of_their_own_images(predictor: Predictor) -> Non
 def test_tensorflow_traces_nothing_after_warm_up(artifact: Path) -> None:
     predictor = TensorFlowPredictor(load_predictor(artifact, "litert").card, artifact, BATCH_SIZE)
     predictor.warm_up()
-    traced = predictor._score.experimental_get_tracing_count()
+    function = predictor.network.traced  # type: ignore[attr-defined]
+    traced = function.experimental_get_tracing_count()
     assert traced == 4  # batches of 1, 2, 4 and 6
     for count in range(1, 3 * BATCH_SIZE):
         predictor.predict(list(pictures(count)))
-    assert predictor._score.experimental_get_tracing_count() == traced
+    assert function.experimental_get_tracing_count() == traced
 
 
 def interpreters() -> int:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from model.artifact.calibration import calibrated
 from model.artifact.card import Activation, Calibration, Card, load_card
+from model.artifact.head import Head
 from model.predictor import load_predictor, verify_artifact
 from model.training import quantize
 from model.training.export import write_artifact
@@ -36,11 +37,15 @@ def network(activation: Activation = "sigmoid") -> Network:
     for _ in range(4):
         deeper = layers.Conv2D(8, 3, padding="same", activation="relu")(deeper)
     dense = layers.Dense(3, activation=activation)
-    tuned = keras.Model(features, dense(layers.GlobalAveragePooling2D()(deeper)))
+    tuned_backbone = keras.Model(features, layers.GlobalAveragePooling2D()(deeper))
+    vector = keras.Input((8,))
+    head = keras.Model(vector, dense(vector))
+    tuned = keras.Model(features, head(tuned_backbone.output))
     kernel, bias = dense.get_weights()
     dense.set_weights([kernel * 20, bias])
     full = keras.Model(pictures, tuned(frozen.output))
-    return Network(full, frozen, tuned, tuned, tuned, activation)
+    backbone = keras.Model(pictures, tuned_backbone(frozen.output))
+    return Network(full, frozen, tuned_backbone, backbone, head, tuned, activation)
 
 
 def images(count: int, seed: int = 1) -> NDArray[np.uint8]:
@@ -49,7 +54,9 @@ def images(count: int, seed: int = 1) -> NDArray[np.uint8]:
     return (colours + generator.integers(0, 56, (count, SIDE, SIDE, 3))).astype(np.uint8)
 
 
-def write(full: Any, folder: Path, activation: Activation = "sigmoid") -> Path:
+def write(
+    full: Any, folder: Path, activation: Activation = "sigmoid", head: Head | None = None
+) -> Path:
     calibration = Calibration(slopes=(0.8, 1.1, 0.9), offsets=(0.2, -0.1, 0.0))
     fields = {
         "labels": LABELS,
@@ -58,7 +65,7 @@ def write(full: Any, folder: Path, activation: Activation = "sigmoid") -> Path:
         "input_size": (SIDE, SIDE),
         "calibration": calibration if activation == "sigmoid" else None,
     }
-    write_artifact(full, folder / "colours" / "1", fields)
+    write_artifact(full, folder / "colours" / "1", fields, head=head)
     return folder / "colours" / "1"
 
 
@@ -117,13 +124,32 @@ def test_a_variant_that_misses_a_bound_is_not_written_although_layers_stay_in_fl
     assert load_card(folder) == card
 
 
+def test_the_variant_of_a_model_with_a_head_is_one_of_its_backbone(tmp_path: Path) -> None:
+    made = network()
+    folder = write(made.backbone, tmp_path / "apart", head=made.weights_of_head())
+    whole = write(made.full, tmp_path / "whole")
+    judged = images(60, 2)
+    for each, exported in ((folder, made.backbone), (whole, made.full)):
+        assert add_int8(exported, each, images(100), judged) is None
+    card = load_card(folder)
+    assert card.of_variant("int8").files["head"] == card.files["head"]
+    for variant in ("float", "int8"):
+        np.testing.assert_allclose(
+            scores(folder, variant, judged), scores(whole, variant, judged), atol=0.003
+        )
+    assert np.abs(scores(folder, "int8", judged) - scores(folder, "float", judged)).max() > 1e-4
+
+
 def test_a_layer_that_is_left_in_float_is_larger_and_nearer_to_float() -> None:
     full, pictures = network().full, images(100)
     quantizer = quantize.Quantizer(full, pictures)
     few, many = (quantizer.quantized(count) for count in (0, 4))
     assert len(many) > len(few)
     expected = full.predict(pictures, verbose=0)
-    errors = [np.abs(quantize.raw_scores(one, pictures) - expected).mean() for one in (few, many)]
+    errors = [
+        np.abs(quantize.raw_scores(one, pictures, "sigmoid") - expected).mean()
+        for one in (few, many)
+    ]
     assert errors[1] < errors[0]
 
 

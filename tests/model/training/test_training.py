@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from model.artifact.calibration import calibrated
 from model.artifact.card import Card, load_card
+from model.artifact.head import Head
 from model.images.decode import PREPROCESSING, decode
 from model.predictor import EngineChoice, load_predictor
 from model.training.config import DataConfig, TrainingConfig
@@ -191,7 +192,9 @@ def test_the_served_scores_are_calibrated(artifact: Path) -> None:
     assert card.metrics["validation"]["expected_calibration_error"] < 0.25
     picture = decode((artifact.parents[2] / "images/001.png").read_bytes(), card.input_size).pixels
     network = keras.models.load_model(artifact / "model.keras", compile=False)
-    raw = np.asarray(network(picture[None], training=False), np.float64)
+    head = Head.load(artifact / "head.npz", len(card.labels))
+    features = np.asarray(network(picture[None], training=False), np.float64)
+    raw = 1 / (1 + np.exp(-(features @ head.kernel + head.bias)))
     by_hand = 1 / (
         1
         + np.exp(
@@ -253,6 +256,7 @@ def test_red_and_blue_are_learned(artifact: Path) -> None:
 def test_a_run_leaves_only_the_artifact_and_the_log(artifact: Path) -> None:
     assert {path.name for path in artifact.iterdir()} == {
         "card.json",
+        "head.npz",
         "model.keras",
         "model.tflite",
         "training.csv",
@@ -280,14 +284,16 @@ def test_the_litert_model_takes_bytes_in_any_batch_size(
     one_by_one = load_predictor(artifact, "litert").predict(images)
     interpreter = Interpreter(model_path=str(artifact / "model.tflite"))
     (pictures,) = interpreter.get_input_details()
-    (scores,) = interpreter.get_output_details()
-    assert (pictures["dtype"], scores["dtype"]) == (np.uint8, np.float32)
+    (features,) = interpreter.get_output_details()
+    assert (pictures["dtype"], features["dtype"]) == (np.uint8, np.float32)
     interpreter.resize_tensor_input(pictures["index"], (5, SIDE, SIDE, 3))
     interpreter.allocate_tensors()
     interpreter.set_tensor(pictures["index"], np.stack(images))
     interpreter.invoke()
     card = load_card(artifact)
-    together = calibrated(interpreter.get_tensor(scores["index"]), card.calibration, "sigmoid")
+    head = Head.load(artifact / "head.npz", len(card.labels))
+    raw = head.scores(interpreter.get_tensor(features["index"]), "sigmoid")
+    together = calibrated(raw, card.calibration, "sigmoid")
     assert together == pytest.approx(np.array([p.scores for p in one_by_one]), abs=1e-4)
 
 
@@ -419,7 +425,7 @@ def test_training_sets_tensorflow_up_before_it_is_loaded(tmp_path: Path) -> None
         assert ran.stdout.split() == [expected, "true"]
 
 
-BUNDLED = Path("model/bundled/scenes/2")
+BUNDLED = Path("model/bundled/scenes/3")
 
 
 def test_the_bundled_model_is_complete_small_and_good_enough() -> None:

@@ -75,6 +75,14 @@ def run(*arguments: str | Path, given: str = "") -> subprocess.CompletedProcess[
     )
 
 
+def test_several_models_score_the_same_pictures() -> None:
+    beach = "scripts/samples/beach.jpg"
+    told = run("submit", beach, "--model", "scenes", "--model", "imagenet")
+    assert told.returncode == 0, told.stderr
+    assert "scenes/beach" in told.stdout
+    assert "imagenet/" in told.stdout
+
+
 def rows_of(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))

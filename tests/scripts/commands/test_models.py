@@ -21,6 +21,7 @@ from scripts.local.stack import Stack
 from tests.api.polling import wait_done
 from tests.conftest import STACK_ENV
 from tests.documents import Shell, runnable
+from tests.model.colours import write_colours
 from tests.pictures import jpeg
 from tests.worker.fetching.site import Site
 from tests.worker.registry import add_version
@@ -84,7 +85,7 @@ def test_an_added_model_is_listed_and_promoted(
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
     assert lines["places@1"].endswith("  current")
     assert "current" not in lines["places@2"]
-    assert lines["scenes@2"].endswith("  current default")
+    assert lines["scenes@3"].endswith("  current default")
     assert "top 5 of 1000 labels  23 MB a thread" in lines["imagenet@1"]
     assert json.loads((registry / "places" / "promoted.json").read_text()) == {"history": ["1"]}
 
@@ -120,9 +121,13 @@ def test_an_artifact_that_contradicts_its_card_is_not_added(
     registry: Path, made: Path, capsys: Capture
 ) -> None:
     edit_card(made, labels=["a", "b"], thresholds=[0.5, 0.5], calibration=None)
-    assert "which is not what its card says" in rejected(capsys, "add", str(made))
-    edit_card(made, labels=list("abcd"), thresholds=[0.5] * 4, activation="softmax")
-    assert "add up to" in rejected(capsys, "add", str(made))
+    assert "head.npz has weights float32 (1280, 4)" in rejected(capsys, "add", str(made))
+    whole = made.parent.with_name("colours") / "1"
+    write_colours(whole)
+    edit_card(whole, labels=["a", "b"], thresholds=[0.5, 0.5])
+    assert "which is not what its card says" in rejected(capsys, "add", str(whole))
+    edit_card(whole, labels=list("abc"), thresholds=[0.5] * 3, activation="softmax")
+    assert "add up to" in rejected(capsys, "add", str(whole))
     edit_card(made, activation="sigmoid", preprocessing="bgr-crop-0")
     assert "requires the preprocessing 'bgr-crop-0'" in rejected(capsys, "add", str(made))
     (made / "card.json").unlink()
@@ -224,10 +229,10 @@ def test_an_added_keras_file_scores_the_next_job(
 def test_the_commands_of_the_document_work(registry: Path, colours: Path, tmp_path: Path) -> None:
     shell = Shell(tmp_path)
     version, adopt = runnable("docs/models.md")
-    add_version(tmp_path / "models", "3", name="scenes")
+    add_version(tmp_path / "models", "4", name="scenes")
     printed = shell.run(version)
-    assert "scenes now use scenes@3" in printed
-    assert printed.rstrip().endswith("use scenes@2 again")
+    assert "scenes now use scenes@4" in printed
+    assert printed.rstrip().endswith("use scenes@3 again")
 
     colours.rename(tmp_path / "cats.keras")
     (tmp_path / "cats.txt").write_text("red\ngreen\nblue\n")

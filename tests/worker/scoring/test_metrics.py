@@ -63,7 +63,7 @@ def test_a_scrape_shows_the_result_and_the_times_of_every_item(tmp_path: Path) -
         ) < 1 or value("piqueue_chunk_seconds_count") < CHUNKS:
             assert time.monotonic() < deadline, "the webhook or the chunks were not counted"
 
-    model = "scenes@2"
+    model = "scenes@3"
     assert value("piqueue_items_total", model=model, outcome="succeeded") == 6
     assert value("piqueue_items_total", model=model, outcome="not_an_image") == 1
     assert value("piqueue_items_total", model=model, outcome="fetch_blocked_address") == 1

@@ -11,7 +11,7 @@ from typing import Protocol, Self
 import structlog
 from pydantic import BaseModel, ConfigDict, Field
 
-from worker.jobs.errors import ModelNotFound, ModelUnavailable
+from worker.jobs.errors import JobRefused, ModelNotFound, ModelUnavailable
 from worker.jobs.record import ModelRef
 
 CARD_NAME = "card.json"
@@ -48,6 +48,40 @@ class ModelCard(BaseModel):
     created: date
     # How many scores a result has, best first; all of them if unset.
     top_k: int | None = None
+    # (height, width) in pixels; jobs of earlier versions have none.
+    input_size: tuple[int, int] | None = None
+    # The hash of its backbone, if it has a head; models with the same backbone share its work.
+    backbone: str | None = None
+    # The models, if this stands for several.
+    parts: tuple["ModelCard", ...] = ()
+
+    @classmethod
+    def joined(cls, parts: Sequence["ModelCard"]) -> "ModelCard":
+        """One card for the models of a job; its labels are `name/label`, in the order of the parts.
+
+        Raises:
+            JobRefused: two are versions of one model, or take pictures of different sizes.
+        """
+        for index, part in enumerate(parts):
+            if part.name in (earlier.name for earlier in parts[:index]):
+                raise JobRefused(f"models: {part.name} is named twice: name it once")
+            if part.input_size != parts[0].input_size:
+                raise JobRefused(
+                    f"models: {part.name} takes pictures of {_pixels(part)} and {parts[0].name} of "
+                    f"{_pixels(parts[0])}: submit a job for each"
+                )
+        ref = ModelRef.joined(part.ref for part in parts)
+        return cls(
+            name=ref.name,
+            version=ref.version,
+            sha256=ref.sha256,
+            labels=tuple(f"{part.name}/{label}" for part in parts for label in part.labels),
+            thresholds=tuple(threshold for part in parts for threshold in part.thresholds),
+            memory_bytes=sum(part.memory_bytes for part in parts),
+            created=max(part.created for part in parts),
+            input_size=parts[0].input_size,
+            parts=tuple(parts),
+        )
 
     @property
     def ref(self) -> ModelRef:
@@ -60,8 +94,10 @@ class ModelCard(BaseModel):
         """Return the scores of a result by label, and the labels whose score passes the threshold.
 
         `top_k` limits the scores to the best, sorted; its default is that of the model. `threshold`
-        replaces the thresholds of the model.
+        replaces the thresholds of the model. Both apply to each model if there are several.
         """
+        if self.parts:
+            return self._answer_of_parts(scores, top_k, threshold)
         found: Iterable[tuple[str, float, float]]
         found = zip(self.labels, scores, self.thresholds, strict=True)
         if count := top_k or self.top_k:
@@ -72,6 +108,25 @@ class ModelCard(BaseModel):
             if score >= (least if threshold is None else threshold):
                 labels.append(label)
         return answer, labels
+
+    def _answer_of_parts(
+        self, scores: Sequence[float], top_k: int | None, threshold: float | None
+    ) -> tuple[dict[str, float], list[str]]:
+        answer: dict[str, float] = {}
+        labels: list[str] = []
+        start = 0
+        for part in self.parts:
+            own = scores[start : start + len(part.labels)]
+            start += len(part.labels)
+            found, above = part.answer(own, top_k, threshold)
+            answer |= {f"{part.name}/{label}": score for label, score in found.items()}
+            labels += [f"{part.name}/{label}" for label in above]
+        return answer, labels
+
+
+def _pixels(card: ModelCard) -> str:
+    height, width = card.input_size or (0, 0)
+    return f"{width}x{height} pixels"
 
 
 class _ArtifactCard(ModelCard):
@@ -95,19 +150,21 @@ class Artifact(BaseModel):
 
     @classmethod
     def parse(cls, card_json: bytes) -> Self:
-        """Read a card.json; the hash of the LiteRT or else the Keras file identifies the model.
+        """Read a card.json; the hash of its head, LiteRT or Keras file identifies the model.
 
         Raises:
             ValueError: it is not a card.
         """
         card = _ArtifactCard.model_validate_json(card_json)
-        model_file = card.files.get("litert") or card.files.get("keras")
-        if model_file is None:
+        network, head = card.files.get("litert") or card.files.get("keras"), card.files.get("head")
+        if network is None:
             raise ValueError("the card names no LiteRT or Keras file: export the model again")
+        of_files = {
+            "sha256": (head or network).sha256,
+            "backbone": head and network.sha256,
+        }
         return cls(
-            card=ModelCard(
-                **card.model_dump(exclude={"files", "variants"}) | {"sha256": model_file.sha256}
-            ),
+            card=ModelCard(**card.model_dump(exclude={"files", "variants"}) | of_files),
             files=(*card.files.values(), *card.variants.values()),
             digest=hashlib.sha256(card_json).hexdigest(),
         )
@@ -138,7 +195,7 @@ class Artifact(BaseModel):
         """
         for file in self.files:
             path = folder / file.path
-            if not path.exists() and file.sha256 != self.card.sha256:
+            if not path.exists() and file.sha256 not in (self.card.sha256, self.card.backbone):
                 continue  # the file of another engine or variant
             if not path.is_file() or _sha256(path) != file.sha256:
                 raise ModelUnavailable(
@@ -194,10 +251,15 @@ class ModelCatalog:
     def resolve(self, reference: str | None) -> ModelCard:
         """Find `name@version`, or the current version of `name` or, for None, of the default model.
 
+        Several references that are joined by "+" give one card for all.
+
         Raises:
             ModelNotFound: the text lists the existing models.
+            JobRefused: as `ModelCard.joined`.
         """
         reference = reference or self._default
+        if "+" in reference:
+            return ModelCard.joined([self.resolve(one) for one in reference.split("+")])
         match = _REFERENCE.fullmatch(reference)
         cards = self._cards()
         if match:

@@ -30,6 +30,7 @@ def job_fields(job: Job) -> dict[str, Any]:
         "done": job.status.done,
         "name": job.name,
         "model": asdict(job.model),
+        "models": job.model.several and [asdict(model) for model in job.model.several],
         "priority": job.lane,
         "counts": {**asdict(job.counts), "waiting": job.counts.waiting},
         "failures": job.failures,

@@ -52,7 +52,7 @@ def make_network() -> Network:
     dropped = keras.layers.Dropout(0.3, name="dropout")(vector)
     head = keras.Model(vector, keras.layers.Dense(2, activation="sigmoid")(dropped))
     tuned = keras.Model(features, head(tuned_backbone(features)))
-    return Network(tuned, None, tuned_backbone, head, tuned, "sigmoid")
+    return Network(tuned, None, tuned_backbone, tuned_backbone, head, tuned, "sigmoid")
 
 
 def make_set(network: Network) -> TrainingSet:

@@ -6,18 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from worker.jobs.errors import ModelNotFound
+from tests.worker.registry import add_version
+from worker.jobs.errors import JobRefused, ModelNotFound
 from worker.jobs.models.catalog import ModelCatalog
 from worker.jobs.models.folder import ModelFolder
 
 
-def write_card(folder: Path, name: str, version: str) -> None:
+def write_card(
+    folder: Path, name: str, version: str, input_size: tuple[int, int] = (224, 224)
+) -> None:
     card = {
         "name": name,
         "version": version,
         "labels": ["a", "b"],
         "thresholds": [0.5, 0.5],
         "memory_bytes": 20_000_000,
+        "input_size": input_size,
         "created": "2026-01-01",
         "files": {"keras": {"path": "model.keras", "sha256": f"{name}-{version}"}},
         "more": "is passed over",
@@ -56,6 +60,46 @@ def test_an_unknown_reference_is_answered_with_the_existing_models(
     catalog: ModelCatalog, reference: str
 ) -> None:
     with pytest.raises(ModelNotFound, match="cats@10, cats@2, cats@1, dogs@3"):
+        catalog.resolve(reference)
+
+
+def test_several_models_have_one_card_with_the_labels_of_all(tmp_path: Path) -> None:
+    add_version(tmp_path, "4", name="places")
+    add_version(tmp_path, "1", name="things", bundled="imagenet")
+    catalog = ModelCatalog([ModelFolder(tmp_path)], default="places")
+    places, things = catalog.resolve("places"), catalog.resolve("things")
+    card = catalog.resolve("places+things@1")
+    assert card.ref.parts == [places.ref, things.ref]
+    assert card.ref.text == "places@4+things@1"
+    assert card.ref.key == f"{places.ref.key}+{things.ref.key}"
+    assert catalog.resolve(card.ref.text) == card
+    assert card.labels[3:5] == ("places/trees", "things/tench")
+    assert len(card.thresholds) == len(card.labels) == 1004
+    scores = [0.6, 0.1, 0.2, 0.3, *(index / 1000 for index in range(1000))]
+    answer, labels = card.answer(scores)
+    assert list(answer)[:4] == [f"places/{label}" for label in places.labels]
+    assert [answer[label] for label in list(answer)[4:]] == [0.999, 0.998, 0.997, 0.996, 0.995]
+    assert labels[0] == "places/beach"
+    assert all(label.startswith("things/") for label in labels[1:])
+    answer, labels = card.answer(scores, top_k=1, threshold=0.99)
+    assert (list(answer.values()), len(labels)) == ([0.6, 0.999], 1)
+
+
+@pytest.mark.parametrize(
+    ("reference", "reason"),
+    [
+        ("cats@1+cats@2", "cats is named twice"),
+        (
+            "cats+dogs",
+            "dogs takes pictures of 96x64 pixels and cats of 224x224 pixels: submit a job",
+        ),
+    ],
+)
+def test_models_that_do_not_go_together_are_refused(
+    tmp_path: Path, catalog: ModelCatalog, reference: str, reason: str
+) -> None:
+    write_card(tmp_path, "dogs", "4", input_size=(64, 96))
+    with pytest.raises(JobRefused, match=reason):
         catalog.resolve(reference)
 
 
