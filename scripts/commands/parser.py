@@ -2,12 +2,14 @@
 
 import argparse
 
+from piqueue.commands.terminal import Parser
+
 
 def command_parser(
     name: str, description: str | None, examples: str, *parents: argparse.ArgumentParser
 ) -> argparse.ArgumentParser:
     """A parser of `piqueue NAME` with the options of `parents`; its help ends with `examples`."""
-    return argparse.ArgumentParser(
+    return Parser(
         prog=f"piqueue {name}",
         description=description,
         epilog=examples,

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from piqueue.commands.terminal import Parser
 from scripts.local.embedded_redis import REDIS_MEMORY
 from scripts.local.stack import ROOT, Stack
 from scripts.local.supervised_process import StartFailed
@@ -19,7 +20,7 @@ DATA = (ROOT if (ROOT / "pyproject.toml").exists() else Path.home()) / ".piqueue
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve; the exit code is 0 after Ctrl-C or SIGTERM, 1 if a process does not start."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="scripts/serve",
         description=__doc__,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,

@@ -113,7 +113,7 @@ def test_a_name_stands_for_one_owner(keys: KeyStore, capsys: pytest.CaptureFixtu
 def test_an_invalid_option_is_refused(
     keys: KeyStore, arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit, match="64"):
         main(["keys", *arguments])
     assert told in capsys.readouterr().err
     assert not keys.exist()
