@@ -25,6 +25,7 @@ from api.routes import (
     page,
     parts,
     report,
+    rescore,
     results,
     retry,
     scorefile,
@@ -69,7 +70,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestId)
     of_jobs = (jobs, events, webhooks, results, histogram, report, thumbnails, parts, retry)
-    for module in (*of_jobs, scorefile):
+    for module in (*of_jobs, rescore, scorefile):
         app.include_router(module.router, dependencies=[Depends(refuse_unfit_parameters)])
     for module in (status, metrics):
         app.include_router(module.router)

@@ -4,7 +4,7 @@ import json
 import math
 import re
 from datetime import UTC, date, datetime
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
@@ -19,6 +19,7 @@ from worker.jobs.results import Out, ResultOut
 LISTED_HOSTS = 20
 MAX_METADATA_BYTES = 16_384
 MAX_MODEL_CHARS = 200
+_ModelName = Annotated[str, Field(min_length=1, max_length=MAX_MODEL_CHARS)]
 # Models of one job.
 MAX_MODELS = 16
 _SHARE = re.compile(r"(100|[0-9]{1,2})(\.[0-9]{1,3})?%")
@@ -37,7 +38,7 @@ class JobOptions(_Body):
         description="`name` or `name@version`",
         examples=["scenes"],
     )
-    models: list[str] | None = Field(
+    models: list[_ModelName] | None = Field(
         None,
         min_length=1,
         max_length=MAX_MODELS,
@@ -65,6 +66,11 @@ class JobOptions(_Body):
         description="Keep a small WebP of each picture, for people to look at: of the first "
         "`max_thumbnails` of `GET /limits`, and not of those whose scores come from the cache",
     )
+    keep_features: bool = Field(
+        False,
+        description="Keep the features that the model's backbone gives for each picture, for "
+        "`embeddings` and `piqueue teach`, until the job expires",
+    )
     dry_run: bool = Field(
         False, description="Only check the items, try up to 50 URLs, and estimate the time"
     )
@@ -83,8 +89,6 @@ class JobOptions(_Body):
     def _names_models_once(self) -> Self:
         if self.model is not None and self.models is not None:
             raise ValueError("has both model and models: name all models in models")
-        if any(len(one) > MAX_MODEL_CHARS or not one for one in self.models or ()):
-            raise ValueError("models: each must be a name or name@version")
         return self
 
     @property
@@ -207,6 +211,20 @@ class RetryIn(_Body):
     only: Literal["failed", "retryable"] = "failed"
 
 
+class RescoreIn(_Body):
+    """The model, or the models, that score the kept features of a job."""
+
+    model: _ModelName | None = None
+    models: list[_ModelName] | None = Field(None, min_length=1, max_length=MAX_MODELS)
+    name: str | None = Field(None, max_length=200, description="Default: that of the job")
+
+    @model_validator(mode="after")
+    def _names_models_once(self) -> Self:
+        if (self.model is None) == (self.models is None):
+            raise ValueError("give either model or models")
+        return self
+
+
 class ResultsPage(BaseModel):
     """Finished items in index order; unfinished items are not included."""
 
@@ -277,6 +295,9 @@ class JobOut(Out):
     parent_job: str | None
     thumbnails: int = Field(
         0, description="How many of the items have a thumbnail once they are scored, the first ones"
+    )
+    rescore_of: str | None = Field(
+        None, description="The job whose kept features this one has scored"
     )
     error: str | None = Field(description="Why the whole job failed")
     links: LinksOut

@@ -54,6 +54,7 @@ SERVER_COMMANDS = {
     "models": "list, add, promote and roll back models",
     "review": "label the pictures of a job with the least certain predictions",
     "serve": "run a complete Piqueue on this machine",
+    "teach": "teach a model new labels from pictures of a job, in seconds",
     "train": "train a model on labelled pictures",
 }
 
@@ -159,6 +160,8 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--threshold", type=float, metavar="SCORE", help=threshold)
     bom = "begin a CSV file with a byte order mark, by which Excel knows UTF-8"
     one.add_argument("--bom", action="store_true", help=bom)
+    embeddings = "add the kept features of each picture; for parquet only"
+    one.add_argument("--embeddings", action="store_const", const=True, help=embeddings)
     merge = "if JOB is a retry: with the results of the jobs that it retried"
     one.add_argument("--merge", action="store_const", const="parents", help=merge)
 
@@ -176,6 +179,15 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("job")
     only = "retryable: leave out failures that a retry cannot fix, such as not_an_image"
     one.add_argument("--only", choices=["failed", "retryable"], default="failed", help=only)
+    add_json(one)
+
+    one = add("rescore", "score the kept features of a job with other models", _rescore)
+    one.add_argument("job")
+    models = "repeat it to score with several models at once"
+    given = one.add_argument("--model", action="append", dest="models", required=True, help=models)
+    given.metavar = "NAME[@VERSION]"
+    one.add_argument("--name", help="name of the new job (default: that of JOB)")
+    one.add_argument("--no-wait", action="store_true", help="print only the id of the new job")
     add_json(one)
 
     one = add("jobs", "list your jobs, newest first", _jobs)
@@ -264,6 +276,14 @@ def _retry(options: argparse.Namespace) -> int:
     with connect(options) as client:
         job = client.retry(options.job, options.only)
     _show(options, job, f"{summary(job)}\nto follow it: piqueue submit --resume {job.id}")
+    return 0
+
+
+def _rescore(options: argparse.Namespace) -> int:
+    with connect(options) as client:
+        job = client.rescore(options.job, *options.models, name=options.name)
+    followed = f"{summary(job)}\nto follow it: piqueue submit --resume {job.id}"
+    _show(options, job, job.id if options.no_wait else followed)
     return 0
 
 

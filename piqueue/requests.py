@@ -360,6 +360,19 @@ class Operations:
         return Request(Job, "POST", _job(job_id, "/retry"), headers=_key(), more=more)
 
     @operation
+    def rescore(self, job_id: str, *models: str, name: str | None = None) -> Request[Job]:
+        """Score the kept features of a job with other models; returns the new job.
+
+        Raises:
+            PiqueueApiError: the job keeps no features, or those of another backbone.
+
+        Example:
+            client.rescore(job.id, "harbours")
+        """
+        more = {"json": {"models": models} | ({} if name is None else {"name": name})}
+        return Request(Job, "POST", _job(job_id, "/rescore"), headers=_key(), more=more)
+
+    @operation
     def delete(self, job_id: str) -> Request[None]:
         """Stop a job and erase it with its pictures and results."""
         return Request(NoneType, "DELETE", _job(job_id))

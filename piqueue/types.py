@@ -38,7 +38,8 @@ class Filters(TypedDict, total=False):
     replaces the thresholds of the model; `merge="parents"` adds the results of the jobs that a
     retry was made from. `search` selects by a part of the id, URL or file name, `error` by the code
     of a failure, `above` and `below` by scores: `above=["beach:0.4"]` selects 0.4 and more.
-    `include` adds the scores of labels that `top_k` leaves out, in JSON and JSONL.
+    `include` adds the scores of labels that `top_k` leaves out, in JSON and JSONL; `embeddings`
+    adds kept features in Parquet.
     """
 
     status: ItemStatus
@@ -50,6 +51,7 @@ class Filters(TypedDict, total=False):
     include: list[str]
     top_k: int
     threshold: float
+    embeddings: bool
     merge: Literal["parents"]
 
 
@@ -68,7 +70,8 @@ class JobOptions(Struct, frozen=True, kw_only=True, omit_defaults=True):
     `name/label`; `max_failures` a count or a share such as `"5%"`, beyond
     which the job fails; `expires_in_s` the seconds until the job is erased, 60 or more;
     `use_cache` reuses scores of pictures scored before; `thumbnails` keeps a small WebP of each
-    picture; `webhook_url` receives a Standard Webhooks message when the job is done.
+    picture; `keep_features` keeps the features of pictures for `embeddings` and `piqueue teach`;
+    `webhook_url` receives a Standard Webhooks message when the job is done.
     """
 
     model: str | None = None
@@ -80,6 +83,7 @@ class JobOptions(Struct, frozen=True, kw_only=True, omit_defaults=True):
     expires_in_s: int | None = None
     use_cache: bool = False
     thumbnails: bool = False
+    keep_features: bool = False
     webhook_url: str | None = None
 
 
@@ -185,6 +189,7 @@ class Job(Struct, frozen=True):
     The first `thumbnails` items have a thumbnail once they are scored.
 
     In a job of several models, `models` are these, and the fields of `model` are joined by "+".
+    `rescore_of` is the job whose kept features this one has scored.
 
     While a job waits to start, `position` 1 starts next, and `starts_in_s` is an estimate at the
     rate of the last minute; otherwise both are None.
@@ -214,6 +219,7 @@ class Job(Struct, frozen=True):
     starts_in_s: int | None = None
     thumbnails: int = 0
     models: list[ModelVersion] | None = None
+    rescore_of: str | None = None
 
 
 class Draft(Job, frozen=True, kw_only=True):

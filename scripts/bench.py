@@ -20,6 +20,7 @@ from scripts.benchmarks.job_reads import job_reads
 from scripts.benchmarks.one_picture import one_picture
 from scripts.benchmarks.redis_memory import redis_memory
 from scripts.benchmarks.report import report
+from scripts.benchmarks.teach import teach
 from scripts.benchmarks.throughput import throughput
 
 BENCHMARKS = {
@@ -35,6 +36,7 @@ BENCHMARKS = {
         one_picture,
         fairness,
         batching,
+        teach,
     )
 }
 

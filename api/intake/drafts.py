@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from api.intake.admission import check_capacity, check_room, check_upload_bytes
 from api.intake.idempotency import check_key
 from api.intake.items import ItemReceiver, at_line
-from api.intake.job_builder import JobBuilder, pinned_options
+from api.intake.job_builder import JobBuilder, check_features, pinned_options
 from api.intake.submission import Submission
 from api.intake.uploads import BUFFER_BYTES
 from api.schemas import JobOptions
@@ -48,10 +48,13 @@ def open_draft(services: Services, owner: str, options: JobOptions) -> Job:
     most = services.settings.quota_drafts
     if services.store.drafts_of(owner).draft_count >= most:
         raise OverQuota(f"you have {most} drafts: submit or delete some first", RETRY_S)
+    model = services.catalog.resolve(options.reference)
+    if options.keep_features:
+        check_features(services, model)
     draft = NewJob(
         id=new_job_id(),
         owner=owner,
-        model=services.catalog.resolve(options.reference),
+        model=model,
         ttl_s=services.settings.draft_ttl_s,
         name=options.name,
         metadata=options.metadata,

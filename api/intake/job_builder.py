@@ -27,6 +27,7 @@ from worker.jobs.errors import JobRefused, OverQuota, QueueFull, StorageUnavaila
 from worker.jobs.items import ItemSpec
 from worker.jobs.ledger.api_keys import ANYONE
 from worker.jobs.ledger.layout import ExpiringKey, NewJob, Shape, SubmissionLimits
+from worker.jobs.models.catalog import ModelCard
 from worker.jobs.record import Job, Lane, new_job_id
 from worker.jobs.storage.thumbnails import MOST_BYTES
 from worker.jobs.traces import span, traceparent
@@ -36,6 +37,8 @@ INTERACTIVE_ITEMS = 64
 # and are divided into this many chunks, so that several threads score one at once.
 SMALL_JOB_CHUNKS = 4
 SAMPLE_ITEMS = 50
+# Kept features are scored so fast that smaller chunks would mostly cost round trips.
+RESCORED_CHUNK_ITEMS = 256
 # Chunks written at once: a large job is not kept in memory, nor is each chunk a round trip.
 WRITE_CHUNKS = 16
 # After a failed write S3 may still complete it, at the latest after this time.
@@ -50,7 +53,8 @@ class JobBuilder(ItemReceiver):
     """One submission as a context manager; leaving it before `finish` erases what was stored.
 
     With `check_only`, nothing is stored. The results of an `ephemeral` job are not written to S3.
-    With `with_fingerprint`, items count in `fingerprint`. With `draft_id`, that draft is
+    With `with_fingerprint`, items count in `fingerprint`. With `rescore_of`, the features of that
+    job are scored. With `draft_id`, that draft is
     submitted, and is kept if its submission is refused.
     """
 
@@ -64,6 +68,7 @@ class JobBuilder(ItemReceiver):
         ephemeral: bool = False,
         with_fingerprint: bool = False,
         parent_job: str | None = None,
+        rescore_of: str | None = None,
         draft_id: str | None = None,
     ) -> None:
         super().__init__(services.settings)
@@ -73,14 +78,18 @@ class JobBuilder(ItemReceiver):
         self._options = options
         self._check_only = check_only
         self._parts = None if ephemeral else services.parts
-        self._parent_job = parent_job
+        self._parent_job, self._rescore_of = parent_job, rescore_of
         self._layout = Layout()
         self._model = services.catalog.resolve(options.reference)
+        if options.keep_features:
+            check_features(services, self._model)
         self._erase_on_exit = not check_only and draft_id is None
         self._ttl_s = options.expires_in_s or services.settings.job_ttl_s
         check = partial(check_upload_bytes, services, owner)
         self._uploads = Uploads(services.blobs, self.job_id, self._ttl_s, check)
         self._chunk_items = services.settings.chunk_items
+        if rescore_of is not None:
+            self._chunk_items = max(self._chunk_items, RESCORED_CHUNK_ITEMS)
         self._chunk_count = 0
         self._pending: list[ItemSpec] = []
         # Eight bytes an item, so that a million ids are compared in little memory.
@@ -159,6 +168,8 @@ class JobBuilder(ItemReceiver):
             self._parts.expect(self.job_id, job.ttl_s)
         if job.thumbnails:
             services.blobs.expect_thumbnails(self.job_id, job.ttl_s)
+        if job.keep_features:
+            services.blobs.put(self.job_id, {}, job.ttl_s)
         check_memory(services.load)
         quota = math.inf if self._owner == ANYONE else self._settings.quota_items
         upload_limit, upload_bytes = upload_limit_bytes(services), self._uploads.byte_count
@@ -199,9 +210,11 @@ class JobBuilder(ItemReceiver):
             name=self._options.name,
             metadata=self._options.metadata,
             parent_job=self._parent_job,
+            rescore_of=self._rescore_of,
             csv=self.csv or self._layout.shape(),
             webhook_url=self._options.webhook_url,
             use_cache=self._options.use_cache,
+            keep_features=self._options.keep_features,
             parts=self._parts is not None,
             thumbnails=self._thumbnail_count(),
             options=self._options.given,
@@ -247,6 +260,20 @@ class JobBuilder(ItemReceiver):
         starts = range(0, len(pending), size)
         self._chunk_count += len(starts)
         return {first + start // size: pending[start : start + size] for start in starts}
+
+
+def check_features(services: Services, model: ModelCard) -> None:
+    """Raise JobRefused if no features of a model can be kept."""
+    if not any(part.backbone for part in model.parts or (model,)):
+        raise JobRefused(
+            f"keep_features: {model.name} is one network, which gives no features: name a model "
+            "that has a backbone in GET /models, or leave keep_features out"
+        )
+    if not services.blobs.keeps_features:
+        raise JobRefused(
+            "keep_features: this Piqueue has no store for them: ask its operator to set "
+            "PIQUEUE_STORAGE_URL to a folder or a bucket, or leave keep_features out"
+        )
 
 
 def pinned_options(services: Services, job: Job) -> JobOptions:

@@ -53,6 +53,10 @@ REPORT: dict[str, Any] = {
     "text/html": {"schema": {"type": "string"}, "example": "<!doctype html>…"}
 }
 RETRIES: dict[str, Any] = _VALUES["retries"]
+RESCORES: dict[str, Any] = _VALUES["rescores"]
+RESCORED: dict[str, Any] = {
+    "application/json": {"example": {**JOB, "rescore_of": "job_01M81Q3WZ5A7C9E2G4J6M8P0RS"}}
+}
 RETRIED: dict[str, Any] = {
     "application/json": {"example": {**JOB, "parent_job": "job_01M81Q3WZ5A7C9E2G4J6M8P0RS"}}
 }

@@ -8,10 +8,12 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version as version_of
 from itertools import islice
+from typing import Any
 
+from api.results.embeddings import Embeddings
 from api.results.formats import Format
 from api.results.selection import ResultsQuery, ResultView
-from api.results.table import Table
+from api.results.table import Table, free_names
 from worker.jobs.errors import FormatUnavailable
 from worker.jobs.record import Job
 from worker.jobs.results import ResultOut
@@ -19,6 +21,8 @@ from worker.jobs.results import ResultOut
 _SERVER = version_of("piqueue-server")
 BLOCK_ROWS = 500
 ROW_GROUP_ROWS = 5000
+# With embeddings, which take 5 kB a row and column.
+EMBEDDED_ROWS = 500
 LABEL_SEPARATOR = ";"
 # A spreadsheet evaluates a cell that begins with one of these, unless it is a plain number. Some
 # also evaluate their full-width forms, and ignore invisible characters before them.
@@ -85,8 +89,10 @@ def _is_formula(cell: str) -> bool:
     return first.startswith(_FORMULA_STARTS) and not _NUMBER.fullmatch(cell)
 
 
-def parquet(table: Table, results: Iterator[ResultView]) -> Iterator[bytes]:
-    """Write a table as Parquet, a row group at a time.
+def parquet(
+    table: Table, results: Iterator[ResultView], embeddings: Embeddings | None = None
+) -> Iterator[bytes]:
+    """Write a table as Parquet, a row group at a time; `embeddings` are its last columns.
 
     Raises:
         FormatUnavailable: pyarrow is not installed; it is imported at the first use.
@@ -102,13 +108,20 @@ def parquet(table: Table, results: Iterator[ResultView]) -> Iterator[bytes]:
     text, number, labels = pyarrow.string(), pyarrow.float64(), pyarrow.list_(pyarrow.string())
     scores = [number if is_number else text for _, is_number in table.scores]
     kinds = [*[text] * (table.input_count + 1), *scores, labels, text, text]
-    schema = pyarrow.schema(list(zip(table.header, kinds, strict=True)))
+    names = [*table.header]
+    if embeddings is not None:
+        names += free_names(embeddings.columns, names)
+        kinds += embeddings.kinds(len(embeddings.columns))
+    schema = pyarrow.schema(list(zip(names, kinds, strict=True)))
+    group_rows = ROW_GROUP_ROWS if embeddings is None else EMBEDDED_ROWS
 
     def blocks() -> Iterator[bytes]:
         buffer = io.BytesIO()
         with ParquetWriter(buffer, schema) as writer:
-            while group := [table.cells(view) for view in islice(results, ROW_GROUP_ROWS)]:
-                columns = list(zip(*group, strict=True))
+            while group := list(islice(results, group_rows)):
+                columns: list[Any] = list(zip(*map(table.cells, group), strict=True))
+                if embeddings is not None:
+                    columns += embeddings.arrays(group)
                 writer.write_batch(pyarrow.record_batch(columns, schema=schema))
                 yield _drain(buffer)
         yield _drain(buffer)

@@ -83,6 +83,11 @@ class ResultsQuery(BaseModel):
         description="JSON and JSONL: the scores of these labels too, where `top_k` leaves them out",
         examples=[["sunset"]],
     )
+    embeddings: bool | None = Field(
+        None,
+        description="Parquet: add the columns `sha256`, the hash of the picture, and `embedding`, "
+        "its kept features as float32. For jobs with `keep_features`",
+    )
     merge: Literal["parents"] | None = Field(
         None,
         description="`parents`: return the items of the first job, each with its newest result. "

@@ -10,6 +10,7 @@ from api.errors import problems
 from api.openapi.literals import RESULTS
 from api.results import cursors, downloads
 from api.results.cursors import PAGE_ITEMS
+from api.results.embeddings import Embeddings
 from api.results.formats import Format, choose
 from api.results.lineage import ancestry, newest_results
 from api.results.page import results_page
@@ -81,7 +82,7 @@ def read_results(
         raise ParameterInvalid(
             "offset is for JSONL and CSV of a job that is done: download from the beginning"
         )
-    if form is Format.JSON:
+    if form is Format.JSON and not query.embeddings:
         response.headers.update(headers)
         found = newest_results(services.store, line, cursors.index(query.cursor))
         return results_page(found, selection, query.limit or PAGE_ITEMS)
@@ -91,6 +92,13 @@ def read_results(
         )
     if query.include and form is not Format.JSONL:
         raise ParameterInvalid(f"include is for JSON and JSONL: remove it to download {form}")
+    embeddings = None
+    if query.embeddings:
+        if form is not Format.PARQUET or query.merge:
+            raise ParameterInvalid(
+                "embeddings is for Parquet, of one job: use format=parquet, without merge"
+            )
+        embeddings = Embeddings(services.blobs, job, selection.model)
     views = selection.views(newest_results(services.store, line))
     table = Table(line[0].csv or Layout().shape(), selection.columns)
     match form:
@@ -99,7 +107,7 @@ def read_results(
         case Format.CSV:
             blocks = downloads.csv_table(table, views)
         case Format.PARQUET:
-            blocks = downloads.parquet(table, views)
+            blocks = downloads.parquet(table, views, embeddings)
     if tag is not None:
         headers["ETag"] = tag
         blocks = downloads.rest(blocks, query.offset or 0)

@@ -135,6 +135,7 @@ function showFacts(job) {
   const parts = [modelName(job), make("code", { textContent: job.id }),
     `submitted ${new Date(job.created_at).toLocaleString()}`, `kept until ${new Date(job.expires_at).toLocaleString()}`];
   if (job.parent_job) parts.push(make("a", { href: `#${job.parent_job}`, textContent: "retry of an earlier job" }));
+  if (job.rescore_of) parts.push(make("a", { href: `#${job.rescore_of}`, textContent: "scores what an earlier job kept" }));
   if (job.error) parts.push(job.error);
   $("facts").replaceChildren(...parts.flatMap((part, at) => at ? [" · ", part] : [part]));
 }

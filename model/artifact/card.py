@@ -135,6 +135,13 @@ class Card(_Part):
             self.files[name].sha256 for name in ("head", "litert", "keras") if name in self.files
         )
 
+    @property
+    def backbone(self) -> str | None:
+        """Identifies the features of a model with a head: the hash of its LiteRT or Keras file."""
+        if "head" not in self.files:
+            return None
+        return (self.files.get("litert") or self.files["keras"]).sha256
+
     def of_variant(self, name: VariantName) -> "Card":
         """The card of one variant: with its LiteRT file, its calibration and its metrics."""
         if name == "float":

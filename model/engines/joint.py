@@ -1,6 +1,6 @@
 """Scores images with several models, whose common backbones run once."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,14 +37,31 @@ class JointPredictor:
         for part in self._parts:
             part.warm_up()
 
+    @property
+    def backbones(self) -> frozenset[str] | None:
+        """See `NetworkPredictor.backbones`."""
+        found = {part.backbone for part in self._parts}
+        return None if None in found else frozenset(one for one in found if one is not None)
+
     def predict(self, images: Images) -> list[Prediction]:
         """See `Predictor.predict`."""
         check_images(images, self.card)
         outputs: dict[Network, NDArray[np.float32]] = {}
-        scores: list[tuple[float, ...]] = [()] * len(images)
         for part in self._parts:
             if part.network not in outputs:
                 outputs[part.network] = part.network.run(images)
-            predictions = part.predictions(outputs[part.network])
-            scores = [before + new.scores for before, new in zip(scores, predictions, strict=True)]
-        return [Prediction(one) for one in scores]
+        return _joined([part.predictions(outputs[part.network]) for part in self._parts])
+
+    def of_features(self, features: Mapping[str, NDArray[np.float32]]) -> list[Prediction]:
+        """See `NetworkPredictor.of_features`."""
+        return _joined([part.of_features(features) for part in self._parts])
+
+
+def _joined(by_part: Sequence[Sequence[Prediction]]) -> list[Prediction]:
+    """One prediction a picture, with the scores and features of those of all parts."""
+    joined = []
+    for parts in zip(*by_part, strict=True):
+        scores = tuple(score for part in parts for score in part.scores)
+        features = {key: row for part in parts for key, row in part.features.items()}
+        joined.append(Prediction(scores, features))
+    return joined

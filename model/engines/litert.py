@@ -28,6 +28,7 @@ class LiteRTPredictor(NetworkPredictor):
         self.variant, self.picture_ms = variant, picture_ms
         load = partial(_LiteRTNetwork, card.input_size, threads)
         super().__init__(card.of_variant(variant), folder, "litert", load, networks)
+        self.backbone = card.backbone
 
 
 class _LiteRTNetwork:

@@ -1,7 +1,7 @@
 """A model file that an engine runs, and the predictor that makes scores of what it gives."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 from weakref import WeakValueDictionary
@@ -66,6 +66,8 @@ class NetworkPredictor:
         networks: SharedNetworks | None,
     ) -> None:
         self.card = card
+        # Identifies the features; variants of a backbone give nearly the same.
+        self.backbone = card.backbone
         self._head: Head | None = None
         width = len(card.labels)
         if "head" in card.files:
@@ -84,9 +86,21 @@ class NetworkPredictor:
         check_images(images, self.card)
         return self.predictions(self.network.run(images))
 
+    @property
+    def backbones(self) -> frozenset[str] | None:
+        """The backbones whose features suffice for its scores; None if it needs the images."""
+        return None if self.backbone is None else frozenset([self.backbone])
+
+    def of_features(self, features: Mapping[str, NDArray[np.float32]]) -> list[Prediction]:
+        """Score pictures by the features (n, n_features) of each of `backbones`."""
+        assert self.backbone is not None
+        return self.predictions(features[self.backbone])
+
     def predictions(self, outputs: NDArray[np.float32]) -> list[Prediction]:
         """Make the predictions of pictures from the outputs (n, width) of the network."""
         card = self.card
         raw = outputs if self._head is None else self._head.scores(outputs, card.activation)
         scores = calibrated(raw, card.calibration, card.activation)
-        return [Prediction(tuple(row)) for row in scores.tolist()]
+        features = [{} if self.backbone is None else {self.backbone: row} for row in outputs]
+        rows = zip(scores.tolist(), features, strict=True)
+        return [Prediction(tuple(row), features) for row, features in rows]

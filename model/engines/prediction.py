@@ -1,7 +1,7 @@
 """A prediction, and the checks of what an engine is given and of what it gives."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,13 @@ from model.artifact.card import Activation, Card
 
 @dataclass(frozen=True)
 class Prediction:
-    """The scores of one image, 0 to 1, in the order of the card's labels."""
+    """The scores of one image, 0 to 1, in the order of the card's labels.
+
+    `features` (n_features,) are those of its backbones, by `Card.backbone`.
+    """
 
     scores: tuple[float, ...]
+    features: Mapping[str, NDArray[np.float32]] = field(default_factory=dict, compare=False)
 
 
 def check_images(images: Sequence[NDArray[np.uint8]], card: Card) -> None:

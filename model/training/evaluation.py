@@ -104,7 +104,8 @@ def evaluate(
     """
     at_half = (scores > 0.5) == (labels > 0.5)
     at_thresholds = (scores > np.asarray(thresholds)) == (labels > 0.5)
-    precision = average_precision_score(labels, scores, average=None)
+    # A float for one label.
+    precision = np.atleast_1d(average_precision_score(labels, scores, average=None))
     figures = {
         "binary_accuracy": at_half.mean(),
         "binary_accuracy_at_thresholds": at_thresholds.mean(),

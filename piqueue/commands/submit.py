@@ -93,6 +93,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--use-cache", action="store_true", default=None, help=cache)
     thumbnails = "keep small pictures, which the page and the report of the job show"
     add("--thumbnails", action="store_true", default=None, help=thumbnails)
+    features = "keep what the model sees in each picture, for piqueue teach"
+    add("--keep-features", action="store_true", default=None, help=features)
 
 
 def submit(options: argparse.Namespace) -> int:

@@ -32,11 +32,12 @@ def write_table(path: Path, rows: int) -> None:
             )
 
 
-def submit_table(connection: Connection, path: Path) -> Any:
+def submit_table(connection: Connection, path: Path, **options: str) -> Any:
     """Submit a table of `write_table`; gives the job."""
+    query = "&".join(f"{name}={value}" for name, value in {"id_column": "sku", **options}.items())
     with path.open("rb") as table:
         headers = {"Content-Type": "text/csv"}
-        return connection.send("POST", "/jobs?id_column=sku", body=table, headers=headers)
+        return connection.send("POST", f"/jobs?{query}", body=table, headers=headers)
 
 
 def claim_all(store: JobStore) -> list[Claim]:
@@ -52,6 +53,12 @@ def score_all(store: JobStore, claims: Iterable[Claim]) -> None:
     rng = random.Random(0)  # noqa: S311
     for claim in claims:
         store.commit(claim, [_result(rng) for _ in claim.specs])
+
+
+def synthetic_results(claim: Claim) -> list[ItemResult]:
+    """Make results for a claimed chunk."""
+    rng = random.Random(claim.chunk_index)  # noqa: S311
+    return [_result(rng) for _ in claim.specs]
 
 
 def _result(rng: random.Random) -> ItemResult:

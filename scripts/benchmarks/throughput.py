@@ -61,7 +61,7 @@ def throughput(run: BenchmarkRun) -> Iterator[Figure]:
             yield _figure("throughput / tutorial", alternate(service, tutorial, scale.rounds), 5)
 
 
-def score_urls(url: str, urls: list[str]) -> float:
+def score_urls(url: str, urls: list[str], **options: object) -> float:
     """Submit a job to a Piqueue and wait until it is done; gives its pictures a second.
 
     Raises:
@@ -69,7 +69,7 @@ def score_urls(url: str, urls: list[str]) -> float:
     """
     with Connection(url) as connection:
         started = time.perf_counter()
-        job = connection.post("/jobs", {"urls": urls})
+        job = connection.post("/jobs", {"urls": urls, **options})
         while not job["done"]:
             job = connection.get(f"/jobs/{job['id']}?wait=60&results=false")
         taken_s = time.perf_counter() - started

@@ -18,6 +18,7 @@ MODULES = {
     "models": "scripts.commands.models",
     "review": "scripts.workshop.labelling.review",
     "serve": "scripts.local.serve",
+    "teach": "scripts.workshop.teach",
     "train": "scripts.workshop.train",
 }
 
@@ -28,7 +29,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         return int(import_module(MODULES[name]).main(arguments[1:]))
     except ModuleNotFoundError as error:
-        detail = f"needs {error.name}: pip install 'piqueue-server[local,train]'"
+        extras = "local,teach" if name == "teach" else "local,train"
+        detail = f"needs {error.name}: pip install 'piqueue-server[{extras}]'"
         print(f"piqueue {name} {detail}", file=sys.stderr)
     except PiqueueError as error:
         print(f"piqueue {name}: {error}", file=sys.stderr)

@@ -52,18 +52,18 @@ def _run(options: argparse.Namespace) -> int:
         case "add":
             _add(options, catalog, settings)
         case "promote":
-            with _writing(settings):
+            with writing(settings):
                 card = catalog.promote(options.name, options.version)
             print(f"new jobs with the model {card.name} now use {card.name}@{card.version}")
         case "rollback":
-            with _writing(settings):
+            with writing(settings):
                 card = catalog.roll_back(options.name)
             print(f"new jobs with the model {card.name} use {card.name}@{card.version} again")
     return 0
 
 
 @contextmanager
-def _writing(settings: Settings) -> Iterator[None]:
+def writing(settings: Settings) -> Iterator[None]:
     """Turn the OSError of a registry that cannot be written into a CommandFailed."""
     try:
         yield
@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add.add_argument("--sha256", help="hash of the file at the URL")
     keras = add.add_argument_group("options for a .keras file")
-    keras.add_argument("--name", type=_name, help="lower-case letters, digits, - and _")
+    keras.add_argument("--name", type=model_name, help="lower-case letters, digits, - and _")
     keras.add_argument("--version", metavar="NUMBER", help="default: the next number")
     keras.add_argument(
         "--labels", type=Path, metavar="FILE", help="one label per line, in the order of the scores"
@@ -135,7 +135,7 @@ def _size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _name(text: str) -> str:
+def model_name(text: str) -> str:
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", text):
         raise argparse.ArgumentTypeError(
             f"{text!r}: use lower-case letters, digits, - and _, and begin with a letter or digit"
@@ -164,7 +164,7 @@ def _add(options: argparse.Namespace, catalog: ModelCatalog, settings: Settings)
             verify_artifact(folder)
         except ArtifactInvalid as error:
             raise CommandFailed(str(error)) from error
-        with _writing(settings):
+        with writing(settings):
             added = catalog.add(folder)
     print(f"added {added.name}@{added.version} with {len(added.labels)} labels")
     if added != catalog.resolve(added.name):

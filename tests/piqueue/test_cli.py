@@ -38,7 +38,7 @@ def test_bash_completes_commands_and_options(
 ) -> None:
     shell = Shell(tmp_path)
     for words, expected in (
-        ("re", "report results retry review"),
+        ("re", "report rescore results retry review"),
         ("results --a", "--api-key --above"),
     ):
         line = f"piqueue {words}"

@@ -97,7 +97,8 @@ def count_hosts(pairs: Iterable[tuple[ItemSpec, ItemResult]]) -> str:
     """Count the fetched items by host, as JSON for the ledger; empty if nothing was fetched."""
     tallies: dict[str, HostTally] = {}
     for spec, result in pairs:
-        fetched = result.image or (result.rejection and result.rejection.stage is Stage.FETCH)
+        failed = result.rejection and result.rejection.stage is Stage.FETCH
+        fetched = failed or (result.image and not result.rescored)
         if spec.url and fetched and (name := host_of(spec.url)):
             tallies.setdefault(name, HostTally(name)).add(result)
     rows = {name: tally.to_row() for name, tally in tallies.items()}

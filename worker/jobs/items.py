@@ -4,8 +4,8 @@ import json
 import sys
 import zlib
 from array import array
-from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, field
 from enum import StrEnum
 from typing import Any, Self
 
@@ -114,6 +114,10 @@ class ItemResult:
     cached: bool = False
     # The variant of the model that gave the scores: `float` or `int8`.
     variant: str | None = None
+    # Whether the scores come from the kept features of another job, so that nothing was fetched.
+    rescored: bool = field(default=False, compare=False, repr=False)
+    # Packed features by backbone, which only a job that keeps them stores, and not in Redis.
+    features: Mapping[str, bytes] = field(default_factory=dict, compare=False, repr=False)
 
     def to_row(self) -> list[Any]:
         """Write the compact JSON form kept in Redis."""

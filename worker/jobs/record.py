@@ -137,6 +137,8 @@ class Job:
     # Download statistics of its hosts, in no order.
     hosts: tuple[HostTally, ...] = ()
     parent_job: str | None = None
+    # The job whose kept features this one scores.
+    rescore_of: str | None = None
     error: str | None = None
     csv: CsvShape | None = None
     webhook_url: str | None = field(default=None, repr=False)
@@ -144,6 +146,8 @@ class Job:
     parts: bool = False
     # How many items get thumbnails, the first ones.
     thumbnails: int = 0
+    # Whether the features of its pictures are stored.
+    keep_features: bool = False
 
     @property
     def chunk_count(self) -> int:

@@ -10,15 +10,23 @@ from itertools import islice
 import structlog
 
 from model.predictor import Predictor
-from worker.jobs.errors import JobNotFound, LedgerFull, LedgerUnavailable, StorageUnavailable
+from worker.jobs.errors import (
+    JobNotFound,
+    LedgerFull,
+    LedgerUnavailable,
+    QueueFull,
+    StorageUnavailable,
+)
 from worker.jobs.items import ItemResult, Rejection, RejectionCode, Stage
 from worker.jobs.ledger.claims import Claim
 from worker.jobs.ledger.store import StoredThumbnails
+from worker.jobs.storage.features import block_name, pack_blocks
 from worker.jobs.traces import chunk_span, span
 from worker.scoring.classify import Limits, classify
 from worker.scoring.metrics import model_name
 from worker.scoring.model_pool import CannotLoad
 from worker.scoring.payloads import load_payloads
+from worker.scoring.rescore import rescored
 from worker.scoring.runtime import Runtime
 from worker.scoring.thumbnails import Thumbnails
 
@@ -87,6 +95,8 @@ def _run_claimed(
                 if not all(_write_part(runtime, claim, results) for claim, results in scored):
                     log.info("lease_lost")
                     return [{"outcome": "lease_lost"}] * len(claims), True
+                for claim, results in scored:
+                    _keep_features(runtime, claim, results)
                 accepted, waits = _commit(runtime, scored, to_commit)
     except CannotLoad as error:
         log.info("chunk_released", model=model_name(claims[0].model), reason=str(error))
@@ -165,12 +175,14 @@ def _score(
 ) -> list[ItemResult]:
     """Score chunks; one after a lost attempt item by item, to find a poison item."""
     settings, claim = runtime.settings, claims[0]
-    payloads, count = load_payloads(runtime, claims), sum(len(one.specs) for one in claims)
+    count = sum(len(one.specs) for one in claims)
+    known = rescored(runtime, claim, predictor)
+    payloads = load_payloads(runtime, claims, known.keys())
     if claim.first_try:
         limits = Limits(settings.batch_size, settings.max_pixels, runtime.memory)
         cached = (
             partial(runtime.cache.get, claim.job_id, claim.model.key, predictor.variant)
-            if claim.use_cache
+            if claim.use_cache and not claim.keep_features
             else None
         )
         return classify(
@@ -181,6 +193,7 @@ def _score(
             lambda _: runtime.gate.shared(),
             cached,
             thumbnails.add,
+            known,
         )
 
     @contextmanager
@@ -191,7 +204,9 @@ def _score(
             runtime.store.checkpoint(claim, None)
 
     limits = Limits(1, settings.max_pixels, runtime.memory)
-    return classify(payloads, count, predictor, limits, quarantined, on_image=thumbnails.add)
+    return classify(
+        payloads, count, predictor, limits, quarantined, on_image=thumbnails.add, known=known
+    )
 
 
 def _release(runtime: Runtime, claim: Claim) -> None:
@@ -215,6 +230,24 @@ def _write_part(runtime: Runtime, claim: Claim, results: Sequence[ItemResult]) -
         return False
     runtime.parts.write(claim, results, model)
     return True
+
+
+def _keep_features(runtime: Runtime, claim: Claim, results: Sequence[ItemResult]) -> None:
+    """Store the features of a chunk, if its job wants it; the scores matter more than a full disk.
+
+    Raises:
+        StorageUnavailable: the store does not answer.
+    """
+    if not claim.keep_features:
+        return
+    blocks = {
+        block_name(claim.chunk_index, backbone): block
+        for backbone, block in pack_blocks(results).items()
+    }
+    try:
+        runtime.blobs.put_features(claim.job_id, blocks)
+    except QueueFull as error:
+        log.warning("features_not_kept", reason=str(error))
 
 
 def _commit(

@@ -2,12 +2,13 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import structlog
 
+from model.artifact.features import pack_features
 from model.images.decode import DEFAULT_MEMORY_BUDGET, decode
 from model.images.memory_budget import MemoryBudget
 from model.images.result import DecodedImage, ImageRejected
@@ -52,18 +53,20 @@ def classify(
     context: Callable[[int], AbstractContextManager[object]] = nullcontext,
     cached: Callable[[str], ItemResult | None] | None = None,
     on_image: Callable[[int, DecodedImage], object] = lambda *_: None,
+    known: Mapping[int, ItemResult] | None = None,
 ) -> list[ItemResult]:
     """Score `count` items, each exactly once, in whatever order their payloads arrive.
 
     A bad item becomes a rejection, and the others are scored. `context` gives, for the position
     of an item, the context in which it is decoded; a batch is scored in that of its last item.
     `cached` gives the earlier result of a picture by the SHA-256 of its bytes, or None. `on_image`
-    is called with the position and the image of each item that was decoded.
+    is called with the position and the image of each item that was decoded. `known` are the results
+    of items, by position, that do not arrive.
 
     Raises:
         ValueError: an item arrived twice or not at all.
     """
-    results: dict[int, ItemResult] = {}
+    results = dict(known or {})
     batch: list[tuple[int, DecodedImage]] = []
     for payload in payloads:
         if payload.position in results:
@@ -137,6 +140,7 @@ def _score(
             scores=tuple(round(score, SCORE_DECIMALS) for score in prediction.scores),
             timings=replace(result.timings, infer_ms=infer_ms),
             variant=predictor.variant,
+            features={key: pack_features(row) for key, row in prediction.features.items()},
         )
 
 

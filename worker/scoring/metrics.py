@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from model.artifact.card import Card
+from model.engines.joint import JointPredictor
+from model.engines.network import NetworkPredictor
 from model.engines.prediction import Prediction
 from model.predictor import Predictor
 from worker.jobs.errors import SettingsInvalid
@@ -85,6 +87,8 @@ class WorkerMetrics:
         for outcome, count in outcomes.items():
             self._items.labels(model_name(model), outcome).inc(count)
         for spec, result in zip(claim.specs, results, strict=True):
+            if result.rescored:
+                continue
             failed = result.rejection is not None and result.rejection.stage is Stage.FETCH
             if spec.url is not None and (failed or result.image):
                 self._fetch_s.observe(result.timings.fetch_ms / MS)
@@ -129,6 +133,12 @@ class TimedPredictor:
     def warm_up(self) -> None:
         """Warm up, without counting it."""
         self._predictor.warm_up()
+
+    @property
+    def of_features(self) -> NetworkPredictor | JointPredictor | None:
+        """The predictor itself if it can score features, which is too fast to be measured."""
+        predictor = self._predictor
+        return predictor if isinstance(predictor, NetworkPredictor | JointPredictor) else None
 
     def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
         """Score a batch; a failed one is timed too."""

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 
 from worker.fetching.session import Outcome
@@ -26,8 +26,12 @@ S3_NOT_CONFIGURED = Rejection(
 )
 
 
-def load_payloads(runtime: Runtime, claims: Sequence[Claim]) -> Iterator[LoadedPayload]:
+def load_payloads(
+    runtime: Runtime, claims: Sequence[Claim], leave_out: Collection[int] = ()
+) -> Iterator[LoadedPayload]:
     """Give the items of a chunk as their bytes arrive: poison items first, uploads, then URLs.
+
+    The positions in `leave_out` are not loaded.
 
     Several claims are jobs of one upload, which came with the claim.
     """
@@ -39,6 +43,8 @@ def load_payloads(runtime: Runtime, claims: Sequence[Claim]) -> Iterator[LoadedP
     urls: dict[int, str] = {}
     uploads: dict[int, str] = {}
     for position, spec in enumerate(claim.specs):
+        if position in leave_out:
+            continue
         if position in claim.quarantined:
             yield LoadedPayload(position, WORKER_LOST)
         elif spec.url is not None:

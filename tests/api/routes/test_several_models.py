@@ -116,7 +116,7 @@ def test_a_query_separates_the_models_by_commas(client: httpx2.Client) -> None:
         ({"models": ["scenes", "scenes@3"]}, 422, "scenes is named twice"),
         ({"model": "scenes", "models": ["imagenet"]}, 422, "has both model and models"),
         ({"models": []}, 422, "models"),
-        ({"models": [""]}, 422, "each must be a name"),
+        ({"models": [""]}, 422, "models"),
     ],
 )
 def test_models_that_cannot_be_used_are_refused(

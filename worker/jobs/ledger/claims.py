@@ -35,6 +35,10 @@ class Claim:
     traceparent: str | None = None
     # The upload of a job of one item, if it is stored in Redis.
     upload: bytes | None = field(default=None, repr=False)
+    # Whether the features of its pictures are stored.
+    keep_features: bool = False
+    # The job whose kept features are scored; `ItemSpec.parent_index` is the index in it.
+    rescore_of: str | None = None
 
     @cached_property
     def specs(self) -> tuple[ItemSpec, ...]:
@@ -86,6 +90,8 @@ def read_claim(
     version: bytes,
     sha256: bytes,
     traceparent: bytes | None,
+    keep_features: bytes | None,
+    rescore_of: bytes | None,
 ) -> Claim:
     """Read the answer of `describe` in ledger.lua."""
     return Claim(
@@ -104,4 +110,6 @@ def read_claim(
         int(thumbnails or 0),
         traceparent.decode() if traceparent else None,
         upload,
+        keep_features == b"1",
+        rescore_of.decode() if rescore_of else None,
     )

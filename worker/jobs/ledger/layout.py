@@ -22,8 +22,10 @@ class NewJob:
     name: str | None = None
     metadata: Mapping[str, Any] | None = None
     parent_job: str | None = None
+    rescore_of: str | None = None
     csv: CsvShape | None = None
     use_cache: bool = False
+    keep_features: bool = False
     webhook_url: str | None = field(default=None, repr=False)
     # Whether results are also written to S3.
     parts: bool = False
@@ -76,6 +78,7 @@ def fields_of(job: NewJob) -> dict[str, Any]:
     optional = {
         "name": job.name,
         "parent_job": job.parent_job,
+        "rescore_of": job.rescore_of,
         "webhook_url": job.webhook_url,
         "traceparent": job.traceparent,
         "options": json.dumps(job.options) if job.options else None,
@@ -90,6 +93,7 @@ def fields_of(job: NewJob) -> dict[str, Any]:
         "ttl_ms": job.ttl_s * 1000,
         "metadata": json.dumps(job.metadata or {}),
         "use_cache": int(job.use_cache),
+        "keep_features": int(job.keep_features),
         "parts": int(job.parts),
         "thumbnails": job.thumbnails,
         **{field: value for field, value in optional.items() if value is not None},
@@ -131,9 +135,11 @@ def read_job(job_id: str, meta: Mapping[str, str]) -> Job:
         },
         hosts=read_hosts(meta.get("hosts", "{}")),
         parent_job=meta.get("parent_job"),
+        rescore_of=meta.get("rescore_of"),
         error=meta.get("error"),
         csv=CsvShape(tuple(csv[0]), *csv[1:]) if csv else None,
         webhook_url=meta.get("webhook_url"),
         parts=meta.get("parts") == "1",
         thumbnails=int(meta.get("thumbnails", 0)),
+        keep_features=meta.get("keep_features") == "1",
     )

@@ -48,7 +48,8 @@ local function fixed(field)
   if not FIXED then
     FIXED = {}
     local fields = {'owner', 'lane', 'total', 'chunk_items', 'chunk_count', 'expires_ms', 'model_key',
-      'use_cache', 'uploads', 'parts', 'thumbnails', 'model', 'version', 'sha256', 'traceparent'}
+      'use_cache', 'uploads', 'parts', 'thumbnails', 'model', 'version', 'sha256', 'traceparent',
+      'keep_features', 'rescore_of'}
     for at, value in ipairs(redis.call('HMGET', META, unpack(fields))) do FIXED[fields[at]] = value end
   end
   return FIXED[field]
@@ -352,7 +353,7 @@ end
 -- Returns {id, chunk, attempt, ms that the job waited for this turn, items, checkpointed position of
 -- each death, deferrals, the upload of a job of one item, and of the record: lane, items in a chunk,
 -- use of the cache, whether results become files, how many items get thumbnails, name, version and hash
--- of the model, trace context}.
+-- of the model, trace context, whether features are kept, the job whose features are scored}.
 local function describe(chunk, attempt, waited_ms)
   local has_upload = fixed('total') == '1' and fixed('uploads') == '1'
   local upload = has_upload and redis.call('HVALS', BLOBS)[1] or false
@@ -363,7 +364,8 @@ local function describe(chunk, attempt, waited_ms)
   end
   return {JOB, tonumber(chunk), tonumber(attempt), tonumber(waited_ms), redis.call('HGET', ITEMS, chunk),
     deaths, deferrals, upload, fixed('lane'), fixed('chunk_items'), fixed('use_cache'), fixed('parts'),
-    fixed('thumbnails'), fixed('model'), fixed('version'), fixed('sha256'), fixed('traceparent')}
+    fixed('thumbnails'), fixed('model'), fixed('version'), fixed('sha256'), fixed('traceparent'),
+    fixed('keep_features'), fixed('rescore_of')}
 end
 
 local function holds(chunk, attempt)
@@ -389,6 +391,7 @@ end
 -- for no host and no other store, so several such jobs of one owner are claimed together.
 local function batchable()
   local one_upload = fixed('total') == '1' and fixed('uploads') == '1' and fixed('use_cache') == '0'
+    and fixed('keep_features') ~= '1'
   return one_upload and redis.call('HGET', META, 'status') == 'queued' and fixed('model_key') or nil
 end
 

@@ -55,6 +55,16 @@ class BlobStore(Protocol):
     def room_bytes(self) -> int | None:
         """How much more the store takes; None if that is unknown."""
 
+    @property
+    def keeps_features(self) -> bool:
+        """Whether the store has room for features, which outlive the payloads."""
+
+    def put_features(self, job_id: str, blocks: Mapping[str, bytes]) -> None:
+        """Store blocks of features by name, until the payloads of the job expire or are erased."""
+
+    def get_features(self, job_id: str, names: Sequence[str]) -> Iterator[bytes | None]:
+        """Read blocks of features in this order; None for a missing one."""
+
 
 def open_storage(settings: Settings, redis: Redis) -> tuple[BlobStore, "ResultParts | None"]:
     """Open the blobs and result files of PIQUEUE_STORAGE_URL; None if results are only in Redis."""

@@ -29,6 +29,8 @@ JOB_ID = re.compile("job_[0-9A-Z]{26}")
 # The file in the folder, and the key in Redis, with the random name of the folder.
 MARK = "piqueue-uploads"
 MARK_KEY = "piqueue:uploads-folder"
+# The folder of a job's features.
+FEATURES = "features"
 
 
 class FileBlobs(RedisClient):
@@ -140,6 +142,32 @@ class FileBlobs(RedisClient):
         with self._errors():
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             return max(0, shutil.disk_usage(self._folder).free - self._reserve_bytes)
+
+    keeps_features = True
+
+    def put_features(self, job_id: str, blocks: Mapping[str, bytes]) -> None:
+        """Write blocks as files, one after the other.
+
+        Raises:
+            QueueFull: the disk is full.
+            StorageUnavailable: the folder cannot be written.
+        """
+        with self._errors():
+            if sum(map(len, blocks.values())) > self.room_bytes():
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            folder = self._job(job_id) / FEATURES
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, block in blocks.items():
+                _write(folder / name, block)
+
+    def get_features(self, job_id: str, names: Sequence[str]) -> Iterator[bytes | None]:
+        for name in names:
+            with self._errors():
+                try:
+                    block = (self._job(job_id) / FEATURES / name).read_bytes()
+                except FileNotFoundError:
+                    block = None
+            yield block
 
     def require_same(self) -> None:
         """Check that this process has the folder to which the API writes.

@@ -67,5 +67,16 @@ class RedisBlobs(RedisClient):
     def remove(self, job_id: str) -> None:
         self._redis.unlink(self._key(job_id))
 
+    # They would fill the memory of Redis.
+    keeps_features = False
+
+    def put_features(self, job_id: str, blocks: Mapping[str, bytes]) -> None:
+        """Never called: the API refuses jobs that keep features."""
+        raise NotImplementedError
+
+    def get_features(self, _job_id: str, names: Sequence[str]) -> Iterator[bytes | None]:
+        """None for each."""
+        return (None for _ in names)
+
     def room_bytes(self) -> int | None:
         return self._load.memory_room_bytes()

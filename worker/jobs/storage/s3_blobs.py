@@ -73,6 +73,15 @@ class S3Blobs:
         """Delete all objects of a job, its result files too. Raises StorageUnavailable."""
         self._folder.delete_under(f"{job_id}/")
 
+    keeps_features = True
+
+    def put_features(self, job_id: str, blocks: Mapping[str, bytes]) -> None:
+        for name, block in blocks.items():
+            self._folder.put(f"{job_id}/features/{name}", block)
+
+    def get_features(self, job_id: str, names: Sequence[str]) -> Iterator[bytes | None]:
+        yield from self._pool.map(self._folder.get, [f"{job_id}/features/{one}" for one in names])
+
     def room_bytes(self) -> None:
         """A bucket has no limit that it tells."""
 

@@ -73,6 +73,24 @@ def test_a_payload_put_again_is_replaced(blobs: BlobStore) -> None:
     assert get(blobs, job_id, "a") == b""
 
 
+def test_features_are_stored_apart_from_payloads_and_erased_with_them(blobs: BlobStore) -> None:
+    job_id, other = new_job_id(), new_job_id()
+    if not blobs.keeps_features:
+        assert list(blobs.get_features(job_id, ["00000-a"])) == [None]
+        return
+    for one in (job_id, other):
+        blobs.put(one, {}, 3600)
+        blobs.put_features(one, {"00000-a": one.encode(), "00001-a": b"first"})
+    blobs.put_features(job_id, {"00001-a": b"second"})
+    blobs.discard(job_id, ["00000-a"])
+    names = ["00001-a", "00002-a", "00000-a"]
+    assert list(blobs.get_features(job_id, names)) == [b"second", None, job_id.encode()]
+    assert get(blobs, job_id, "00000-a") is None
+    blobs.erase(job_id)
+    assert list(blobs.get_features(job_id, names)) == [None, None, None]
+    assert list(blobs.get_features(other, ["00000-a"])) == [other.encode()]
+
+
 def test_a_large_payload_is_read_back_unchanged(blobs: BlobStore) -> None:
     job_id, payload = new_job_id(), bytes(range(256)) * 80_000
     blobs.put(job_id, {"large": payload}, 3600)

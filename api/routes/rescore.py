@@ -1,0 +1,99 @@
+"""POST /jobs/{id}/rescore: the kept features of a job, scored by another model as a new job."""
+
+import hashlib
+from dataclasses import replace
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Header, Response
+from starlette.concurrency import run_in_threadpool
+
+from api.auth import OwnJobDep
+from api.errors import problems
+from api.intake.admission import check_capacity
+from api.intake.idempotency import MakeEntry, create_once
+from api.intake.job_builder import JobBuilder
+from api.job_view import job_view, retry_after
+from api.openapi.literals import RESCORED, RESCORES
+from api.schemas import JobOptions, JobOut, RescoreIn
+from api.services import Services, ServicesDep
+from worker.jobs.errors import JobNotDone, JobRefused
+from worker.jobs.models.catalog import ModelCard
+from worker.jobs.record import Job
+
+router = APIRouter(tags=["jobs"])
+
+
+@router.post(
+    "/jobs/{job_id}/rescore",
+    status_code=202,
+    responses={
+        202: {"description": "The new job", "content": RESCORED},
+        **problems(400, 401, 404, 409, 413, 422, 429, 503),
+    },
+)
+async def rescore_job(
+    scored: OwnJobDep,
+    response: Response,
+    services: ServicesDep,
+    body: Annotated[RescoreIn, Body(openapi_examples=RESCORES)],
+    idempotency_key: Annotated[str | None, Header()] = None,
+) -> JobOut:
+    """Score the features that a finished job has kept, with models that have the same backbone.
+
+    The new job has the same items, and this one as its `rescore_of`. No picture is fetched or
+    decoded, but those without kept features: they are fetched again from their URLs, and an upload
+    without features fails.
+    """
+    text = f"rescore {scored.id} {body.model_dump_json()}"
+    fingerprint = hashlib.sha256(text.encode()).hexdigest()
+    job_id, replayed = await services.long_threads.run(
+        scored.owner,
+        create_once,
+        services,
+        scored.owner,
+        idempotency_key,
+        lambda: fingerprint,
+        lambda make_entry: _rescore(services, scored, body, make_entry, fingerprint),
+    )
+    if replayed:
+        response.headers["Idempotency-Replayed"] = "true"
+    view = await run_in_threadpool(job_view, services, job_id)
+    response.headers.update({"Location": view.links.self, **retry_after(view)})
+    return view
+
+
+def _rescore(
+    services: Services, scored: Job, body: RescoreIn, make_entry: MakeEntry, fingerprint: str
+) -> str:
+    """Create a job of the items of `scored`; return its id.
+
+    Raises:
+        JobNotDone: it still runs.
+        PiqueueError: it keeps no features for the models, or the new job was refused.
+    """
+    if not scored.status.done:
+        raise JobNotDone(f"{scored.id} is {scored.status}: try again once it is done")
+    options = JobOptions.model_validate({"name": scored.name, **body.model_dump(exclude_none=True)})
+    _check_backbones(services, scored, services.catalog.resolve(options.reference))
+    check_capacity(services, scored.owner, scored.counts.finished)
+    with JobBuilder(services, scored.owner, options, rescore_of=scored.id) as builder:
+        builder.csv = scored.csv
+        for stored in services.store.results(scored):
+            builder.add(replace(stored.spec, parent_index=stored.index))
+        return builder.finish(make_entry(fingerprint, builder.job_id))
+
+
+def _check_backbones(services: Services, scored: Job, model: ModelCard) -> None:
+    """Raise JobRefused if the job cannot have features for a model."""
+    if not scored.keep_features:
+        raise JobRefused(
+            f"{scored.id} was submitted without keep_features: submit its pictures again"
+        )
+    before = services.store.model(scored.id)
+    kept = {part.backbone for part in before.parts or (before,)} - {None}
+    for part in model.parts or (model,):
+        if part.backbone not in kept:
+            raise JobRefused(
+                f"{scored.id} has no features for {part.name}, which has another backbone than "
+                f"{before.name}: submit its pictures again"
+            )

@@ -1,0 +1,79 @@
+"""Kept features: blocks by chunk and backbone, and the pairs of results and features."""
+
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from tests.worker.jobs.ledger.test_store import MODEL
+from worker.jobs.items import ImageFacts, ItemResult, ItemSpec, Rejection, RejectionCode, Stage
+from worker.jobs.ledger.reader import StoredResult
+from worker.jobs.record import Counts, Job, JobStatus, Lane
+from worker.jobs.storage.features import block_name, pack_blocks, unpack_block, with_features
+from worker.jobs.storage.file_blobs import FileBlobs
+
+BACKBONES = ("a" * 64, "b" * 64)
+FAILED = ItemResult(rejection=Rejection(RejectionCode.TRUNCATED, Stage.DECODE, False, "cut"))
+
+
+def scored(number: int) -> ItemResult:
+    image = ImageFacts(f"{number:064x}", 10)
+    features = {one: bytes([number] * size) for one, size in zip(BACKBONES, (3, 5), strict=True)}
+    return ItemResult(scores=(0.5,), image=image, features=features)
+
+
+def test_a_block_has_the_features_of_each_picture_by_its_hash() -> None:
+    blocks = pack_blocks([scored(1), FAILED, scored(2), scored(1)])
+    assert blocks.keys() == set(BACKBONES)
+    first, second = (unpack_block(blocks[one]) for one in BACKBONES)
+    assert {key: bytes(value) for key, value in first.items()} == {
+        f"{1:064x}": b"\1\1\1",
+        f"{2:064x}": b"\2\2\2",
+    }
+    assert len(second[f"{2:064x}"]) == 5
+    assert len(blocks[BACKBONES[0]]) == 8 + 2 * (32 + 3)
+    assert pack_blocks([FAILED]) == {}
+
+
+@pytest.mark.parametrize("content", [b"other bytes", b"PQF1\3\0\0\0" + b"x" * 34])
+def test_other_bytes_are_no_block(content: bytes) -> None:
+    with pytest.raises(ValueError, match="not a block"):
+        unpack_block(content)
+
+
+class ReadBlocks(FileBlobs):
+    """Blocks in memory, which counts the reads of each."""
+
+    def __init__(self, blocks: dict[str, bytes]) -> None:
+        self.blocks = blocks
+        self.read: list[str] = []
+
+    def get_features(self, job_id: str, names: Sequence[str]) -> Iterator[bytes | None]:
+        assert job_id == "job_x"
+        self.read += names
+        return (self.blocks.get(name) for name in names)
+
+
+def test_results_are_paired_with_their_features_a_few_chunks_at_a_time() -> None:
+    counts = Counts(100, 0, 100, 0, 0)
+    job = Job("job_x", "owner", JobStatus.SUCCEEDED, MODEL.ref, Lane.BULK, counts, 2, 0, 0)
+    missing = 7
+    blocks = {
+        block_name(chunk, BACKBONES[0]): pack_blocks([scored(2 * chunk), scored(2 * chunk + 1)])[
+            BACKBONES[0]
+        ]
+        for chunk in range(50)
+        if chunk != missing
+    }
+    blobs = ReadBlocks(blocks)
+    stored = [
+        StoredResult(index, ItemSpec(str(index)), FAILED if index == 3 else scored(index), 1)
+        for index in range(100)
+    ]
+    pairs = list(with_features(blobs, job, BACKBONES[0], iter(stored)))
+    assert [one for one, _ in pairs] == stored
+    for index, (_, found) in enumerate(pairs):
+        if index in (3, 2 * missing, 2 * missing + 1):
+            assert found is None
+        else:
+            assert bytes(found or b"") == bytes([index] * 3)
+    assert len(blobs.read) == len(set(blobs.read)) == 50
