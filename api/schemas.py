@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
+from api.results.formats import Format
 from api.urls import own_path, url_problem
 from worker.jobs.errors import DraftChange
 from worker.jobs.host_statistics import heaviest_hosts
@@ -455,6 +456,7 @@ class LimitsOut(BaseModel):
         description="Size of the pictures that can be uploaded before more are refused; null if it "
         "is unknown"
     )
+    results_formats: list[Format] = Field(description="Formats in which results can be read")
     max_thumbnails: int = Field(
         description="Thumbnails of a job that asks for them, of up to 4,096 bytes each: those of "
         "its first pictures"

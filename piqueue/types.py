@@ -302,6 +302,7 @@ class Limits(Struct, frozen=True):
     upload_bytes: int
     draft_idle_s: int
     upload_room_bytes: int | None
+    results_formats: list[Literal["json", ResultsFormat]]
     max_thumbnails: int
     rate_per_s: float
 

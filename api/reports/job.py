@@ -84,10 +84,10 @@ def job_report(
     the thumbnails of items by index, of those that have one.
     """
     title = page.shortened(job.name or job.id, 120)
-    counts, reference = job.counts, f"{model.name}@{model.version}"
+    counts = job.counts
     subtitle = [
         f"{page.number(counts.total)} {'picture' if counts.total == 1 else 'pictures'}",
-        f"model {reference}",
+        f"model {_models(model)}",
         f"submitted {page.stamp(utc(job.created_ms))}",
     ]
     head = {"title": title, "kind": "report of a job", "subtitle": " · ".join(subtitle)}
@@ -134,6 +134,7 @@ def _values(
         "status": STATUS_WORDS[job.status],
         "error": job.error and JOB_ERRORS[job.error],
         "model": model,
+        "models": _models(model),
         "summary": summary,
         "failed": failed,
         "rest": counts.total - summary.scored - failed - counts.cancelled,
@@ -167,6 +168,11 @@ def _values(
         "listed_pictures": LISTED_PICTURES,
         "footer": f"{job.id} · Piqueue {version('piqueue-server')}",
     }
+
+
+def _models(model: ModelCard) -> str:
+    """The model of a job, or its models."""
+    return ", ".join(f"{part.name}@{part.version}" for part in model.parts or (model,))
 
 
 def _label_part(summary: Summary, model: ModelCard, at: int) -> LabelPart:

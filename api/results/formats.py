@@ -2,6 +2,7 @@
 
 import re
 from enum import StrEnum
+from importlib.util import find_spec
 
 from worker.jobs.errors import NotAcceptable
 
@@ -23,6 +24,8 @@ MEDIA_TYPES = {
     "text/csv": Format.CSV,
     "application/vnd.apache.parquet": Format.PARQUET,
 }
+# Parquet needs pyarrow.
+AVAILABLE = [form for form in Format if form is not Format.PARQUET or find_spec("pyarrow")]
 _QUALITY = re.compile(r"\s*q\s*=\s*([01](\.[0-9]*)?)\s*")
 
 

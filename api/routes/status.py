@@ -7,6 +7,7 @@ from fastapi import APIRouter
 
 from api.auth import OwnerDep
 from api.errors import problems
+from api.results.formats import AVAILABLE
 from api.schemas import Health, LimitsOut, ModelCardOut, VariantOut
 from api.services import ServicesDep
 from worker.jobs.errors import NotReady
@@ -92,6 +93,7 @@ def limits(services: ServicesDep, owner: OwnerDep) -> LimitsOut:
         room_bytes = max(0, room_bytes - stored_bytes) // 2
     return LimitsOut(
         **settings.model_dump(include=set(LimitsOut.model_fields) - {"quota_items"}),
+        results_formats=AVAILABLE,
         quota_items=None if owner == ANYONE else settings.quota_items,
         waiting_items=load.backlog(owner),
         upload_bytes=stored_bytes,

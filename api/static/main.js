@@ -1,5 +1,6 @@
 // Starts the page, and shows the view that its address names: "#jobs", "#job_…" or, else, the form.
 
+import { displayedPage } from "./address.js";
 import { hasKey, read, service } from "./api.js";
 import { $, noError, showError } from "./dom.js";
 import { closeJob, displayedJob, openJob, startJob } from "./job.js";
@@ -10,7 +11,7 @@ import { startResults } from "./results.js";
 import { showForm, showModels, startForm } from "./start.js";
 
 function route() {
-  const hash = location.hash.slice(1), isJob = /^job_\w+$/.test(hash);
+  const hash = displayedPage(), isJob = /^job_\w+$/.test(hash);
   if (isJob && displayedJob() === hash) return;
   closeJob();
   closeJobs();

@@ -1,6 +1,7 @@
 // The results of the displayed job: histograms, filters, order, list and gallery, downloads.
 
-import { modelOf } from "./api.js";
+import { readAddress, writeAddress } from "./address.js";
+import { modelOf, service } from "./api.js";
 import { $, count, make, noError, number, setOptions, setText, showError } from "./dom.js";
 import { download } from "./download.js";
 import { everything, isFiltering, parameters, select, sort } from "./filter.js";
@@ -16,6 +17,7 @@ const MOST_HISTOGRAMS = 8;
 // While a job runs, only the first results are shown.
 const RUNNING_ITEMS = 1000;
 const TYPING_MS = 250;
+const FORMATS = ["csv", "jsonl", "parquet"];
 
 let job = null, items = [], hasMore = false, filter = everything(), loading = null, typing = 0;
 let histograms = new Map(), list;
@@ -48,6 +50,7 @@ export async function showResults(current, files) {
     setLayout(havePictures() ? "gallery" : "list");
   }
   showStatuses();
+  if (isNew) restoreFilter();
   if (!finished) return;
   $("results").hidden = false;
   await load();
@@ -98,11 +101,12 @@ function apply() {
   setText($("shown"), countText(shown.length));
   $("no-rows").hidden = shown.length > 0;
   $("clear-filter").hidden = !isFiltering(filter);
-  for (const format of ["csv", "jsonl"]) {
+  for (const format of FORMATS) {
     const query = parameters(filter);
     query.set("format", format);
     $(`as-${format}`).href = `jobs/${job.id}/results?${query}`;
   }
+  writeAddress(job.id, filter, $("by-order").value);
   $("download-words").textContent = isFiltering(filter) ? "Download these" : "Download all";
 }
 
@@ -141,6 +145,27 @@ function addHistogram(label) {
   $("histograms").append(histogram.element);
 }
 
+// Filters as the address of the page says.
+function restoreFilter() {
+  const query = readAddress(), labels = modelOf(job)?.labels ?? [];
+  for (const name of ["status", "error", "search"]) filter[name] = query.get(name) ?? "";
+  for (const side of ["above", "below"]) {
+    for (const text of query.getAll(side)) {
+      const label = text.slice(0, text.lastIndexOf(":")), threshold = Number(text.slice(label.length + 1));
+      if (!labels.includes(label) || !(threshold >= 0 && threshold <= 1)) continue;
+      if (!histograms.has(label)) addHistogram(label);
+      Object.assign(histograms.get(label), { side, threshold, moved: true });
+      filter.sides.set(label, { side, threshold });
+    }
+  }
+  showOrders();
+  $("by-status").value = filter.error || filter.status;
+  $("by-name").value = filter.search;
+  if (query.has("order")) $("by-order").value = query.get("order");
+  if (!$("by-order").value) $("by-order").value = "index";
+  if (!$("by-status").value) filter.status = filter.error = $("by-status").value = "";
+}
+
 function showHistograms(sums) {
   for (const [label, sum] of Object.entries(sums)) histograms.get(label)?.update(sum);
 }
@@ -153,6 +178,7 @@ function showOrders() {
 }
 
 function showStatuses() {
+  for (const format of FORMATS) $(`as-${format}`).hidden = !service.limits?.results_formats.includes(format);
   setOptions($("by-status"), [
     ["", "All"], ["succeeded", "Scored"], ["failed", "Failed"],
     ...Object.entries(job.failures).map(([code, n]) => [code, `Failed: ${failure(code)[0]} (${number(n)})`]),
@@ -206,7 +232,7 @@ export function startResults() {
     $("label").value = "";
     load();
   });
-  for (const format of ["csv", "jsonl"]) $(`as-${format}`).addEventListener("click", async (event) => {
+  for (const format of FORMATS) $(`as-${format}`).addEventListener("click", async (event) => {
     noError("results-error");
     try {
       await download(event, `${job.id}.${format}`);

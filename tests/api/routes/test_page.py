@@ -73,7 +73,7 @@ class Page(Tab):
         self.wait(f"job that is {chip}", lambda: self.one("#chip").text == chip)
 
     def job_id(self) -> str:
-        return self.browser.current_url.partition("#")[2]
+        return self.browser.current_url.partition("#")[2].partition("?")[0]
 
     def rows(self, count: int) -> list[WebElement]:
         """Give the results as a list, once there are that many."""
@@ -198,7 +198,7 @@ def test_the_documentation_works_without_other_sites(page: Page, stack: Stack) -
         page.one(".btn.authorize").click()
         page.wait("form for a key", lambda: page.all(".auth-container input"))
         page.one(".btn.modal-btn.btn-done").click()
-        page.one("#operations-service-healthz_healthz_get button").click()
+        page.one("#operations-service-healthz button").click()
         page.wait("button", lambda: page.all(".try-out__btn"))
         page.one(".try-out__btn").click()
         page.wait("button", lambda: page.all(".execute"))
@@ -207,7 +207,7 @@ def test_the_documentation_works_without_other_sites(page: Page, stack: Stack) -
             "answer", lambda: page.all(".live-responses-table .response .response-col_status")
         )
         assert page.one(".live-responses-table .response .response-col_status").text == "200"
-        page.one("#operations-jobs-submit_job_jobs_post button").click()
+        page.one("#operations-jobs-submit_job button").click()
         page.wait("example", lambda: "example.com" in page.one("#swagger-ui").text)
         script = "return performance.getEntriesByType('resource').map((one) => one.name)"
         loaded = page.browser.execute_script(script)
@@ -712,6 +712,43 @@ def test_pictures_are_shown_after_a_reload_and_for_urls(
         page.wait("thumbnail", lambda: are_thumbnails(1))
         assert sorted(one.target for one in site.requests) == ["/a.jpg", "/no.jpg"]
     assert page.violations() == []
+    assert page.messages() == []
+
+
+def test_a_filter_is_part_of_the_address_and_survives_a_reload(page: Page, stack: Stack) -> None:
+    def result(index: int) -> ItemResult:
+        return rejected() if index == 9 else scored(index / 10, 0.1, 0.2, 0.3)
+
+    with ledger(stack.redis_url) as store:
+        job = store_job(
+            store, 10, lambda index: ItemSpec(f"sku-{index}", f"https://h/{index}"), result
+        )
+    page.open(f"{stack.url}/#{job.id}?above=beach%3A0.7&search=sku&order=high+beach&below=moon%3A1")
+    shown = [f"sku-{index}: https://h/{index}" for index in (8, 7)]
+    assert page.names(2) == shown
+    page.choose("#by-order", "beach, lowest first")
+    page.wait("address", lambda: "order=low+beach" in page.browser.current_url)
+    page.browser.refresh()
+    assert page.names(2) == shown[::-1]
+    assert page.one("#by-name").get_property("value") == "sku"
+    page.one("#clear-filter").click()
+    page.choose("#by-status", "Failed")
+    page.wait("address", lambda: "?status=failed&order=" in page.browser.current_url)
+    page.one("#to-jobs").click()
+    page.wait("jobs", page.one("#jobs").is_displayed)
+    page.browser.back()
+    assert page.names(1) == ["sku-9: https://h/9"]
+    page.one("#as-parquet").click()
+    page.wait("download", (page.downloads / f"{job.id}.parquet").exists)
+    narrow = {"width": 360, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", narrow)
+    try:
+        root = "document.documentElement"
+        assert page.browser.execute_script(f"return {root}.scrollWidth <= {root}.clientWidth")
+        right = "document.querySelector('#as-parquet').getBoundingClientRect().right"
+        assert page.browser.execute_script(f"return {right}") < 345
+    finally:
+        page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     assert page.messages() == []
 
 

@@ -65,6 +65,16 @@ def test_a_picture_gets_the_scores_that_each_model_gives_alone(
         assert together["labels"] == labels
 
 
+def test_a_report_names_all_models_and_their_labels(
+    reader: httpx2.Client, job: dict[str, Any]
+) -> None:
+    report = reader.get(f"/jobs/{job['id']}/report").raise_for_status().text
+    assert "model scenes@3, imagenet@1 ·" in report
+    for result in job["results"]:
+        for label in result["labels"]:
+            assert f'<b title="{label}">' in report
+
+
 def test_filters_name_a_model_and_its_label(reader: httpx2.Client, job: dict[str, Any]) -> None:
     results = job["links"]["results"]
     found = reader.get(results, params={"label": "scenes/beach"}).json()["items"]

@@ -186,5 +186,6 @@ def test_a_request_has_its_id_in_the_response_and_in_errors(client: httpx2.Clien
 def test_the_limits_are_listed(client: httpx2.Client) -> None:
     limits = client.get("/limits").json()
     assert limits["max_files"] == 120
+    assert limits["results_formats"] == ["json", "jsonl", "csv", "parquet"]
     assert limits["quota_items"] is None
     assert limits["waiting_items"] >= 0
