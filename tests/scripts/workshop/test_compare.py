@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from axe_core_python.selenium import Axe
 from selenium.webdriver import Chrome
 
 from scripts.commands.__main__ import main
@@ -79,6 +80,7 @@ def test_the_report_shows_the_changed_predictions_in_a_browser(
     assert facts["c.png"].endswith("labelled red: colours@1 is right")
     assert all(image.get_property("naturalWidth") == 40 for image in tab.all(".card img"))
     assert tab.messages() == []
+    assert [one["id"] for one in Axe().run(browser)["violations"]] == []
 
 
 def test_pictures_need_no_labels(models: tuple[Path, Path], tmp_path: Path) -> None:

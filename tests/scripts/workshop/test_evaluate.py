@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from axe_core_python.selenium import Axe
 from selenium.webdriver import Chrome
 
 from model.artifact.card import Calibration
@@ -152,6 +153,7 @@ def test_the_report_is_one_page_that_loads_nothing_in_a_browser(
     wide = browser.execute_script("return document.documentElement.scrollWidth > innerWidth")
     assert wide is False
     assert tab.messages() == []
+    assert [one["id"] for one in Axe().run(browser)["violations"]] == []
 
 
 def test_a_training_of_one_epoch_is_drawn_as_points(tmp_path: Path, browser: Chrome) -> None:
