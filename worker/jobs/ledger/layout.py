@@ -81,6 +81,8 @@ def fields_of(job: NewJob) -> dict[str, Any]:
         "rescore_of": job.rescore_of,
         "webhook_url": job.webhook_url,
         "traceparent": job.traceparent,
+        "keep_features": 1 if job.keep_features else None,
+        "thumbnails": job.thumbnails or None,
         "options": json.dumps(job.options) if job.options else None,
         "csv": job.csv and json.dumps([job.csv.header, job.csv.url_column, job.csv.id_column]),
     }
@@ -93,9 +95,7 @@ def fields_of(job: NewJob) -> dict[str, Any]:
         "ttl_ms": job.ttl_s * 1000,
         "metadata": json.dumps(job.metadata or {}),
         "use_cache": int(job.use_cache),
-        "keep_features": int(job.keep_features),
         "parts": int(job.parts),
-        "thumbnails": job.thumbnails,
         **{field: value for field, value in optional.items() if value is not None},
     }
 
