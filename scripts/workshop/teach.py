@@ -32,6 +32,7 @@ from piqueue.commands.progress import tell
 from piqueue.commands.terminal import CommandFailed, connect, connection_options, run
 from scripts.commands.models import model_name, writing
 from scripts.commands.parser import command_parser
+from scripts.workshop.label_table import LABEL
 from scripts.workshop.training_table import describe
 from worker.jobs.models.catalog import ModelCatalog
 from worker.jobs.models.configured import open_catalog
@@ -73,9 +74,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     about = "job that scored the pictures and keeps their features"
     parser.add_argument("--from", dest="job", required=True, metavar="JOB", help=about)
     about = "how many pictures to name that are best labelled next (default: %(default)s)"
-    parser.add_argument("--next", type=int, default=20, metavar="COUNT", help=about)
+    parser.add_argument("--next", type=_count, default=20, metavar="COUNT", help=about)
     options = parser.parse_args(arguments)
     return run(parser.prog, lambda: _teach(options))
+
+
+def _count(text: str) -> int:
+    """A number of pictures; raises ArgumentTypeError if it is none."""
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number from 0")
+    return int(text)
 
 
 def _teach(options: argparse.Namespace) -> int:
@@ -112,12 +120,14 @@ def _teach(options: argparse.Namespace) -> int:
             added = catalog.add(folder)
     _print_figures(taught, config.targets, len(annotations.names))
     _print_doubtful(taught, annotations, config.targets)
-    if len(others.names):
+    if options.next and len(others.names):
         scores = taught.scores_of(others.features)
         chosen = label_next(scores, taught.thresholds, others.features, options.next)
         print("\nlabel these next:")
         print("\n".join(others.names[one] for one in chosen))
-    print(f"\nadded {added.name}@{added.version}, on the backbone of {base.text}")
+    new = f"{added.name}@{added.version}"
+    print(f"\nadded {new}, on the backbone of {base.text}")
+    print(f"to score {job.id} with it: piqueue rescore {job.id} --model {new}")
     if added != catalog.resolve(added.name):
         print(f"to use it for new jobs: piqueue models promote {added.name} {added.version}")
     return 0
@@ -126,8 +136,14 @@ def _teach(options: argparse.Namespace) -> int:
 def _read_labels(path: Path) -> tuple[DataConfig, Annotations, list[str]]:
     """The labels of a table and of its rows; raises TrainingError."""
     described = describe(path, {"images_base_path": path.parent})
-    if not described.get("targets"):
+    if not described.get("targets") and not described.get("label_col"):
         raise TrainingError(f"{path} has no labels: add a column of 0 and 1 for each label")
+    if described.get("label_col") and len(described["targets"]) < 2:
+        only = f"only {described['targets'][0]!r}" if described["targets"] else "no labels"
+        raise TrainingError(
+            f"{path} has {only} in its column {LABEL}: at least two labels are needed: write the "
+            "others too, such as none"
+        )
     config = DataConfig(images_base_path=path.parent, **described)
     found = DataProblems(path)
     annotations = read_annotations(path, config, found)
@@ -206,15 +222,20 @@ def _names(row: Mapping[str, Any]) -> list[str]:
 
 def _found(annotations: Annotations, labelled: _Pictures, options: Any) -> Annotations:
     """The annotations of the labelled pictures, in their order."""
-    missing = len(annotations.names) - len(labelled.names)
     if not labelled.names:
         raise CommandFailed(
             f"{options.labels}: {annotations.names[0]} and all other names are no pictures of "
             f"{options.job} with features: use the ids, file names or URLs of that job"
         )
-    if missing:
-        tell(f"{missing} labelled pictures are not in {options.job}, and are not used")
     at = {name: index for index, name in enumerate(annotations.names)}
+    if missing := sorted(set(annotations.names) - set(labelled.names)):
+        shown = [annotations.title(at[name]) for name in missing[:_SHOWN]]
+        if left := len(missing) - len(shown):
+            shown.append(f"and {left} more")
+        tell(
+            f"{options.labels}: not used, because {options.job} has no features of a picture of "
+            f"that name: {', '.join(shown)}"
+        )
     rows = [at[name] for name in labelled.names]
     return replace(
         annotations,
@@ -287,7 +308,7 @@ def _print_figures(taught: Taught, targets: Sequence[str], count: int) -> None:
 def _print_doubtful(taught: Taught, annotations: Annotations, targets: Sequence[str]) -> None:
     found = doubtful_labels(annotations.labels, taught.scores)
     if found:
-        print(f"\n{len(found)} labels may be wrong:")
+        print(f"\nlabels that may be wrong: {len(found)}")
     for row, column in found[:_SHOWN]:
         has = "has" if annotations.labels[row, column] > 0.5 else "has not"
         score = taught.scores[row, column]

@@ -71,6 +71,8 @@ def walked(shell: Shell) -> str:
 def test_a_label_is_taught_and_scored_beside_others(shell: Shell, walked: str) -> None:
     assert "taught on 30 pictures" in walked
     assert "added harbours@1, on the backbone of scenes@3" in walked
+    job = walked.partition("to score ")[2].split()[0]
+    assert f"to score {job} with it: piqueue rescore {job} --model harbours@1" in walked
     listed = walked.partition("label these next:\n")[2].split("\n\n")[0].splitlines()
     assert set(listed) == {f"{index:02}.jpg" for index in range(30, COUNT)}
     with (shell.folder / "both.csv").open(newline="") as file:
@@ -137,8 +139,11 @@ def test_pictures_of_a_table_are_named_by_any_of_its_columns(shell: Shell, walke
         shell.run(f"piqueue submit --resume {job}")
     labels = [(f"sku-{index}", str(int(index % 3 == 0))) for index in range(6)]
     labels += [(f"{index}.jpg", str(int(index % 3 == 0))) for index in range(6, 12)]
+    labels += [("sku-99", "0")]
     write_labels(shell.folder / "skus.csv", labels)
-    told = shell.run(f"piqueue teach skus skus.csv --from {job}")
+    told = shell.run(f"piqueue teach skus skus.csv --from {job} 2>&1")
+    assert f"skus.csv: not used, because {job} has no features of a picture of that name" in told
+    assert "of that name: row 14 (sku-99)\n" in told
     assert "taught on 12 pictures" in told
     assert "label these next:\nsku-12\n" in told
 
@@ -157,6 +162,8 @@ def test_what_cannot_be_taught_is_refused(
     }
     for name, rows in tables.items():
         write_labels(tmp_path / name, rows)
+    (tmp_path / "one.csv").write_text("name,label\n00.jpg,upright\n01.jpg,upright\n")
+    (tmp_path / "blank.csv").write_text("name,label\n00.jpg,\n01.jpg,\n")
     (tmp_path / "none.csv").write_text("name,price\n00.jpg,12\n")
 
     def refused(name: str, table: str, job: str) -> str:
@@ -166,6 +173,12 @@ def test_what_cannot_be_taught_is_refused(
     assert "harbours: 1 pictures with it, and at least 2" in refused("few", "few.csv", kept)
     assert "a.jpg and all other names are no pictures" in refused("other", "other.csv", kept)
     assert "none.csv has no labels" in refused("none", "none.csv", kept)
+    assert "one.csv has only 'upright' in its column label" in refused("one", "one.csv", kept)
+    assert "blank.csv has no labels in its column label" in refused("one", "blank.csv", kept)
     assert "without keep_features" in refused("plain", "few.csv", plain)
     assert "which gives no features" in refused("imagenet", "few.csv", imagenet)
     assert "few.csv" not in refused("few", "few.csv", "job_01ARZ3NDEKTSV4RRFFQ69G5FAV")
+    with pytest.raises(SystemExit) as wrong:
+        main(["teach", "few", "few.csv", "--from", kept, "--next", "-1"])
+    assert wrong.value.code == 64
+    assert "'-1': give a whole number from 0" in capsys.readouterr().err
