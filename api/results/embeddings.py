@@ -22,6 +22,11 @@ class Embeddings:
     """
 
     def __init__(self, blobs: BlobStore, job: Job, model: ModelCard) -> None:
+        if job.rescore_of is not None:
+            raise ParameterInvalid(
+                f"embeddings: {job.id} was scored from the features of {job.rescore_of}: read "
+                "them from that job"
+            )
         if not job.keep_features:
             raise ParameterInvalid(
                 f"embeddings: {job.id} was submitted without keep_features: submit it again with "

@@ -85,6 +85,11 @@ def _rescore(
 
 def _check_backbones(services: Services, scored: Job, model: ModelCard) -> None:
     """Raise JobRefused if the job cannot have features for a model."""
+    if scored.rescore_of is not None:
+        raise JobRefused(
+            f"{scored.id} was scored from the features of {scored.rescore_of}: send the request "
+            "for that job"
+        )
     if not scored.keep_features:
         raise JobRefused(
             f"{scored.id} was submitted without keep_features: submit its pictures again"

@@ -124,7 +124,7 @@ def test_items_without_features_are_fetched_again(client: httpx2.Client, site: S
     assert {one.target for one in site.requests[before:]} == {late}
 
 
-def test_uploads_are_scored_from_their_features_and_fail_without_them(
+def test_uploads_are_scored_from_their_features_and_fail_as_before_without_them(
     client: httpx2.Client,
 ) -> None:
     files: list[Any] = [("files", (f"{index}.jpg", jpeg(index))) for index in range(3)]
@@ -133,7 +133,8 @@ def test_uploads_are_scored_from_their_features_and_fail_without_them(
     job = wait_done(client, client.post("/jobs", files=files).raise_for_status().json())
     found = items(client, rescore(client, job, model="coasts"))
     assert [one["status"] for one in found] == ["succeeded"] * 3 + ["failed"]
-    assert "submit it again" in found[3]["error"]["detail"]
+    assert found[3]["error"] == items(client, job)[3]["error"]
+    assert found[3]["error"]["code"] == "truncated"
     again = client.post(
         f"{job['links']['self']}/rescore",
         json={"model": "coasts"},
@@ -179,3 +180,15 @@ def test_after_its_job_is_deleted_a_rescored_job_can_be_read_and_retried(
     retried = client.post(f"{found['links']['self']}/retry").raise_for_status().json()
     assert (retried["parent_job"], retried["rescore_of"]) == (found["id"], None)
     assert wait_done(client, retried)["counts"]["total"] == 1
+
+
+def test_a_rescored_job_names_the_job_that_has_the_features(
+    client: httpx2.Client, site: Site
+) -> None:
+    job = submit(client, urls=[site.url("/1.jpg")], keep_features=True)
+    links = rescore(client, job, model="coasts")["links"]
+    again = client.post(f"{links['self']}/rescore", json={"model": "scenes"})
+    read = client.get(links["results"], params={"format": "parquet", "embeddings": "true"})
+    for answer in (again, read):
+        assert answer.status_code == 422
+        assert f"was scored from the features of {job['id']}: " in answer.json()["detail"]
