@@ -3,10 +3,14 @@
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+import structlog
+
 from worker.jobs.items import ItemResult
 from worker.jobs.ledger.reader import StoredResult
 from worker.jobs.record import Job
 from worker.jobs.storage.blobs import BlobStore
+
+log = structlog.get_logger()
 
 # A block begins with this, and with the size of the features of one picture.
 _HEADER = struct.Struct("<4sI")
@@ -41,10 +45,11 @@ def unpack_block(block: bytes) -> dict[str, memoryview]:
     Raises:
         ValueError: it is no block.
     """
-    magic, size = _HEADER.unpack_from(block)
+    whole = len(block) >= _HEADER.size
+    magic, size = _HEADER.unpack_from(block) if whole else (b"", 0)
     rows = memoryview(block)[_HEADER.size :]
     if magic != _MAGIC or len(rows) % (_HASH_BYTES + size):
-        raise ValueError("not a block of features: submit the job again")
+        raise ValueError("not a block of features: submit the pictures again")
     starts = range(0, len(rows), _HASH_BYTES + size)
     return {
         rows[start : start + _HASH_BYTES].hex(): rows[start + _HASH_BYTES :][:size]
@@ -60,16 +65,25 @@ def block_name(chunk_index: int, backbone: str) -> str:
 def with_features(
     blobs: BlobStore, job: Job, backbone: str, results: Iterable[StoredResult]
 ) -> Iterator[tuple[StoredResult, memoryview | None]]:
-    """Pair results, in index order, with their packed features, or None if none are kept."""
+    """Pair results, in index order, with their packed features, or None if none are kept.
+
+    A damaged block counts as missing, and is logged.
+    """
     for some in _by_chunks(job, results):
         chunks = dict.fromkeys(stored.index // job.chunk_items for stored in some)
         names = [block_name(chunk, backbone) for chunk in chunks]
-        found = zip(chunks, blobs.get_features(job.id, names), strict=True)
-        blocks = {chunk: unpack_block(block) for chunk, block in found if block is not None}
+        blocks = {}
+        for chunk, block in zip(chunks, blobs.get_features(job.id, names), strict=True):
+            if block is None:
+                continue
+            try:
+                blocks[chunk] = unpack_block(block)
+            except ValueError as error:
+                log.error("features_damaged", of_job=job.id, of_chunk=chunk, reason=str(error))
         for stored in some:
-            block = blocks.get(stored.index // job.chunk_items, {})
+            kept = blocks.get(stored.index // job.chunk_items, {})
             image = stored.result.image
-            yield stored, block.get(image.sha256) if image else None
+            yield stored, kept.get(image.sha256) if image else None
 
 
 def _by_chunks(job: Job, results: Iterable[StoredResult]) -> Iterator[Sequence[StoredResult]]:

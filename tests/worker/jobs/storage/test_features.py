@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.worker.jobs.ledger.test_store import MODEL
 from worker.jobs.items import ImageFacts, ItemResult, ItemSpec, Rejection, RejectionCode, Stage
@@ -34,7 +35,7 @@ def test_a_block_has_the_features_of_each_picture_by_its_hash() -> None:
     assert pack_blocks([FAILED]) == {}
 
 
-@pytest.mark.parametrize("content", [b"other bytes", b"PQF1\3\0\0\0" + b"x" * 34])
+@pytest.mark.parametrize("content", [b"", b"P", b"other bytes", b"PQF1\3\0\0\0" + b"x" * 34])
 def test_other_bytes_are_no_block(content: bytes) -> None:
     with pytest.raises(ValueError, match="not a block"):
         unpack_block(content)
@@ -77,3 +78,22 @@ def test_results_are_paired_with_their_features_a_few_chunks_at_a_time() -> None
         else:
             assert bytes(found or b"") == bytes([index] * 3)
     assert len(blobs.read) == len(set(blobs.read)) == 50
+
+
+@pytest.mark.parametrize("left", [b"", b"PQF1", b"other bytes"])
+def test_a_damaged_block_counts_as_missing_and_is_logged(left: bytes) -> None:
+    counts = Counts(4, 0, 4, 0, 0)
+    job = Job("job_x", "owner", JobStatus.SUCCEEDED, MODEL.ref, Lane.BULK, counts, 2, 0, 0)
+    whole = pack_blocks([scored(2), scored(3)])[BACKBONES[0]]
+    blobs = ReadBlocks({block_name(0, BACKBONES[0]): left, block_name(1, BACKBONES[0]): whole})
+    stored = [StoredResult(index, ItemSpec(str(index)), scored(index), 1) for index in range(4)]
+    with capture_logs() as logs:
+        found = [packed for _, packed in with_features(blobs, job, BACKBONES[0], stored)]
+    assert found[:2] == [None, None]
+    assert [bytes(packed or b"") for packed in found[2:]] == [b"\2\2\2", b"\3\3\3"]
+    (logged,) = logs
+    assert (logged["event"], logged["of_job"], logged["of_chunk"]) == (
+        "features_damaged",
+        "job_x",
+        0,
+    )
