@@ -3,18 +3,32 @@
 from collections.abc import Iterable
 from itertools import groupby
 
+import structlog
+
 from worker.jobs.record import Job
 from worker.jobs.storage.blobs import BlobStore
 from worker.jobs.storage.thumbnails import unpack_thumbnail
 
+log = structlog.get_logger()
+
 
 def read_thumbnails(blobs: BlobStore, job: Job, indexes: Iterable[int]) -> dict[int, bytes]:
-    """Read the thumbnails of items by index, without those that there are not."""
+    """Read the thumbnails of items by index, without those that there are not.
+
+    Those that are damaged count as missing, and are logged.
+    """
     found = {}
     kept = sorted({index for index in indexes if index < job.thumbnails})
     for chunk_index, of_chunk in groupby(kept, key=lambda index: index // job.chunk_items):
         packed = blobs.thumbnails(job.id, chunk_index)
-        for index in of_chunk:
-            if packed and (one := unpack_thumbnail(packed, index % job.chunk_items)):
-                found[index] = one
+        if not packed:
+            continue
+        try:
+            for index in of_chunk:
+                if one := unpack_thumbnail(packed, index % job.chunk_items):
+                    found[index] = one
+        except ValueError as error:
+            log.error(
+                "thumbnails_damaged", job_id=job.id, chunk_index=chunk_index, reason=str(error)
+            )
     return found

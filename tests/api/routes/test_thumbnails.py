@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx2
@@ -11,7 +11,9 @@ import pytest
 from aiohttp import web
 from PIL import Image
 from redis import Redis
+from structlog.testing import capture_logs
 
+from api.results.thumbnails import read_thumbnails
 from model.images.result import DecodedImage
 from model.images.thumbnail import thumbnail as thumbnail_of
 from scripts.images.s3_server import BUCKET, S3Server
@@ -26,7 +28,7 @@ from worker.jobs.ledger.claims import Claim
 from worker.jobs.ledger.layout import job_key
 from worker.jobs.ledger.load import Load
 from worker.jobs.ledger.store import NO_THUMBNAILS
-from worker.jobs.record import Lane, ModelRef
+from worker.jobs.record import Counts, Job, JobStatus, Lane, ModelRef
 from worker.jobs.settings import load_settings
 from worker.jobs.storage.blobs import open_storage
 from worker.jobs.storage.redis_blobs import RedisBlobs
@@ -191,6 +193,30 @@ def test_the_thumbnails_of_a_chunk_are_found_by_position() -> None:
     packed = pack_thumbnails({1: b"one", 3: b"three"})
     assert [unpack_thumbnail(packed, at) for at in range(5)] == [None, b"one", None, b"three", None]
     assert pack_thumbnails({}) == b""
+
+
+class OneValue(RedisBlobs):
+    """Has the same packed thumbnails for each chunk."""
+
+    def __init__(self, packed: bytes) -> None:
+        self.packed = packed
+
+    def thumbnails(self, _job_id: str, _chunk_index: int) -> bytes | None:
+        return self.packed
+
+
+def test_damaged_thumbnails_count_as_missing_and_are_logged() -> None:
+    counts = Counts(2, 0, 2, 0, 0)
+    model = ModelRef("scenes", "3", "0" * 64)
+    job = Job("job_x", "owner", JobStatus.SUCCEEDED, model, Lane.BULK, counts, 2, 0, 0)
+    job = replace(job, thumbnails=2)
+    packed = pack_thumbnails({0: b"zero", 1: b"one"})
+    assert read_thumbnails(OneValue(packed), job, [0, 1, 2]) == {0: b"zero", 1: b"one"}
+    for damaged in (packed[:1], packed[:5], packed[:-1], packed + b"x", b"other bytes"):
+        with capture_logs() as logs:
+            assert read_thumbnails(OneValue(damaged), job, [0, 1]) == {}
+        (logged,) = logs
+        assert (logged["event"], logged["chunk_index"]) == ("thumbnails_damaged", 0)
 
 
 def test_a_thumbnail_has_few_bytes_whatever_it_is_of() -> None:

@@ -18,10 +18,19 @@ def pack_thumbnails(thumbnails: Mapping[int, bytes]) -> bytes:
 
 
 def unpack_thumbnail(packed: bytes, position: int) -> bytes | None:
-    """Read the thumbnail of the item at a position; None if it has none."""
-    (count,) = struct.unpack_from("<H", packed)
+    """Read the thumbnail of the item at a position; None if it has none.
+
+    Raises:
+        ValueError: they are damaged.
+    """
+    try:
+        (count,) = struct.unpack_from("<H", packed)
+        lengths = struct.unpack_from(f"<{count}H", packed, 2)
+    except struct.error as error:
+        raise ValueError(f"not packed thumbnails ({error}): submit the pictures again") from error
+    if len(packed) != 2 + 2 * count + sum(lengths):
+        raise ValueError("not packed thumbnails: submit the pictures again")
     if position >= count:
         return None
-    lengths = struct.unpack_from(f"<{count}H", packed, 2)
     start = 2 + 2 * count + sum(lengths[:position])
     return packed[start : start + lengths[position]] or None
