@@ -108,6 +108,11 @@ def _teach(options: argparse.Namespace) -> int:
             )
         base, column = _base(job, catalog)
         labelled, others = _read_features(client, options.job, column, annotations.names)
+    if not labelled.names and not others.names:
+        raise CommandFailed(
+            f"{job.id} has features of none of its pictures: none has scores, or its store was "
+            "full, which the log of the workers says: make room and submit the pictures again"
+        )
     annotations = _found(annotations, labelled, options)
     annotations = join_similar(annotations, labelled.features)
     if found := problems(annotations, config.targets):

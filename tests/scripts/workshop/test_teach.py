@@ -156,6 +156,11 @@ def test_what_cannot_be_taught_is_refused(
         monkeypatch.setenv(name, shell.env[name])
     kept, plain = job_of(shell, "--keep-features"), job_of(shell)
     imagenet = job_of(shell, "--model", "imagenet")
+    (shell.folder / "cut").mkdir()
+    (shell.folder / "cut" / "00.jpg").write_bytes(picture(0)[:500])
+    shell.run("piqueue submit cut --keep-features --no-wait > cut.txt")
+    shell.run("piqueue submit --resume $(cat cut.txt) || true")
+    cut = (shell.folder / "cut.txt").read_text().strip()
     tables = {
         "few.csv": [("00.jpg", "1"), ("01.jpg", "0"), ("02.jpg", "0"), ("04.jpg", "0")],
         "other.csv": [("a.jpg", "1"), ("b.jpg", "0")],
@@ -172,6 +177,7 @@ def test_what_cannot_be_taught_is_refused(
 
     assert "harbours: 1 pictures with it, and at least 2" in refused("few", "few.csv", kept)
     assert "a.jpg and all other names are no pictures" in refused("other", "other.csv", kept)
+    assert f"{cut} has features of none of its pictures" in refused("cut", "few.csv", cut)
     assert "none.csv has no labels" in refused("none", "none.csv", kept)
     assert "one.csv has only 'upright' in its column label" in refused("one", "one.csv", kept)
     assert "blank.csv has no labels in its column label" in refused("one", "blank.csv", kept)
