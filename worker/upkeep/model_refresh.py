@@ -26,6 +26,8 @@ class ModelRefresher(PeriodicThread):
     def __init__(self, runtime: Runtime) -> None:
         super().__init__("models", POLL_S, self._refresh, stop_s=POLL_S)
         self._runtime = runtime
+        # Models that are gone, None for the default one: they are logged once.
+        self._gone: set[str | None] = set()
 
     def start(self) -> None:
         """Report at once which models are warm, then start the thread."""
@@ -58,8 +60,11 @@ class ModelRefresher(PeriodicThread):
         for name in names:
             try:
                 current.append(self._runtime.catalog.resolve(name).ref)
+                self._gone.discard(name)
             except (ModelNotFound, JobRefused) as error:
-                log.warning("model_gone", reason=str(error))
+                if name not in self._gone:
+                    log.warning("model_gone", reason=str(error))
+                self._gone.add(name)
         return current
 
     def _prepare(self, model: ModelRef) -> bool:

@@ -8,11 +8,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
 import pytest
 from aiohttp import web
+from structlog.testing import capture_logs
 
 from scripts.commands.__main__ import main
 from scripts.images.s3_server import BUCKET, S3Server
@@ -25,6 +27,7 @@ from tests.worker.fetching.site import Site
 from tests.worker.registry import add_version
 from worker.jobs.models.configured import open_catalog
 from worker.jobs.settings import load_settings
+from worker.upkeep.model_refresh import ModelRefresher
 
 PLACES = ["beach", "city", "sunset", "trees"]
 
@@ -189,6 +192,23 @@ def test_jobs_of_a_version_that_no_worker_can_load_fail_with_a_reason(registry: 
         piqueue_models("rollback", "places")
         assert soon(lambda: client.get("/readyz").status_code == 200)
         assert len(stack.workers) == 1
+
+
+def test_a_model_that_is_gone_is_logged_once_each_time(registry: Path) -> None:
+    catalog = open_catalog(load_settings())
+    warm = [catalog.resolve("places").ref]
+    runtime: Any = SimpleNamespace(catalog=catalog, models=SimpleNamespace(warm=warm))
+    refresher = ModelRefresher(runtime)
+    away = registry.parent / "away"
+    with capture_logs() as logs:
+        for removed_count in (1, 2):
+            (registry / "places").rename(away)
+            for _ in range(3):
+                assert refresher._current() == []
+            away.rename(registry / "places")
+            assert [one.name for one in refresher._current()] == ["places"] * 2
+            # It is the default model too.
+            assert [one["event"] for one in logs] == ["model_gone"] * 2 * removed_count
 
 
 def test_a_running_worker_fetches_a_new_version_from_s3(
