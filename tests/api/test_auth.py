@@ -52,6 +52,7 @@ ROUTES: dict[tuple[str, str], Scope | None] = {
     ("GET", "/jobs/{job_id}/report"): Scope.READ,
     ("GET", "/jobs/{job_id}/results"): Scope.READ,
     ("GET", "/jobs/{job_id}/results/parts"): Scope.READ,
+    ("POST", "/jobs/{job_id}/rescore"): Scope.SUBMIT,
     ("POST", "/jobs/{job_id}/retry"): Scope.SUBMIT,
     ("POST", "/jobs/{job_id}/submit"): Scope.SUBMIT,
     ("GET", "/jobs/{job_id}/webhook"): Scope.READ,

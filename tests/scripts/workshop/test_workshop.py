@@ -128,7 +128,7 @@ def test_the_commands_of_the_document_lead_from_keywords_to_scores(
         assert job["model"] == {
             "name": "views",
             "version": "1",
-            "sha256": card["files"]["litert"]["sha256"],
+            "sha256": card["files"]["head"]["sha256"],
         }
 
         with shell.page(review.replace("job_01…", job_id), browser) as page:

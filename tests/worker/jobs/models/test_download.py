@@ -74,7 +74,8 @@ def test_a_model_is_downloaded_once_and_can_be_named(tmp_path: Path, zipped: byt
     card = catalog.resolve("places")
     assert card.version == "7"
     folder = catalog.fetch(card.ref)
-    assert sha256((folder / "model.tflite").read_bytes()) == card.sha256
+    assert sha256((folder / "head.npz").read_bytes()) == card.sha256
+    assert sha256((folder / "model.tflite").read_bytes()) == card.backbone
     assert {path.name for path in tmp_path.iterdir()} == {".lock", f"url-{sha256(zipped)[:16]}"}
 
 
