@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
-from api.results.formats import Format
+from api.formats import Format
 from api.urls import own_path, url_problem
 from worker.jobs.errors import DraftChange
 from worker.jobs.host_statistics import heaviest_hosts

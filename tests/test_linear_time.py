@@ -16,6 +16,7 @@ from yarl import URL
 
 from api.connections import MAX_HEAD_BYTES as HEAD
 from api.foreign_requests import foreign_reason
+from api.formats import choose
 from api.intake.bodies import (
     add_files,
     add_json,
@@ -30,7 +31,6 @@ from api.intake.items import ItemReceiver
 from api.intake.tables import add_csv
 from api.results import cursors
 from api.results.downloads import _escape
-from api.results.formats import choose
 from api.results.selection import ScoreColumns
 from api.results.table import Layout, Table
 from api.urls import source_problem, url_problem

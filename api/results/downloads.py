@@ -10,8 +10,8 @@ from importlib.metadata import version as version_of
 from itertools import islice
 from typing import Any
 
+from api.formats import Format
 from api.results.embeddings import Embeddings
-from api.results.formats import Format
 from api.results.selection import ResultsQuery, ResultView
 from api.results.table import Table, free_names
 from worker.jobs.errors import FormatUnavailable

@@ -7,8 +7,8 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.formats import Format
 from api.results.cursors import MAX_PAGE_ITEMS
-from api.results.formats import Format
 from worker.jobs.errors import ParameterInvalid
 from worker.jobs.items import ItemSpec, RejectionCode
 from worker.jobs.ledger.reader import StoredResult

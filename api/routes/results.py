@@ -7,11 +7,11 @@ from fastapi.responses import StreamingResponse
 
 from api.auth import READ_TURN, CallerDep, own_job
 from api.errors import problems
+from api.formats import Format, choose
 from api.openapi.literals import RESULTS
 from api.results import cursors, downloads
 from api.results.cursors import PAGE_ITEMS
 from api.results.embeddings import Embeddings
-from api.results.formats import Format, choose
 from api.results.lineage import ancestry, newest_results
 from api.results.page import results_page
 from api.results.selection import ResultsQuery, Selection

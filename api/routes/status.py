@@ -7,7 +7,7 @@ from fastapi import APIRouter
 
 from api.auth import OwnerDep
 from api.errors import problems
-from api.results.formats import AVAILABLE
+from api.formats import AVAILABLE
 from api.schemas import Health, LimitsOut, ModelCardOut, VariantOut
 from api.services import ServicesDep
 from worker.jobs.errors import NotReady
