@@ -3,7 +3,7 @@
 import { parameters } from "./filter.js";
 
 const WRITE_MS = 300;
-let writing = 0;
+let writing = 0, unwritten = null;
 
 export const displayedPage = () => location.hash.slice(1).split("?")[0];
 
@@ -12,10 +12,16 @@ export const readAddress = () => new URLSearchParams(location.hash.split("?")[1]
 // A browser allows few changes of the address a second, fewer than a slider makes.
 export function writeAddress(jobId, filter, order) {
   clearTimeout(writing);
-  writing = setTimeout(() => {
-    if (displayedPage() !== jobId) return;
-    const query = parameters(filter);
-    if (order !== "index") query.set("order", order);
-    history.replaceState(null, "", `#${jobId}${query.size ? `?${query}` : ""}`);
-  }, WRITE_MS);
+  const query = parameters(filter);
+  if (order !== "index") query.set("order", order);
+  unwritten = [jobId, `#${jobId}${query.size ? `?${query}` : ""}`];
+  writing = setTimeout(finishAddress, WRITE_MS);
+}
+
+// Writes the last change now, because another page follows.
+export function finishAddress() {
+  clearTimeout(writing);
+  const [jobId, hash] = unwritten ?? [];
+  unwritten = null;
+  if (jobId && displayedPage() === jobId) history.replaceState(null, "", hash);
 }

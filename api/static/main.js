@@ -1,6 +1,6 @@
 // Starts the page, and shows the view that its address names: "#jobs", "#job_…" or, else, the form.
 
-import { displayedPage } from "./address.js";
+import { displayedPage, finishAddress } from "./address.js";
 import { hasKey, read, service } from "./api.js";
 import { $, noError, showError } from "./dom.js";
 import { closeJob, displayedJob, openJob, startJob } from "./job.js";
@@ -32,11 +32,13 @@ function show(name) {
 
 function goTo(hash) {
   if (location.hash === hash) return route();
+  finishAddress();
   history.pushState(null, "", hash || location.pathname + location.search);
   route();
 }
 
 function openNew(job, files, refused) {
+  finishAddress();
   history.pushState(null, "", `#${job.id}`);
   closeJobs();
   show("job");

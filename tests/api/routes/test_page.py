@@ -267,6 +267,8 @@ def test_pictures_that_fail_are_explained_filtered_and_retried(
     assert client.get(f"/jobs/{page.job_id()}").json()["parent_job"] == first
     page.browser.back()
     page.wait("first job", lambda: page.one("#chip").text == "Done, some failed")
+    assert page.names(1) == [good], "with its filter"
+    page.one("#clear-filter").click()
     assert page.names(2) == [good, bad]
     assert page.messages() == []
 

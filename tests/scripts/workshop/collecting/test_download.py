@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -161,7 +162,14 @@ def test_ctrl_c_keeps_complete_files_and_leaves_no_partial_ones(site: Site, tmp_
         tmp_path / "data.csv", [("a.jpg", site.url("/1.jpg")), ("b.jpg", site.url("/hanging"))]
     )
     command = [sys.executable, "-m", "piqueue.cli", "download", str(table)]
-    with subprocess.Popen(command, cwd=ROOT, env=os.environ, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=os.environ,
+        stderr=subprocess.PIPE,
+        # A shell lets what it runs in the background ignore Ctrl-C, and the tests may run there.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         assert eventually((tmp_path / "images" / "a.jpg").exists, 60)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)
