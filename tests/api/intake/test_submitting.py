@@ -581,7 +581,7 @@ def test_one_key_leaves_room_for_the_uploads_of_others(tmp_path: Path) -> None:
     env = {**STACK_ENV, "PIQUEUE_STORAGE_URL": "redis"}
     with (
         ExitStack() as resources,
-        Stack(tmp_path, env=env, redis_memory="8mb") as stack,
+        Stack(tmp_path, env=env, redis_memory="24mb") as stack,
         Redis.from_url(stack.redis_url) as redis,
     ):
         keys = KeyStore(redis)
