@@ -54,8 +54,7 @@ class JobBuilder(ItemReceiver):
 
     With `check_only`, nothing is stored. The results of an `ephemeral` job are not written to S3.
     With `with_fingerprint`, items count in `fingerprint`. With `rescore_of`, the features of that
-    job are scored. With `draft_id`, that draft is
-    submitted, and is kept if its submission is refused.
+    job are scored. With `draft_id`, that draft is submitted, and kept if its submission is refused.
     """
 
     def __init__(
@@ -172,7 +171,8 @@ class JobBuilder(ItemReceiver):
             services.blobs.put(self.job_id, {}, job.ttl_s)
         check_memory(services.load)
         quota = math.inf if self._owner == ANYONE else self._settings.quota_items
-        upload_limit, upload_bytes = upload_limit_bytes(services), self._uploads.byte_count
+        upload_bytes = self._uploads.byte_count
+        upload_limit = upload_limit_bytes(services) if upload_bytes else math.inf
         limits = SubmissionLimits(quota, self._settings.max_backlog_items, upload_limit)
         try:
             wake_ups = store.submit(job, shape, entry, chunks, uploads, limits, upload_bytes)

@@ -1,18 +1,17 @@
 """POST /jobs/{id}/rescore: the kept features of a job, scored by another model as a new job."""
 
-import hashlib
 from dataclasses import replace
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Header, Response
-from starlette.concurrency import run_in_threadpool
 
 from api.auth import OwnJobDep
 from api.errors import problems
 from api.intake.admission import check_capacity
-from api.intake.idempotency import MakeEntry, create_once
+from api.intake.derived_job import derive_job
+from api.intake.idempotency import MakeEntry
 from api.intake.job_builder import JobBuilder
-from api.job_view import job_view, retry_after
 from api.openapi.literals import RESCORED, RESCORES
 from api.schemas import JobOptions, JobOut, RescoreIn
 from api.services import Services, ServicesDep
@@ -44,22 +43,9 @@ async def rescore_job(
     decoded, but those without kept features: they are fetched again from their URLs, and an upload
     without features fails.
     """
-    text = f"rescore {scored.id} {body.model_dump_json()}"
-    fingerprint = hashlib.sha256(text.encode()).hexdigest()
-    job_id, replayed = await services.long_threads.run(
-        scored.owner,
-        create_once,
-        services,
-        scored.owner,
-        idempotency_key,
-        lambda: fingerprint,
-        lambda make_entry: _rescore(services, scored, body, make_entry, fingerprint),
-    )
-    if replayed:
-        response.headers["Idempotency-Replayed"] = "true"
-    view = await run_in_threadpool(job_view, services, job_id)
-    response.headers.update({"Location": view.links.self, **retry_after(view)})
-    return view
+    create = partial(_rescore, services, scored, body)
+    request = f"rescore {scored.id} {body.model_dump_json()}"
+    return await derive_job(services, scored, request, idempotency_key, response, create)
 
 
 def _rescore(

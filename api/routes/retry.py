@@ -1,20 +1,19 @@
 """POST /jobs/{id}/retry: the failed items of a job, submitted again as a new job."""
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import tee
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Body, Header, Response
-from starlette.concurrency import run_in_threadpool
 
 from api.auth import OwnJobDep
 from api.errors import problems
 from api.intake.admission import check_capacity
-from api.intake.idempotency import MakeEntry, create_once
+from api.intake.derived_job import derive_job
+from api.intake.idempotency import MakeEntry
 from api.intake.job_builder import JobBuilder, pinned_options
-from api.job_view import job_view, retry_after
 from api.openapi.literals import RETRIED, RETRIES
 from api.schemas import JobOut, RetryIn
 from api.services import Services, ServicesDep
@@ -46,21 +45,9 @@ async def retry_job(
     URLs, uploads and columns. Read `results?merge=parents` of the new job for the results of both.
     """
     only = (body or RetryIn()).only
-    fingerprint = hashlib.sha256(f"retry {only} of {parent.id}".encode()).hexdigest()
-    job_id, replayed = await services.long_threads.run(
-        parent.owner,
-        create_once,
-        services,
-        parent.owner,
-        idempotency_key,
-        lambda: fingerprint,
-        lambda make_entry: _retry(services, parent, only, make_entry, fingerprint),
-    )
-    if replayed:
-        response.headers["Idempotency-Replayed"] = "true"
-    view = await run_in_threadpool(job_view, services, job_id)
-    response.headers.update({"Location": view.links.self, **retry_after(view)})
-    return view
+    create = partial(_retry, services, parent, only)
+    request = f"retry {only} of {parent.id}"
+    return await derive_job(services, parent, request, idempotency_key, response, create)
 
 
 def _retry(
