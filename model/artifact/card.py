@@ -10,12 +10,14 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     ValidationError,
     model_validator,
 )
 
+from model.artifact.score_counts import BINS, names_of
 from model.images.decode import PREPROCESSING
 
 CARD_NAME = "card.json"
@@ -97,6 +99,9 @@ class Card(_Part):
     # Memory of an inference thread of a worker, without the files; see `model.artifact.footprint`.
     memory_bytes: int = Field(ge=1)
     metrics: dict[str, Any] = {}
+    # How many calibrated scores of its validation split or, if it has none, out of fold, were in
+    # each tenth from 0 to 1, by label; see `model.artifact.score_counts`. Unknown if empty.
+    score_counts: dict[str, tuple[NonNegativeInt, ...]] = {}
     # How the model was made: settings, versions of the libraries, hashes of data and base weights.
     training: dict[str, Any] = {}
     sources: tuple[Source, ...] = ()
@@ -118,6 +123,11 @@ class Card(_Part):
             raise ValueError("files must have one that an engine runs, such as litert")
         if self.variants and "litert" not in self.files:
             raise ValueError("variants must have a litert file, of which they are variants")
+        if self.score_counts and (
+            set(self.score_counts) != set(names_of(self.labels))
+            or any(len(counts) != BINS for counts in self.score_counts.values())
+        ):
+            raise ValueError(f"score_counts must have {BINS} counts of each label, or of * alone")
         paths = [file.path for file in self.all_files]
         if len(set(paths)) != len(paths):
             raise ValueError("files and variants must be different files")

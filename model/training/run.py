@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from model.artifact.calibration import calibrated
 from model.artifact.card import Card
+from model.artifact.score_counts import count_scores
 from model.training.bootstrap import draw_figures, interval
 from model.training.checkpoints import Checkpoints, in_order
 from model.training.config import DataConfig, TrainingConfig, TrainingError
@@ -126,11 +127,12 @@ def train(csv_path: Path, data: DataConfig, training: TrainingConfig) -> Card:
     )
     round_to_float16(network.full)
     raw = network.full.predict(images[is_val], batch_size=training.batch_size, verbose=0)
+    scores = calibrated(raw, calibration, activation)
     validation, validation_intervals = measured(
         "the validation split",
         labels[is_val],
         raw,
-        calibrated(raw, calibration, activation),
+        scores,
         decision.thresholds,
         groups[is_val],
     )
@@ -148,6 +150,7 @@ def train(csv_path: Path, data: DataConfig, training: TrainingConfig) -> Card:
                 "out_of_fold": out_of_fold_intervals,
             },
         },
+        "score_counts": count_scores(scores, data.targets),
         "training": {
             "settings": training.model_dump(mode="json", exclude=_PATHS)
             | data.model_dump(mode="json", exclude=_PATHS)

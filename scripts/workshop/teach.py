@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from model.artifact.card import Card, describe_file, load_card, write_card
 from model.artifact.head import HEAD_NAME
+from model.artifact.score_counts import count_scores
 from model.predictor import verify_artifact
 from model.training.config import DataConfig, TrainingError
 from model.training.data.dataset import Annotations, DataProblems, read_annotations
@@ -283,6 +284,7 @@ def _write(
         "calibration": taught.calibration,
         "files": files,
         "metrics": taught.metrics,
+        "score_counts": count_scores(taught.scores, config.targets),
         "training": {
             "backbone_of": base.text,
             "strength": taught.strength,

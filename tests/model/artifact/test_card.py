@@ -57,6 +57,16 @@ def test_a_card_is_read_back_as_written(folder: Path) -> None:
     assert load_card(folder) == card(folder)
 
 
+def test_the_counts_of_scores_are_those_of_its_labels(folder: Path) -> None:
+    counts = {"beach": (3,) + (0,) * 9, "city": (0,) * 9 + (3,)}
+    write_card(card(folder, score_counts=counts), folder)
+    assert load_card(folder).score_counts == counts
+    for wrong in ({"beach": (3,) * 10}, counts | {"city": (3,)}):
+        edit(folder, score_counts=wrong)
+        with pytest.raises(ArtifactInvalid, match="score_counts must have 10 counts of each label"):
+            load_card(folder)
+
+
 def test_a_card_is_plain_json(folder: Path) -> None:
     written = json.loads((folder / "card.json").read_text())
     assert written["labels"] == ["beach", "city"]

@@ -246,6 +246,14 @@ def test_the_card_says_how_certain_its_figures_are(artifact: Path) -> None:
         assert "expected_calibration_error_uncalibrated" in metrics[split]
 
 
+def test_the_card_says_how_the_scores_of_the_validation_split_are_distributed(
+    artifact: Path,
+) -> None:
+    counts = load_card(artifact).score_counts
+    assert counts.keys() == set(TARGETS)
+    assert {sum(of_label) for of_label in counts.values()} == {16}
+
+
 def test_red_and_blue_are_learned(artifact: Path) -> None:
     metrics = load_card(artifact).metrics
     assert metrics["validation"]["binary_accuracy"] > 0.8

@@ -95,6 +95,7 @@ def test_the_card_says_how_sure_it_is(shell: Shell, walked: str) -> None:
     assert f"average precision {figures['average_precision_harbours']:.3f}" in walked
     assert card["training"]["backbone_of"] == "scenes@3"
     assert card["training"]["pictures"] == {"train": 30}
+    assert sum(card["score_counts"]["harbours"]) == 30
     with httpx2.Client(base_url=shell.env["PIQUEUE_URL"]) as client:
         models = {one["name"]: one for one in client.get("/models").json()}
     assert models["harbours"]["backbone"] == models["scenes"]["backbone"] is not None
