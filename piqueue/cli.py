@@ -2,22 +2,18 @@
 
 import argparse
 import os
-import shutil
 import sys
-import tempfile
 import webbrowser
-from codecs import BOM_UTF8
 from collections.abc import Sequence
-from contextlib import ExitStack
 from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn, get_args
+from typing import Any, NoReturn, get_args
 
 import msgspec
 
-from piqueue.commands import submit
+from piqueue.commands import results, submit
 from piqueue.commands.terminal import (
     CommandFailed,
     Parser,
@@ -25,18 +21,12 @@ from piqueue.commands.terminal import (
     connect,
     connection_options,
     hosts,
-    results_format,
     run,
     summary,
     written_whole,
 )
-from piqueue.types import Filters, ItemStatus, Job, JobStatus, ResultsFormat
+from piqueue.types import Job, JobStatus
 
-_RESULTS_EXAMPLES = """\
-examples:
-  piqueue results job_01J… -o results.parquet
-  piqueue results job_01J… --status failed --format jsonl
-  piqueue results job_01J… --label beach --threshold 0.9 > beaches.csv"""
 _REPORT_EXAMPLES = """\
 examples:
   piqueue report job_01J…                     writes job_01J….html
@@ -140,30 +130,8 @@ def _parser() -> argparse.ArgumentParser:
     one = add("open", "show a job and its results in the browser", _open)
     one.add_argument("job")
 
-    one = add("results", "write the results of a job", _results, _RESULTS_EXAMPLES)
-    one.add_argument("job")
-    one.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: standard output")
-    formats = get_args(ResultsFormat)
-    one.add_argument("--format", choices=formats, help="default: by the suffix of FILE, or csv")
-    one.add_argument("--status", choices=get_args(ItemStatus))
-    one.add_argument("--label", help="only pictures with this label")
-    named = "only pictures whose id, URL or file name contains TEXT"
-    one.add_argument("--search", metavar="TEXT", help=named)
-    one.add_argument("--error", metavar="CODE", help="only pictures that failed with this code")
-    for name, side in (("--above", "at least"), ("--below", "lower than")):
-        bound = f"only pictures whose score of LABEL is {side} SCORE; repeat it to combine"
-        one.add_argument(name, action="append", metavar="LABEL:SCORE", help=bound)
-    one.add_argument("--top-k", type=int, metavar="K", help="only the K best scores of a picture")
-    include = "the score of LABEL too, where --top-k leaves it out; for jsonl only"
-    one.add_argument("--include", action="append", metavar="LABEL", help=include)
-    threshold = "score from which a label is predicted (default: as the model sets it)"
-    one.add_argument("--threshold", type=float, metavar="SCORE", help=threshold)
-    bom = "begin a CSV file with a byte order mark, by which Excel knows UTF-8"
-    one.add_argument("--bom", action="store_true", help=bom)
-    embeddings = "add the kept features of each picture; for parquet only"
-    one.add_argument("--embeddings", action="store_const", const=True, help=embeddings)
-    merge = "if JOB is a retry: with the results of the jobs that it retried"
-    one.add_argument("--merge", action="store_const", const="parents", help=merge)
+    about = "write the results of a job"
+    results.add_arguments(add("results", about, results.results, results.EXAMPLES))
 
     about = "write a page of what came of a job, to look at and to send to others"
     one = add("report", about, _report, _REPORT_EXAMPLES)
@@ -225,32 +193,6 @@ def _open(options: argparse.Namespace) -> int:
         address = f"{client.url}/#{client.job(options.job).id}"
     print(address)
     webbrowser.open(address)
-    return 0
-
-
-def _results(options: argparse.Namespace) -> int:
-    form = results_format(options.output, options.format)
-    if options.bom and form != "csv":
-        raise CommandFailed(f"--bom is for CSV, and the results are {form}: leave it out")
-    if options.output:
-        check_folder(options.output)
-    filters: Filters = {}
-    for name in Filters.__optional_keys__:
-        if (value := getattr(options, name)) is not None:
-            filters[name] = value  # type: ignore[literal-required]
-    with connect(options) as client, ExitStack() as files:
-        target: BinaryIO = sys.stdout.buffer
-        if options.output:
-            target = files.enter_context(written_whole(options.output))
-            if not options.bom:
-                client.download(options.job, target, form, **filters)
-                return 0
-        # Through a file, because a download may start again when the connection breaks.
-        received = files.enter_context(tempfile.TemporaryFile())
-        client.download(options.job, received, form, **filters)
-        received.seek(0)
-        target.write(BOM_UTF8 if options.bom else b"")
-        shutil.copyfileobj(received, target)
     return 0
 
 

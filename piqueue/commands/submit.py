@@ -10,6 +10,7 @@ from typing import get_args
 from piqueue.client import Client
 from piqueue.commands.pictures import listed
 from piqueue.commands.progress import Progress, tell
+from piqueue.commands.results import results_format, write_results
 from piqueue.commands.s3_listing import Listed, list_pictures
 from piqueue.commands.sources import (
     Lines,
@@ -26,7 +27,6 @@ from piqueue.commands.terminal import (
     ExitCode,
     check_folder,
     connect,
-    results_format,
     scores,
     summary,
     written_whole,
@@ -64,7 +64,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a .csv, .tsv, .xlsx, .ndjson, .jsonl or .txt file, - for URLs on standard input, "
         "s3://bucket/prefix, or any number of pictures and folders",
     )
-    add("-o", "--output", type=Path, metavar="FILE", help="results as .csv, .jsonl or .parquet")
+    add(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="results as .csv, .jsonl, .parquet or .xlsx",
+    )
     overwrite = "let -o replace the table that is submitted"
     add("--overwrite-input", action="store_true", help=overwrite)
     resume = "continue with a job; if its upload was interrupted, name SOURCE again"
@@ -168,7 +174,7 @@ class _Submission:
         self.job = self._follow(self.job)
         if options.output:
             with written_whole(options.output) as file:
-                self._client.download(self.job.id, file, results_format(options.output))
+                write_results(self._client, self.job.id, file, results_format(options.output))
         elif self.job.counts.total <= MOST_SHOWN:
             for result in self._client.results(self.job.id):
                 print(scores(result))

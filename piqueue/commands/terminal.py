@@ -16,16 +16,10 @@ from typing import BinaryIO, NoReturn
 from piqueue.client import Client
 from piqueue.commands.progress import tell
 from piqueue.errors import PiqueueApiError
-from piqueue.types import Job, Result, ResultsFormat
+from piqueue.types import Job, Result
 
 # Errors of the API name a query parameter; the command line has an option for it.
 _QUERY_COLUMN = re.compile(r"\?(url|id)_column=")
-_FORMATS: dict[str, ResultsFormat] = {
-    ".csv": "csv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".parquet": "parquet",
-}
 
 
 class Parser(argparse.ArgumentParser):
@@ -140,22 +134,6 @@ def hosts(job: Job) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     cells = [(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     return ["  ".join(("", *row)).rstrip() for row in cells]
-
-
-def results_format(output: Path | None, named: ResultsFormat | None = None) -> ResultsFormat:
-    """The format `named`, else that of the suffix of `output`, else CSV.
-
-    Raises:
-        CommandFailed: the suffix is not that of a format.
-    """
-    if named:
-        return named
-    if output is None:
-        return "csv"
-    try:
-        return _FORMATS[output.suffix.lower()]
-    except KeyError:
-        raise CommandFailed(f"{output}: name a file that ends in {', '.join(_FORMATS)}") from None
 
 
 def check_folder(output: Path) -> None:

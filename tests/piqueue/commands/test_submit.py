@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import openpyxl
 import pandas
 import pyarrow.parquet
 import pytest
@@ -181,6 +182,11 @@ def check_json_bom_and_page(
     assert table.read_text("utf-8").startswith("\ufeffid,")
     assert cli.main(["results", job["id"], "--bom", "--format", "jsonl"]) == 1
     assert "--bom is for CSV, and the results are jsonl" in capsys.readouterr().err
+    book = tmp_path / "results.xlsx"
+    assert cli.main(["results", job["id"], "-o", str(book)]) == 0
+    header, row = openpyxl.load_workbook(book).active.values
+    assert (header[:2], row[header.index("status")]) == (("id", "url"), "succeeded")
+    assert 0 <= row[header.index("beach")] <= 1
     opened: list[str] = []
     monkeypatch.setattr("webbrowser.open", opened.append)
     assert cli.main(["open", job["id"]]) == 0
@@ -460,7 +466,7 @@ def test_pictures_are_told_by_their_first_bytes_and_the_others_listed(
         (["submit", "scripts/samples/labels.csv", "--encoding", "utf-16"], "give --encoding"),
         (["submit", "scripts/samples/labels.csv", "--max-failures", "x"], "max_failures"),
         (["submit", "scripts/samples/labels.csv", "--model", "no"], "no model"),
-        (["submit", "scripts/samples", "-o", "results.xlsx"], "name a file that ends in .csv"),
+        (["submit", "scripts/samples", "-o", "results.xls"], "name a file that ends in .csv"),
         (["submit", "scripts/samples", "-o", "nowhere/results.csv"], "no folder nowhere"),
         (["submit", "scripts/samples", "-o", "a.csv", "--no-wait"], "-o a.csv: there are no resu"),
         (["submit", "/dev/null"], "/dev/null: not a regular file"),
