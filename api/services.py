@@ -11,6 +11,7 @@ from worker.jobs.ledger.api_keys import KeyStore
 from worker.jobs.ledger.connection import connect
 from worker.jobs.ledger.idempotency import IdempotencyKeys
 from worker.jobs.ledger.load import Load
+from worker.jobs.ledger.score_days import ScoreDays
 from worker.jobs.ledger.server import RedisServer
 from worker.jobs.ledger.store import JobStore
 from worker.jobs.ledger.workers import ModelPresence, Workers
@@ -50,6 +51,7 @@ class Services:
         self.wake_ups = WakeUps(make_celery(settings))
         self.catalog = open_catalog(settings)
         self.presence = ModelPresence(redis)
+        self.score_days = ScoreDays(redis)
         self.job_events = JobEvents(settings.redis_url)
         self.keys = KeyStore(redis)
         self.wrong_keys = WrongKeys()

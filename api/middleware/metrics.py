@@ -1,9 +1,10 @@
 """GET /metrics: the HTTP requests of this process, and the current state of the ledger."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import prometheus_client
+import structlog
 from fastapi import APIRouter, FastAPI, Request, Response
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily
@@ -13,6 +14,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.auth import SCRAPE_TURN, ScraperDep
 from api.services import Services
+from worker.jobs.drift import ModelScores, current_scores
+from worker.jobs.errors import StorageUnavailable
+from worker.jobs.ledger.score_days import today
+from worker.jobs.models.catalog import SCORE_BINS
 
 # A path or method that a caller invents must not become a series of its own.
 NO_ROUTE = "none"
@@ -21,6 +26,8 @@ OTHER_METHOD = "other"
 BUCKETS_S = (0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60)
 
 router = APIRouter(tags=["service"])
+
+log = structlog.get_logger()
 
 
 class LedgerCollector(Collector):
@@ -54,6 +61,33 @@ class LedgerCollector(Collector):
         for lane, age_s in items.oldest_waiting_s.items():
             oldest.add_metric([lane], age_s)
         yield oldest
+        try:
+            models = list(current_scores(services.catalog, services.score_days))
+        except StorageUnavailable as error:  # of the registry, which the other gauges do not need
+            log.warning("score_metrics_missing", reason=str(error))
+            models = []
+        yield from _scores(models)
+
+
+def _scores(models: Sequence[ModelScores]) -> Iterator[GaugeMetricFamily]:
+    """The scores of today by bin, and their drift; at most 11 series for each of 20 labels."""
+    counts = GaugeMetricFamily(
+        "piqueue_scores_today",
+        "Scores of today, in UTC, from `at_least` to less than 0.1 more",
+        labels=["model", "label", "at_least"],
+    )
+    drift = GaugeMetricFamily(
+        "piqueue_score_drift",
+        "Population stability index of the scores of a day against those of the validation set",
+        labels=["model", "label"],
+    )
+    for one in models:
+        for label, bins in one.by_day.get(today(), {}).items():
+            for index, count in enumerate(bins):
+                counts.add_metric([one.model.text, label, f"{index / SCORE_BINS}"], count)
+        for label, value in one.drift.items():
+            drift.add_metric([one.model.text, label], value)
+    yield from (counts, drift)
 
 
 class HttpMetrics:

@@ -16,6 +16,7 @@ from scripts.commands.parser import command_parser
 from scripts.doctor.api import check_api
 from scripts.doctor.check_result import Check, CheckResult, Level, problem
 from scripts.doctor.consistency import check_settings
+from scripts.doctor.drift import check_drift
 from scripts.doctor.machine import check_disk, check_files, check_uploads
 from scripts.doctor.redis import check_redis
 from scripts.doctor.storage import check_storage
@@ -75,6 +76,7 @@ def run_checks(url: str, api_key: str | None, fetch: str | None) -> Iterator[Che
         "settings": partial(check_settings, settings),
         "redis": partial(check_redis, settings),
         "workers": partial(check_workers, settings),
+        "drift": partial(check_drift, settings),
         "keys": partial(check_keys, settings, url),
         "s3": partial(check_storage, settings),
         **checks,

@@ -128,6 +128,7 @@ def _committed(
     """Do what follows the commit of a chunk."""
     _log_of(claim)
     runtime.metrics.committed(claim, claim.model, results, took_s)
+    runtime.score_tally.add(claim.model.key, results)
     try:
         _discard_scored(runtime, claim, results)
         _cache_scores(runtime, claim, results)

@@ -23,6 +23,7 @@ from worker.jobs.ledger.claims import Claim
 from worker.jobs.ledger.connection import connect
 from worker.jobs.ledger.load import Load
 from worker.jobs.ledger.score_cache import ScoreCache
+from worker.jobs.ledger.score_days import ScoreDays
 from worker.jobs.ledger.store import JobStore
 from worker.jobs.ledger.workers import ModelPresence, Workers
 from worker.jobs.models.configured import open_catalog
@@ -33,6 +34,7 @@ from worker.jobs.storage.blobs import open_storage
 from worker.scoring.batching import BatchingPredictor
 from worker.scoring.metrics import TimedPredictor, WorkerMetrics
 from worker.scoring.model_pool import CannotLoad, ModelPool
+from worker.scoring.score_tally import ScoreTally
 
 if TYPE_CHECKING:  # it loads boto3
     from worker.fetching.s3 import S3Fetcher
@@ -101,6 +103,8 @@ class Runtime:
         self.workers = Workers(redis)
         self.cache = ScoreCache(redis, settings.cache_ttl_s, shared=settings.cache_shared)
         self.presence = ModelPresence(redis)
+        self.score_days = ScoreDays(redis)
+        self.score_tally = ScoreTally()
         self.wake_ups = WakeUps(make_celery(settings))
         # The result files and the fetcher are None if the settings name no bucket for them.
         self.blobs, self.parts = open_storage(settings, redis)
@@ -197,6 +201,9 @@ class Runtime:
             ]
             predictor: Predictor = parts[0] if len(parts) == 1 else JointPredictor(parts)
             predictor.warm_up()
+            labels = [part.card.labels for part in parts]
+            keys = [part.key for part in model.parts]
+            self.score_tally.know(model.key, dict(zip(keys, labels, strict=True)))
         # The engines raise the last three for a file that they cannot run.
         except (
             *(ArtifactInvalid, ModelNotFound, ModelUnavailable, OSError),

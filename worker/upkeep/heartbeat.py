@@ -55,6 +55,7 @@ class Heartbeat(PeriodicThread):
         super().stop()
         try:
             self._runtime.workers.forget(self._runtime.worker_id)
+            self._add_scores()
         except LedgerUnavailable as error:
             log.warning("deregistration_failed", reason=str(error))
 
@@ -66,10 +67,19 @@ class Heartbeat(PeriodicThread):
         runtime = self._runtime
         try:
             runtime.workers.heartbeat(runtime.worker_id, runtime.slots)
+            self._add_scores()
         except LedgerUnavailable as error:
             log.warning("heartbeat_missed", reason=str(error))
             self._redis_failed_at = time.monotonic()
         self._heartbeat_ended_at = time.monotonic()
+
+    def _add_scores(self) -> None:
+        counts = self._runtime.score_tally.take()
+        try:
+            self._runtime.score_days.add(counts)
+        except LedgerUnavailable:
+            self._runtime.score_tally.give_back(counts)
+            raise
 
     def _exit_if_stuck(self) -> None:
         # The timer of faulthandler needs no GIL; it ends the process unless this thread runs again.

@@ -7,15 +7,19 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx2
+import pytest
 from prometheus_client import generate_latest
 from redis import Redis
 
 from api.main import create_app
 from tests.scrape import Sample, read_scrape
 from tests.worker.jobs.ledger.test_store import claim, scored, submit
+from tests.worker.registry import add_version
 from worker.jobs.ledger.api_keys import KeyStore, Scope
+from worker.jobs.ledger.score_days import ScoreDays
 from worker.jobs.ledger.store import JobStore
 from worker.jobs.ledger.workers import Workers
+from worker.jobs.models.configured import open_catalog
 from worker.jobs.settings import load_settings
 from worker.scoring.metrics import WorkerMetrics
 
@@ -82,6 +86,23 @@ def test_running_items_do_not_count_as_waiting(redis_client: Redis, redis_url: s
     store.commit(taken, scored(taken))
     value, _ = scrape_after(redis_url)
     assert value("piqueue_backlog_items") == value("piqueue_items_running") == 0
+
+
+def test_the_drift_of_scores_is_shown_by_label(
+    redis_client: Redis, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = ("beach", "city", "sunset", "trees")
+    low, high = (600, *[0] * 9), (*[0] * 9, 600)
+    add_version(tmp_path, "7", score_counts=dict.fromkeys(labels, low))
+    monkeypatch.setenv("PIQUEUE_REGISTRY_URL", str(tmp_path))
+    model = open_catalog(load_settings()).resolve("places").ref
+    ScoreDays(redis_client).add({model.key: dict.fromkeys(labels[1:], low) | {"beach": high}})
+    value, _ = scrape_after(redis_url)
+    assert value("piqueue_score_drift", model="places@7", label="beach") > 5
+    assert value("piqueue_score_drift", model="places@7", label="city") == 0
+    shown = {"model": "places@7", "label": "beach"}
+    assert value("piqueue_scores_today", **shown, at_least="0.9") == 600
+    assert value("piqueue_scores_today", **shown, at_least="0.8") == 0
 
 
 def test_requests_are_counted_by_route_and_never_by_path(

@@ -21,6 +21,7 @@ from scripts.commands.doctor import line, run_all
 from scripts.doctor import api
 from scripts.doctor.check_result import CheckResult, Level, ok
 from scripts.doctor.consistency import check_settings
+from scripts.doctor.drift import check_drift
 from scripts.doctor.machine import check_disk, check_files, check_uploads
 from scripts.doctor.redis import check_redis
 from scripts.doctor.storage import check_storage
@@ -30,7 +31,9 @@ from scripts.local.embedded_redis import EmbeddedRedis
 from scripts.local.stack import Stack
 from tests.pictures import jpeg
 from tests.worker.fetching.site import Site
+from tests.worker.registry import add_version
 from worker.jobs.ledger.api_keys import KeyStore
+from worker.jobs.ledger.score_days import ScoreDays
 from worker.jobs.ledger.workers import ModelPresence, RunningVariant, Workers
 from worker.jobs.models.configured import open_catalog
 from worker.jobs.record import ModelRef, new_job_id
@@ -93,7 +96,9 @@ def test_a_working_installation_has_no_problem(
     found = {result["check"]: result for result in report["findings"]}
     expected = {"settings", "redis", "redis persistence", "redis eviction", "redis memory"}
     expected |= {"redis latency", "clock", "workers", "models", "keys", "s3", "api", "api version"}
-    assert expected | {"api key", "open files", "disk", "uploads", "dns", "fetch"} == set(found)
+    assert expected | {"drift", "api key", "open files", "disk", "uploads", "dns", "fetch"} == set(
+        found
+    )
     assert found["models"]["text"].startswith("1 of 1 workers have the default model, scenes@")
     assert f"{len(jpeg(1))} bytes" in found["fetch"]["text"]
     assert "s=1" not in printed
@@ -415,3 +420,38 @@ def test_the_folder_of_uploads_is_checked(own_redis: Redis, tmp_path: Path) -> N
 def test_the_disk_of_the_embedded_redis_is_checked(own_redis: Redis, tmp_path: Path) -> None:
     [found] = check_disk(settings_of(own_redis))
     assert str(tmp_path) in found.text
+
+
+def test_scores_that_part_from_those_of_the_validation_set_are_a_warning(
+    own_redis: Redis, tmp_path: Path
+) -> None:
+    settings = settings_of(own_redis).model_copy(update={"registry_url": str(tmp_path / "models")})
+    labels = ("beach", "city", "sunset", "trees")
+    low, high = (600, *[0] * 9), (*[0] * 9, 600)
+    counts = {
+        "known": dict.fromkeys(labels, low),
+        "unknown": {},
+        "rare": dict.fromkeys(labels, low),
+    }
+    for name, reference in counts.items():
+        add_version(tmp_path / "models", "1", name=name, score_counts=reference)
+    catalog, days = open_catalog(settings), ScoreDays(own_redis)
+    assert [result.text for result in check_drift(settings)] == ["no scores in the last 7 days"]
+
+    keys = {name: catalog.resolve(name).ref.key for name in counts}
+    few = (100, *[0] * 9)
+    days.add({keys["rare"]: dict.fromkeys(labels, few), keys["unknown"]: {"beach": high}})
+    days.add({keys["known"]: dict.fromkeys(labels, low)})
+    rare, unknown = "rare@1: too few scores to say", "unknown@1: no reference"
+    known, *others = check_drift(settings)
+    assert known.level is Level.OK
+    assert "known@1 on " in known.text
+    assert [one.level for one in others] == [Level.OK, Level.OK]
+    assert others[0].text.startswith(rare)
+    assert others[1].text.startswith(unknown)
+
+    days.add({keys["known"]: {"sunset": high}})
+    found = only([one for one in check_drift(settings) if one.level is not Level.OK], "drift")
+    assert found.level is Level.WARNING
+    assert "sunset" in found.text
+    assert "beach" not in found.text

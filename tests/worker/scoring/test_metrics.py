@@ -1,6 +1,7 @@
 """The metrics of a worker: a real one is scraped after jobs with known results."""
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from aiohttp import web
 from numpy.typing import NDArray
+from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
 
 from model.artifact.card import Card, VariantName
@@ -33,6 +35,16 @@ CHUNKS = 6
 def scrape(port: int) -> Sample:
     answer = httpx2.get(f"http://127.0.0.1:{port}/metrics").raise_for_status()
     return read_scrape(answer.text)
+
+
+def scores_of_today(client: httpx2.Client) -> dict[str, float]:
+    """How many scores of each label of scenes the API reports."""
+    families = text_string_to_metric_families(client.get("/metrics").raise_for_status().text)
+    counts: Counter[str] = Counter()
+    for sample in (one for family in families for one in family.samples):
+        if sample.name == "piqueue_scores_today" and sample.labels["model"] == "scenes@3":
+            counts[sample.labels["label"]] += int(sample.value)
+    return dict(counts)
 
 
 def test_a_scrape_shows_the_result_and_the_times_of_every_item(tmp_path: Path) -> None:
@@ -62,6 +74,9 @@ def test_a_scrape_shows_the_result_and_the_times_of_every_item(tmp_path: Path) -
             "piqueue_webhook_attempts_total", outcome="delivered"
         ) < 1 or value("piqueue_chunk_seconds_count") < CHUNKS:
             assert time.monotonic() < deadline, "the webhook or the chunks were not counted"
+        while len(days := scores_of_today(client)) < 4 or set(days.values()) != {6}:
+            assert time.monotonic() < deadline, f"not all scores were counted: {days}"
+            time.sleep(0.2)
 
     model = "scenes@3"
     assert value("piqueue_items_total", model=model, outcome="succeeded") == 6

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from datetime import date
 from heapq import nlargest
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Annotated, Protocol, Self
 
 import structlog
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
 from worker.jobs.errors import JobRefused, ModelNotFound, ModelUnavailable
 from worker.jobs.record import ModelRef
@@ -18,6 +18,9 @@ CARD_NAME = "card.json"
 PROMOTED_NAME = "promoted.json"
 # The most versions that promoted.json keeps.
 HISTORY = 50
+# Bins of scores, of equal width from 0 to 1, as in the card of a model.
+SCORE_BINS = 10
+_Counts = Annotated[tuple[NonNegativeInt, ...], Field(min_length=SCORE_BINS, max_length=SCORE_BINS)]
 _REFERENCE = re.compile(r"(?P<name>[a-z0-9][a-z0-9_-]*)(@(?P<version>[0-9]+))?")
 
 log = structlog.get_logger()
@@ -136,6 +139,7 @@ class _ArtifactCard(ModelCard):
     files: dict[str, ModelFile]
     # Other LiteRT files of the same model.
     variants: dict[str, ModelFile] = {}
+    score_counts: dict[str, _Counts] = {}
 
 
 class Artifact(BaseModel):
@@ -147,6 +151,8 @@ class Artifact(BaseModel):
     files: tuple[ModelFile, ...]
     # The SHA-256 of its card.json.
     digest: str
+    # How the scores of its validation split are distributed, by label; empty if that is unknown.
+    score_counts: dict[str, tuple[int, ...]] = {}
 
     @classmethod
     def parse(cls, card_json: bytes) -> Self:
@@ -164,9 +170,12 @@ class Artifact(BaseModel):
             "backbone": head and network.sha256,
         }
         return cls(
-            card=ModelCard(**card.model_dump(exclude={"files", "variants"}) | of_files),
+            card=ModelCard(
+                **card.model_dump(exclude={"files", "variants", "score_counts"}) | of_files
+            ),
             files=(*card.files.values(), *card.variants.values()),
             digest=hashlib.sha256(card_json).hexdigest(),
+            score_counts=card.score_counts,
         )
 
     @classmethod
@@ -295,6 +304,15 @@ class ModelCatalog:
         """
         _, artifact = self._find(model)
         return artifact.card
+
+    def score_counts(self, model: ModelRef) -> dict[str, tuple[int, ...]]:
+        """The `score_counts` in the card of exactly this model.
+
+        Raises:
+            ModelNotFound: as `fetch`.
+        """
+        _, artifact = self._find(model)
+        return artifact.score_counts
 
     def add(self, folder: Path) -> ModelCard:
         """Copy the artifact in `folder` into the registry; the promoted version stays the same.
