@@ -297,6 +297,7 @@ class JobOut(Out):
     thumbnails: int = Field(
         0, description="How many of the items have a thumbnail once they are scored, the first ones"
     )
+    keep_features: bool = Field(False, description="Whether it keeps features of its pictures")
     rescore_of: str | None = Field(
         None, description="The job whose kept features this one has scored"
     )
@@ -426,6 +427,23 @@ class ModelCardOut(BaseModel):
     variants: list[VariantOut] = Field([], description="What the workers with it loaded run")
 
 
+class ModelDetailsOut(ModelCardOut):
+    """A model with all that its card says: how good it is, and what it was made from."""
+
+    input_size: tuple[int, int] | None = Field(description="Height and width in pixels")
+    activation: str = Field(
+        description="`sigmoid`: any number of labels per picture; `softmax`: one"
+    )
+    metrics: dict[str, JsonValue] = Field(
+        description="Figures by the pictures that they were measured on: `validation`, or "
+        "`out_of_fold`, each picture by a model that did not see it"
+    )
+    sources: list[dict[str, JsonValue]] = Field(
+        description="Pictures and weights that it was made from: `name` and `terms` of each"
+    )
+    notes: str
+
+
 class LimitsOut(BaseModel):
     """The limits of a request, of a job and of a caller."""
 
@@ -460,6 +478,9 @@ class LimitsOut(BaseModel):
     max_thumbnails: int = Field(
         description="Thumbnails of a job that asks for them, of up to 4,096 bytes each: those of "
         "its first pictures"
+    )
+    keeps_features: bool = Field(
+        description="Whether jobs can have the option `keep_features`, of models with a backbone"
     )
     rate_per_s: float = Field(description="Recently finished items a second, of all callers")
 

@@ -186,7 +186,8 @@ class Links(Struct, frozen=True):
 
 class Job(Struct, frozen=True):
     """A job. `rate_per_s` counts finished items; `failures` counts failed items by error code.
-    The first `thumbnails` items have a thumbnail once they are scored.
+    The first `thumbnails` items have a thumbnail once they are scored. `keep_features` says whether
+    it keeps the features of its pictures.
 
     In a job of several models, `models` are these, and the fields of `model` are joined by "+".
     `rescore_of` is the job whose kept features this one has scored.
@@ -219,6 +220,7 @@ class Job(Struct, frozen=True):
     starts_in_s: int | None = None
     thumbnails: int = 0
     models: list[ModelVersion] | None = None
+    keep_features: bool = False
     rescore_of: str | None = None
 
 
@@ -305,6 +307,7 @@ class Limits(Struct, frozen=True):
     results_formats: list[Literal["json", ResultsFormat]]
     max_thumbnails: int
     rate_per_s: float
+    keeps_features: bool
 
 
 class Problem(Struct, frozen=True):

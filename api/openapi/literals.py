@@ -25,6 +25,14 @@ EXAMPLES["HistogramPage"] = {
     "labels": {"beach": {"threshold": 0.5, "counts": [180, *[0] * 97, 1, 70]}},
     "next_cursor": None,
 }
+EXAMPLES["ModelDetailsOut"] = {
+    **EXAMPLES["ModelCardOut"],
+    "input_size": [224, 224],
+    "activation": "sigmoid",
+    "metrics": {"validation": {"macro_average_precision": 0.9831, "binary_accuracy": 0.9773}},
+    "sources": [{"name": "photos of our catalogue", "terms": "our own"}],
+    "notes": "",
+}
 EVENTS = "\n".join(_VALUES["events"])
 SCORES: dict[str, float] = _VALUES["scores"]
 

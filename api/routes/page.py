@@ -1,4 +1,7 @@
-"""The pages: the web page at /, whose files are in api/static, and the documentation at /docs."""
+"""The pages: the web page at /, whose files are in api/static, and the documentation at /docs.
+
+The page also has sample photos, where they are installed.
+"""
 
 from functools import cache
 from pathlib import Path
@@ -12,6 +15,7 @@ from fastapi.staticfiles import StaticFiles
 from api.middleware.security_headers import POLICY, page_policy
 
 FOLDER = Path(__file__).parents[1] / "static"
+SAMPLES = Path(__file__).parents[2] / "scripts" / "samples"
 # Swagger UI, from the package fastapi-offline.
 _FILES = "docs/files"
 
@@ -22,6 +26,7 @@ def install(app: FastAPI) -> None:
     """Make `app` serve the pages."""
     app.include_router(router)
     app.mount("/static", _PageFiles(directory=FOLDER))
+    app.mount("/samples", _PageFiles(directory=SAMPLES, check_dir=False))
     app.mount(f"/{_FILES}", StaticFiles(packages=[("fastapi_offline", "static")]))
 
 
@@ -39,6 +44,12 @@ class _PageFiles(StaticFiles):
 def page() -> HTMLResponse:
     """Return the web page; all that it loads is in /static."""
     return _response(*_page())
+
+
+@router.get("/samples")
+def samples() -> list[str]:
+    """List the sample photos, which are at /samples/NAME; none if they are not installed."""
+    return sorted(path.name for path in SAMPLES.glob("*.[jw]*"))
 
 
 @router.get("/docs")

@@ -1,18 +1,19 @@
-"""GET /healthz, /readyz, /models and /limits: the state of the service and what it offers."""
+"""GET /healthz, /readyz, /models, /limits: the state of the service and what it offers."""
 
 from collections.abc import Sequence
 from statistics import median
 
 from fastapi import APIRouter
 
-from api.auth import OwnerDep
+from api.auth import READ_TURN, OwnerDep
 from api.errors import problems
 from api.formats import AVAILABLE
-from api.schemas import Health, LimitsOut, ModelCardOut, VariantOut
-from api.services import ServicesDep
-from worker.jobs.errors import NotReady
+from api.schemas import Health, LimitsOut, ModelCardOut, ModelDetailsOut, VariantOut
+from api.services import Services, ServicesDep
+from worker.jobs.errors import ModelNotFound, NotReady
 from worker.jobs.ledger.api_keys import ANYONE
 from worker.jobs.ledger.workers import WorkerModels
+from worker.jobs.models.catalog import ModelCard
 
 _SHOWN = {"name", "version", "sha256", "labels", "top_k", "created", "backbone"}
 
@@ -54,7 +55,21 @@ def readyz(services: ServicesDep) -> Health:
 @router.get("/models", responses=problems(503))
 def models(services: ServicesDep) -> list[ModelCardOut]:
     """List the models that jobs can use, the newest version of each first."""
-    cards = services.catalog.all()
+    return _cards(services, services.catalog.all())
+
+
+@router.get("/models/{reference}", dependencies=[READ_TURN], responses=problems(401, 422, 503))
+def model(reference: str, services: ServicesDep) -> ModelDetailsOut:
+    """Read the card of a model, `name` or `name@version`: also its figures and its sources."""
+    card = services.catalog.resolve(reference)
+    if card.parts:
+        raise ModelNotFound(f"{reference!r} is several models: read one at a time")
+    (shown,) = _cards(services, [card])
+    details = services.catalog.details(card.ref)
+    return ModelDetailsOut(**shown.model_dump(), **details.model_dump(), input_size=card.input_size)
+
+
+def _cards(services: Services, cards: Sequence[ModelCard]) -> list[ModelCardOut]:
     default = services.catalog.resolve(None)
     current = {services.catalog.resolve(name) for name in {card.name for card in cards}}
     present = services.presence.of(services.workers.live())
@@ -94,6 +109,7 @@ def limits(services: ServicesDep, owner: OwnerDep) -> LimitsOut:
     return LimitsOut(
         **settings.model_dump(include=set(LimitsOut.model_fields) - {"quota_items"}),
         results_formats=AVAILABLE,
+        keeps_features=services.blobs.keeps_features,
         quota_items=None if owner == ANYONE else settings.quota_items,
         waiting_items=load.backlog(owner),
         upload_bytes=stored_bytes,

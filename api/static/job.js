@@ -1,9 +1,10 @@
 // The displayed job: its progress, its failures, and what can be done with it.
 
-import { ask, modelName, post, read } from "./api.js";
+import { ask, post, read } from "./api.js";
 import { $, count, duration, listed, make, noError, number, setText, showError, sleep } from "./dom.js";
 import { download } from "./download.js";
 import { showHosts } from "./hosts.js";
+import { openModel } from "./model.js";
 import { RateChart } from "./rate.js";
 import { clearResults, showOnlyFailure, showResults } from "./results.js";
 import { failure, kindOf, STATUS } from "./words.js";
@@ -131,8 +132,18 @@ function statsOf(job) {
     make("div", { className }, make("dt", { textContent: name }), make("dd", { textContent: value })));
 }
 
+// The models, each of which opens its card.
+function models(job) {
+  const names = (job.models ?? [job.model]).map(({ name, version }) => `${name}@${version}`);
+  return make("span", {}, ...names.flatMap((textContent, at) => {
+    const button = make("button", { type: "button", className: "link", textContent });
+    button.addEventListener("click", () => openModel(textContent));
+    return at ? [" + ", button] : [button];
+  }));
+}
+
 function showFacts(job) {
-  const parts = [modelName(job), make("code", { textContent: job.id }),
+  const parts = [models(job), make("code", { textContent: job.id }),
     `submitted ${new Date(job.created_at).toLocaleString()}`, `kept until ${new Date(job.expires_at).toLocaleString()}`];
   if (job.parent_job) parts.push(make("a", { href: `#${job.parent_job}`, textContent: "retry of an earlier job" }));
   if (job.rescore_of) parts.push(make("a", { href: `#${job.rescore_of}`, textContent: "scores what an earlier job kept" }));

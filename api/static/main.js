@@ -6,7 +6,8 @@ import { $, noError, showError } from "./dom.js";
 import { closeJob, displayedJob, openJob, startJob } from "./job.js";
 import { closeJobs, openJobs, startJobs } from "./jobs.js";
 import { startKeyForm } from "./key.js";
-import { startPicture } from "./picture.js";
+import { closeModel, startModel } from "./model.js";
+import { closePicture, startPicture } from "./picture.js";
 import { startResults } from "./results.js";
 import { showForm, showModels, startForm } from "./start.js";
 
@@ -15,6 +16,8 @@ function route() {
   if (isJob && displayedJob() === hash) return;
   closeJob();
   closeJobs();
+  closePicture();
+  closeModel();
   document.title = hash === "jobs" ? "Jobs – Piqueue" : "Piqueue";
   show(isJob ? "job" : hash === "jobs" ? "jobs" : "new");
   if (isJob) openJob(hash);
@@ -58,12 +61,14 @@ async function begin() {
     showError("new-error", error);
   }
   route();
+  read("samples").then((names) => { $("samples").hidden = !names.length; }, () => {});
 }
 
 startKeyForm(begin);
 startForm(openNew, () => goTo(""));
 startResults();
 startPicture();
+startModel();
 startJob(goTo, openNew);
 startJobs(openNew);
 window.addEventListener("hashchange", route);

@@ -44,10 +44,12 @@ export function openPicture(item, shown, shownThresholds) {
   $("picture").showModal();
 }
 
+export const closePicture = () => $("picture").close();
+
 export function startPicture() {
   $("previous").addEventListener("click", () => move(-1));
   $("next").addEventListener("click", () => move(1));
-  $("close-picture").addEventListener("click", () => $("picture").close());
+  $("close-picture").addEventListener("click", closePicture);
   $("picture").addEventListener("keydown", (event) => {
     if (event.key === "ArrowLeft") move(-1);
     if (event.key === "ArrowRight") move(1);

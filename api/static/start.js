@@ -1,8 +1,9 @@
 // The form of a new job.
 
-import { post, read, service } from "./api.js";
+import { ask, post, read, service } from "./api.js";
 import { columnsOf, urlColumnOf } from "./csv.js";
 import { $, count, make, noError, setOptions, showError, size } from "./dom.js";
+import { openModel } from "./model.js";
 import { Chosen, dropped } from "./pictures.js";
 import { upload } from "./upload.js";
 
@@ -45,6 +46,7 @@ export function showForm() {
   $("start").disabled = !ready || uploading !== null;
   $("start").textContent = ready && source() !== "csv" ? `Score ${count(ready, "picture")}` : "Score";
   const model = service.models[$("model").selectedIndex];
+  $("about-model").hidden = !model;
   const unnamed = model?.labels.length - LISTED_LABELS;
   $("model-labels").textContent = model
     ? `Scores: ${model.labels.slice(0, LISTED_LABELS).join(", ")}${unnamed > 0 ? ` and ${unnamed} more` : ""}` : "";
@@ -96,8 +98,8 @@ async function takeDrop(transfer) {
   }
 }
 
-async function sendFiles(options) {
-  const stopper = uploading = new AbortController(), total = chosen.files.size;
+async function sendFiles(options, pictures = chosen) {
+  const stopper = uploading = new AbortController(), total = pictures.files.size;
   const show = (sent) => {
     $("upload-progress").max = total;
     $("upload-progress").value = sent;
@@ -107,9 +109,9 @@ async function sendFiles(options) {
   $("form").hidden = true;
   $("upload").hidden = false;
   try {
-    const { job, refused } = await upload(chosen, options, stopper.signal, show);
-    const files = chosen.files;
-    chosen.clear();
+    const { job, refused } = await upload(pictures, options, stopper.signal, show);
+    const { files } = pictures;
+    pictures.clear();
     return { job, files, refused };
   } catch (error) {
     stopper.abort();  // the other requests
@@ -119,6 +121,13 @@ async function sendFiles(options) {
     $("form").hidden = false;
     $("upload").hidden = true;
   }
+}
+
+async function sendSamples(options) {
+  const pictures = new Chosen();
+  await pictures.add(await Promise.all((await read("samples")).map(async (name) =>
+    [name, new File([await (await ask(`samples/${name}`)).blob()], name)])));
+  return sendFiles(options, pictures);
 }
 
 async function sendUrls(options) {
@@ -136,6 +145,16 @@ async function sendCsv(options) {
   if ($("id-column").value) query.set("id_column", $("id-column").value);
   const [body] = $("pick-csv").files;
   return { job: await read(`jobs?${query}`, { method: "POST", body, headers: { "Content-Type": "text/csv" } }) };
+}
+
+// Thumbnails, and the features with which `piqueue teach` makes models, where there are any.
+function optionsOf(name) {
+  const model = service.models[$("model").selectedIndex];
+  return {
+    model: $("model").value, thumbnails: true,
+    ...(service.limits.keeps_features && model.backbone && { keep_features: true }),
+    ...(name && { name }),
+  };
 }
 
 // `open` is called with the new job, its files and the files that are not part of it; `show` makes
@@ -175,20 +194,24 @@ export function startForm(open, show) {
     show();
     await takeDrop(event.dataTransfer);
   });
-  $("form").addEventListener("submit", async (event) => {
-    event.preventDefault();
-    if ($("start").disabled) return;
+  const submit = async (send, name) => {
     noError("new-error");
-    $("start").disabled = true;
+    $("start").disabled = $("try-samples").disabled = true;
     try {
-      const send = { files: sendFiles, urls: sendUrls, csv: sendCsv }[source()];
-      const name = $("name").value.trim();
-      const { job, files, refused } = await send({ model: $("model").value, thumbnails: true, ...(name && { name }) });
+      const { job, files, refused } = await send(optionsOf(name));
       $("name").value = "";
       open(job, files, refused);
     } catch (error) {
       if (error.name !== "AbortError") showError("new-error", error);
     }
+    $("try-samples").disabled = false;
     showForm();
+  };
+  $("form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    const send = { files: sendFiles, urls: sendUrls, csv: sendCsv }[source()];
+    if (!$("start").disabled) submit(send, $("name").value.trim());
   });
+  $("try-samples").addEventListener("click", () => submit(sendSamples, $("name").value.trim() || "Sample photos"));
+  $("about-model").addEventListener("click", () => openModel($("model").value));
 }

@@ -30,10 +30,12 @@ ROUTES: dict[tuple[str, str], Scope | None] = {
     ("GET", "/docs"): None,
     ("GET", "/docs/files"): None,
     ("GET", "/static"): None,
+    ("GET", "/samples"): None,
     ("GET", "/openapi.json"): None,
     ("GET", "/healthz"): None,
     ("GET", "/readyz"): None,
     ("GET", "/models"): None,
+    ("GET", "/models/{reference}"): Scope.READ,
     ("GET", "/metrics"): Scope.METRICS,
     ("GET", "/limits"): Scope.READ,
     ("POST", "/scorefile/"): Scope.SUBMIT,
@@ -110,7 +112,11 @@ def test_a_key_allows_what_its_scope_names(
         return [
             (
                 needed,
-                await client.request(method, path.format(job_id="x", index=0), headers=bearer(key)),
+                await client.request(
+                    method,
+                    path.format(job_id="x", index=0, reference="scenes"),
+                    headers=bearer(key),
+                ),
             )
             for (method, path), needed in ROUTES.items()
         ]
@@ -132,7 +138,7 @@ def test_every_route_but_the_open_ones_needs_a_key(redis_client: Redis, redis_ur
     async def ask_all(client: httpx2.AsyncClient) -> dict[tuple[str, str], int]:
         return {
             (method, path): (
-                await client.request(method, path.format(job_id="x", index=0))
+                await client.request(method, path.format(job_id="x", index=0, reference="scenes"))
             ).status_code
             for method, path in ROUTES
         }

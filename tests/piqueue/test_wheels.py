@@ -146,7 +146,7 @@ def test_the_server_is_one_folder(wheels: dict[str, Path]) -> None:
     tops = {file.partition("/")[0] for file in files}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"piqueue_server"}
     tracked = subprocess.run(
-        ["git", "ls-files", "api", "model", "worker"],
+        ["git", "ls-files", "api", "model", "worker", "scripts/samples"],
         cwd=ROOT,
         capture_output=True,
         text=True,

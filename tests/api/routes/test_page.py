@@ -4,7 +4,6 @@ import csv
 import json
 import random
 import re
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,10 @@ from typing import Any
 import httpx2
 import pytest
 from aiohttp import web
-from axe_core_python.selenium import Axe
 from redis import Redis
-from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
-from selenium.webdriver.support.select import Select
 
 from api.reports.job import STATUS_WORDS
 from api.routes.page import FOLDER
@@ -26,7 +22,7 @@ from scripts.local.stack import Stack
 from tests.api.polling import all_results
 from tests.api.reverse_proxy import ReverseProxy
 from tests.api.stored_jobs import MODEL, ledger, rejected, scored, store_job
-from tests.browser import Tab
+from tests.api.web_page import Page, picture_files
 from tests.conftest import STACK_ENV
 from tests.pictures import jpeg
 from tests.worker.fetching.site import Answer, Site
@@ -40,93 +36,6 @@ from worker.jobs.settings import ARTIFACTS_PATH
 
 IMAGENET = ModelCatalog([ModelFolder(ARTIFACTS_PATH)], "imagenet").resolve(None)
 HOSTILE = "<img src=x onerror=document.title='owned'>.jpg"
-
-
-class Page(Tab):
-    """The page of a running Piqueue, as a person uses it; downloads go to `downloads`."""
-
-    def __init__(self, browser: Chrome, downloads: Path) -> None:
-        super().__init__(browser)
-        self.downloads = downloads
-
-    def open(self, url: str) -> None:
-        self.browser.get(url)
-        self.wait("model", lambda: self.all("#model option, #ask-key:not([hidden])"))
-
-    def enter_key(self, key: str) -> None:
-        self.one("#key").clear()
-        self.one("#key").send_keys(key)
-        self.one("#key-form button").click()
-
-    def wait_for_text(self, selector: str, text: str) -> None:
-        self.wait(text, lambda: text in self.one(selector).text)
-
-    def stored(self) -> str:
-        """Give all that the page stores, in the tab and beyond."""
-        both = "Object.values(sessionStorage).concat(Object.values(localStorage)).join()"
-        return str(self.browser.execute_script(f"return {both}"))
-
-    def start(self, chip: str) -> None:
-        """Start the job and wait until it stands at `chip`."""
-        self.wait("button that works", self.one("#start").is_enabled)
-        self.one("#start").click()
-        self.wait(f"job that is {chip}", lambda: self.one("#chip").text == chip)
-
-    def job_id(self) -> str:
-        return self.browser.current_url.partition("#")[2].partition("?")[0]
-
-    def rows(self, count: int) -> list[WebElement]:
-        """Give the results as a list, once there are that many."""
-        self.wait("results", self.one("#results").is_displayed)
-        self.click("[value=list]")
-        self.wait(f"{count} rows", lambda: len(self.all("#rows li")) == count)
-        return self.all("#rows li")
-
-    def names(self, count: int) -> list[str]:
-        return [row.find_element(By.CSS_SELECTOR, ".name").text for row in self.rows(count)]
-
-    def click(self, selector: str) -> None:
-        """Click what may be hidden below a label, or out of view."""
-        self.browser.execute_script("arguments[0].click()", self.one(selector))
-
-    def drop(self, name: str, content: str) -> None:
-        """Drop a file on the page."""
-        self.browser.execute_script(
-            "const dataTransfer = new DataTransfer();"
-            "dataTransfer.items.add(new File([arguments[1]], arguments[0]));"
-            "document.dispatchEvent(new DragEvent('drop', {dataTransfer, cancelable: true}))",
-            *(name, content),
-        )
-
-    def violations(self) -> list[str]:
-        """Name the rules of accessibility that the page breaks as it is now."""
-        found = Axe().run(self.browser)["violations"]
-        return [f"{one['id']}: {one['nodes'][0]['html']}" for one in found]
-
-    def choose(self, selector: str, text: str) -> None:
-        Select(self.one(selector)).select_by_visible_text(text)
-
-    def downloaded(self, link: str, name: str) -> str:
-        self.one(link).click()
-        path = self.downloads / name
-        self.wait(f"download of {name}", path.exists)
-        return path.read_text()
-
-
-@pytest.fixture
-def page(browser: Chrome, tmp_path: Path) -> Page:
-    """Give an empty tab, without the console messages of earlier tests."""
-    page = Page(browser, tmp_path / "downloads")
-    behaviour = {"behavior": "allow", "downloadPath": str(page.downloads)}
-    browser.execute_cdp_cmd("Browser.setDownloadBehavior", behaviour)
-    return page
-
-
-def picture_files(folder: Path, names: Sequence[str]) -> str:
-    """Write pictures that differ; gives their paths as a file input takes them."""
-    for seed, name in enumerate(names):
-        (folder / name).write_bytes(jpeg(seed))
-    return "\n".join(str(folder / name) for name in names)
 
 
 def shown_scores(row: WebElement) -> dict[str, float]:

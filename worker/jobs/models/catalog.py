@@ -9,7 +9,11 @@ from pathlib import Path
 from typing import Annotated, Protocol, Self
 
 import structlog
+<<<<<<< HEAD
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
+=======
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+>>>>>>> 72d3c87 (The page scores sample photos with one click and shows the card of a model; its jobs keep features where they can)
 
 from worker.jobs.errors import JobRefused, ModelNotFound, ModelUnavailable
 from worker.jobs.record import ModelRef
@@ -142,12 +146,26 @@ class _ArtifactCard(ModelCard):
     score_counts: dict[str, _Counts] = {}
 
 
+class ModelDetails(BaseModel):
+    """What a card says of a model to people; jobs do not need it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    activation: str = ""
+    # Figures by the pictures that they were measured on, such as `validation`.
+    metrics: dict[str, JsonValue] = {}
+    # Pictures and weights that it was made from, and their terms.
+    sources: tuple[dict[str, JsonValue], ...] = ()
+    notes: str = ""
+
+
 class Artifact(BaseModel):
     """A version of a model in a source: its card and its files, without card.json."""
 
     model_config = ConfigDict(frozen=True)
 
     card: ModelCard
+    details: ModelDetails = ModelDetails()
     files: tuple[ModelFile, ...]
     # The SHA-256 of its card.json.
     digest: str
@@ -170,9 +188,14 @@ class Artifact(BaseModel):
             "backbone": head and network.sha256,
         }
         return cls(
+<<<<<<< HEAD
             card=ModelCard(
                 **card.model_dump(exclude={"files", "variants", "score_counts"}) | of_files
             ),
+=======
+            card=ModelCard(**card.model_dump(exclude={"files", "variants"}) | of_files),
+            details=ModelDetails.model_validate_json(card_json),
+>>>>>>> 72d3c87 (The page scores sample photos with one click and shows the card of a model; its jobs keep features where they can)
             files=(*card.files.values(), *card.variants.values()),
             digest=hashlib.sha256(card_json).hexdigest(),
             score_counts=card.score_counts,
@@ -305,14 +328,23 @@ class ModelCatalog:
         _, artifact = self._find(model)
         return artifact.card
 
+<<<<<<< HEAD
     def score_counts(self, model: ModelRef) -> dict[str, tuple[int, ...]]:
         """The `score_counts` in the card of exactly this model.
+=======
+    def details(self, model: ModelRef) -> ModelDetails:
+        """What the card of exactly this model says to people.
+>>>>>>> 72d3c87 (The page scores sample photos with one click and shows the card of a model; its jobs keep features where they can)
 
         Raises:
             ModelNotFound: as `fetch`.
         """
         _, artifact = self._find(model)
+<<<<<<< HEAD
         return artifact.score_counts
+=======
+        return artifact.details
+>>>>>>> 72d3c87 (The page scores sample photos with one click and shows the card of a model; its jobs keep features where they can)
 
     def add(self, folder: Path) -> ModelCard:
         """Copy the artifact in `folder` into the registry; the promoted version stays the same.

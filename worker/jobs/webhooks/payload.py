@@ -40,6 +40,7 @@ def job_fields(job: Job) -> dict[str, Any]:
         "expires_at": utc(job.expires_ms),
         "metadata": job.metadata,
         "parent_job": job.parent_job,
+        "keep_features": job.keep_features,
         "rescore_of": job.rescore_of,
         "thumbnails": job.thumbnails,
         "error": job.error and JOB_ERRORS[job.error],
