@@ -9,11 +9,7 @@ from pathlib import Path
 from typing import Annotated, Protocol, Self
 
 import structlog
-<<<<<<< HEAD
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
-=======
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
->>>>>>> 72d3c87 (The page scores sample photos with one click and shows the card of a model; its jobs keep features where they can)
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, NonNegativeInt
 
 from worker.jobs.errors import JobRefused, ModelNotFound, ModelUnavailable
 from worker.jobs.record import ModelRef
@@ -188,14 +184,10 @@ class Artifact(BaseModel):
             "backbone": head and network.sha256,
         }
         return cls(
-<<<<<<< HEAD
             card=ModelCard(
                 **card.model_dump(exclude={"files", "variants", "score_counts"}) | of_files
             ),
-=======
-            card=ModelCard(**card.model_dump(exclude={"files", "variants"}) | of_files),
             details=ModelDetails.model_validate_json(card_json),
->>>>>>> 72d3c87 (The page scores sample photos with one click and shows the card of a model; its jobs keep features where they can)
             files=(*card.files.values(), *card.variants.values()),
             digest=hashlib.sha256(card_json).hexdigest(),
             score_counts=card.score_counts,
@@ -328,23 +320,23 @@ class ModelCatalog:
         _, artifact = self._find(model)
         return artifact.card
 
-<<<<<<< HEAD
     def score_counts(self, model: ModelRef) -> dict[str, tuple[int, ...]]:
         """The `score_counts` in the card of exactly this model.
-=======
-    def details(self, model: ModelRef) -> ModelDetails:
-        """What the card of exactly this model says to people.
->>>>>>> 72d3c87 (The page scores sample photos with one click and shows the card of a model; its jobs keep features where they can)
 
         Raises:
             ModelNotFound: as `fetch`.
         """
         _, artifact = self._find(model)
-<<<<<<< HEAD
         return artifact.score_counts
-=======
+
+    def details(self, model: ModelRef) -> ModelDetails:
+        """What the card of exactly this model says to people.
+
+        Raises:
+            ModelNotFound: as `fetch`.
+        """
+        _, artifact = self._find(model)
         return artifact.details
->>>>>>> 72d3c87 (The page scores sample photos with one click and shows the card of a model; its jobs keep features where they can)
 
     def add(self, folder: Path) -> ModelCard:
         """Copy the artifact in `folder` into the registry; the promoted version stays the same.
