@@ -16,7 +16,7 @@ from model.engines.prediction import Prediction, find_score_fault
 
 log = structlog.get_logger()
 
-EngineChoice = Literal["auto", "litert", "tensorflow"]
+EngineChoice = Literal["auto", "litert", "onnx", "tensorflow"]
 VariantChoice = Literal["auto", "float", "int8"]
 
 
@@ -62,15 +62,18 @@ def load_predictor(
 ) -> NetworkPredictor:
     """Load the artifact in `folder`.
 
-    `engine` "auto" chooses TensorFlow if it can use a GPU and the artifact has its Keras model,
-    and otherwise LiteRT. LiteRT runs `threads` inferences at once; TensorFlow runs batches of up
-    to `batch_size` images. `variant` applies to LiteRT; see `model.engines.variants`, which keeps
-    its measurements in the file `speeds_path`. A network that is in `networks` is not loaded again.
+    `engine` "auto" chooses ONNX Runtime if the artifact has only an ONNX file; else TensorFlow if
+    it can use a GPU and the artifact has its Keras model, and otherwise LiteRT. On a CPU, `threads`
+    inferences run at once; on a GPU, batches of up to `batch_size` images. `variant` applies to
+    LiteRT; see `model.engines.variants`, which keeps its measurements in the file `speeds_path`. A
+    network that is in `networks` is not loaded again.
 
     Raises:
         ArtifactInvalid: the artifact, or the file of it that the engine needs, cannot be used.
     """
     card = load_card(folder)
+    if engine == "onnx" or (engine == "auto" and not card.files.keys() & {"litert", "keras"}):
+        return _load_onnx(card, folder, threads, batch_size, networks)
     has_keras = "keras" in card.files and (folder / card.files["keras"].path).exists()
     on_gpu = engine == "auto" and variant != "int8" and has_keras and gpu_usable()
     if engine == "auto" and not has_keras and cuda_installed():
@@ -84,6 +87,19 @@ def load_predictor(
 
     chosen, picture_ms = choose_variant(card, folder, variant, speeds_path)
     return LiteRTPredictor(card, folder, threads, chosen, picture_ms, networks)
+
+
+def _load_onnx(
+    card: Card, folder: Path, threads: int, batch_size: int, networks: SharedNetworks | None
+) -> NetworkPredictor:
+    if find_spec("onnxruntime") is None:
+        raise ArtifactInvalid(
+            f"{card.name}@{card.version} needs ONNX Runtime, which is not installed: pip install "
+            "'piqueue-server[onnx]', or build the image with --build-arg ONNX=1"
+        )
+    from model.engines.onnx import OnnxPredictor
+
+    return OnnxPredictor(card, folder, threads, batch_size, networks)
 
 
 def gpu_usable(devices: Path = Path("/dev")) -> bool:

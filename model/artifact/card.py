@@ -4,7 +4,7 @@ import hashlib
 from codecs import BOM_UTF8
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -22,15 +22,18 @@ from model.images.decode import PREPROCESSING
 
 CARD_NAME = "card.json"
 
-EngineName = Literal["litert", "keras"]
+EngineName = Literal["litert", "keras", "onnx"]
+# The first one of these that a card has identifies its network.
+ENGINE_NAMES: tuple[EngineName, ...] = get_args(EngineName)
 # With a head, the files of the engines are its backbone: they give features, not scores.
 FileName = EngineName | Literal["head"]
 # `float` is the LiteRT file of `Card.files`, with weights of 16 or 32 bits.
 VariantName = Literal["float", "int8"]
 Activation = Literal["sigmoid", "softmax"]
 # The pixel values a network was trained on, by their names in Keras: `tf` -1..1, `unit` 0..1, `raw`
-# 0..255, `torch` and `caffe` with the mean of ImageNet subtracted, `caffe` in the order BGR.
-Scaling = Literal["tf", "unit", "raw", "torch", "caffe"]
+# 0..255, `torch` and `caffe` with the mean of ImageNet subtracted, `caffe` in the order BGR; or
+# `mean_std`, with a mean and deviation that `Card.training` has.
+Scaling = Literal["tf", "unit", "raw", "torch", "caffe", "mean_std"]
 
 
 class ArtifactInvalid(Exception):
@@ -96,7 +99,7 @@ class Card(_Part):
     files: dict[FileName, ArtifactFile]
     # Without `float`, which the other fields describe.
     variants: dict[Literal["int8"], Variant] = {}
-    # Memory of an inference thread of a worker, without the files; see `model.artifact.footprint`.
+    # Memory of an inference thread of a worker, without the files; see `model.engines.footprint`.
     memory_bytes: int = Field(ge=1)
     metrics: dict[str, Any] = {}
     # How many calibrated scores of its validation split or, if it has none, out of fold, were in
@@ -140,17 +143,17 @@ class Card(_Part):
 
     @property
     def sha256(self) -> str:
-        """Identifies the model in results: the hash of its head, else its LiteRT or Keras file."""
-        return next(
-            self.files[name].sha256 for name in ("head", "litert", "keras") if name in self.files
-        )
+        """Identifies the model in results: the hash of its head, else of its network."""
+        return self.files["head"].sha256 if "head" in self.files else self._network.sha256
 
     @property
     def backbone(self) -> str | None:
-        """Identifies the features of a model with a head: the hash of its LiteRT or Keras file."""
-        if "head" not in self.files:
-            return None
-        return (self.files.get("litert") or self.files["keras"]).sha256
+        """Identifies the features of a model with a head: the hash of its network."""
+        return self._network.sha256 if "head" in self.files else None
+
+    @property
+    def _network(self) -> ArtifactFile:
+        return next(self.files[name] for name in ENGINE_NAMES if name in self.files)
 
     def of_variant(self, name: VariantName) -> "Card":
         """The card of one variant: with its LiteRT file, its calibration and its metrics."""

@@ -6,61 +6,27 @@ from typing import Any
 
 import keras
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
-from model.artifact.card import Activation, Scaling, Source
+from model.artifact.card import Activation
 from model.engines.litert import LiteRTPredictor
 from model.engines.prediction import find_score_fault
-from model.images.decode import decode
-from model.images.result import ImageRejected
+from model.training.adoption import AdoptionError, Description, PixelScaling, decoded
 from model.training.export import write_artifact
 from model.training.quantize import add_int8
 
 # A LiteRT model with float16 weights is used if no score changes by more than this.
 TOLERANCE = 0.01
 BATCH_SIZE = 32
-IMAGENET_MEAN = np.array([0.485, 0.456, 0.406])
-IMAGENET_DEVIATION = np.array([0.229, 0.224, 0.225])
-# Factor and offset of the pixel values 0 to 255; the channels of `caffe` are blue, green, red.
-RESCALING: dict[Scaling, tuple[Any, Any]] = {
-    "tf": (1 / 127.5, -1),
-    "unit": (1 / 255, 0),
-    "raw": (1.0, 0),
-    "torch": (
-        (1 / (255 * IMAGENET_DEVIATION)).tolist(),
-        (-IMAGENET_MEAN / IMAGENET_DEVIATION).tolist(),
-    ),
-    "caffe": ([1.0] * 3, [-103.939, -116.779, -123.68]),
-}
 
 
-class AdoptionError(ValueError):
-    """No artifact can be made of the network as described; the message says what to change."""
-
-
-class Adoption(BaseModel):
-    """A network in a file, and the properties that the file does not state.
-
-    The artifact is written to `folder`, `<name>/<version>`. `pictures` are used to compare the
-    scores of the artifact with those of the network.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class Adoption(Description):
+    """A Keras network in a file."""
 
     keras_path: Path
-    folder: Path
-    labels: tuple[str, ...]
-    thresholds: tuple[float, ...]
-    scaling: Scaling
-    pictures: tuple[Path, ...]
     activation: Activation | None = None
     """Converts logits to scores, if the network gives logits."""
-    input_size: tuple[int, int] | None = None
-    """(height, width) in pixels, if the network takes pictures of any size."""
-    top_k: int | None = None
     int8: bool = False
     """Add an int8 variant, if it keeps its bounds on `pictures`."""
-    sources: tuple[Source, ...] = ()
 
 
 def adopt(adoption: Adoption) -> str | None:
@@ -83,7 +49,7 @@ def adopt(adoption: Adoption) -> str | None:
     network = _in_float32(network)
     activation = _activation(network, adoption.activation)
     size = _input_size(network, adoption.input_size)
-    full = wrap(network, adoption.scaling, size, activation)
+    full = wrap(network, adoption, size, activation)
     if full.output_shape != (None, len(adoption.labels)):
         raise AdoptionError(
             f"the network gives scores of shape {full.output_shape[1:]} and there are "
@@ -93,8 +59,7 @@ def adopt(adoption: Adoption) -> str | None:
     expected = full.predict(np.stack(images), batch_size=BATCH_SIZE, verbose=0)
     if fault := find_score_fault(expected, activation):
         raise AdoptionError(f"the network gives {fault}: choose its own scaling and activation")
-    fields = adoption.model_dump(exclude={"keras_path", "folder", "pictures", "int8"})
-    fields |= {"activation": activation, "input_size": size}
+    fields = adoption.card_fields() | {"activation": activation, "input_size": size}
     for float16 in (True, False):
         card = write_artifact(full, adoption.folder, fields, float16=float16)
         predictions = LiteRTPredictor(card, adoption.folder, threads=1).predict(images)
@@ -110,7 +75,7 @@ def adopt(adoption: Adoption) -> str | None:
     )
 
 
-def wrap(network: Any, scaling: Scaling, size: tuple[int, int], activation: Activation) -> Any:
+def wrap(network: Any, scaling: PixelScaling, size: tuple[int, int], activation: Activation) -> Any:
     """`network` as it is served: uint8 RGB (batch, *size, 3) in, float32 scores (batch, n) out."""
     pictures = keras.Input((*size, 3), dtype="uint8", name="pictures")
     scores = network(_scaled(pictures, network, scaling), training=False)
@@ -133,22 +98,14 @@ def _in_float32(network: Any) -> Any:
     return converted
 
 
-def decoded(path: Path, size: tuple[int, int]) -> Any:
-    """The pixels of a picture file, resized; raises AdoptionError if it cannot be read."""
-    try:
-        return decode(path.read_bytes(), size).pixels
-    except (OSError, ImageRejected) as error:
-        raise AdoptionError(f"{path} cannot be read ({error}): remove it") from error
-
-
-def _scaled(pictures: Any, network: Any, scaling: Scaling) -> Any:
+def _scaled(pictures: Any, network: Any, scaling: PixelScaling) -> Any:
     if "int" in str(network.inputs[0].dtype):
-        if scaling != "raw":
+        if scaling.scaling != "raw":
             raise AdoptionError("the network takes integers of 0 to 255: use the scaling raw")
         return pictures
-    if scaling == "caffe":
+    if scaling.scaling == "caffe":
         pictures = keras.ops.flip(keras.layers.Rescaling(1.0)(pictures), axis=-1)
-    return keras.layers.Rescaling(*RESCALING[scaling])(pictures)
+    return keras.layers.Rescaling(*scaling.factors_and_offsets())(pictures)
 
 
 def _activation(network: Any, given: Activation | None) -> Activation:

@@ -14,7 +14,8 @@ def main() -> int:
     The last line of standard output says why there is no int8 variant, if one was asked for.
     """
     prepare_tensorflow()
-    from model.training.adopt import Adoption, AdoptionError, adopt
+    from model.training.adopt import Adoption, adopt
+    from model.training.adoption import AdoptionError
 
     try:
         reason = adopt(Adoption.model_validate_json(sys.stdin.buffer.read()))

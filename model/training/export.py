@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.artifact.card import Card, describe_file, load_card, write_card
-from model.artifact.footprint import measure
 from model.artifact.head import HEAD_NAME, Head
+from model.engines.footprint import measure
 from model.images.decode import PREPROCESSING
 
 LITERT_NAME = "model.tflite"

@@ -12,6 +12,7 @@ import numpy as np
 
 from model.artifact.card import Card, Source
 from model.training.adopt import wrap
+from model.training.adoption import PixelScaling
 from model.training.export import round_to_float16, write_artifact
 from model.training.quantize import Pixels, add_int8
 
@@ -126,7 +127,7 @@ def make_artifact(
 
     With `pictures`, uint8 (n, *SIZE, 3), it gets an int8 variant if that keeps its bounds.
     """
-    full = wrap(network, "tf", SIZE, "softmax")
+    full = wrap(network, PixelScaling(scaling="tf"), SIZE, "softmax")
     round_to_float16(full)
     fields = {
         "labels": labels,

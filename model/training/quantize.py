@@ -26,8 +26,8 @@ from model.artifact.card import (
     load_card,
     write_card,
 )
-from model.artifact.footprint import measure
 from model.artifact.head import Head
+from model.engines.footprint import measure
 from model.training.evaluation import Scores, evaluate
 
 Pixels = NDArray[np.uint8]

@@ -25,6 +25,7 @@ SAMPLES = ROOT / "scripts" / "samples"
 ADOPTION_DEADLINE_S = 1800
 # More pictures in --pictures would need too much memory.
 MOST_PICTURES = 1000
+NEEDED = {"tensorflow": "TensorFlow", "onnxruntime": "ONNX Runtime"}
 EXAMPLES = """\
 These commands use the registry, PIQUEUE_REGISTRY_URL, and not the API. Every API and worker with
 the same registry sees a change within seconds. Existing jobs keep their version.
@@ -32,6 +33,7 @@ the same registry sees a change within seconds. Existing jobs keep their version
 examples:
   piqueue models add models/scenes/4
   piqueue models add cats.keras --name cats --labels cats.txt --scaling tf
+  piqueue models add cats.onnx --name cats --labels cats.txt --scaling torch --activation softmax
   piqueue models add https://example.com/scenes-5.zip --sha256 9f86d081884c7d65…
   piqueue models promote scenes 4
   piqueue models rollback scenes"""
@@ -83,44 +85,56 @@ def _parser() -> argparse.ArgumentParser:
         return actions.add_parser(name, help=about, description=about)
 
     action("list", "list all versions")
-    add = action("add", "add an artifact, or a Keras classifier")
+    add = action("add", "add an artifact, or a classifier of Keras, PyTorch or scikit-learn")
     add.add_argument(
-        "source", help="artifact folder, .zip of one, .keras file, or URL of such a file"
+        "source", help="artifact folder, .zip of one, .keras or .onnx file, or URL of such a file"
     )
     add.add_argument("--sha256", help="hash of the file at the URL")
-    keras = add.add_argument_group("options for a .keras file")
-    keras.add_argument("--name", type=model_name, help="lower-case letters, digits, - and _")
-    keras.add_argument("--version", metavar="NUMBER", help="default: the next number")
-    keras.add_argument(
+    network = add.add_argument_group("options for a .keras or .onnx file")
+    network.add_argument("--name", type=model_name, help="lower-case letters, digits, - and _")
+    network.add_argument("--version", metavar="NUMBER", help="default: the next number")
+    network.add_argument(
         "--labels", type=Path, metavar="FILE", help="one label per line, in the order of the scores"
     )
-    keras.add_argument(
+    network.add_argument(
         "--scaling",
         choices=["tf", "unit", "raw", "torch", "caffe"],
         help="pixel values of its training: tf -1..1, unit 0..1, raw 0..255, torch and caffe with "
         "the mean of ImageNet subtracted",
     )
-    keras.add_argument(
+    about = "instead of --scaling: mean of red, green and blue, of pixel values 0..1"
+    network.add_argument("--mean", type=_channels, metavar="R,G,B", help=about)
+    about = "with --mean: standard deviation of red, green and blue"
+    network.add_argument("--std", type=_channels, metavar="R,G,B", help=about)
+    network.add_argument(
         "--activation",
-        choices=["sigmoid", "softmax"],
-        help="function to apply if the model returns logits",
+        choices=["sigmoid", "softmax", "none"],
+        help="function to apply if the model returns logits; none if a .onnx file returns scores "
+        "without a sigmoid or softmax at its end",
     )
-    keras.add_argument(
+    network.add_argument(
         "--input-size",
         type=_size,
         metavar="HEIGHTxWIDTH",
         help="size to use if the model accepts any size",
     )
-    keras.add_argument("--top-k", type=int, metavar="K", help="return only the K best scores")
+    network.add_argument("--top-k", type=int, metavar="K", help="return only the K best scores")
     about = "score from which a label is predicted (default: %(default)s)"
-    keras.add_argument("--threshold", type=float, default=0.5, help=about)
+    network.add_argument("--threshold", type=float, default=0.5, help=about)
     about = (
         "pictures to test the model with (default: the sample photos); with 100 or more, the model "
         "gets an int8 variant if that is as good"
     )
-    keras.add_argument("--pictures", type=Path, metavar="FOLDER", help=about)
-    keras.add_argument("--source-name", metavar="TEXT", help="origin of the model, for its card")
-    keras.add_argument("--source-terms", metavar="TEXT", help="license of the origin")
+    network.add_argument("--pictures", type=Path, metavar="FOLDER", help=about)
+    onnx = add.add_argument_group("options for a .onnx file")
+    onnx.add_argument("--output", metavar="NAME", help="output with the scores, of several")
+    onnx.add_argument(
+        "--layout",
+        choices=["nchw", "nhwc"],
+        help="order of the dimensions of its input, if the file does not show it",
+    )
+    network.add_argument("--source-name", metavar="TEXT", help="origin of the model, for its card")
+    network.add_argument("--source-terms", metavar="TEXT", help="license of the origin")
     promote_version = action("promote", "use a version for new jobs")
     promote_version.add_argument("name")
     promote_version.add_argument("version")
@@ -133,6 +147,16 @@ def _size(text: str) -> tuple[int, int]:
     if not match:
         raise argparse.ArgumentTypeError(f"{text!r} must have the form 224x224")
     return int(match[1]), int(match[2])
+
+
+def _channels(text: str) -> tuple[float, ...]:
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) != 3:
+        raise argparse.ArgumentTypeError(f"{text!r} must have the form 0.485,0.456,0.406")
+    return values
 
 
 def model_name(text: str) -> str:
@@ -188,8 +212,13 @@ def _artifact_folder(
         return source
     if not source.is_file():
         raise CommandFailed(f"{source} does not exist: correct the path")
-    if source.suffix == ".keras":
+    if source.suffix in (".keras", ".onnx"):
         return _adopt(source, options, catalog, scratch)
+    if source.suffix in (".pt", ".pth", ".pkl", ".joblib"):
+        raise CommandFailed(
+            f"{source} contains code of Python, which Piqueue does not run: export it as .onnx; "
+            "docs/models.md shows how"
+        )
     if source.suffix == ".zip":
         card = unpack(source, scratch).card
         return scratch / card.name / card.version
@@ -199,7 +228,7 @@ def _artifact_folder(
             f"keras.models.load_model({source.name!r}, compile=False)"
             f".save({source.with_suffix('.keras').name!r}), then add that file"
         )
-    raise CommandFailed(f"{source}: give an artifact folder, or a .zip or .keras file")
+    raise CommandFailed(f"{source}: give an artifact folder, or a .zip, .keras or .onnx file")
 
 
 def _read_labels(path: Path) -> list[str]:
@@ -233,14 +262,19 @@ def _read_labels(path: Path) -> list[str]:
 
 
 def _adopt(source: Path, options: argparse.Namespace, catalog: ModelCatalog, scratch: Path) -> Path:
-    """Convert a Keras model to an artifact, in a subprocess as TensorFlow needs much memory."""
-    for option in ("name", "labels", "scaling"):
+    """Make an artifact of a network in a Keras or ONNX file."""
+    suffix = source.suffix
+    described = ["name", "labels", *([] if options.mean or options.std else ["scaling"])]
+    for option in described:
         if getattr(options, option) is None:
-            raise CommandFailed(f"{source} is a .keras file: add --{option}")
-    if find_spec("tensorflow") is None:
+            raise CommandFailed(f"{source} is a {suffix} file: add --{option}")
+    if bool(options.mean) != bool(options.std) or (options.mean and options.scaling):
+        raise CommandFailed("give --mean and --std together, without --scaling, or --scaling alone")
+    needed, extra = ("tensorflow", "train") if suffix == ".keras" else ("onnxruntime", "onnx")
+    if find_spec(needed) is None:
         raise CommandFailed(
-            "converting a .keras file needs TensorFlow, which is not installed: pip install "
-            "'piqueue-server[train]', or add an artifact folder from another machine"
+            f"adding a {suffix} file needs {NEEDED[needed]}, which is not installed: pip install "
+            f"'piqueue-server[{extra}]', or add an artifact folder from another machine"
         )
     if not options.labels.is_file():
         raise CommandFailed(f"--labels {options.labels} does not exist: correct the path")
@@ -252,27 +286,52 @@ def _adopt(source: Path, options: argparse.Namespace, catalog: ModelCatalog, scr
     if not pictures:
         raise CommandFailed("give a folder of pictures to test the model with: --pictures FOLDER")
     source_card = {"name": options.source_name, "terms": options.source_terms or "not stated"}
-    adoption = {
-        "keras_path": str(source.resolve()),
+    description = {
         "folder": str(folder),
         "labels": labels,
         "thresholds": [options.threshold] * len(labels),
-        "scaling": options.scaling,
+        "scaling": "mean_std" if options.mean else options.scaling,
+        "mean": options.mean,
+        "std": options.std,
         "activation": options.activation,
         "input_size": options.input_size,
         "top_k": options.top_k,
         "pictures": [str(path.resolve()) for path in pictures[:MOST_PICTURES]],
-        "int8": options.pictures is not None,
         "sources": [source_card] if options.source_name else [],
     }
+    if suffix == ".keras":
+        _adopt_keras(source, options, description)
+    else:
+        _adopt_onnx(source, options, description)
+    return folder
+
+
+def _adopt_onnx(source: Path, options: argparse.Namespace, description: dict[str, object]) -> None:
+    from model.training.adopt_onnx import OnnxAdoption, adopt_onnx
+    from model.training.adoption import AdoptionError
+
+    own = {"onnx_path": source.resolve(), "layout": options.layout, "output": options.output}
+    try:
+        adopt_onnx(OnnxAdoption.model_validate(description | own))
+    except AdoptionError as error:
+        raise CommandFailed(f"{source.name}: {error}") from error
+
+
+def _adopt_keras(source: Path, options: argparse.Namespace, description: dict[str, object]) -> None:
+    """Convert a Keras model, in a subprocess as TensorFlow needs much memory."""
+    for option in ("layout", "output"):
+        if getattr(options, option):
+            raise CommandFailed(f"--{option} is for .onnx files: omit it")
+    if options.activation == "none":
+        raise CommandFailed("--activation none is for .onnx files: omit it")
+    own = {"keras_path": str(source.resolve()), "int8": options.pictures is not None}
     try:
         written = run_module(
             "model.training.adopt_process",
-            text=json.dumps(adoption),
+            text=json.dumps(description | own),
             deadline_s=ADOPTION_DEADLINE_S,
         )
     except ModuleFailed as error:
         raise CommandFailed(f"{source.name}: {error}") from error
     if reason := written.rstrip("\n").rpartition("\n")[2]:
         print(f"no int8 variant: {reason}")
-    return folder

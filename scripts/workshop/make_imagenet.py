@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     prepare_tensorflow()
 
     from model.training import imagenet
-    from model.training.adopt import AdoptionError, decoded
+    from model.training.adoption import AdoptionError, decoded
 
     pictures = None
     try:

@@ -41,7 +41,7 @@ def write_colours_apart(folder: Path) -> Card:
         "activation": "sigmoid",
         "input_size": (HEIGHT, WIDTH),
     }
-    return write_artifact(keras.Model(pictures, means), folder, fields, head=_head(1.0, 3))
+    return write_artifact(keras.Model(pictures, means), folder, fields, head=colours_head(1.0, 3))
 
 
 def write_head(folder: Path, apart: Path, slope: float, labels: tuple[str, ...]) -> Card:
@@ -50,7 +50,7 @@ def write_head(folder: Path, apart: Path, slope: float, labels: tuple[str, ...])
     The logits of `write_colours_apart` are multiplied by `slope`.
     """
     folder.mkdir(parents=True)
-    head = _head(slope, len(labels))
+    head = colours_head(slope, len(labels))
     head.save(folder / HEAD_NAME)
     card = load_card(apart)
     shutil.copy(apart / card.files["litert"].path, folder)
@@ -62,7 +62,7 @@ def write_head(folder: Path, apart: Path, slope: float, labels: tuple[str, ...])
     return load_card(folder)
 
 
-def _head(slope: float, count: int) -> Head:
+def colours_head(slope: float, count: int) -> Head:
     kernel = 8 * slope * np.eye(3, count)
     return Head(kernel.astype(np.float32), np.full(count, -4 * slope, np.float32))
 

@@ -86,10 +86,11 @@ _RegistryUrl = Annotated[
 
 
 class Engine(StrEnum):
-    """What scores pictures; `auto` is TensorFlow if it can use a GPU, else LiteRT."""
+    """What scores pictures; `auto` chooses by the files of a model and the machine."""
 
     AUTO = "auto"
     LITERT = "litert"
+    ONNX = "onnx"
     TENSORFLOW = "tensorflow"
 
 
@@ -137,7 +138,8 @@ class Settings(BaseSettings):
     model_wait_s: float = Field(60, gt=0)
     """Time after which items are rejected if no worker can load their model"""
     engine: Engine = Engine.AUTO
-    """auto, litert or tensorflow; auto is TensorFlow if it can use a GPU, otherwise LiteRT"""
+    """auto, litert, onnx or tensorflow; auto is ONNX Runtime for models that were added as ONNX
+    files, and for others TensorFlow if it can use a GPU, otherwise LiteRT"""
     model_variant: ModelVariant = ModelVariant.AUTO
     """auto, float or int8; auto is the fastest variant of each model on the worker's processor,
     which the worker measures once; a model without the named variant runs as float"""
@@ -145,10 +147,10 @@ class Settings(BaseSettings):
     """Inferences that one worker process runs at a time; the default follows the CPU quota of its
     container"""
     batch_size: int = Field(16, ge=1, le=1024)
-    """Pictures in one batch; only the TensorFlow engine scores a batch in one pass, and its batches
+    """Pictures in one batch; only engines on a GPU score a batch in one pass, and their batches
     have pictures of several chunks and jobs"""
     batch_wait_s: float = Field(0.005, ge=0, le=10)
-    """Time that the TensorFlow engine waits for a batch to fill up while it is idle"""
+    """Time that an engine on a GPU waits for a batch to fill up while it is idle"""
     chunk_items: int = Field(32, ge=1, le=1000)
     """Items in one chunk"""
     lease_s: float = Field(30, gt=0)
@@ -295,7 +297,10 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _variant_has_its_engine(self) -> Self:
-        if self.engine is Engine.TENSORFLOW and self.model_variant is ModelVariant.INT8:
+        if (
+            self.engine in (Engine.TENSORFLOW, Engine.ONNX)
+            and self.model_variant is ModelVariant.INT8
+        ):
             raise ValueError(
                 "PIQUEUE_MODEL_VARIANT=int8 needs LiteRT: set PIQUEUE_ENGINE to auto or litert"
             )

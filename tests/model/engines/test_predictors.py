@@ -1,4 +1,4 @@
-"""The contract of both engines, on a small model whose scores can be calculated by hand."""
+"""The contract of all engines, on a small model whose scores can be calculated by hand."""
 
 import gc
 import json
@@ -29,6 +29,12 @@ from tests.model.colours import (
     write_colours,
     write_colours_apart,
 )
+from tests.model.onnx_networks import (
+    adopted,
+    colours,
+    write_colours_onnx,
+    write_colours_onnx_apart,
+)
 
 # Keras hands NumPy an array type that NumPy 2.4 finds old-fashioned.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -50,15 +56,39 @@ def artifact_with_head(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=["artifact", "artifact_with_head"])
-def written(request: pytest.FixtureRequest) -> Path:
-    folder: Path = request.getfixturevalue(request.param)
+@pytest.fixture(scope="module")
+def onnx_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("artifacts") / "colours" / "1"
+    write_colours_onnx(folder)
     return folder
 
 
-@pytest.fixture(scope="module", params=["litert", "tensorflow"])
-def predictor(written: Path, request: pytest.FixtureRequest) -> Predictor:
-    return load_predictor(written, request.param, threads=2, batch_size=BATCH_SIZE)
+@pytest.fixture(scope="module")
+def onnx_artifact_with_head(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("artifacts") / "colours" / "1"
+    write_colours_onnx_apart(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def onnx_artifact_of_four(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("artifacts") / "colours" / "1"
+    adopted(folder, colours(batch=4), activation="sigmoid")
+    return folder
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        *("litert artifact", "tensorflow artifact", "onnx onnx_artifact"),
+        *("litert artifact_with_head", "tensorflow artifact_with_head"),
+        *("onnx onnx_artifact_with_head", "onnx onnx_artifact_of_four"),
+    ],
+)
+def predictor(request: pytest.FixtureRequest) -> Predictor:
+    engine, written = request.param.split()
+    folder: Path = request.getfixturevalue(written)
+    return load_predictor(folder, engine, threads=2, batch_size=BATCH_SIZE)
 
 
 def predicted(predictor: Predictor, images: NDArray[np.uint8]) -> NDArray[np.float64]:

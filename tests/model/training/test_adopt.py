@@ -13,7 +13,8 @@ from PIL import Image
 
 from model.artifact.card import load_card
 from model.predictor import Predictor, load_predictor, verify_artifact
-from model.training.adopt import Adoption, AdoptionError, adopt
+from model.training.adopt import Adoption, adopt
+from model.training.adoption import AdoptionError
 from model.training.export import write_artifact
 
 # Keras hands NumPy an array type that NumPy 2.4 finds old-fashioned.

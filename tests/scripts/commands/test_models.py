@@ -11,6 +11,7 @@ from typing import Any
 import httpx2
 import keras
 import numpy as np
+import onnx
 import pytest
 from aiohttp import web
 from keras import layers
@@ -22,6 +23,7 @@ from tests.api.polling import wait_done
 from tests.conftest import STACK_ENV
 from tests.documents import Shell, runnable
 from tests.model.colours import write_colours
+from tests.model.onnx_networks import colours as onnx_colours
 from tests.pictures import jpeg
 from tests.worker.fetching.site import Site
 from tests.worker.registry import add_version
@@ -179,6 +181,49 @@ def test_labels_that_cannot_be_used_are_named(
     assert says in rejected(capsys, "add", str(colours), *described)
 
 
+def test_an_onnx_file_requires_the_options_that_describe_it(
+    registry: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "colours.onnx"
+    onnx.save(onnx_colours("Sigmoid"), path)
+    (tmp_path / "labels.txt").write_text("red\ngreen\nblue\n")
+    named = ["add", str(path), "--name", "colours", "--labels", str(tmp_path / "labels.txt")]
+    assert "colours.onnx is a .onnx file: add --scaling" in rejected(capsys, *named)
+    mean, std = ["--mean", "0.5,0.5,0.5"], ["--std", "0.25,0.5,0.5"]
+    for options in (mean, std, [*mean, *std, "--scaling", "tf"]):
+        assert "give --mean and --std together, without --scaling" in rejected(
+            capsys, *named, *options
+        )
+    wrong = rejected(capsys, *named, "--scaling", "unit", "--output", "means")
+    assert "colours.onnx: the network has no output means, but 1 outputs (scores" in wrong
+    assert main(["models", *named, *mean, *std]) == 0
+    card = json.loads((registry / "colours" / "1" / "card.json").read_text())
+    assert card["training"] == {"mean": [0.5] * 3, "std": [0.25, 0.5, 0.5]}
+    monkeypatch.setattr(models, "find_spec", lambda _name: None)
+    assert "needs ONNX Runtime, which is not installed: pip install 'piqueue-server[onnx]'" in (
+        rejected(capsys, *named, "--scaling", "unit")
+    )
+    with pytest.raises(SystemExit):
+        main(["models", *named, "--mean", "1,2", *std])
+    assert "'1,2' must have the form 0.485,0.456,0.406" in capsys.readouterr().err
+    (tmp_path / "colours.pt").touch()
+    assert "contains code of Python, which Piqueue does not run: export it as .onnx" in (
+        rejected(capsys, "add", str(tmp_path / "colours.pt"))
+    )
+
+
+def test_options_of_onnx_files_are_refused_for_a_keras_file(
+    registry: Path, tmp_path: Path, colours: Path, capsys: Capture
+) -> None:
+    (tmp_path / "labels.txt").write_text("red\ngreen\nblue\n")
+    named = ["add", str(colours), "--name", "colours", "--labels", str(tmp_path / "labels.txt")]
+    named += ["--scaling", "unit"]
+    for option, value in (("layout", "nchw"), ("output", "scores"), ("activation", "none")):
+        said = rejected(capsys, *named, f"--{option}", value)
+        assert f"--{option}" in said
+        assert "is for .onnx files: omit it" in said
+
+
 def test_a_file_of_an_older_keras_says_how_to_convert_it(
     registry: Path, tmp_path: Path, capsys: Capture
 ) -> None:
@@ -207,22 +252,30 @@ def serving(registry: Path, tmp_path: Path) -> Iterator[httpx2.Client]:
         yield client
 
 
-def test_an_added_keras_file_scores_the_next_job(
+def test_an_added_keras_or_onnx_file_scores_the_next_job(
     serving: httpx2.Client, tmp_path: Path, colours: Path
 ) -> None:
     (tmp_path / "labels.txt").write_text("red\ngreen\nblue\n")
-    described = ["--name", "colours", "--labels", str(tmp_path / "labels.txt")]
-    described += ["--scaling", "unit", "--top-k", "2", "--source-name", "a test"]
-    assert main(["models", "add", str(colours), *described]) == 0
-    parts: list[Any] = [
-        ("files", ("a.jpg", jpeg(1))),
-        ("options", (None, b'{"model": "colours"}', "application/json")),
-    ]
-    job = wait_done(serving, serving.post("/jobs", files=parts).raise_for_status().json())
-    assert (job["status"], job["model"]["version"]) == ("succeeded", "1")
-    (result,) = job["results"]
-    assert len(result["scores"]) == 2
-    assert set(result["scores"]) < {"red", "green", "blue"}
+    path = tmp_path / "colours.onnx"
+    softmax = onnx_colours("Softmax", size=(20, 28), kernel=np.eye(3, dtype=np.float32) * 6)
+    onnx.save(softmax, path)
+    scores = []
+    for version, source in enumerate((colours, path), 1):
+        described = ["--name", "colours", "--labels", str(tmp_path / "labels.txt")]
+        described += ["--scaling", "unit", "--top-k", "2", "--source-name", "a test"]
+        assert main(["models", "add", str(source), *described]) == 0
+        model = f"colours@{version}"
+        parts: list[Any] = [
+            ("files", ("a.jpg", jpeg(1))),
+            ("options", (None, json.dumps({"model": model}).encode(), "application/json")),
+        ]
+        job = wait_done(serving, serving.post("/jobs", files=parts).raise_for_status().json())
+        assert (job["status"], job["model"]["version"]) == ("succeeded", str(version))
+        (result,) = job["results"]
+        assert len(result["scores"]) == 2
+        assert set(result["scores"]) < {"red", "green", "blue"}
+        scores.append(result["scores"])
+    assert scores[1] == pytest.approx(scores[0], abs=0.005)
 
 
 @pytest.mark.timeout(400)

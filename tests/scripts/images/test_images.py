@@ -226,8 +226,10 @@ def test_the_image_of_the_worker_decodes_heic_unless_it_is_built_without() -> No
 
     assert installed(HEIC="1", GPU="") == ["local", "s3", "traces", "heic"]
     assert installed(HEIC="", GPU="1") == ["local", "s3", "traces", "gpu"]
+    assert 'ARG ONNX=""' in lines
+    assert installed(HEIC="", ONNX="1") == ["local", "s3", "traces", "onnx"]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert set(installed(HEIC="1", GPU="1")) <= set(project["optional-dependencies"])
+    assert set(installed(HEIC="1", GPU="1", ONNX="1")) <= set(project["optional-dependencies"])
 
 
 def test_the_image_of_the_worker_keeps_what_s3_needs(tmp_path: Path) -> None:

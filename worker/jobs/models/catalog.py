@@ -16,6 +16,9 @@ from worker.jobs.record import ModelRef
 
 CARD_NAME = "card.json"
 PROMOTED_NAME = "promoted.json"
+# As in model.artifact.card, which the job contract does not import: the first one that a card has
+# identifies its network.
+NETWORKS = ("litert", "keras", "onnx")
 # The most versions that promoted.json keeps.
 HISTORY = 50
 # Bins of scores, of equal width from 0 to 1, as in the card of a model.
@@ -170,15 +173,16 @@ class Artifact(BaseModel):
 
     @classmethod
     def parse(cls, card_json: bytes) -> Self:
-        """Read a card.json; the hash of its head, LiteRT or Keras file identifies the model.
+        """Read a card.json; the hash of its head or network identifies the model.
 
         Raises:
             ValueError: it is not a card.
         """
         card = _ArtifactCard.model_validate_json(card_json)
-        network, head = card.files.get("litert") or card.files.get("keras"), card.files.get("head")
+        head = card.files.get("head")
+        network = next((card.files[name] for name in NETWORKS if name in card.files), None)
         if network is None:
-            raise ValueError("the card names no LiteRT or Keras file: export the model again")
+            raise ValueError("the card names no LiteRT, Keras or ONNX file: export the model again")
         of_files = {
             "sha256": (head or network).sha256,
             "backbone": head and network.sha256,

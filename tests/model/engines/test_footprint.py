@@ -9,7 +9,7 @@ import pytest
 from keras import layers
 
 from model.artifact.card import ArtifactInvalid, load_card
-from model.artifact.footprint import measure
+from model.engines.footprint import measure
 from model.training.export import write_artifact
 
 BUNDLED = Path(__file__).parents[3] / "model" / "bundled"
@@ -36,7 +36,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def grown_bytes(folder: Path) -> int:
-    command = [sys.executable, "-m", "tests.model.artifact.growth", str(folder), str(THREADS)]
+    command = [sys.executable, "-m", "tests.model.engines.growth", str(folder), str(THREADS)]
     return int(subprocess.run(command, check=True, capture_output=True, timeout=120).stdout)
 
 
