@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from redis import Redis
 
@@ -16,10 +17,10 @@ from worker.jobs.items import (
 )
 from worker.jobs.ledger.api_keys import ANYONE
 from worker.jobs.ledger.claims import Claim, read_claim
-from worker.jobs.ledger.clock import script
 from worker.jobs.ledger.connection import connect
+from worker.jobs.ledger.functions import Library
 from worker.jobs.ledger.layout import NewJob, Shape
-from worker.jobs.ledger.store import _LEDGER, JobStore
+from worker.jobs.ledger.store import _LUA, JobStore
 from worker.jobs.models.catalog import ModelCard, ModelCatalog
 from worker.jobs.models.folder import ModelFolder
 from worker.jobs.record import CsvShape, Job, Lane, new_job_id
@@ -41,25 +42,31 @@ def rejected(rejection: Rejection = TIMEOUT) -> ItemResult:
     return ItemResult(rejection=rejection)
 
 
+_HELD = """
+offer_step_of_job('submit_held', function()
+  local wake_ups = submit()
+  make_unready()
+  return wake_ups
+end)
+offer_step_of_job('take', function()
+  return describe(ARGV[2], claim(ARGV[2], false, 600000), 0)
+end)
+"""
+
+
 class HeldJobs(JobStore):
     """Submits jobs that no worker sees; a test claims their chunks by index."""
 
     def __init__(self, redis: Redis) -> None:
         super().__init__(redis)
-        hold = (
-            "remove_ready(redis.call('HGET', META, 'lane'), redis.call('HGET', META, 'owner'), JOB)"
-        )
-        self._scripts["submit"] = script(
-            redis, f"{_LEDGER}\nuse(ARGV[1])\nlocal wake_ups = submit()\n{hold}\nreturn wake_ups"
-        )
-        taken = "claim(ARGV[2], items_of(ARGV[2]), 600000)"
-        self._claim = script(
-            redis, f"{_LEDGER}\nuse(ARGV[1])\nreturn describe(ARGV[2], {taken}, 0)"
-        )
+        self._library = Library(redis, "held", _LUA + _HELD)
+
+    def _step(self, step: str, *args: str | bytes | float) -> Any:
+        return super()._step("submit_held" if step == "submit" else step, *args)
 
     def claim(self, job_id: str, chunk_index: int) -> Claim:
         """Lease a chunk for ten minutes."""
-        return read_claim(*self._claim(args=[job_id, chunk_index]))
+        return read_claim(*self._step("take", job_id, chunk_index))
 
 
 @contextmanager

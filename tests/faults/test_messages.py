@@ -49,7 +49,7 @@ def test_concurrent_recovery_runs_return_each_chunk_once(
     job_id, chunks = submit(store, total=40)
     for chunk in chunks:
         claim(store, job_id, chunk)
-        redis_client.zadd("piqueue:due", {f"lease {job_id} {chunk} 10": 1})
+        redis_client.zadd("piqueue:due", {f"lease {job_id} {chunk} 10 1": 1})
     wake_ups = WakeUps(make_celery(load_settings(redis_url=redis_url)))
     together = threading.Barrier(8)
 

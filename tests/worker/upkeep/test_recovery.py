@@ -33,7 +33,7 @@ def test_all_that_is_due_is_done_in_one_run(redis_client: Redis, redis_url: str)
     job_id, chunks = submit(store, total=count, chunk_items=1)
     for chunk in chunks:
         claim(store, job_id, chunk)
-        redis_client.zadd("piqueue:due", {f"lease {job_id} {chunk} 1": 1})
+        redis_client.zadd("piqueue:due", {f"lease {job_id} {chunk} 1 1": 1})
     recover_stalled_work(store, wake_ups)
     counts = store.job(job_id).counts
     assert (counts.running, counts.waiting) == (0, count)

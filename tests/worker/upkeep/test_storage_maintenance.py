@@ -103,7 +103,7 @@ def test_a_cancelled_job_has_a_manifest_of_its_results(
     taken = claim(store, job_id, 1)
     store.cancel(job_id)
     store.commit(taken, scored(taken))
-    redis_client.zadd("piqueue:due", {f"lease {job_id} 0 10": 1})
+    redis_client.zadd("piqueue:due", {f"lease {job_id} 0 10 1": 1})
     store.recover()
     maintenance.run_due()
     manifest = parts.manifest(job_id)

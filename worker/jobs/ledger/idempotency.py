@@ -10,13 +10,18 @@ from redis import Redis
 
 from worker.jobs.errors import IdempotencyInFlight, LedgerUnavailable
 from worker.jobs.ledger.connection import RedisClient, ledger_errors
+from worker.jobs.ledger.functions import Library
 from worker.jobs.ledger.layout import ExpiringKey
 
 # The key of a submission whose API process died is free after this long; others renew theirs.
 IN_FLIGHT_TTL_S = 20
 _RENEW_EVERY_S = 5
 _IN_FLIGHT = b"in flight"
-_RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end"
+_LUA = """
+offer('release_key', function()
+  if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+end)
+"""
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class IdempotencyKeys(RedisClient):
     def __init__(self, redis: Redis, ttl_s: int) -> None:
         super().__init__(redis)
         self._ttl_s = ttl_s
-        self._release = redis.register_script(_RELEASE)
+        self._library = Library(redis, "idempotency", _LUA)
 
     @staticmethod
     def _key(owner: str, key: str) -> str:
@@ -79,4 +84,4 @@ class IdempotencyKeys(RedisClient):
 
     def release(self, owner: str, key: str) -> None:
         """Free a key, unless a job was created although the caller got no answer."""
-        self._release(keys=[self._key(owner, key)], args=[_IN_FLIGHT])
+        self._library.call("release_key", [_IN_FLIGHT], [self._key(owner, key)])

@@ -1,21 +1,32 @@
--- The ledger's atomic steps. Each script is clock.lua, ready.lua and this file, followed by the call
--- of one step. For most steps ARGV[1] is the id of the job.
-local JOB, META, ITEMS, RESULTS, DONE, RETURNED, ATTEMPTS, QUARANTINE, MODEL, DRAFT, IDS
+-- The ledger's atomic steps, one library with ready.lua. For most steps ARGV[1] is the id of the job.
+local JOB, META, ITEMS, RESULTS, DONE, RETURNED, ATTEMPTS, QUARANTINE, DRAFT, IDS
 local WEBHOOK, WEBHOOK_LOG, BLOBS, THUMBNAILS
 
--- What `fixed` has read of the job.
-local FIXED
+-- The fields of the record that steps read.
+local FIELDS = {'owner', 'lane', 'total', 'chunk_items', 'chunk_count', 'created_ms', 'submitted_ms',
+  'expires_ms', 'ttl_ms', 'model', 'version', 'sha256', 'model_key', 'use_cache', 'uploads', 'parts',
+  'thumbnails', 'keep_features', 'rescore_of', 'traceparent', 'webhook_url', 'max_failures', 'status',
+  'closed', 'next_number', 'ready_ms', 'next_chunk', 'done_chunks', 'running', 'succeeded', 'failed',
+  'cached'}
+-- What was read of the record and what is set, and the fields and values that are not written yet.
+local RECORD, CHANGES
+
+local function write()
+  if #CHANGES > 0 then redis.call('HSET', META, unpack(CHANGES)) end
+  CHANGES = {}
+end
 
 -- Makes `job` the one that the functions below are about.
 local function use(job)
   if job == JOB then return end
-  FIXED = nil
+  write()
   local function key(name) return 'piqueue:{' .. job .. '}:' .. name end
-  JOB, META, ITEMS, RESULTS, DONE = job, key('meta'), key('in'), key('res'), key('done')
-  -- Chunks that were claimed and came back, by when.
+  JOB, META, ITEMS, RESULTS, RECORD = job, key('meta'), key('in'), key('res'), nil
+  -- A bit for each chunk with results, if there are several chunks.
+  DONE = key('done')
+  -- Chunks that were claimed and came back, by when, and how often each did.
   RETURNED, ATTEMPTS, QUARANTINE = key('returned'), key('attempts'), key('quarantine')
-  MODEL, DRAFT, IDS = key('model'), key('draft'), key('ids')
-  WEBHOOK, WEBHOOK_LOG = key('webhook'), key('webhook_log')
+  DRAFT, IDS, WEBHOOK, WEBHOOK_LOG = key('draft'), key('ids'), key('webhook'), key('webhook_log')
   -- Uploads that are stored in Redis (blobs.py).
   BLOBS = key('blobs')
   -- The thumbnails of each chunk that are stored in Redis.
@@ -28,7 +39,7 @@ local OPEN, BACKLOG = 'piqueue:open', 'piqueue:backlog'
 local JOB_UPLOADS, OWNER_UPLOADS = 'piqueue:uploads:jobs', 'piqueue:uploads:owners'
 -- Items that are leased, of all jobs.
 local RUNNING = 'piqueue:running'
--- What recovery must do, by when: 'lease JOB CHUNK ITEMS', 'defer JOB CHUNK', 'expire JOB OWNER'.
+-- What recovery must do, by when: 'lease JOB CHUNK ITEMS ATTEMPT', 'defer JOB CHUNK', 'expire JOB OWNER'.
 local DUE = 'piqueue:due'
 -- Drafts by when a request last used them.
 local DRAFTS = 'piqueue:drafts'
@@ -39,20 +50,34 @@ local HOOKS = 'piqueue:hooks'
 -- Finished jobs without a manifest, by when it is due (schedule.py).
 local MANIFESTS = 'piqueue:manifests'
 
-local function number(field)
-  return tonumber(redis.call('HGET', META, field)) or 0
+-- A field of the record, or false. The record is read once.
+local function get(field)
+  if not RECORD then
+    RECORD = {}
+    for at, value in ipairs(redis.call('HMGET', META, unpack(FIELDS))) do RECORD[FIELDS[at]] = value end
+  end
+  return RECORD[field]
 end
 
--- A field of the record that never changes once the job is submitted.
-local function fixed(field)
-  if not FIXED then
-    FIXED = {}
-    local fields = {'owner', 'lane', 'total', 'chunk_items', 'chunk_count', 'expires_ms', 'model_key',
-      'use_cache', 'uploads', 'parts', 'thumbnails', 'model', 'version', 'sha256', 'traceparent',
-      'keep_features', 'rescore_of'}
-    for at, value in ipairs(redis.call('HMGET', META, unpack(fields))) do FIXED[fields[at]] = value end
+local function number(field)
+  return tonumber(get(field)) or 0
+end
+
+-- Sets fields of the record, given with their values; `write` stores them at the end of the step.
+local function set(...)
+  local pairs_of = {...}
+  for at = 1, #pairs_of, 2 do
+    get(pairs_of[at])
+    RECORD[pairs_of[at]] = pairs_of[at + 1]
+    CHANGES[#CHANGES + 1] = pairs_of[at]
+    CHANGES[#CHANGES + 1] = pairs_of[at + 1]
   end
-  return FIXED[field]
+end
+
+local function increase(field, by)
+  local sum = number(field) + by
+  set(field, sum)
+  return sum
 end
 
 local function publish(status)
@@ -61,7 +86,7 @@ end
 
 -- Lets a key expire with its job.
 local function keep(key)
-  redis.call('PEXPIREAT', key, fixed('expires_ms'))
+  redis.call('PEXPIREAT', key, get('expires_ms'))
 end
 
 local function list_of(owner, status)
@@ -70,8 +95,7 @@ end
 
 -- Schedules the end of a job; its keys expire at the same time, but the lists do not.
 local function keep_listed()
-  local owner, ttl_ms = unpack(redis.call('HMGET', META, 'owner', 'ttl_ms'))
-  redis.call('ZADD', DUE, now_ms() + ttl_ms, 'expire ' .. JOB .. ' ' .. owner)
+  redis.call('ZADD', DUE, now_ms() + get('ttl_ms'), 'expire ' .. JOB .. ' ' .. get('owner'))
 end
 
 local STATUSES = {'draft', 'queued', 'running', 'cancelling', 'succeeded', 'partially_succeeded',
@@ -84,16 +108,15 @@ local function unlist(owner)
   for _, status in ipairs(STATUSES) do redis.call('ZREM', list_of(owner, status), JOB) end
 end
 
--- Also sets the fields of the record whose names and values follow.
-local function set_status(status, ...)
-  local owner, before = unpack(redis.call('HMGET', META, 'owner', 'status'))
+local function set_status(status)
+  local owner, before = get('owner'), get('status')
   if before then redis.call('ZREM', list_of(owner, before), JOB) end
   if before == 'draft' then redis.call('ZREM', DRAFTS, JOB) end
   redis.call('ZADD', list_of(owner, status), 0, JOB)
-  redis.call('HSET', META, 'status', status, ...)
+  set('status', status)
 end
 
--- Subtracts finished items, or all, from the counts of unfinished work.
+-- Subtracts finished items, or all, from the counts of unfinished work; returns the lane.
 local function settle(count)
   local left, lane, owner = string.match(redis.call('HGET', OPEN, JOB) or '', '^(%d+) (%a+) (.*)$')
   if not left then return end
@@ -104,43 +127,49 @@ local function settle(count)
   end
   if settled < tonumber(left) then
     redis.call('HSET', OPEN, JOB, (left - settled) .. ' ' .. lane .. ' ' .. owner)
-    return
+  else
+    redis.call('HDEL', OPEN, JOB)
   end
-  redis.call('HDEL', OPEN, JOB)
-  remove_ready(lane, owner, JOB)
+  return lane
 end
 
 -- Adds to what an owner has stored; what is stored of a job is never less than nothing.
 local function count_uploads(owner, bytes)
-  if bytes < 0 then bytes = -math.min(-bytes, redis.call('HGET', JOB_UPLOADS, JOB) or 0) end
+  local stored
+  if bytes < 0 then
+    stored = tonumber(redis.call('HGET', JOB_UPLOADS, JOB)) or 0
+    bytes = math.max(bytes, -stored)
+  end
   if bytes == 0 then return end
-  for hash, field in pairs({[JOB_UPLOADS] = JOB, [OWNER_UPLOADS] = owner}) do
-    if redis.call('HINCRBY', hash, field, bytes) == 0 then redis.call('HDEL', hash, field) end
+  if stored == -bytes then redis.call('HDEL', JOB_UPLOADS, JOB)
+  else redis.call('HINCRBY', JOB_UPLOADS, JOB, bytes) end
+  if redis.call('HINCRBY', OWNER_UPLOADS, owner, bytes) == 0 then
+    redis.call('HDEL', OWNER_UPLOADS, owner)
   end
 end
 
 local function finish(status)
   local unfinished = number('total') - number('succeeded') - number('failed')
-  set_status(status, 'finished_ms', wall_ms(), 'cancelled', unfinished, 'running', 0)
+  set_status(status)
+  set('finished_ms', wall_ms(), 'cancelled', unfinished, 'running', 0)
   redis.call('UNLINK', RETURNED, ATTEMPTS, QUARANTINE, DRAFT, IDS)
-  if redis.call('HEXISTS', META, 'webhook_url') == 1 then
-    redis.call('ZADD', HOOKS, now_ms(), JOB)
-  end
+  if get('webhook_url') then redis.call('ZADD', HOOKS, now_ms(), JOB) end
   if number('parts') == 1 then redis.call('ZADD', MANIFESTS, now_ms(), JOB) end
   settle()
+  if unfinished > 0 then remove_ready(get('lane'), get('owner'), JOB) end
   publish(status)
 end
 
 local function claimable()
-  return number('next_chunk') < tonumber(fixed('chunk_count')) or redis.call('EXISTS', RETURNED) == 1
+  return number('next_chunk') < number('chunk_count') or redis.call('EXISTS', RETURNED) == 1
 end
 
 local function make_ready()
-  add_ready(fixed('lane'), fixed('owner'), JOB, number('submitted_ms'))
+  add_ready(get('lane'), get('owner'), JOB, number('submitted_ms'))
 end
 
 local function make_unready()
-  remove_ready(fixed('lane'), fixed('owner'), JOB)
+  remove_ready(get('lane'), get('owner'), JOB)
 end
 
 -- How many more messages make every slot of the workers look for work.
@@ -149,25 +178,42 @@ local function wake_ups(slots)
 end
 
 local function items_of(chunk)
-  local size = fixed('chunk_items')
-  return math.min(size, fixed('total') - chunk * size)
+  local size = number('chunk_items')
+  return math.min(size, number('total') - chunk * size)
 end
 
-local function lease_of(chunk)
-  return 'lease ' .. JOB .. ' ' .. chunk .. ' ' .. items_of(chunk)
+local function lease_of(chunk, attempt)
+  return string.format('lease %s %d %d %d', JOB, chunk, items_of(chunk), attempt)
+end
+
+-- How many attempts at a chunk ended without results.
+local function ended_attempts(chunk)
+  return tonumber(redis.call('HGET', ATTEMPTS, chunk)) or 0
 end
 
 -- Ends a lease; false if there is none. A chunk without a lease or a result is claimable or deferred.
-local function end_lease(lease, items, status)
-  if redis.call('ZREM', DUE, lease) == 0 then return false end
-  redis.call('DECRBY', RUNNING, items)
-  if status == 'running' or status == 'cancelling' then
-    redis.call('HINCRBY', META, 'running', -items)
-  end
+local function end_lease(chunk, attempt)
+  if redis.call('ZREM', DUE, lease_of(chunk, attempt)) == 0 then return false end
+  redis.call('DECRBY', RUNNING, items_of(chunk))
+  local status = get('status')
+  if status == 'running' or status == 'cancelling' then increase('running', -items_of(chunk)) end
   return true
 end
 
-local function return_chunk(chunk, status)
+-- The lease of `attempt`, or else that of the latest attempt.
+local function end_latest_lease(chunk, attempt)
+  return end_lease(chunk, attempt) or end_lease(chunk, ended_attempts(chunk) + 1)
+end
+
+-- Ends an attempt without results.
+local function give_up(chunk, attempt)
+  if not end_lease(chunk, attempt) or get('status') ~= 'running' then return end
+  redis.call('HSET', ATTEMPTS, chunk, attempt)
+  keep(ATTEMPTS)
+end
+
+local function return_chunk(chunk)
+  local status = get('status')
   if status == 'running' then
     redis.call('ZADD', RETURNED, now_ms(), chunk)
     keep(RETURNED)
@@ -182,21 +228,21 @@ local function register(card)
   local digest = redis.sha1hex(card)
   local shared, ttl_ms = 'piqueue:card:' .. digest, number('ttl_ms')
   if redis.call('PTTL', shared) < ttl_ms then redis.call('SET', shared, card, 'PX', ttl_ms) end
-  redis.call('SET', MODEL, digest)
-  redis.call('ZADD', list_of(redis.call('HGET', META, 'owner')), 0, JOB)
+  set('card', digest)
+  redis.call('ZADD', list_of(get('owner')), 0, JOB)
 end
 
 -- ARGV: id, model card, then the fields and values of the record.
 local function open_draft()
-  redis.call('HSET', META, unpack(ARGV, 3))
+  set(unpack(ARGV, 3))
   register(ARGV[2])
-  redis.call('HSET', META, 'created_ms', wall_ms(), 'expires_ms', wall_ms() + number('ttl_ms'),
-    'total', 0, 'succeeded', 0, 'failed', 0, 'cancelled', 0)
+  set('created_ms', wall_ms(), 'expires_ms', wall_ms() + number('ttl_ms'), 'total', 0, 'succeeded', 0,
+    'failed', 0, 'cancelled', 0)
   set_status('draft')
   redis.call('ZADD', DRAFTS, now_ms(), JOB)
   keep_listed()
+  write()
   keep(META)
-  keep(MODEL)
 end
 
 -- Appended to the fingerprint of an id whose item is in the draft.
@@ -207,7 +253,7 @@ local ADDED = '+'
 -- so that no upload replaces another. Returns the id and the state of each item: free, added (the draft
 -- has this item) or taken (it has another of this id); false if no draft is open.
 local function reserve()
-  if redis.call('HGET', META, 'status') ~= 'draft' or number('closed') == 1 then return false end
+  if get('status') ~= 'draft' or number('closed') == 1 then return false end
   local answer, next_number = {}, math.max(number('next_number'), number('total'))
   for index = 2, #ARGV, 3 do
     local item, fingerprint, name = ARGV[index], ARGV[index + 1], ARGV[index + 2]
@@ -227,7 +273,7 @@ local function reserve()
     answer[#answer + 1] = item
     answer[#answer + 1] = state
   end
-  redis.call('HSET', META, 'next_number', next_number)
+  set('next_number', next_number)
   keep(IDS)
   return answer
 end
@@ -252,7 +298,7 @@ end
 -- Returns for each 1 if it is new, 0 if another request has added it meanwhile; -1 if no draft is
 -- open, -2 if there would be too many.
 local function add()
-  if redis.call('HGET', META, 'status') ~= 'draft' or number('closed') == 1 then return -1 end
+  if get('status') ~= 'draft' or number('closed') == 1 then return -1 end
   local answer, added = {}, 0
   for index = 4, #ARGV, 3 do
     local is_new = redis.call('HGET', IDS, ARGV[index]) == ARGV[index + 1]
@@ -270,16 +316,16 @@ local function add()
   for position, is_new in ipairs(answer) do
     if is_new == 1 then redis.call('RPUSH', DRAFT, ARGV[3 * position + 3]) end
   end
-  redis.call('HINCRBY', META, 'total', added)
-  count_uploads(redis.call('HGET', META, 'owner'), tonumber(ARGV[3]))
+  increase('total', added)
+  count_uploads(get('owner'), tonumber(ARGV[3]))
   keep(DRAFT)
   return answer
 end
 
 -- ARGV: id. The draft accepts no more items. Returns 0 if there is no draft.
 local function close()
-  if redis.call('HGET', META, 'status') ~= 'draft' then return 0 end
-  redis.call('HSET', META, 'closed', 1)
+  if get('status') ~= 'draft' then return 0 end
+  set('closed', 1)
   return 1
 end
 
@@ -290,7 +336,7 @@ end
 -- stored yet, the record, and the uploads that are not stored yet. Returns how many wake-ups to send, -1
 -- if too many items are unfinished, -2 if the owner would store too much, or false if some items are lost.
 local function submit()
-  local status, slots, chunks = redis.call('HGET', META, 'status'), tonumber(ARGV[2]), tonumber(ARGV[4])
+  local status, slots, chunks = get('status'), tonumber(ARGV[2]), tonumber(ARGV[4])
   -- Repeated because the first answer was lost.
   if status and status ~= 'draft' then return wake_ups(slots) end
   local owner, total = ARGV[10], tonumber(ARGV[11])
@@ -300,53 +346,64 @@ local function submit()
   local uploads = tonumber(ARGV[13])
   local stored = uploads > 0 and redis.call('HGET', OWNER_UPLOADS, owner) or 0
   if uploads > 0 and stored + uploads > tonumber(ARGV[12]) then return -2 end
+  local missing = chunks - ARGV[14] / 2
   -- A Redis that was killed may have lost its last second.
-  if redis.call('HLEN', ITEMS) + ARGV[14] / 2 < chunks then return false end
+  if missing > 0 and redis.call('HLEN', ITEMS) < missing then return false end
   if ARGV[5] ~= '' then redis.call('SET', ARGV[5], ARGV[6], 'EX', ARGV[7]) end
-  local at = 14
+  local at, has_uploads = 14, false
   for _, hash in ipairs({ITEMS, META, BLOBS}) do
     local last = at + ARGV[at]
-    if last > at then redis.call('HSET', hash, unpack(ARGV, at + 1, last)) end
+    if hash == META then set(unpack(ARGV, at + 1, last))
+    elseif last > at then
+      redis.call('HSET', hash, unpack(ARGV, at + 1, last))
+      has_uploads = hash == BLOBS
+    end
     at = last + 1
   end
   register(ARGV[3])
   local wall = wall_ms()
-  redis.call('HSET', META, 'expires_ms', wall + number('ttl_ms'), 'submitted_ms', wall,
-    'ready_ms', now_ms(), 'running', 0, 'succeeded', 0, 'failed', 0, 'cancelled', 0,
-    'done_chunks', 0, 'next_chunk', 0)
-  redis.call('HSETNX', META, 'created_ms', wall)
+  set('expires_ms', wall + number('ttl_ms'), 'submitted_ms', wall, 'ready_ms', now_ms(), 'running', 0,
+    'succeeded', 0, 'failed', 0, 'cancelled', 0, 'done_chunks', 0, 'next_chunk', 0)
+  if not get('created_ms') then set('created_ms', wall) end
   set_status('queued')
-  redis.call('UNLINK', DRAFT, IDS)
-  redis.call('HSET', OPEN, JOB, total .. ' ' .. fixed('lane') .. ' ' .. owner)
+  redis.call('HSET', OPEN, JOB, total .. ' ' .. get('lane') .. ' ' .. owner)
   redis.call('HINCRBY', BACKLOG, '*', total)
   redis.call('HINCRBY', BACKLOG, owner, total)
   count_uploads(owner, uploads)
   keep_listed()
   make_ready()
-  for _, key in ipairs({META, ITEMS, MODEL, BLOBS}) do keep(key) end
+  write()
+  keep(META)
+  keep(ITEMS)
+  if status then
+    redis.call('UNLINK', DRAFT, IDS)
+    keep(BLOBS)
+  elseif has_uploads then keep(BLOBS) end
   publish('queued')
   return math.min(chunks, wake_ups(slots))
 end
 
 -- Leases a chunk; returns the attempt.
-local function claim(chunk, items, lease_ms)
-  local attempt = redis.call('HINCRBY', ATTEMPTS, chunk, 1)
-  keep(ATTEMPTS)
-  redis.call('ZADD', DUE, now_ms() + lease_ms, lease_of(chunk))
+local function claim(chunk, is_returned, lease_ms)
+  local attempt, items = 1, items_of(chunk)
+  if is_returned then
+    attempt = ended_attempts(chunk) + 1
+    local checkpoint = redis.call('HGET', QUARANTINE, 'at:' .. chunk)
+    if checkpoint then
+      local deaths = redis.call('HGET', QUARANTINE, 'deaths:' .. chunk) or ''
+      redis.call('HSET', QUARANTINE, 'deaths:' .. chunk, deaths .. checkpoint .. ' ')
+      redis.call('HDEL', QUARANTINE, 'at:' .. chunk)
+    end
+  end
+  redis.call('ZADD', DUE, now_ms() + lease_ms, lease_of(chunk, attempt))
   redis.call('INCRBY', RUNNING, items)
-  redis.call('HINCRBY', META, 'running', items)
-  local checkpoint = attempt > 1 and redis.call('HGET', QUARANTINE, 'at:' .. chunk)
-  if checkpoint then
-    local deaths = redis.call('HGET', QUARANTINE, 'deaths:' .. chunk) or ''
-    redis.call('HSET', QUARANTINE, 'deaths:' .. chunk, deaths .. checkpoint .. ' ')
-    redis.call('HDEL', QUARANTINE, 'at:' .. chunk)
-  end
-  if redis.call('HGET', META, 'status') == 'queued' then
-    set_status('running', 'started_ms', wall_ms(), 'ready_ms', now_ms())
+  increase('running', items)
+  if get('status') == 'queued' then
+    set_status('running')
+    set('started_ms', wall_ms())
     publish('running')
-  else
-    redis.call('HSET', META, 'ready_ms', now_ms())
   end
+  set('ready_ms', now_ms())
   return attempt
 end
 
@@ -355,7 +412,7 @@ end
 -- use of the cache, whether results become files, how many items get thumbnails, name, version and hash
 -- of the model, trace context, whether features are kept, the job whose features are scored}.
 local function describe(chunk, attempt, waited_ms)
-  local has_upload = fixed('total') == '1' and fixed('uploads') == '1'
+  local has_upload = number('total') == 1 and number('uploads') == 1
   local upload = has_upload and redis.call('HVALS', BLOBS)[1] or false
   local deaths, deferrals = '', 0
   if tonumber(attempt) > 1 then
@@ -363,36 +420,41 @@ local function describe(chunk, attempt, waited_ms)
     deferrals = tonumber(redis.call('HGET', ATTEMPTS, 'deferrals:' .. chunk)) or 0
   end
   return {JOB, tonumber(chunk), tonumber(attempt), tonumber(waited_ms), redis.call('HGET', ITEMS, chunk),
-    deaths, deferrals, upload, fixed('lane'), fixed('chunk_items'), fixed('use_cache'), fixed('parts'),
-    fixed('thumbnails'), fixed('model'), fixed('version'), fixed('sha256'), fixed('traceparent'),
-    fixed('keep_features'), fixed('rescore_of')}
+    deaths, deferrals, upload, get('lane'), get('chunk_items'), get('use_cache'), get('parts'),
+    get('thumbnails'), get('model'), get('version'), get('sha256'), get('traceparent'),
+    get('keep_features'), get('rescore_of')}
 end
 
 local function holds(chunk, attempt)
-  return redis.call('HGET', ATTEMPTS, chunk) == attempt
-    and redis.call('ZSCORE', DUE, lease_of(chunk)) ~= false
+  local status = get('status')
+  return (status == 'running' or status == 'cancelling')
+    and redis.call('ZSCORE', DUE, lease_of(chunk, attempt)) ~= false
 end
 
 -- Leases the next chunk of a job in the ready index. Returns {job, chunk, attempt, ms that it waited}.
 local function claim_of(lane, owner, job, share, lease_ms)
   use(job)
   local chunk, since_ms = unpack(redis.call('ZPOPMIN', RETURNED))
-  if not chunk then
-    chunk, since_ms = redis.call('HINCRBY', META, 'next_chunk', 1) - 1, number('ready_ms')
-  end
+  local is_returned = chunk ~= nil
+  if not is_returned then chunk, since_ms = increase('next_chunk', 1) - 1, number('ready_ms') end
   local items, waited_ms = items_of(chunk), now_ms() - since_ms
-  local goes_on = claimable()
-  charge(lane, owner, goes_on and job, items, share)
-  if not goes_on then make_unready() end
-  return {job, chunk, claim(chunk, items, lease_ms), waited_ms}
+  -- Without a returned chunk there is no other one either.
+  local goes_on = number('next_chunk') < number('chunk_count')
+    or is_returned and redis.call('EXISTS', RETURNED) == 1
+  if not goes_on and waits_alone(lane, owner) then clear_ready(lane, owner)
+  else
+    charge(lane, owner, goes_on and job, items, share)
+    if not goes_on then make_unready() end
+  end
+  return {job, chunk, claim(chunk, is_returned, lease_ms), waited_ms}
 end
 
 -- The model of a job whose only item is an upload in Redis that was not claimed yet, or nil. It waits
 -- for no host and no other store, so several such jobs of one owner are claimed together.
 local function batchable()
-  local one_upload = fixed('total') == '1' and fixed('uploads') == '1' and fixed('use_cache') == '0'
-    and fixed('keep_features') ~= '1'
-  return one_upload and redis.call('HGET', META, 'status') == 'queued' and fixed('model_key') or nil
+  local one_upload = number('total') == 1 and number('uploads') == 1 and number('use_cache') == 0
+    and number('keep_features') ~= 1
+  return one_upload and get('status') == 'queued' and get('model_key') or nil
 end
 
 -- ARGV: lease in ms, share of the bulk lane, keys of the models that are warm, and of those that the
@@ -417,7 +479,7 @@ local function claim_next()
 
   local function usable(lane, owner, job)
     use(job)
-    model_key = fixed('model_key')
+    model_key = get('model_key')
     if not model_key then remove_ready(lane, owner, job) end
     return model_key and not others[model_key]
   end
@@ -448,7 +510,7 @@ end
 -- ARGV: id, chunk, attempt, lease in ms. Returns 1 if the caller still has the lease.
 local function renew()
   if not holds(ARGV[2], ARGV[3]) then return 0 end
-  redis.call('ZADD', DUE, now_ms() + ARGV[4], lease_of(ARGV[2]))
+  redis.call('ZADD', DUE, now_ms() + ARGV[4], lease_of(ARGV[2], ARGV[3]))
   return 1
 end
 
@@ -457,12 +519,11 @@ end
 local function release()
   local chunk, delay_ms = ARGV[2], tonumber(ARGV[4])
   if not holds(chunk, ARGV[3]) then return 0 end
-  redis.call('HINCRBY', ATTEMPTS, 'deferrals:' .. chunk, 1)
+  if get('status') == 'running' then redis.call('HINCRBY', ATTEMPTS, 'deferrals:' .. chunk, 1) end
   redis.call('HDEL', QUARANTINE, 'at:' .. chunk)
-  local status = redis.call('HGET', META, 'status')
-  end_lease(lease_of(chunk), items_of(chunk), status)
-  if delay_ms == 0 or status ~= 'running' then
-    return_chunk(chunk, status)
+  give_up(chunk, ARGV[3])
+  if delay_ms == 0 or get('status') ~= 'running' then
+    return_chunk(chunk)
     return math.min(1, wake_ups(tonumber(ARGV[5])))
   end
   redis.call('ZADD', DUE, now_ms() + delay_ms, 'defer ' .. JOB .. ' ' .. chunk)
@@ -515,37 +576,39 @@ local function add_hosts(counted)
   redis.call('HSET', META, 'hosts', cjson.encode(hosts))
 end
 
--- Arguments: id, chunk, results, bytes of its thumbnails, these or '' if they are not stored in Redis,
--- succeeded, failed, cached, host statistics or '', how many codes of failures, these with their counts,
--- then bytes and ids of the uploads that have scores. The first commit of a chunk wins. Returns whether
--- this one did.
-local function commit(id, chunk, results, thumbnail_bytes, thumbnails, succeeded_now, failed_now, cached,
-    hosts, codes, ...)
+-- Arguments: id, chunk, attempt, results, bytes of its thumbnails, these or '' if they are not stored in
+-- Redis, succeeded, failed, cached, host statistics or '', how many codes of failures, these with their
+-- counts, then bytes and ids of the uploads that have scores. The first commit of a chunk wins. Returns
+-- whether this one did.
+local function commit(id, chunk, attempt, results, thumbnail_bytes, thumbnails, succeeded_now, failed_now,
+    cached, hosts, codes, ...)
   use(id)
-  local status, rest = redis.call('HGET', META, 'status'), {...}
+  local status, rest = get('status'), {...}
   if status ~= 'running' and status ~= 'cancelling' then return 0 end
-  if redis.call('SETBIT', DONE, chunk, 1) == 1 then
+  if redis.call('HSETNX', RESULTS, chunk, results) == 0 then
     -- A Redis that lost its last claim before this chunk was committed has given it out again.
-    end_lease(lease_of(chunk), items_of(chunk), status)
+    end_latest_lease(chunk, attempt)
     if status == 'cancelling' and number('running') == 0 then finish('cancelled') end
     -- The same results are sent again if the first answer was lost.
     return redis.call('HGET', RESULTS, chunk) == results and 1 or 0
   end
-  redis.call('HSET', RESULTS, chunk, results)
+  if number('chunk_count') > 1 then redis.call('SETBIT', DONE, chunk, 1) end
   if thumbnails ~= '' then
     redis.call('HSET', THUMBNAILS, chunk, thumbnails)
     keep(THUMBNAILS)
   end
-  count_uploads(fixed('owner'), tonumber(thumbnail_bytes))
-  end_lease(lease_of(chunk), items_of(chunk), status)
-  -- The lease of this attempt had expired, and no other worker has claimed the chunk.
-  redis.call('ZREM', DUE, 'defer ' .. JOB .. ' ' .. chunk)
-  if redis.call('ZREM', RETURNED, chunk) == 1 and not claimable() then make_unready() end
-  redis.call('HDEL', ATTEMPTS, chunk, 'deferrals:' .. chunk)
-  redis.call('HDEL', QUARANTINE, 'at:' .. chunk, 'deaths:' .. chunk)
-  local succeeded = redis.call('HINCRBY', META, 'succeeded', succeeded_now)
-  local failed = redis.call('HINCRBY', META, 'failed', failed_now)
-  redis.call('HINCRBY', META, 'cached', cached)
+  count_uploads(get('owner'), tonumber(thumbnail_bytes))
+  if not end_latest_lease(chunk, attempt) then
+    -- The lease of this attempt had expired, and no other worker has claimed the chunk.
+    redis.call('ZREM', DUE, 'defer ' .. JOB .. ' ' .. chunk)
+    if redis.call('ZREM', RETURNED, chunk) == 1 and not claimable() then make_unready() end
+  end
+  if redis.call('HDEL', ATTEMPTS, chunk, 'deferrals:' .. chunk) > 0 then
+    redis.call('HDEL', QUARANTINE, 'at:' .. chunk, 'deaths:' .. chunk)
+  end
+  local succeeded = increase('succeeded', tonumber(succeeded_now))
+  local failed = increase('failed', tonumber(failed_now))
+  if tonumber(cached) > 0 then increase('cached', tonumber(cached)) end
   if hosts ~= '' then add_hosts(hosts) end
   for index = 1, 2 * codes, 2 do
     redis.call('HINCRBY', META, 'failure:' .. rest[index], rest[index + 1])
@@ -553,30 +616,29 @@ local function commit(id, chunk, results, thumbnail_bytes, thumbnails, succeeded
   local first_id = 2 * codes + 2
   if #rest >= first_id then
     redis.call('HDEL', BLOBS, unpack(rest, first_id))
-    count_uploads(fixed('owner'), -rest[first_id - 1])
+    count_uploads(get('owner'), -rest[first_id - 1])
   end
-  settle(succeeded_now + failed_now)
   -- What finished in each ten seconds, for the rates.
   local bucket = 'piqueue:rate:' .. math.floor(wall_ms() / 10000)
   redis.call('HINCRBY', bucket, 'items', succeeded_now + failed_now)
-  redis.call('HINCRBY', bucket, 'chunks', 1)
-  redis.call('EXPIRE', bucket, 90)
-  local done = redis.call('HINCRBY', META, 'done_chunks', 1)
+  if redis.call('HINCRBY', bucket, 'chunks', 1) == 1 then redis.call('EXPIRE', bucket, 90) end
+  local done = increase('done_chunks', 1)
   if done == 1 then
-    keep(DONE)
     keep(RESULTS)
+    if number('chunk_count') > 1 then keep(DONE) end
   end
-  local budget = tonumber(redis.call('HGET', META, 'max_failures'))
+  local budget = tonumber(get('max_failures'))
   if budget and failed > budget then
-    redis.call('HSET', META, 'error', 'failure_budget')
+    set('error', 'failure_budget')
     finish('failed')
-  elseif done == tonumber(fixed('chunk_count')) then
+  elseif done == number('chunk_count') then
     if failed == 0 then finish('succeeded')
     elseif succeeded == 0 then finish('failed')
     else finish('partially_succeeded') end
   elseif status == 'cancelling' and number('running') == 0 then
     finish('cancelled')
   else
+    settle(succeeded_now + failed_now)
     publish(status)
   end
   return 1
@@ -596,7 +658,7 @@ end
 
 -- ARGV: id. Leased chunks may still finish; all others stop. Returns 0 for an unknown job.
 local function cancel()
-  local status = redis.call('HGET', META, 'status')
+  local status = get('status')
   if not status then return 0 end
   if status ~= 'draft' and status ~= 'queued' and status ~= 'running' then return 1 end
   if number('running') == 0 then finish('cancelled')
@@ -610,8 +672,9 @@ local function cancel()
 end
 
 local function unlink()
-  redis.call('UNLINK', META, ITEMS, RESULTS, DONE, RETURNED, ATTEMPTS, QUARANTINE, MODEL, DRAFT, IDS,
-    WEBHOOK, WEBHOOK_LOG, BLOBS, THUMBNAILS)
+  RECORD, CHANGES = nil, {}
+  redis.call('UNLINK', META, ITEMS, RESULTS, DONE, RETURNED, ATTEMPTS, QUARANTINE, DRAFT, IDS, WEBHOOK,
+    WEBHOOK_LOG, BLOBS, THUMBNAILS)
 end
 
 -- ARGV: id. Removes the items of a job that was not submitted. Returns 0 if it was submitted, which a
@@ -624,7 +687,8 @@ end
 
 -- Its record may have expired.
 local function forget(owner)
-  settle()
+  local lane = settle()
+  if lane then remove_ready(lane, owner, JOB) end
   count_uploads(owner, -math.huge)
   unlist(owner)
   redis.call('ZREM', HOOKS, JOB)
@@ -635,7 +699,7 @@ end
 
 -- ARGV: id.
 local function erase()
-  local owner = redis.call('HGET', META, 'owner')
+  local owner = get('owner')
   if owner then forget(owner) end
 end
 
@@ -658,14 +722,19 @@ local function recover()
   for _, entry in ipairs(done) do
     local kind, job, rest = string.match(entry, '^(%a+) (%S+) ?(.*)$')
     use(job)
-    local status = redis.call('HGET', META, 'status')
     if kind == 'lease' then
-      local chunk, items = string.match(rest, '^(%d+) (%d+)$')
-      end_lease(entry, tonumber(items), status)
-      return_chunk(chunk, status)
+      local chunk, items, attempt = string.match(rest, '^(%d+) (%d+) (%d+)$')
+      if get('status') then
+        give_up(chunk, attempt)
+        return_chunk(chunk)
+      else
+        -- Its record has expired.
+        redis.call('ZREM', DUE, entry)
+        redis.call('DECRBY', RUNNING, items)
+      end
     elseif kind == 'defer' then
       redis.call('ZREM', DUE, entry)
-      return_chunk(rest, status)
+      return_chunk(rest)
     else
       forget(rest)
     end
@@ -673,3 +742,40 @@ local function recover()
   local wanted = redis.call('EXISTS', READY) == 1 and wake_ups(tonumber(ARGV[2])) or 0
   return {wanted, unpack(done)}
 end
+
+local function offer_step(name, step, needs_room)
+  offer(name, function()
+    JOB, CHANGES = nil, {}
+    local answer = step()
+    write()
+    return answer
+  end, needs_room)
+end
+
+local function offer_step_of_job(name, step, needs_room)
+  offer_step(name, function()
+    use(ARGV[1])
+    return step()
+  end, needs_room)
+end
+
+-- A full Redis accepts no new jobs and gives out no chunks; what is claimed can be committed, and jobs
+-- can be cancelled and erased.
+local NEEDS_ROOM = true
+offer_step_of_job('open_draft', open_draft, NEEDS_ROOM)
+offer_step_of_job('reserve', reserve, NEEDS_ROOM)
+offer_step_of_job('add', add, NEEDS_ROOM)
+offer_step_of_job('close', close, NEEDS_ROOM)
+offer_step_of_job('submit', submit, NEEDS_ROOM)
+offer_step_of_job('touch', touch)
+offer_step_of_job('renew', renew)
+offer_step_of_job('release', release)
+offer_step_of_job('checkpoint', checkpoint)
+offer_step_of_job('cancel', cancel)
+offer_step_of_job('erase', erase)
+offer_step_of_job('abandon', abandon)
+offer_step('claim_next', claim_next, NEEDS_ROOM)
+offer_step('commit_all', commit_all)
+offer_step('recover', recover)
+offer_step('drafts_of', drafts_of)
+offer_step('erase_idle_draft', erase_idle_draft)

@@ -39,7 +39,7 @@ class JobReader(RedisClient):
 
     def __init__(self, redis: Redis) -> None:
         super().__init__(redis)
-        # By the value of the "model" key of their jobs; there are few, and they never change.
+        # By the field "card" of their jobs; there are few, and they never change.
         self._cards: dict[bytes, ModelCard] = {}
 
     def job(self, job_id: str) -> Job:
@@ -48,12 +48,12 @@ class JobReader(RedisClient):
         Raises:
             JobNotFound: there is none of this id, or it has expired.
         """
-        return self._read(job_id)[0]
+        return _job(job_id, self._meta(job_id))
 
     def job_and_model(self, job_id: str) -> tuple[Job, ModelCard]:
         """Read a job and the model card it is pinned to. Raises JobNotFound."""
-        job, (digest,) = self._read(job_id, "model")
-        return job, self._card(job_id, digest)
+        meta = self._meta(job_id)
+        return _job(job_id, meta), self._card(job_id, meta[b"card"])
 
     def job_and_results(self, job_id: str) -> tuple[Job, ModelCard, Iterator[StoredResult]]:
         """Read a job, its model card and its results, a small job in one round trip.
@@ -64,30 +64,25 @@ class JobReader(RedisClient):
         chunks = list(range(FEW_CHUNKS))
         with self._redis.pipeline(transaction=True) as pipe:
             pipe.hgetall(job_key(job_id, "meta"))
-            pipe.get(job_key(job_id, "model"))
             for key in ("res", "in"):
                 pipe.hmget(job_key(job_id, key), chunks)
-            meta, digest, results, specs = pipe.execute()
+            meta, results, specs = pipe.execute()
         if not meta:
             raise JobNotFound(job_id)
         job = _job(job_id, meta)
         few = zip(chunks[: job.chunk_count], specs, results, strict=False)
         found = self.results(job) if job.chunk_count > FEW_CHUNKS else _results(job, few)
-        return job, self._card(job_id, digest), found
+        return job, self._card(job_id, meta[b"card"]), found
 
-    def _read(self, job_id: str, *strings: str) -> tuple[Job, list[bytes]]:
-        with self._redis.pipeline(transaction=True) as pipe:
-            pipe.hgetall(job_key(job_id, "meta"))
-            for key in strings:
-                pipe.get(job_key(job_id, key))
-            meta, *found = pipe.execute()
+    def _meta(self, job_id: str) -> dict[bytes, bytes]:
+        meta: dict[bytes, bytes] = self._redis.hgetall(job_key(job_id, "meta"))
         if not meta:
             raise JobNotFound(job_id)
-        return _job(job_id, meta), found
+        return meta
 
     def model(self, job_id: str) -> ModelCard:
         """Read the model card a job is pinned to."""
-        digest = self._redis.get(job_key(job_id, "model"))
+        digest = self._redis.hget(job_key(job_id, "meta"), "card")
         return self._card(job_id, digest)
 
     def _card(self, job_id: str, digest: bytes | None) -> ModelCard:

@@ -42,10 +42,27 @@ end
 
 local function add_ready(lane, owner, job, submitted_ms)
   local owners, jobs = owners_of(lane), jobs_of(lane, owner)
+  redis.call('ZADD', WAITING .. lane, submitted_ms, job)
+  if redis.call('EXISTS', READY) == 0 then
+    redis.call('ZADD', READY, 0, lane)
+    redis.call('ZADD', owners, 0, owner)
+    redis.call('ZADD', jobs, 0, job)
+    return
+  end
   redis.call('ZADD', READY, 'NX', entry_time(READY, lane), lane)
   redis.call('ZADD', owners, 'NX', entry_time(owners, owner), owner)
   redis.call('ZADD', jobs, 'NX', last_of(jobs), job)
-  redis.call('ZADD', WAITING .. lane, submitted_ms, job)
+end
+
+-- Whether one job is all that the index has.
+local function waits_alone(lane, owner)
+  return redis.call('ZCARD', jobs_of(lane, owner)) == 1 and redis.call('ZCARD', owners_of(lane)) == 1
+    and redis.call('ZCARD', READY) == 1
+end
+
+-- Empties the index, if one job is all that it has.
+local function clear_ready(lane, owner)
+  redis.call('UNLINK', READY, VIRTUAL, WAITING .. lane, owners_of(lane), jobs_of(lane, owner))
 end
 
 local function remove_ready(lane, owner, job)

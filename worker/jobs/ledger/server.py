@@ -12,19 +12,20 @@ from redis.exceptions import AuthenticationError, NoPermissionError, ResponseErr
 from worker.jobs.errors import LedgerUnavailable, SettingsInvalid
 from worker.jobs.ledger.connection import RedisClient, connect
 
-LEAST_VERSION = (7, 0)  # scripts with flags
+LEAST_VERSION = (7, 0)  # functions
 READ_EVERY_S = 10.0
 _KEY = "piqueue:probe"
-# What the ledger, its scripts and Celery run, each with the arguments that it needs at least.
+# What the ledger, its functions and Celery run, each with the arguments that it needs at least.
 COMMANDS = f"""
 BRPOP {_KEY} 1
 CLIENT SETNAME piqueue-worker
 COPY {_KEY} {_KEY}
 DECRBY {_KEY} 1
 DEL {_KEY}
-EVALSHA 0 0
 EXISTS {_KEY}
 EXPIRE {_KEY} 1
+FCALL piqueue 0
+FUNCTION LOAD piqueue
 GET {_KEY}
 HDEL {_KEY} f
 HEXISTS {_KEY} f
@@ -49,8 +50,6 @@ PUBLISH piqueue:events 1
 RPOP {_KEY}
 RPUSH {_KEY} 1
 SADD {_KEY} 1
-SCRIPT EXISTS 0
-SCRIPT LOAD 0
 SET {_KEY} 1
 SETBIT {_KEY} 0 1
 SMEMBERS {_KEY}
@@ -67,7 +66,7 @@ ZRANK {_KEY} 1
 ZREM {_KEY} 1
 ZSCORE {_KEY} 1
 """.strip().splitlines()
-_WITH_SUBCOMMAND = ("CLIENT", "SCRIPT")
+_WITH_SUBCOMMAND = ("CLIENT", "FUNCTION")
 
 log = structlog.get_logger()
 

@@ -1,7 +1,6 @@
-"""The job store: jobs, items and results in Redis, changed only by atomic scripts."""
+"""The job store: jobs, items and results in Redis, changed only by atomic steps."""
 
 import json
-import re
 import secrets
 import time
 from collections import Counter
@@ -23,7 +22,7 @@ from worker.jobs.errors import (
 from worker.jobs.host_statistics import count_hosts
 from worker.jobs.items import ItemResult, ItemSpec, pack_results, pack_specs
 from worker.jobs.ledger.claims import Claim, read_claim
-from worker.jobs.ledger.clock import script
+from worker.jobs.ledger.functions import Library
 from worker.jobs.ledger.layout import (
     NO_LIMITS,
     ExpiringKey,
@@ -50,40 +49,7 @@ MIN_SLOTS = 4
 # Due entries in one step of recovery, so that no step blocks Redis for long.
 RECOVERED_AT_ONCE = 100
 
-# A full Redis accepts no new jobs and gives out no chunks; what is claimed can be committed, and
-# jobs can be cancelled and erased.
-_STEPS = {
-    "": ("open_draft", "reserve", "add", "close", "submit"),
-    "allow-oom": (
-        *("renew", "release", "checkpoint"),
-        *("cancel", "erase", "abandon", "touch"),
-    ),
-}
-# These steps are about several jobs.
-_STEPS_OF_ALL = {
-    "claim_next": "",
-    "commit_all": "allow-oom",
-    "recover": "allow-oom",
-    "drafts_of": "allow-oom",
-    "erase_idle_draft": "allow-oom",
-}
-_FOLDER = Path(__file__).parent
-_LEDGER = (_FOLDER / "ready.lua").read_text() + (_FOLDER / "ledger.lua").read_text()
-_FUNCTION = re.compile(r"^local function (\w+)(?:.* end\n|.*\n(?:.*\n)*?end\n)", re.MULTILINE)
-
-
-def _needed(*names: str) -> str:
-    """The Lua code of the ledger without the functions that these functions do not call.
-
-    Each run of a script creates all functions of its code, which costs time and memory.
-    """
-    functions = {found[1]: found[0] for found in _FUNCTION.finditer(_LEDGER)}
-    needed, unread = set(names), list(names)
-    while unread:
-        called = functions.keys() & re.findall(r"\w+", functions[unread.pop()])
-        unread += called - needed
-        needed |= called
-    return _FUNCTION.sub(lambda found: found[0] if found[1] in needed else "", _LEDGER)
+_LUA = "".join(Path(__file__).with_name(f"{name}.lua").read_text() for name in ("ready", "ledger"))
 
 
 class IdState(StrEnum):
@@ -117,18 +83,11 @@ class JobStore(JobReader):
     def __init__(self, redis: Redis) -> None:
         super().__init__(redis)
         self._workers = Workers(redis)
-        self._scripts = {
-            step: script(redis, f"{_needed('use', step)}\nuse(ARGV[1])\nreturn {step}()", flags)
-            for flags, steps in _STEPS.items()
-            for step in steps
-        } | {
-            step: script(redis, f"{_needed(step)}\nreturn {step}()", flags)
-            for step, flags in _STEPS_OF_ALL.items()
-        }
+        self._library = Library(redis, "ledger", _LUA)
         self._slots = (0.0, 0)
 
     def _step(self, step: str, *args: str | bytes | float) -> Any:
-        return self._scripts[step](args=args)
+        return self._library.call(step, args)
 
     # Submitting: chunks first, the record last.
 
@@ -385,6 +344,7 @@ def _commit_args(
     return [
         claim.job_id,
         claim.chunk_index,
+        claim.attempt,
         pack_results(claim.tries, results),
         thumbnails.byte_count,
         thumbnails.for_ledger,

@@ -7,21 +7,23 @@ from typing import Any
 
 from redis import Redis
 
-from worker.jobs.ledger.clock import OFFSET, script
 from worker.jobs.ledger.connection import RedisClient, in_ms
+from worker.jobs.ledger.functions import OFFSET, Library
 from worker.jobs.record import ModelRef
 
 # A worker without a heartbeat for this long counts as dead.
 WORKER_SILENT_S = 15
 # Workers by the time of their last heartbeat, and the slots of each.
 _WORKERS, _SLOTS = "piqueue:workers", "piqueue:slots"
-_BEAT = """
-for _, gone in ipairs(redis.call('ZRANGE', KEYS[1], '-inf', now_ms() - ARGV[3], 'BYSCORE')) do
-  redis.call('ZREM', KEYS[1], gone)
-  redis.call('HDEL', KEYS[2], gone)
-end
-redis.call('ZADD', KEYS[1], now_ms(), ARGV[1])
-redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
+_LUA = """
+offer('heartbeat', function()
+  for _, gone in ipairs(redis.call('ZRANGE', KEYS[1], '-inf', now_ms() - ARGV[3], 'BYSCORE')) do
+    redis.call('ZREM', KEYS[1], gone)
+    redis.call('HDEL', KEYS[2], gone)
+  end
+  redis.call('ZADD', KEYS[1], now_ms(), ARGV[1])
+  redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
+end)
 """
 # A request for a model expires this long after the last chunk that needed it.
 WANTED_S = 120
@@ -33,11 +35,12 @@ class Workers(RedisClient):
 
     def __init__(self, redis: Redis) -> None:
         super().__init__(redis)
-        self._beat = script(redis, _BEAT)
+        self._library = Library(redis, "workers", _LUA)
 
     def heartbeat(self, worker_id: str, slots: int) -> None:
         """Record that a worker is alive and runs `slots` chunks at a time; forget dead ones."""
-        self._beat(keys=[_WORKERS, _SLOTS], args=[worker_id, slots, WORKER_SILENT_S * 1000])
+        args = (worker_id, slots, WORKER_SILENT_S * 1000)
+        self._library.call("heartbeat", args, [_WORKERS, _SLOTS])
 
     def forget(self, worker_id: str) -> None:
         """Record that a worker has stopped."""

@@ -1,8 +1,6 @@
--- The atomic steps of the webhook outbox. Each script is clock.lua and this file,
--- followed by the call of one step.
+-- The atomic steps of the webhook outbox.
 -- KEYS: the keys of one job, in the order of outbox.py. ARGV[1] is always the id of the job.
-local META, HOOK, LOG = unpack(KEYS)
-local JOB = ARGV[1]
+local META, HOOK, LOG, JOB
 
 -- Jobs by when the next attempt is due. A claimed job is due again when its lease ends; that time
 -- also identifies the claim.
@@ -56,3 +54,16 @@ local function replay()
   redis.call('DEL', HOOK)
   redis.call('ZADD', HOOKS, now_ms(), JOB)
 end
+
+local function offer_step(name, step)
+  offer(name, function()
+    META, HOOK, LOG = unpack(KEYS)
+    JOB = ARGV[1]
+    return step()
+  end)
+end
+
+offer_step('claim', claim)
+offer_step('defer', defer)
+offer_step('settle', settle)
+offer_step('replay', replay)

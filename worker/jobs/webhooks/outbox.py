@@ -8,8 +8,8 @@ from typing import Any
 
 from redis import Redis
 
-from worker.jobs.ledger.clock import script
 from worker.jobs.ledger.connection import RedisClient
+from worker.jobs.ledger.functions import Library
 from worker.jobs.ledger.layout import job_key
 from worker.jobs.ledger.schedule import Schedule
 from worker.jobs.record import Job
@@ -17,7 +17,7 @@ from worker.jobs.record import Job
 # The log of a job keeps this many attempts.
 LOGGED_ATTEMPTS = 20
 _HOOKS = "piqueue:hooks"
-_STEPS = Path(__file__).with_name("outbox.lua").read_text()
+_LUA = Path(__file__).with_name("outbox.lua").read_text()
 
 
 class HookState(StrEnum):
@@ -67,17 +67,14 @@ class Outbox(RedisClient):
     def __init__(self, redis: Redis) -> None:
         super().__init__(redis)
         self._schedule = Schedule(redis, _HOOKS)
-        self._steps = {
-            step: script(redis, f"{_STEPS}\nreturn {step}()")
-            for step in ("claim", "defer", "settle", "replay")
-        }
+        self._library = Library(redis, "outbox", _LUA)
 
     @staticmethod
     def _keys(job_id: str) -> list[str]:
         return [job_key(job_id, key) for key in ("meta", "webhook", "webhook_log")]
 
     def _step(self, step: str, job_id: str, *args: str | int) -> Any:
-        return self._steps[step](keys=self._keys(job_id), args=[job_id, *args])
+        return self._library.call(step, [job_id, *args], self._keys(job_id))
 
     def due(self, count: int) -> list[str]:
         """List the jobs of at most `count` due deliveries, the longest due first."""

@@ -53,7 +53,7 @@ def url_of(server: RedisServer) -> str:
 
 def name_of(command: str) -> str:
     words = command.split()
-    return " ".join(words[:2]) if words[0] in ("CLIENT", "SCRIPT") else words[0]
+    return " ".join(words[:2]) if words[0] in ("CLIENT", "FUNCTION") else words[0]
 
 
 def test_a_user_with_the_documented_rights_is_enough(server: RedisServer) -> None:
@@ -88,9 +88,9 @@ def test_other_keys_and_channels_are_not_enough(server: RedisServer) -> None:
 
 
 def test_a_command_that_is_renamed_is_refused(tmp_path: Path) -> None:
-    renamed = {"rename-command": 'EVALSHA ""'}
+    renamed = {"rename-command": 'FCALL ""'}
     with RedisServer(tmp_path / "redis", renamed) as server, server.client() as client:
-        assert Server(client).refused_commands() == ["EVALSHA"]
+        assert Server(client).refused_commands() == ["FCALL"]
 
 
 def test_a_full_redis_refuses_no_command(tmp_path: Path) -> None:
@@ -127,10 +127,10 @@ def start(module: str, url: str) -> subprocess.CompletedProcess[str]:
 def test_a_redis_that_cannot_be_used_ends_the_start_with_a_sentence(
     module: str, server: RedisServer, tmp_path: Path
 ) -> None:
-    with limited(server, *RULES, "-evalsha"):
+    with limited(server, *RULES, "-fcall"):
         ended = start(module, url_of(server))
     assert ended.returncode == 1
-    assert f"piqueue {module}: PIQUEUE_REDIS_URL: its user may not run EVALSHA" in ended.stderr
+    assert f"piqueue {module}: PIQUEUE_REDIS_URL: its user may not run FCALL" in ended.stderr
     assert "Traceback" not in ended.stderr
     wrong = start(module, url_of(server).replace("pass", "word"))
     assert wrong.returncode == 1

@@ -330,6 +330,7 @@ def test_all_keys_of_a_job_expire_with_it(store: JobStore, redis_client: Redis) 
     store.commit(taken, scored(taken))
     second = claim(store, job_id, chunks[1])
     store.checkpoint(second, 0)
+    store.release(claim(store, job_id, chunks[2]))
     keys = list(redis_client.scan_iter(f"*{job_id}*"))
     assert len(keys) == 7
     for key in keys:

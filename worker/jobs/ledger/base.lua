@@ -1,11 +1,25 @@
--- The clocks of the scripts; every script begins with this file.
+-- Every library begins with this file: the clocks, and `offer`.
 -- `last` is a time that Redis told at most TICK_MS ago, `offset` what is added because its clock
 -- stepped back.
 local CLOCK = 'piqueue:clock'
 local TICK_MS = 1000
 
--- Both times are read once in a script.
+-- Keys and arguments of the call.
+local KEYS, ARGV
+-- Both times are read once in a call.
 local wall_time, ledger_time
+
+-- Makes `step` a function of the library. A full Redis refuses one that needs room.
+local function offer(name, step, needs_room)
+  redis.register_function{
+    function_name = 'piqueue_' .. name .. '_' .. HASH,
+    flags = needs_room and {} or {'allow-oom'},
+    callback = function(keys, args)
+      KEYS, ARGV, wall_time, ledger_time = keys, args, nil, nil
+      return step()
+    end
+  }
+end
 
 -- The time that people see, in ms since 1970.
 local function wall_ms()
