@@ -1,7 +1,7 @@
 """Functions in Redis: the atomic steps of the ledger, in Lua."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ class Library:
         self._code = f"{head}\n{_BASE}\n{lua}"
 
     def call(
-        self, function: str, args: Sequence[str | bytes | float], keys: Iterable[str] = ()
+        self, function: str, args: Sequence[str | bytes | float], keys: Sequence[str] = ()
     ) -> Any:
         """Call a function, after loading the library if the server does not have it.
 
@@ -35,12 +35,11 @@ class Library:
             redis.exceptions.OutOfMemoryError: Redis is full, and the function or the library needs
                 room.
         """
-        names = list(keys)
-        command = ("FCALL", f"piqueue_{function}_{self._hash}", len(names), *names, *args)
+        name, keys_and_args = f"piqueue_{function}_{self._hash}", (*keys, *args)
         try:
-            return self._redis.execute_command(*command)
+            return self._redis.fcall(name, len(keys), *keys_and_args)
         except ResponseError as error:
             if "Function not found" not in str(error):
                 raise
         self._redis.function_load(self._code, replace=True)
-        return self._redis.execute_command(*command)
+        return self._redis.fcall(name, len(keys), *keys_and_args)

@@ -6,8 +6,8 @@ local WEBHOOK, WEBHOOK_LOG, BLOBS, THUMBNAILS
 local FIELDS = {'owner', 'lane', 'total', 'chunk_items', 'chunk_count', 'created_ms', 'submitted_ms',
   'expires_ms', 'ttl_ms', 'model', 'version', 'sha256', 'model_key', 'use_cache', 'uploads', 'parts',
   'thumbnails', 'keep_features', 'rescore_of', 'traceparent', 'webhook_url', 'max_failures', 'status',
-  'closed', 'next_number', 'ready_ms', 'next_chunk', 'done_chunks', 'running', 'succeeded', 'failed',
-  'cached'}
+  'closed', 'next_number', 'ready_ms', 'next_chunk', 'done_chunks', 'given_up', 'running', 'succeeded',
+  'failed', 'cached'}
 -- What was read of the record and what is set, and the fields and values that are not written yet.
 local RECORD, CHANGES
 
@@ -152,7 +152,7 @@ local function finish(status)
   local unfinished = number('total') - number('succeeded') - number('failed')
   set_status(status)
   set('finished_ms', wall_ms(), 'cancelled', unfinished, 'running', 0)
-  redis.call('UNLINK', RETURNED, ATTEMPTS, QUARANTINE, DRAFT, IDS)
+  if number('given_up') > 0 then redis.call('UNLINK', RETURNED, ATTEMPTS, QUARANTINE) end
   if get('webhook_url') then redis.call('ZADD', HOOKS, now_ms(), JOB) end
   if number('parts') == 1 then redis.call('ZADD', MANIFESTS, now_ms(), JOB) end
   settle()
@@ -161,7 +161,8 @@ local function finish(status)
 end
 
 local function claimable()
-  return number('next_chunk') < number('chunk_count') or redis.call('EXISTS', RETURNED) == 1
+  return number('next_chunk') < number('chunk_count')
+    or number('given_up') > 0 and redis.call('EXISTS', RETURNED) == 1
 end
 
 local function make_ready()
@@ -205,9 +206,11 @@ local function end_latest_lease(chunk, attempt)
   return end_lease(chunk, attempt) or end_lease(chunk, ended_attempts(chunk) + 1)
 end
 
--- Ends an attempt without results.
+-- Ends an attempt without results. A job where this never happened has no returned chunks, attempts and
+-- quarantine.
 local function give_up(chunk, attempt)
   if not end_lease(chunk, attempt) or get('status') ~= 'running' then return end
+  increase('given_up', 1)
   redis.call('HSET', ATTEMPTS, chunk, attempt)
   keep(ATTEMPTS)
 end
@@ -434,13 +437,12 @@ end
 -- Leases the next chunk of a job in the ready index. Returns {job, chunk, attempt, ms that it waited}.
 local function claim_of(lane, owner, job, share, lease_ms)
   use(job)
-  local chunk, since_ms = unpack(redis.call('ZPOPMIN', RETURNED))
+  local chunk, since_ms
+  if number('given_up') > 0 then chunk, since_ms = unpack(redis.call('ZPOPMIN', RETURNED)) end
   local is_returned = chunk ~= nil
   if not is_returned then chunk, since_ms = increase('next_chunk', 1) - 1, number('ready_ms') end
   local items, waited_ms = items_of(chunk), now_ms() - since_ms
-  -- Without a returned chunk there is no other one either.
-  local goes_on = number('next_chunk') < number('chunk_count')
-    or is_returned and redis.call('EXISTS', RETURNED) == 1
+  local goes_on = claimable()
   if not goes_on and waits_alone(lane, owner) then clear_ready(lane, owner)
   else
     charge(lane, owner, goes_on and job, items, share)
@@ -603,7 +605,8 @@ local function commit(id, chunk, attempt, results, thumbnail_bytes, thumbnails, 
     redis.call('ZREM', DUE, 'defer ' .. JOB .. ' ' .. chunk)
     if redis.call('ZREM', RETURNED, chunk) == 1 and not claimable() then make_unready() end
   end
-  if redis.call('HDEL', ATTEMPTS, chunk, 'deferrals:' .. chunk) > 0 then
+  if number('given_up') > 0 then
+    redis.call('HDEL', ATTEMPTS, chunk, 'deferrals:' .. chunk)
     redis.call('HDEL', QUARANTINE, 'at:' .. chunk, 'deaths:' .. chunk)
   end
   local succeeded = increase('succeeded', tonumber(succeeded_now))
@@ -661,7 +664,9 @@ local function cancel()
   local status = get('status')
   if not status then return 0 end
   if status ~= 'draft' and status ~= 'queued' and status ~= 'running' then return 1 end
-  if number('running') == 0 then finish('cancelled')
+  if number('running') == 0 then
+    if status == 'draft' then redis.call('UNLINK', DRAFT, IDS) end
+    finish('cancelled')
   else
     make_unready()
     redis.call('DEL', RETURNED)
