@@ -422,6 +422,9 @@ class ModelCardOut(BaseModel):
         description="SHA-256 of the network that gives its features. In a job, models with the "
         "same backbone share its work; null if the model is one network",
     )
+    activation: str = Field(
+        "", description="`sigmoid`: any number of labels per picture; `softmax`: one"
+    )
     warm_workers: int = Field(description="Live workers that have it loaded")
     unable_workers: int = Field(description="Live workers that could not load it")
     variants: list[VariantOut] = Field([], description="What the workers with it loaded run")
@@ -431,9 +434,6 @@ class ModelDetailsOut(ModelCardOut):
     """A model with all that its card says: how good it is, and what it was made from."""
 
     input_size: tuple[int, int] | None = Field(description="Height and width in pixels")
-    activation: str = Field(
-        description="`sigmoid`: any number of labels per picture; `softmax`: one"
-    )
     metrics: dict[str, JsonValue] = Field(
         description="Figures by the pictures that they were measured on: `validation`, or "
         "`out_of_fold`, each picture by a model that did not see it"

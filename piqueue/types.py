@@ -264,6 +264,7 @@ class Variant(Struct, frozen=True):
 
 class Model(Struct, frozen=True):
     """A model that jobs may name. `top_k` is how many scores a result has; None: all of them.
+    `activation` is "sigmoid" for any number of labels per picture, or "softmax" for one.
 
     In a job, models with the same `backbone`, the SHA-256 of a network, share its work.
     """
@@ -281,6 +282,7 @@ class Model(Struct, frozen=True):
     unable_workers: int
     variants: list[Variant] = []
     backbone: str | None = None
+    activation: str = ""
 
 
 class Limits(Struct, frozen=True):

@@ -28,7 +28,6 @@ EXAMPLES["HistogramPage"] = {
 EXAMPLES["ModelDetailsOut"] = {
     **EXAMPLES["ModelCardOut"],
     "input_size": [224, 224],
-    "activation": "sigmoid",
     "metrics": {"validation": {"macro_average_precision": 0.9831, "binary_accuracy": 0.9773}},
     "sources": [{"name": "photos of our catalogue", "terms": "our own"}],
     "notes": "",

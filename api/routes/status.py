@@ -66,7 +66,11 @@ def model(reference: str, services: ServicesDep) -> ModelDetailsOut:
         raise ModelNotFound(f"{reference!r} is several models: read one at a time")
     (shown,) = _cards(services, [card])
     details = services.catalog.details(card.ref)
-    return ModelDetailsOut(**shown.model_dump(), **details.model_dump(), input_size=card.input_size)
+    return ModelDetailsOut(
+        **shown.model_dump(),
+        **details.model_dump(exclude={"activation"}),
+        input_size=card.input_size,
+    )
 
 
 def _cards(services: Services, cards: Sequence[ModelCard]) -> list[ModelCardOut]:
@@ -82,6 +86,7 @@ def _cards(services: Services, cards: Sequence[ModelCard]) -> list[ModelCardOut]
             warm_workers=sum(card.ref.key in worker.warm for worker in present),
             unable_workers=sum(card.ref.key in worker.unable for worker in present),
             variants=_variants(card.ref.key, present),
+            activation=services.catalog.details(card.ref).activation,
         )
         for card in cards
     ]

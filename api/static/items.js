@@ -3,6 +3,7 @@
 import { ask } from "./api.js";
 import { make, percent } from "./dom.js";
 import { nameOf } from "./filter.js";
+import { marks } from "./marks.js";
 import { failure } from "./words.js";
 
 const ROW_SCORES = 4;
@@ -94,20 +95,26 @@ export function errorText({ code, detail }) {
     make("span", { className: "detail", textContent: `${code}: ${detail}` }));
 }
 
+// What a person said about a result.
+function badge(item) {
+  const mark = marks()?.get(item.index);
+  return mark ? make("span", { className: `badge ${mark.right ? "good" : ""}`, textContent: mark.right ? "Right" : "Corrected" }) : "";
+}
+
 export function makeRow(item, thresholds, open) {
   const name = make("button", { type: "button", className: "name", textContent: titleOf(item) });
   name.addEventListener("click", () => open(item));
   const picture = pictureOf(item, "thumb");
   picture.addEventListener("click", () => open(item));
   return make("article", { className: "line" }, picture,
-    make("div", { className: "what" }, name, labelChips(item, thresholds)),
+    make("div", { className: "what" }, name, labelChips(item, thresholds), badge(item)),
     item.error ? errorText(item.error) : scoreBars(item, thresholds, ROW_SCORES));
 }
 
 export function makeTile(item, thresholds, open) {
   const labels = labelsAt(item, thresholds).join(", ");
   const text = item.error ? failure(item.error.code)[0] : labels || "no label";
-  const tile = make("button", { type: "button", className: "tile" }, pictureOf(item, "shot"),
+  const tile = make("button", { type: "button", className: "tile" }, pictureOf(item, "shot"), badge(item),
     make("span", { className: `caption ${item.error ? "bad" : labels ? "" : "none"}`, textContent: text }),
     make("span", { className: "name", textContent: titleOf(item) }));
   tile.addEventListener("click", () => open(item));

@@ -4,6 +4,7 @@ import { ask, post, read } from "./api.js";
 import { $, count, duration, listed, make, noError, number, setText, showError, sleep } from "./dom.js";
 import { download } from "./download.js";
 import { showHosts } from "./hosts.js";
+import { forgetMarks } from "./marks.js";
 import { openModel } from "./model.js";
 import { RateChart } from "./rate.js";
 import { clearResults, showOnlyFailure, showResults } from "./results.js";
@@ -185,6 +186,7 @@ export function startJob(go, open) {
   $("delete").addEventListener("click", () => attempt(async () => {
     if (!confirm("Delete this job with its pictures and results?")) return;
     await ask(`jobs/${view.id}`, { method: "DELETE" });
+    forgetMarks(view.id);
     goTo("#jobs");
   }));
   $("report").addEventListener("click", (event) => attempt(() => download(event, `${view.id}.html`)));

@@ -2,6 +2,7 @@
 
 import { ask, modelName, post, read } from "./api.js";
 import { $, make, noError, number, setOptions, setText, showError } from "./dom.js";
+import { forgetMarks } from "./marks.js";
 import { kindOf, STATUS } from "./words.js";
 
 const PAGE_JOBS = 50, REFRESH_MS = 4000, TYPING_MS = 250;
@@ -101,7 +102,9 @@ function actionsOf(job) {
     !job.done && job.status !== "cancelling" && action("Stop", () => ask(`jobs/${job.id}/cancel`, { method: "POST" })),
     job.done && job.counts.failed && action("Retry failed", async () => open(await post(`jobs/${job.id}/retry`, { only: "failed" }))),
     action("Delete", async () => {
-      if (confirm(`Delete ${name} with its pictures and results?`)) await ask(`jobs/${job.id}`, { method: "DELETE" });
+      if (!confirm(`Delete ${name} with its pictures and results?`)) return;
+      await ask(`jobs/${job.id}`, { method: "DELETE" });
+      forgetMarks(job.id);
     }),
   ].filter(Boolean);
 }

@@ -1,5 +1,6 @@
 // One result large, in a dialog: its picture, all its scores, its error, its source.
 
+import { showCorrection } from "./correct.js";
 import { $, make, number, size } from "./dom.js";
 import { errorText, pictureOf, scoreBars, titleOf } from "./items.js";
 
@@ -28,11 +29,14 @@ function show() {
   $("picture-place").textContent = `${number(at + 1)} of ${number(items.length)}`;
   $("picture-body").replaceChildren(pictureOf(item, "large"), make("div", { className: "about" },
     item.error ? errorText(item.error) : scoreBars(item, thresholds), facts(item), source(item)));
+  showCorrection(item, thresholds);
+  // A disabled button that has the focus would take all keys.
+  if ([at === 0 && $("previous"), at === items.length - 1 && $("next")].includes(document.activeElement)) $("close-picture").focus();
   $("previous").disabled = at === 0;
   $("next").disabled = at === items.length - 1;
 }
 
-function move(by) {
+export function move(by) {
   if (!items[at + by]) return;
   at += by;
   show();

@@ -2,13 +2,14 @@
 
 import { readAddress, writeAddress } from "./address.js";
 import { modelOf, service } from "./api.js";
+import { closeCorrections, openCorrections, startCorrections } from "./correct.js";
 import { $, count, make, noError, number, setOptions, setText, showError } from "./dom.js";
 import { download } from "./download.js";
 import { everything, isFiltering, parameters, select, sort } from "./filter.js";
 import { Histogram } from "./histogram.js";
 import { havePictures, makeRow, makeTile, usePictures } from "./items.js";
 import { loadHistograms, loadResults, MOST_ITEMS } from "./load.js";
-import { openPicture } from "./picture.js";
+import { move, openPicture } from "./picture.js";
 import { VirtualList } from "./virtual.js";
 import { failure } from "./words.js";
 
@@ -31,6 +32,7 @@ export function clearResults() {
   clearTimeout(typing);
   [job, items, hasMore, filter, histograms] = [null, [], false, everything(), new Map()];
   usePictures(new Map(), null);
+  closeCorrections();
   $("histograms").replaceChildren();
   for (const id of ["by-status", "by-name"]) $(id).value = "";
   $("results").hidden = true;
@@ -45,6 +47,7 @@ export async function showResults(current, files) {
   if (!isNew && job.done === current.done && finished === finishedCount(job)) return;
   job = current;
   if (isNew) {
+    openCorrections(job, labelAtHand);
     usePictures(files, job);
     showLabels();
     setLayout(havePictures() ? "gallery" : "list");
@@ -90,6 +93,12 @@ function show(loaded) {
   const isSame = (one, other) => one && Object.keys(one.scores ?? {}).length === Object.keys(other.scores ?? {}).length;
   items = loaded.map((item) => isSame(known.get(item.index), item) ? known.get(item.index) : item);
   apply();
+}
+
+// The label by which the results are filtered or ordered, if it is one.
+function labelAtHand() {
+  if (filter.sides.size) return filter.sides.size === 1 ? [...filter.sides.keys()][0] : "";
+  return /^(?:high|low) (.*)$/s.exec($("by-order").value)?.[1] ?? "";
 }
 
 // The items that pass the filter, in the chosen order.
@@ -203,6 +212,7 @@ export function startResults() {
     const makeItem = $("rows").className === "gallery" ? makeTile : makeRow;
     return makeItem(item, thresholds(), (one) => openPicture(one, shownItems(), thresholds()));
   });
+  startCorrections(() => move(1), (index) => list.renew(items.find((one) => one.index === index)));
   $("by-status").addEventListener("change", () => {
     const { value } = $("by-status"), isStatus = ["", "succeeded", "failed"].includes(value);
     [filter.status, filter.error] = isStatus ? [value, ""] : ["", value];

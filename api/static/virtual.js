@@ -24,9 +24,10 @@ export class VirtualList {
     this.show([]);
   }
 
-  // Elements are made again, after the labels or the layout changed.
-  renew() {
-    this.made.clear();
+  // Elements are made again, after the labels or the layout changed: that of `item`, or all.
+  renew(item) {
+    if (item) this.made.delete(item);
+    else this.made.clear();
     this.draw();
   }
 
