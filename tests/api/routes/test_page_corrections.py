@@ -2,6 +2,7 @@
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import httpx2
 from msgspec import convert
@@ -136,7 +137,7 @@ def test_a_picture_has_the_same_name_as_in_piqueue_review(
     page: Page, stack: Stack, client: httpx2.Client
 ) -> None:
     page.open(stack.url)
-    results = [
+    results: list[dict[str, Any]] = [
         {
             "id": "7",
             "columns": {"name": "a/b.JPG"},
