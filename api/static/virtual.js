@@ -57,7 +57,8 @@ export class VirtualList {
     }
     const above = -list.getBoundingClientRect().top;
     const first = Math.max(0, Math.floor(above / height) - MARGIN_ROWS);
-    const last = Math.min(rows, Math.ceil((above + window.innerHeight) / height) + MARGIN_ROWS);
+    // A list below the window has its first rows, so that the keyboard reaches it.
+    const last = Math.min(rows, Math.max(0, Math.ceil((above + window.innerHeight) / height)) + MARGIN_ROWS);
     const shown = [], made = new Map();
     for (let at = first * columns; at < Math.min(items.length, last * columns); at++) {
       const item = items[at];
