@@ -7,6 +7,8 @@ from api.results.page import results_page
 from api.results.selection import Selection
 from api.schemas import JobOut
 from api.services import Services
+from worker.jobs.errors import JobNotDone
+from worker.jobs.record import Job, JobStatus
 
 POLL_S = 1
 
@@ -22,6 +24,14 @@ def job_view(services: Services, job_id: str) -> JobOut:
         return JobOut.of(job)
     page = results_page(results, Selection(model), PAGE_ITEMS)
     return JobOut.of(job, page.items)
+
+
+def require_done(job: Job, action: str) -> None:
+    """Raise JobNotDone if a job is not done, or was never submitted; `action` is what waits."""
+    if job.status is JobStatus.DRAFT:
+        raise JobNotDone(f"{job.id} was never submitted: submit it, then {action} once it is done")
+    if not job.status.done:
+        raise JobNotDone(f"{job.id} is {job.status}: wait until it is done, then {action}")
 
 
 async def wait_for_job(services: Services, job_id: str, timeout_s: float) -> JobOut:

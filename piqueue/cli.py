@@ -2,18 +2,21 @@
 
 import argparse
 import os
+import shutil
 import sys
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
+from textwrap import wrap
 from typing import Any, NoReturn, get_args
 
 import msgspec
 
 from piqueue.commands import results, submit
+from piqueue.commands.progress import set_quiet
 from piqueue.commands.terminal import (
     CommandFailed,
     Parser,
@@ -34,19 +37,35 @@ examples:
 # Run by the server's `scripts.commands`, which has the modules by the same names.
 SERVER_COMMANDS = {
     "collect": "search Openverse or Unsplash for photos to train on",
-    "compare": "show where two models differ on the same pictures",
-    "doctor": "check an installation and print what to change",
     "download": "download the pictures of a table of URLs",
-    "evaluate": "measure a model on labelled pictures",
-    "keys": "create, list and remove API keys",
     "label": "label the pictures of a folder in the browser",
     "labels": "convert labelme's files to a table and back; split a table",
-    "models": "list, add, promote and roll back models",
     "review": "label the pictures of a job with the least certain predictions",
-    "serve": "run a complete Piqueue on this machine",
-    "teach": "teach a model new labels from pictures of a job, in seconds",
     "train": "train a model on labelled pictures",
+    "teach": "teach a model new labels from pictures of a job, in seconds",
+    "evaluate": "measure a model on labelled pictures",
+    "compare": "show where two models differ on the same pictures",
+    "models": "list, add, promote and roll back models",
+    "serve": "run a complete Piqueue on this machine",
+    "keys": "create, list and remove API keys",
+    "doctor": "check an installation and print what to change",
 }
+# The titles of the help, each with the first command below it.
+_TITLES = {
+    "submit": "score pictures",
+    "collect": "label pictures",
+    "train": "make models",
+    "serve": "run the service",
+    "completion": "use the shell",
+}
+_EXAMPLES = """\
+examples:
+  piqueue serve                                  in one terminal, and in another:
+  piqueue submit photos.csv -o results.xlsx
+  piqueue submit holiday/ --thumbnails
+  piqueue jobs --status running
+
+Help for a command: piqueue COMMAND --help"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,6 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    set_quiet(options.quiet)
     for name, value in vars(options).items():
         if isinstance(value, str) and not value.isascii():
             try:
@@ -99,15 +119,27 @@ def _server_root() -> Path | None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
-        prog="piqueue", description=__doc__, epilog="Help for a command: piqueue COMMAND --help"
+        prog="piqueue",
+        usage="piqueue [-h] [--version] COMMAND ...",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"piqueue {version('piqueue')}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    # The description lists them, by subject.
+    commands = parser.add_subparsers(
+        prog="piqueue", metavar="COMMAND", required=True, help=argparse.SUPPRESS
+    )
+
+    abouts: dict[str, str] = {}
+
+    def add_command(name: str, about: str, **given: Any) -> argparse.ArgumentParser:
+        abouts[name] = about
+        made: argparse.ArgumentParser = commands.add_parser(name, help=about, **given)
+        return made
 
     def add(name: str, about: str, command: Any, epilog: str = "") -> argparse.ArgumentParser:
-        made: argparse.ArgumentParser = commands.add_parser(
+        made = add_command(
             name,
-            help=about,
+            about,
             description=about,
             epilog=epilog,
             parents=[connection_options()],
@@ -166,26 +198,46 @@ def _parser() -> argparse.ArgumentParser:
     one = add("delete", "stop a job and delete its pictures and results", _delete)
     one.add_argument("job")
 
-    about = "print what lets a shell complete the commands and options of piqueue"
-    one = commands.add_parser("completion", help=about, description=about)
-    one.add_argument("shell", choices=["bash", "zsh", "fish"])
-    one.set_defaults(command=_completion, program=one.prog)
-
     for name, about in SERVER_COMMANDS.items():
-        commands.add_parser(name, help=about, add_help=False)
+        add_command(name, about, add_help=False)
+
+    about = "print what lets a shell complete the commands and options of piqueue"
+    one = add_command("completion", about, description=about)
+    one.add_argument("shell", choices=["bash", "zsh", "fish"])
+    one.set_defaults(command=_completion, program=one.prog, quiet=False)
+    parser.description = f"{__doc__}\n{_listed(abouts)}"
+    parser.epilog = _EXAMPLES
     return parser
+
+
+def _listed(abouts: Mapping[str, str]) -> str:
+    """The commands by subject, each with what it does."""
+    lines = []
+    width = shutil.get_terminal_size().columns - 2
+    for name, about in abouts.items():
+        if name in _TITLES:
+            lines += ["", f"{_TITLES[name]}:"]
+        lines += wrap(about, width, initial_indent=f"  {name:12}", subsequent_indent=" " * 14)
+    return "\n".join(lines)
 
 
 def _status(options: argparse.Namespace) -> int:
     with connect(options) as client:
         job = client.job(options.job)
-    _show(options, job, "\n".join([summary(job), *hosts(job)]))
+    _show(options, job, "\n".join([summary(job), *hosts(job)]), brief=job.status)
     return 0
 
 
-def _show(options: argparse.Namespace, job: Job | list[Job], text: str) -> None:
-    """Print what a command found, as JSON if that is wanted."""
-    print(msgspec.json.encode(job).decode() if options.json else text)
+def _show(
+    options: argparse.Namespace, job: Job | list[Job], text: str, brief: str | None = None
+) -> None:
+    """Print what a command found: as JSON, or only `brief`, or the ids, if that is wanted."""
+    if options.json:
+        text = msgspec.json.encode(job).decode()
+    elif options.quiet:
+        text = brief or "\n".join(one.id for one in (job if isinstance(job, list) else [job]))
+    if text:
+        print(text)
 
 
 def _open(options: argparse.Namespace) -> int:
@@ -236,8 +288,7 @@ def _jobs(options: argparse.Namespace) -> int:
         f"{job.created_at:%Y-%m-%d %H:%M:%S}Z  {summary(job)}  {job.name or ''}".rstrip()
         for job in jobs
     ]
-    if jobs or options.json:
-        _show(options, jobs, "\n".join(lines))
+    _show(options, jobs, "\n".join(lines))
     return 0
 
 

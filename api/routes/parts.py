@@ -5,10 +5,11 @@ from pydantic import BaseModel, Field
 
 from api.auth import OwnJobDep
 from api.errors import problems
+from api.job_view import require_done
 from api.results import cursors
 from api.results.cursors import PAGE_ITEMS, CursorQuery, LimitQuery
 from api.services import ServicesDep
-from worker.jobs.errors import JobNotDone, PartsNotFound, PartsNotReady
+from worker.jobs.errors import PartsNotFound, PartsNotReady
 
 URL_TTL_S = 3600
 
@@ -49,8 +50,7 @@ def list_parts(
             f"the results of {job.id} are not on S3, because PIQUEUE_STORAGE_URL named no bucket "
             "when the job was submitted: read /results instead"
         )
-    if not job.status.done:
-        raise JobNotDone(f"{job.id} is {job.status}: list its files once it is done")
+    require_done(job, "list its files")
     start = cursors.index(cursor)
     manifest = files.manifest(job.id)
     if manifest is None:

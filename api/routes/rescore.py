@@ -12,10 +12,11 @@ from api.intake.admission import check_capacity
 from api.intake.derived_job import derive_job
 from api.intake.idempotency import MakeEntry
 from api.intake.job_builder import JobBuilder
+from api.job_view import require_done
 from api.openapi.literals import RESCORED, RESCORES
 from api.schemas import JobOptions, JobOut, RescoreIn
 from api.services import Services, ServicesDep
-from worker.jobs.errors import JobNotDone, JobRefused
+from worker.jobs.errors import JobRefused
 from worker.jobs.models.catalog import ModelCard
 from worker.jobs.record import Job
 
@@ -57,8 +58,7 @@ def _rescore(
         JobNotDone: it still runs.
         PiqueueError: it keeps no features for the models, or the new job was refused.
     """
-    if not scored.status.done:
-        raise JobNotDone(f"{scored.id} is {scored.status}: try again once it is done")
+    require_done(scored, "rescore it")
     options = JobOptions.model_validate({"name": scored.name, **body.model_dump(exclude_none=True)})
     _check_backbones(services, scored, services.catalog.resolve(options.reference))
     check_capacity(services, scored.owner, scored.counts.finished)

@@ -14,10 +14,11 @@ from api.intake.admission import check_capacity
 from api.intake.derived_job import derive_job
 from api.intake.idempotency import MakeEntry
 from api.intake.job_builder import JobBuilder, pinned_options
+from api.job_view import require_done
 from api.openapi.literals import RETRIED, RETRIES
 from api.schemas import JobOut, RetryIn
 from api.services import Services, ServicesDep
-from worker.jobs.errors import JobNotDone, JobRefused, ModelNotFound
+from worker.jobs.errors import JobRefused, ModelNotFound
 from worker.jobs.ledger.reader import StoredResult
 from worker.jobs.record import Job
 
@@ -64,8 +65,7 @@ def _retry(
         ModelNotFound: its model was removed or replaced.
         PiqueueError: it has no such items, or the new job was refused.
     """
-    if not parent.status.done:
-        raise JobNotDone(f"{parent.id} is {parent.status}: retry it once it is done")
+    require_done(parent, "retry it")
     check_capacity(services, parent.owner, 1)
     reference = parent.model.text
     if services.catalog.resolve(reference).sha256 != parent.model.sha256:

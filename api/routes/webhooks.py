@@ -7,8 +7,9 @@ from pydantic import Field
 
 from api.auth import OwnJobDep, SubmitterDep
 from api.errors import problems
+from api.job_view import require_done
 from api.services import Services, ServicesDep
-from worker.jobs.errors import JobNotDone, WebhookNotFound
+from worker.jobs.errors import WebhookNotFound
 from worker.jobs.record import Job
 from worker.jobs.results import Out
 from worker.jobs.webhooks.outbox import HookState
@@ -64,8 +65,7 @@ def read_webhook(job: OwnJobDep, services: ServicesDep) -> WebhookOut:
 def replay_webhook(job: OwnJobDep, services: ServicesDep) -> WebhookOut:
     """Deliver the webhook of a finished job again, with the same id and a full set of retries."""
     _view(services, job)  # a job without a webhook is refused first
-    if not job.status.done:
-        raise JobNotDone(f"{job.id} is {job.status}: replay its webhook once it is done")
+    require_done(job, "replay its webhook")
     services.outbox.replay(job.id)
     return _view(services, job)
 

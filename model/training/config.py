@@ -1,6 +1,7 @@
 """Reads and validates the two YAML files of a training run."""
 
 import re
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -17,6 +18,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 
 from model.artifact.card import Activation, Source
 
@@ -83,6 +85,8 @@ class DataConfig(_Strict):
 
 
 ClassWeights = Literal["none", "balanced"]
+# Fits without each fold, with other random numbers.
+REPEATS = 2
 
 
 class TrainingConfig(_Strict):
@@ -130,6 +134,11 @@ class TrainingConfig(_Strict):
     """Add an int8 variant, which takes about half the time on many processors, if it is as good."""
 
     @property
+    def fit_count(self) -> int:
+        """The number of fits, of which the model is the mean."""
+        return REPEATS * self.folds
+
+    @property
     def run_path(self) -> Path:
         """The folder of this run's logs and checkpoints."""
         return self.runs_path / f"{self.model_path.parent.name}-{self.model_path.name}"
@@ -165,13 +174,19 @@ def read_config(kind: type[Config], path: Path | None, **overrides: object) -> C
     try:
         return kind.model_validate(settings)
     except ValidationError as error:
-        wrong = [
-            f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}{_given(e['input'])}"
-            for e in error.errors()
-        ]
+        wrong = [_wrong(kind, e) for e in error.errors()]
         known = f"correct them; the settings are {', '.join(kind.model_fields)}"
         where = "the settings are wrong" if path is None else f"{path} has wrong settings"
         raise TrainingError("\n  ".join([f"{where}:", *wrong, known])) from error
+
+
+def _wrong(kind: type[_Strict], error: ErrorDetails) -> str:
+    """One line about a wrong setting; one that does not exist gets the nearest that does."""
+    name = ".".join(map(str, error["loc"])) or "file"
+    if error["type"] != "extra_forbidden" or len(error["loc"]) > 1:
+        return f"{name}: {error['msg']}{_given(error['input'])}"
+    near = get_close_matches(name, kind.model_fields, 1)
+    return f"{name}: there is no such setting{f': did you mean {near[0]}?' if near else ''}"
 
 
 def _given(value: object) -> str:

@@ -63,8 +63,6 @@ _FITTED_ON = (
     "out-of-fold scores of the train split by means of fits, as the model is one; the validation "
     "split was not used"
 )
-# Fits without each fold, with other random numbers.
-REPEATS = 2
 # Figures of the card that have no interval.
 _SINGLE = "expected_calibration_error_uncalibrated"
 _LIBRARIES = ("ai-edge-litert", "imgaug", "keras", "numpy", "pillow", "scikit-learn", "tensorflow")
@@ -177,6 +175,7 @@ def train(csv_path: Path, data: DataConfig, training: TrainingConfig) -> Card:
             samples, judged, truth = images[~is_val], images[is_val], labels[is_val]
             add_int8(network.backbone, fresh, samples, judged, truth, judge_folds)
 
+    log.info("writing the model", path=str(training.model_path))
     card = write_artifact(
         network.backbone,
         training.model_path,
@@ -211,7 +210,7 @@ def fit_folds(
     """
     start = network.tuned.get_weights()
     fitted = []
-    for number in range(REPEATS * training.folds):
+    for number in range(training.fit_count):
         key = f"fit-{number}"
         if saved := checkpoints.load(key):
             training_log.add(from_array(saved["epochs"]))
@@ -224,7 +223,7 @@ def fit_folds(
             weights = network.tuned.get_weights()
             checkpoints.save(key, *weights, epochs=np.array(epochs))
         fitted.append(weights)
-        log.info("fold fitted", fold=number, of=REPEATS * training.folds)
+        log.info("fold fitted", fold=number, of=training.fit_count)
     without = [_mean(fitted[fold :: training.folds]) for fold in range(training.folds)]
     scores = np.empty_like(data.labels)
     for fold, weights in enumerate(without):
@@ -265,7 +264,7 @@ def quantize_folds(
             alignment = align(on_samples, raw_scores(content, samples, activation, head))
         raw = raw_scores(content, images[inside], activation, head)
         scores[inside] = calibrated(raw, alignment, activation)
-        log.info("fold quantized", fold=fold)
+        log.info("folds quantized", number=fold + 1, of=len(without))
     network.tuned.set_weights(mean)
     return scores
 

@@ -7,18 +7,25 @@ from typing import Self
 from tqdm import tqdm
 
 _LINE_EVERY_S = 5.0
+_quiet = False
+
+
+def set_quiet(quiet: bool) -> None:
+    """Show progress and notes in this process, or not."""
+    global _quiet
+    _quiet = quiet
 
 
 class Progress:
     """Shows a count that grows from `done` to `total`, its rate and the estimated time left."""
 
-    def __init__(self, title: str, total: int, done: int = 0) -> None:
-        self._title, self._total, self._first = title, total, done
+    def __init__(self, title: str, total: int, done: int = 0, unit: str = "pictures") -> None:
+        self._title, self._total, self._first, self._unit = title, total, done, f" {unit}"
         self._started = self._shown_at = time.monotonic()
         self._shown = -1
         self._bar = (
-            tqdm(total=total, initial=done, desc=title, unit=" pictures", dynamic_ncols=True)
-            if sys.stderr.isatty()
+            tqdm(total=total, initial=done, desc=title, unit=self._unit, dynamic_ncols=True)
+            if sys.stderr.isatty() and not _quiet
             else None
         )
 
@@ -37,7 +44,7 @@ class Progress:
             return
         now = time.monotonic()
         complete = done == self._total and done != self._shown
-        if complete or now - self._shown_at > _LINE_EVERY_S:
+        if (complete or now - self._shown_at > _LINE_EVERY_S) and not _quiet:
             self._shown, self._shown_at = done, now
             line = tqdm.format_meter(
                 done,
@@ -45,7 +52,7 @@ class Progress:
                 now - self._started,
                 ncols=0,
                 prefix=self._title,
-                unit=" pictures",
+                unit=self._unit,
                 initial=self._first,
             )
             print(line, file=sys.stderr, flush=True)
@@ -54,3 +61,9 @@ class Progress:
 def tell(line: str) -> None:
     """Print a line to standard error, above the bar if there is one."""
     tqdm.write(line, file=sys.stderr)
+
+
+def note(line: str) -> None:
+    """Print a line that `--quiet` leaves out."""
+    if not _quiet:
+        tell(line)

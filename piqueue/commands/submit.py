@@ -9,7 +9,7 @@ from typing import get_args
 
 from piqueue.client import Client
 from piqueue.commands.pictures import listed
-from piqueue.commands.progress import Progress, tell
+from piqueue.commands.progress import Progress, note, tell
 from piqueue.commands.results import results_format, write_results
 from piqueue.commands.s3_listing import Listed, list_pictures
 from piqueue.commands.sources import (
@@ -180,7 +180,7 @@ class _Submission:
                 print(scores(result))
         print(summary(self.job))
         if not options.output:
-            tell(f"to get the results: piqueue results {self.job.id} -o results.csv")
+            note(f"to get the results: piqueue results {self.job.id} -o results.csv")
         return _exit_code(self.job, self._left_out_count)
 
     def how_to_continue(self) -> str:
@@ -270,14 +270,14 @@ class _Submission:
             tell(f"{len(left_out)} of {found_count} files are not part of the job:")
             tell("\n".join(listed(left_out, len(left_out))))
         if hidden_count := self._source.hidden_count:
-            tell(f"{hidden_count} hidden files or folders are ignored")
+            note(f"{hidden_count} hidden files or folders are ignored")
         if len(refused) == len(files):
             self._client.delete(draft.id)
             self.job = None
             raise CommandFailed("no file is left to submit: correct those that are listed above")
 
     def _follow(self, job: Job) -> Job:
-        tell(f"{job.id}: {job.counts.total} pictures")
+        note(f"{job.id}: {job.counts.total} pictures")
         with Progress("scored", job.counts.total, _over(job)) as progress:
             for latest in self._client.follow(job.id):
                 progress.show(_over(latest))
@@ -327,7 +327,7 @@ def _listed(client: Client, folder: S3Folder) -> Iterator[Listed]:
         )
     with list_pictures(folder) as found:
         hidden = f", and {found.hidden_count} hidden ones are ignored" if found.hidden_count else ""
-        tell(f"{folder}: {found.picture_count} pictures{hidden}")
+        note(f"{folder}: {found.picture_count} pictures{hidden}")
         if found.other_count:
             tell(f"{found.other_count} other objects are not part of the job:")
             tell("\n".join(listed(found.others, found.other_count)))

@@ -7,11 +7,12 @@ import secrets
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from difflib import get_close_matches
 from enum import IntEnum
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from piqueue.client import Client
 from piqueue.commands.progress import tell
@@ -24,6 +25,13 @@ _QUERY_COLUMN = re.compile(r"\?(url|id)_column=")
 
 class Parser(argparse.ArgumentParser):
     """A parser whose exit code for wrong options does not mean anything else."""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        choices = [*map(str, action.choices or ())]
+        if choices and str(value) not in choices:
+            near = get_close_matches(str(value), choices, 1)
+            hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(choices)}"
+            raise argparse.ArgumentError(action, f"there is no {value!r}: {hint}")
 
     def error(self, message: str) -> NoReturn:
         """See `ArgumentParser.error`."""
@@ -51,6 +59,8 @@ def connection_options() -> Parser:
     group = parser.add_argument_group("the API")
     group.add_argument("--url", help="address (default: $PIQUEUE_URL or http://127.0.0.1:8000)")
     group.add_argument("--api-key", metavar="KEY", help="default: $PIQUEUE_API_KEY, which is safer")
+    quiet = "no progress and no hints; of jobs only the ids, of status only the status"
+    parser.add_argument("-q", "--quiet", action="store_true", help=quiet)
     return parser
 
 
@@ -113,6 +123,13 @@ def summary(job: Job) -> str:
     return f"{job.id} {job.status}: {'; '.join(parts)}"
 
 
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of text as lines whose columns are aligned."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    padded = ([cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows)
+    return ["  ".join(row).rstrip() for row in padded]
+
+
 def scores(result: Result) -> str:
     """One line about a picture: its best scores, or why it has none."""
     if result.scores is None:
@@ -131,9 +148,7 @@ def hosts(job: Job) -> list[str]:
         statuses = ", ".join(f"{status}: {count}" for status, count in host.http_status.items())
         counts = (host.ok, host.timeouts, host.other, "" if host.p95_ms is None else host.p95_ms)
         rows.append((host.host or "all others", *map(str, counts), statuses))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    cells = [(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    return ["  ".join(("", *row)).rstrip() for row in cells]
+    return [f"  {line}" for line in table(rows)]
 
 
 def check_folder(output: Path) -> None:

@@ -1,15 +1,18 @@
 """Creates, lists, rotates and removes API keys."""
 
 import argparse
+import json
 import re
 import sys
 from collections.abc import Sequence
 
-from piqueue.commands.terminal import CommandFailed, run
+from piqueue.commands.terminal import CommandFailed, run, table
 from scripts.commands.parser import command_parser
+from worker.jobs.errors import LedgerUnavailable
 from worker.jobs.ledger.api_keys import KeyStore, Scope
 from worker.jobs.ledger.connection import connect
 from worker.jobs.record import utc
+from worker.jobs.redis_url import RedisAddress
 from worker.jobs.settings import load_settings
 
 MOST_WEIGHT = 100
@@ -45,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     action.add_argument("--scope", action="append", choices=[*Scope], help=scope)
     action.add_argument("--weight", type=_weight, default=1, help=f"{weight} (default: 1)")
 
-    actions.add_parser("list", help="list the keys and their last use")
+    action = actions.add_parser("list", help="list the keys and their last use")
+    action.add_argument("--json", action="store_true", help="print JSON")
 
     action = actions.add_parser(
         "rotate", parents=[lifetime], help="create a new key for an owner, whose jobs it keeps"
@@ -65,7 +69,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    keys = KeyStore(connect(load_settings().redis_url, retries=1))
+    url = load_settings().redis_url
+    try:
+        return _act(options, KeyStore(connect(url, retries=1)))
+    except LedgerUnavailable as error:
+        raise CommandFailed(
+            f"{error} at {RedisAddress.parse(url)}: start it, or set PIQUEUE_REDIS_URL to the "
+            "address of the service's Redis, which piqueue serve prints"
+        ) from error
+
+
+def _act(options: argparse.Namespace, keys: KeyStore) -> int:
     match options.action:
         case "add":
             if any(key.name == options.name for key in keys.all()):
@@ -84,7 +98,7 @@ def _run(options: argparse.Namespace) -> int:
             )
             print("This key is shown only once: only its hash is stored.", file=sys.stderr)
         case "list":
-            print(*_table(keys), sep="\n")
+            print(_json(keys) if options.json else "\n".join(_table(keys)))
         case "rotate":
             owner = _owner(keys, options.name)
             print(keys.rotate(owner, options.overlap, options.expires_in))
@@ -118,9 +132,26 @@ def _table(keys: KeyStore) -> list[str]:
         expires = f"{_time(key.expires_ms)}{' (expired)' if key.expired else ''}"
         used = _time(key.used_ms)
         rows.append((key.owner, key.name, ",".join(key.scopes), str(key.weight), used, expires))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    cells = [(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    return ["  ".join(row).rstrip() for row in cells]
+    return table(rows)
+
+
+def _json(keys: KeyStore) -> str:
+    def stamp(stamp_ms: int | None) -> str | None:
+        return utc(stamp_ms).isoformat() if stamp_ms else None
+
+    listed = [
+        {
+            "owner": key.owner,
+            "name": key.name,
+            "scopes": key.scopes,
+            "weight": key.weight,
+            "last_used_at": stamp(key.used_ms),
+            "expires_at": stamp(key.expires_ms),
+            "expired": key.expired,
+        }
+        for key in keys.all()
+    ]
+    return json.dumps(listed)
 
 
 def _time(stamp_ms: int | None) -> str:

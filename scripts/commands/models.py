@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from model.artifact.card import ArtifactInvalid
 from model.artifact.subprocess_module import ROOT, ModuleFailed, run_module
@@ -48,20 +49,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     settings = load_settings()
     catalog = open_catalog(settings)
+    if options.action != "list":
+        require_registry(settings)
+    registry = settings.registry_url or settings.artifacts_path
     match options.action:
         case "list":
-            _list(catalog)
+            _list(catalog, as_json=options.json)
         case "add":
             _add(options, catalog, settings)
         case "promote":
             with writing(settings):
                 card = catalog.promote(options.name, options.version)
-            print(f"new jobs with the model {card.name} now use {card.name}@{card.version}")
+            new = f"{card.name}@{card.version}"
+            print(f"new jobs with the model {card.name} now use {new}, in {registry}")
         case "rollback":
             with writing(settings):
                 card = catalog.roll_back(options.name)
-            print(f"new jobs with the model {card.name} use {card.name}@{card.version} again")
+            new = f"{card.name}@{card.version}"
+            print(f"new jobs with the model {card.name} use {new} again, in {registry}")
     return 0
+
+
+def require_registry(settings: Settings) -> None:
+    """Raise CommandFailed if a model would be written among the bundled ones."""
+    if settings.registry_url is None and "artifacts_path" not in settings.model_fields_set:
+        raise CommandFailed(
+            "set PIQUEUE_REGISTRY_URL to the registry of the API and the workers, a folder or "
+            "s3://bucket/prefix; piqueue serve prints that of its own"
+        )
 
 
 @contextmanager
@@ -84,7 +99,8 @@ def _parser() -> argparse.ArgumentParser:
     def action(name: str, about: str) -> argparse.ArgumentParser:
         return actions.add_parser(name, help=about, description=about)
 
-    action("list", "list all versions")
+    about = "print JSON"
+    action("list", "list all versions").add_argument("--json", action="store_true", help=about)
     add = action("add", "add an artifact, or a classifier of Keras, PyTorch or scikit-learn")
     add.add_argument(
         "source", help="artifact folder, .zip of one, .keras or .onnx file, or URL of such a file"
@@ -167,16 +183,31 @@ def model_name(text: str) -> str:
     return text
 
 
-def _list(catalog: ModelCatalog) -> None:
+def _list(catalog: ModelCatalog, *, as_json: bool) -> None:
     default = catalog.resolve(None)
-    for card in catalog.all():
-        marks = ["current"] if card == catalog.resolve(card.name) else []
-        marks += ["default"] if card == default else []
-        answer = f"top {card.top_k} of " if card.top_k else ""
+    listed: list[dict[str, Any]] = [
+        {
+            "name": card.name,
+            "version": card.version,
+            "created": f"{card.created}",
+            "labels": len(card.labels),
+            "top_k": card.top_k,
+            "memory_bytes": card.memory_bytes,
+            "sha256": card.sha256,
+            "current": card == catalog.resolve(card.name),
+            "default": card == default,
+        }
+        for card in catalog.all()
+    ]
+    if as_json:
+        print(json.dumps(listed))
+        return
+    for one in listed:
+        marks = " ".join(mark for mark in ("current", "default") if one[mark])
+        answer = f"top {one['top_k']} of " if one["top_k"] else ""
         print(
-            f"{card.name}@{card.version}  {card.created}  {answer}{len(card.labels)} labels  "
-            f"{card.memory_bytes / 1e6:.0f} MB a thread  {card.sha256[:12]}  "
-            f"{' '.join(marks)}".rstrip()
+            f"{one['name']}@{one['version']}  {one['created']}  {answer}{one['labels']} labels  "
+            f"{one['memory_bytes'] / 1e6:.0f} MB a thread  {one['sha256'][:12]}  {marks}".rstrip()
         )
 
 

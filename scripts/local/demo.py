@@ -8,12 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from piqueue import Client, Item, Job, PiqueueApiError, Result
+from piqueue.commands import terminal
 from piqueue.commands.pictures import find_pictures, named
 from scripts.local.image_server import ImageServer
 from scripts.local.serve import SAMPLES, how_to_submit, stop_on_signals, wait_for_signal
 from scripts.local.stack import ROOT, Stack
 from scripts.local.supervised_process import StartFailed
-from scripts.text_table import aligned
 
 _FOLDER = ROOT / ".piqueue" / "demo"
 _MAX_UPLOADS = 20  # more photos than this are scored by URL only
@@ -119,7 +119,7 @@ def table(results: Sequence[Result]) -> str:
         elif result.error:
             last = f"{result.error.code}: {result.error.detail}"
         rows.append([result.id, result.source.type, *cells, last])
-    return "\n".join("  ".join(row).rstrip() for row in aligned(rows))
+    return "\n".join(terminal.table(rows))
 
 
 def _follow(client: Client, job: Job, what: str) -> Iterator[Result]:

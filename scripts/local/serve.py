@@ -1,6 +1,7 @@
 """Runs a complete Piqueue on this machine until Ctrl-C or SIGTERM."""
 
 import argparse
+import os
 import shlex
 import signal
 import sys
@@ -35,8 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     stop_on_signals()
     try:
+        given = os.environ.get("PIQUEUE_REGISTRY_URL")
+        registry = given or str(chosen.data.absolute() / "models")
         with Stack(
             chosen.data,
+            env={} if given else {"PIQUEUE_REGISTRY_URL": registry},
             host=chosen.host,
             port=chosen.port,
             workers=chosen.workers,
@@ -45,9 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"Piqueue listens on {stack.url}; documentation: {stack.url}/docs")
             print(f"Web page: {stack.url}/")
             print(f"Data and logs: {chosen.data}\n{how_to_submit(stack.url)}")
-            print("Create API keys or check this installation:")
+            print("Create API keys, add models or check this installation:")
             print(f"  export PIQUEUE_REDIS_URL={stack.redis_url}")
             print(f"  export PIQUEUE_STORAGE_URL={shlex.quote(stack.storage_url)}")
+            print(f"  export PIQUEUE_REGISTRY_URL={shlex.quote(registry)}")
             print(f"  piqueue keys add NAME\n  piqueue doctor --url {stack.url}")
             print("Ctrl-C stops it.", flush=True)
             wait_for_signal()

@@ -31,7 +31,7 @@ from model.training.teach import (
 from piqueue import Client, Job
 from piqueue.commands.progress import tell
 from piqueue.commands.terminal import CommandFailed, connect, connection_options, run
-from scripts.commands.models import model_name, writing
+from scripts.commands.models import model_name, require_registry, writing
 from scripts.commands.parser import command_parser
 from scripts.workshop.label_table import LABEL
 from scripts.workshop.training_table import describe
@@ -94,6 +94,7 @@ def _teach(options: argparse.Namespace) -> int:
         CommandFailed: the labels or the job do not allow it.
     """
     settings = load_settings()
+    require_registry(settings)
     catalog = open_catalog(settings)
     try:
         config, annotations, warnings = _read_labels(options.labels)

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from types import FrameType
 from typing import Any
 
 from model.engines.cuda import prepare_tensorflow
+from piqueue.commands.progress import tell
 from scripts.commands.parser import command_parser
 from worker.jobs.settings import load_settings
 
@@ -79,6 +81,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _train(options: argparse.Namespace) -> int:
     from model.training import config
     from scripts.workshop.training_table import describe, find_table
+    from scripts.workshop.training_view import LOG_NAME, in_words, shown
 
     overrides = {name: getattr(options, name) for name in _TRAINING_OVERRIDES}
     overrides = config.PRESETS.get(options.preset, {}) | overrides
@@ -96,30 +99,29 @@ def _train(options: argparse.Namespace) -> int:
     if options.check_only:
         from model.training.data.dataset import read_data
 
-        annotations, _, warnings = read_data(csv_path, data, training.folds)
+        with shown(training):
+            annotations, _, warnings = read_data(csv_path, data, training.folds)
         count = len(annotations.names)
         print("\n".join([*warnings, f"{count} pictures can be used for training"]))
         return 0
-    try:
-        from model.training.run import train
-    except ModuleNotFoundError:
-        raise
-    except ImportError as error:  # the libGL of OpenCV's cv2
-        raise config.TrainingError(
-            f"{error.name} cannot be loaded ({error}): run pip install --force-reinstall --no-deps "
-            "opencv-contrib-python-headless"
-        ) from error
-
-    card = train(csv_path, data, training)
-    print(f"{training.model_path}: {card.name} {card.version}, sha256 {card.sha256}")
-    for split, intervals in card.metrics["intervals_95"].items():
-        print(split)
-        for name, value in card.metrics[split].items():
-            low, high = intervals.get(name) or (None, None)
-            between = "" if low is None else f"  {low:.4f} to {high:.4f}"
-            print(f"  {name:40} {value:.4f}{between}")
-    for name, variant in card.variants.items():
-        print(f"{name}: {variant.metrics['validation_against_float']}")
+    tell(f"the log of this run is {training.run_path / LOG_NAME}")
+    with shown(training):
+        try:
+            from model.training.run import train
+        except ModuleNotFoundError:
+            raise
+        except ImportError as error:  # the libGL of OpenCV's cv2
+            raise config.TrainingError(
+                f"{error.name} cannot be loaded ({error}): run pip install --force-reinstall "
+                "--no-deps opencv-contrib-python-headless"
+            ) from error
+        card = train(csv_path, data, training)
+    artifact = shlex.quote(str(training.model_path))
+    table, images = shlex.quote(str(csv_path)), shlex.quote(str(data.images_base_path))
+    print(f"{artifact} is written; its card.json has all figures")
+    print(*in_words(card), "next:", sep="\n")
+    print(f"  piqueue evaluate {artifact} {table} --images {images} --split val")
+    print(f"  piqueue models add {artifact}")
     return 0
 
 

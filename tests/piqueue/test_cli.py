@@ -1,6 +1,7 @@
 """The piqueue command: its subcommands, and how it finds those of the server."""
 
 import os
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -21,8 +22,11 @@ def test_the_server_has_a_module_for_each_of_its_commands(
     with pytest.raises(SystemExit):
         cli.main(["--help"])
     shown = capsys.readouterr().out
+    titles = ["score pictures", "label pictures", "make models", "run the service", "use the shell"]
+    assert re.findall(r"^([a-z ]+):$", shown, re.M)[:5] == titles
+    assert "  piqueue submit photos.csv -o results.xlsx\n" in shown
     for name, about in cli.SERVER_COMMANDS.items():
-        assert f" {name} " in shown
+        assert f"\n  {name} " in shown
         assert about[:40] in shown
     with pytest.raises(SystemExit) as ended:
         cli.main(["--version"])
@@ -31,6 +35,9 @@ def test_the_server_has_a_module_for_each_of_its_commands(
         cli.main(["jobs", "--limit", "many"])
     assert ended.value.code == 64
     assert "invalid int value: 'many'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main(["sbmit"])
+    assert "there is no 'sbmit': did you mean submit?" in capsys.readouterr().err
 
 
 def test_bash_completes_commands_and_options(

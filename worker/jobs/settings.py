@@ -122,7 +122,7 @@ class Settings(BaseSettings):
     """Model for jobs that do not name one"""
     registry_url: _RegistryUrl | None = None
     """Registry to which `piqueue models` adds models and promotions: a folder or
-    s3://bucket/prefix; if unset, PIQUEUE_ARTIFACTS_PATH"""
+    s3://bucket/prefix; if unset, PIQUEUE_ARTIFACTS_PATH if that is set"""
     model_url: _HttpUrl | None = None
     """URL of a zipped <version> folder to download when a process starts, such as
     https://example.com/scenes-4.zip"""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from model.images.decode import decode
@@ -32,6 +33,9 @@ FEW = 10
 """A label with fewer pictures than this causes a warning."""
 
 _SHOWN = 20
+_TOLD_EVERY = 50
+
+log = structlog.get_logger()
 
 
 @dataclass
@@ -338,6 +342,12 @@ def load_images(annotations: Annotations, config: DataConfig, problems: DataProb
     Missing and rejected pictures are added to `problems`; their pixels are undefined.
     """
     images = np.empty((len(annotations.names), *config.input_shape), np.uint8)
+    if not config.images_base_path.is_dir():
+        problems.errors.append(
+            f"there is no folder {config.images_base_path}: correct images_base_path, or give "
+            "--images FOLDER"
+        )
+        return images
 
     def load(index: int) -> str | None:
         path = config.images_base_path / annotations.names[index]
@@ -350,7 +360,10 @@ def load_images(annotations: Annotations, config: DataConfig, problems: DataProb
         return None
 
     with ThreadPoolExecutor() as pool:
-        for row, problem in zip(annotations.rows, pool.map(load, range(len(images))), strict=True):
+        loaded = zip(annotations.rows, pool.map(load, range(len(images))), strict=True)
+        for number, (row, problem) in enumerate(loaded, 1):
             if problem:
                 problems.errors.append(f"row {row}: {problem}")
+            if number % _TOLD_EVERY == 0 or number == len(images):
+                log.info("pictures decoded", number=number, of=len(images))
     return images

@@ -61,6 +61,6 @@ def make_training_set(
                 augmented = augment(images, config.seed * 1000 + number)
                 copies[number] = features_of(network, augmented, config)
                 checkpoints.save(key, features=copies[number])
-            log.info("augmented copy made", number=number + 1, of=config.augmented_copies)
+            log.info("augmented copies made", number=number + 1, of=config.augmented_copies)
     pooled = [network.tuned_backbone.predict(copy, config.batch_size, verbose=0) for copy in copies]
     return TrainingSet(plain, copies, np.stack(pooled), labels)

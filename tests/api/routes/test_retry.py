@@ -172,6 +172,16 @@ def test_a_retry_has_the_options_its_parent_was_submitted_with(
     assert same["counts"]["cached"] >= job["counts"]["total"], "those were scored just now"
 
 
+def test_a_draft_is_neither_retried_nor_rescored(client: httpx2.Client) -> None:
+    draft = client.post("/jobs", json={"draft": True}).json()["links"]["self"]
+    for action, body in (("retry", {}), ("rescore", {"model": "scenes"})):
+        answer = client.post(f"{draft}/{action}", json=body)
+        assert (answer.status_code, answer.json()["code"]) == (409, "job_not_done")
+        says = f"was never submitted: submit it, then {action} it once it is done"
+        assert says in answer.json()["detail"]
+    client.delete(draft).raise_for_status()
+
+
 def test_a_drafted_job_is_retried_with_its_options(client: httpx2.Client, store: HeldJobs) -> None:
     options = {"name": "folder", "expires_in_s": 3600, "priority": "bulk"}
     draft = client.post("/jobs", json={"draft": True, **options}).json()

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -110,10 +111,17 @@ def test_a_run_killed_in_the_middle_of_a_fit_ends_with_the_same_model(
     resumed = start_training(folder, tmp_path / "resumed.log")
     assert resumed.wait(250) == 0, (tmp_path / "resumed.log").read_text()
     told = (tmp_path / "resumed.log").read_text()
-    before, _, after = told.partition("fit resumed")
+    before, _, after = told.partition("fit 4 continues after epoch ")
     assert after, told
-    assert "fold fitted                    fold=2" in before
-    assert "stage=head" not in after
+    assert "fit 3 of 4, fine-tuning 2 of 2: loss" in before
+    assert ", head 1 of" not in after
+    assert "100% 48/48" in before  # the pictures that were read
+    assert "epochs trained: 100% 248/248" in after
+    assert re.search("% of the answers are right, one for each label .95 % interval: ", after)
+    assert f"  piqueue models add {folder / 'again/colours/3'}\n" in after
+    noise = "cpu_feature_guard|oneDNN|cuda"  # of TensorFlow
+    assert not re.search(noise, told)
+    assert re.search(noise, (folder / "again/runs/colours-3/run.log").read_text())
     again = folder / "again/colours/3"
     # The files may differ in the names that Keras numbers by what a process made before.
     one, two = (
@@ -133,7 +141,7 @@ def test_ctrl_c_ends_a_run_with_a_message_that_says_how_to_resume(
     run = start_training(artifact.parents[2], log, "interrupted")
     try:
         deadline = time.monotonic() + 250
-        while b"pictures read" not in log.read_bytes():
+        while b"pictures to train on" not in log.read_bytes():
             assert time.monotonic() < deadline, log.read_text()
             assert run.poll() is None, log.read_text()
             time.sleep(0.02)
@@ -271,7 +279,8 @@ def test_a_run_leaves_only_the_artifact_and_the_log(artifact: Path) -> None:
     }
     assert [path.name for path in artifact.parent.iterdir()] == ["3"]
     run = artifact.parents[2] / "runs/colours-3"
-    assert {path.name for path in run.iterdir()} == {"tensorboard", "training.csv"}
+    names = {"run.log", "tensorboard", "training.csv"}
+    assert {path.name for path in run.iterdir()} == names
     assert (run / "training.csv").read_bytes() == (artifact / "training.csv").read_bytes()
 
 

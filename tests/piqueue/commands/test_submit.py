@@ -176,6 +176,16 @@ def check_json_bom_and_page(
     assert (job["name"], job["status"], job["counts"]["succeeded"]) == ("second", "succeeded", 1)
     assert cli.main(["status", job["id"], "--json"]) == 0
     of_status = json.loads(capsys.readouterr().out)
+    for command, said in (("status", "succeeded"), ("cancel", job["id"])):
+        assert cli.main([command, job["id"], "--quiet"]) == 0
+        assert capsys.readouterr().out == f"{said}\n"
+    assert cli.main(["jobs", "--limit", "2", "-q"]) == 0
+    assert capsys.readouterr().out.splitlines()[1] == job["id"]
+    resumed = ["submit", "--resume", job["id"]]
+    assert cli.main(resumed) == 0
+    assert "scored: 100%" in capsys.readouterr().err
+    assert cli.main([*resumed, "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
     assert (of_status["id"], of_status["hosts"][0]["ok"]) == (job["id"], 1)
     table = tmp_path / "bom.csv"
     assert cli.main(["results", job["id"], "--bom", "-o", str(table)]) == 0
@@ -663,4 +673,4 @@ def test_a_priority_that_is_none_is_answered_with_those_there_are(
 ) -> None:
     with pytest.raises(SystemExit):
         cli.main(["submit", "photos.csv", "--priority", "high"])
-    assert "choose from 'interactive', 'bulk'" in capsys.readouterr().err
+    assert "there is no 'high': choose from interactive, bulk" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """piqueue keys, on a running Piqueue."""
 
+import json
 import re
 from pathlib import Path
 
@@ -50,6 +51,10 @@ def test_keys_are_created_used_and_removed(
         assert "1 of 1 succeeded" in capsys.readouterr().out, "its jobs stay its own"
         assert main(["keys", "list"]) == 0
         _, new, *_, old = capsys.readouterr().out.splitlines()
+        assert main(["keys", "list", "--json"]) == 0
+        first, *_ = json.loads(capsys.readouterr().out)
+        assert new.startswith(first["owner"])
+        assert (first["name"], first["expired"], first["expires_at"]) == ("Alice B.", False, None)
         assert re.search(r"  20\d\d-\d\d-\d\d \d\d:\d\dZ  never$", new)
         assert re.search(r"Z  20\d\d-\d\d-\d\d \d\d:\d\dZ \(expired\)$", old)
         assert main(["keys", "remove", "Alice B."]) == 0
@@ -107,7 +112,7 @@ def test_a_name_stands_for_one_owner(keys: KeyStore, capsys: pytest.CaptureFixtu
         (["add", "a", "--weight", "1.5"], "must be a whole number from 1 to 100"),
         (["add", "a", "--expires-in", "90"], "must be a number and a unit"),
         (["add", "a", "--expires-in", "0d"], "must be longer than 0"),
-        (["add", "a", "--scope", "admin"], "invalid choice: 'admin'"),
+        (["add", "a", "--scope", "admin"], "there is no 'admin': choose from read, submit"),
     ],
 )
 def test_an_invalid_option_is_refused(
@@ -125,7 +130,9 @@ def test_redis_that_does_not_answer_is_told_in_one_line(
     monkeypatch.setenv("PIQUEUE_REDIS_URL", "redis://127.0.0.1:1/0")
     assert main(["keys", "list"]) == 1
     said = capsys.readouterr().err
-    assert (said.startswith("piqueue keys: "), said.count("\n")) == (True, 1)
+    assert said.startswith("piqueue keys list: Redis does not answer (")
+    assert "at 127.0.0.1:1: start it, or set PIQUEUE_REDIS_URL to" in said
+    assert said.count("\n") == 1
 
 
 def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:

@@ -68,6 +68,15 @@ def test_a_registry_that_cannot_be_written_is_named(
     assert "set PIQUEUE_REGISTRY_URL to a folder that you can write to" in told
 
 
+def test_a_model_is_not_written_among_the_bundled_ones(
+    made: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.delenv("PIQUEUE_REGISTRY_URL", raising=False)
+    for arguments in (["add", str(made)], ["promote", "scenes", "3"], ["rollback", "scenes"]):
+        assert "set PIQUEUE_REGISTRY_URL to the registry" in rejected(capsys, *arguments)
+    assert main(["models", "list"]) == 0
+
+
 def rejected(capture: Capture, *arguments: str) -> str:
     assert main(["models", *arguments]) == 1
     return capture.readouterr().err
@@ -82,13 +91,18 @@ def test_an_added_model_is_listed_and_promoted(
     assert "piqueue models promote places 2" in capsys.readouterr().out
     assert main(["models", "promote", "places", "2"]) == 0
     assert main(["models", "rollback", "places"]) == 0
-    assert "use places@1 again" in capsys.readouterr().out
+    assert f"use places@1 again, in {registry}" in capsys.readouterr().out
     assert main(["models", "list"]) == 0
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
     assert lines["places@1"].endswith("  current")
     assert "current" not in lines["places@2"]
     assert lines["scenes@3"].endswith("  current default")
     assert "top 5 of 1000 labels  23 MB a thread" in lines["imagenet@1"]
+    assert main(["models", "list", "--json"]) == 0
+    listed = {(one["name"], one["version"]): one for one in json.loads(capsys.readouterr().out)}
+    assert len(listed) == len(lines)
+    assert (listed["places", "1"]["labels"], listed["places", "1"]["current"]) == (4, True)
+    assert listed["imagenet", "1"]["top_k"] == 5
     assert json.loads((registry / "places" / "promoted.json").read_text()) == {"history": ["1"]}
 
 
@@ -285,7 +299,7 @@ def test_the_commands_of_the_document_work(registry: Path, colours: Path, tmp_pa
     add_version(tmp_path / "models", "4", name="scenes")
     printed = shell.run(version)
     assert "scenes now use scenes@4" in printed
-    assert printed.rstrip().endswith("use scenes@3 again")
+    assert printed.rstrip().endswith(f"use scenes@3 again, in {registry}")
 
     colours.rename(tmp_path / "cats.keras")
     (tmp_path / "cats.txt").write_text("red\ngreen\nblue\n")

@@ -194,6 +194,14 @@ def test_a_wrong_row_or_column_is_named(tmp_path: Path, text: str, message: str)
     assert str(csv_path) in str(caught.value)
 
 
+def test_a_folder_that_is_not_there_is_said_once(tmp_path: Path) -> None:
+    csv_path = write_pictures(tmp_path, 4)
+    (tmp_path / "images").rename(tmp_path / "photos")
+    with pytest.raises(TrainingError, match=r"there is no folder .*images: correct") as caught:
+        read_data(csv_path, config_for(tmp_path))
+    assert "row " not in str(caught.value)
+
+
 def test_empty_columns_and_rows_at_the_end_are_left_out(tmp_path: Path) -> None:
     csv_path = write_pictures(tmp_path, 4)
     plain = read_table(csv_path)
