@@ -29,6 +29,7 @@ from api.routes import (
     results,
     retry,
     scorefile,
+    similar,
     status,
     thumbnails,
     webhooks,
@@ -70,7 +71,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestId)
     of_jobs = (jobs, events, webhooks, results, histogram, report, thumbnails, parts, retry)
-    for module in (*of_jobs, rescore, scorefile):
+    for module in (*of_jobs, rescore, similar, scorefile):
         app.include_router(module.router, dependencies=[Depends(refuse_unfit_parameters)])
     for module in (status, metrics):
         app.include_router(module.router)

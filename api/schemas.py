@@ -15,7 +15,7 @@ from worker.jobs.host_statistics import heaviest_hosts
 from worker.jobs.items import MAX_ID_CHARS
 from worker.jobs.ledger.load import Turn
 from worker.jobs.record import JOB_ERRORS, Job, JobStatus, Lane
-from worker.jobs.results import Out, ResultOut
+from worker.jobs.results import Out, ResultOut, SourceOut
 
 LISTED_HOSTS = 20
 MAX_METADATA_BYTES = 16_384
@@ -231,6 +231,42 @@ class ResultsPage(BaseModel):
 
     items: list[ResultOut]
     next_cursor: str | None = Field(None, description="Absent on the last page")
+
+
+class SimilarOut(BaseModel):
+    """A picture that is similar to another one, or nearly the same."""
+
+    index: int
+    id: str
+    source: SourceOut
+    similarity: float = Field(
+        description="Cosine of the features of both, to 0.01: 1 for the same picture"
+    )
+
+
+class GroupMemberOut(BaseModel):
+    """A picture in a group of near-duplicates."""
+
+    index: int
+    id: str
+    source: SourceOut
+
+
+class GroupOut(BaseModel):
+    """Pictures that are nearly the same: the same file, or encoded again, resized or cropped."""
+
+    count: int
+    items: list[GroupMemberOut] = Field(description="The first 100 of them, by index")
+
+
+class DuplicatesPage(BaseModel):
+    """Groups of near-duplicates, the largest first."""
+
+    compared: int = Field(description="Pictures of the job that were compared")
+    group_count: int
+    duplicate_count: int = Field(description="Pictures in groups, without one of each")
+    groups: list[GroupOut]
+    next_cursor: str | None = Field(None, description="Null on the last page")
 
 
 class LinksOut(BaseModel):

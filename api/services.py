@@ -19,6 +19,7 @@ from worker.jobs.models.configured import open_catalog
 from worker.jobs.queue import WakeUps, make_celery
 from worker.jobs.settings import Settings
 from worker.jobs.storage.blobs import open_storage
+from worker.jobs.storage.comparisons import Comparisons
 from worker.jobs.webhooks.outbox import Outbox
 from worker.jobs.webhooks.secrets import WebhookSecrets
 
@@ -52,6 +53,7 @@ class Services:
         self.catalog = open_catalog(settings)
         self.presence = ModelPresence(redis)
         self.score_days = ScoreDays(redis)
+        self.comparisons = Comparisons(redis)
         self.job_events = JobEvents(settings.redis_url)
         self.keys = KeyStore(redis)
         self.wrong_keys = WrongKeys()

@@ -7,6 +7,7 @@ from piqueue.types import (
     Counts,
     Draft,
     DryRun,
+    DuplicateGroup,
     Filters,
     Item,
     ItemError,
@@ -15,6 +16,7 @@ from piqueue.types import (
     Limits,
     Model,
     Result,
+    Similar,
 )
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "Counts",
     "Draft",
     "DryRun",
+    "DuplicateGroup",
     "Filters",
     "Item",
     "ItemError",
@@ -32,4 +35,5 @@ __all__ = [
     "Model",
     "PiqueueApiError",
     "Result",
+    "Similar",
 ]

@@ -15,7 +15,7 @@ from typing import Any, NoReturn, get_args
 
 import msgspec
 
-from piqueue.commands import results, submit
+from piqueue.commands import results, similar, submit
 from piqueue.commands.progress import set_quiet
 from piqueue.commands.terminal import (
     CommandFailed,
@@ -188,6 +188,16 @@ def _parser() -> argparse.ArgumentParser:
     given.metavar = "NAME[@VERSION]"
     one.add_argument("--name", help="name of the new job (default: that of JOB)")
     one.add_argument("--no-wait", action="store_true", help="print only the id of the new job")
+    add_json(one)
+
+    about = "list the pictures of a job that are most like one of them"
+    one = add("similar", about, similar.similar, similar.EXAMPLES)
+    similar.add_arguments(one)
+    add_json(one)
+
+    about = "list the groups of pictures of a job that are nearly the same"
+    one = add("duplicates", about, similar.duplicates, similar.DUPLICATES_EXAMPLES)
+    one.add_argument("job")
     add_json(one)
 
     one = add("jobs", "list your jobs, newest first", _jobs)

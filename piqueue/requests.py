@@ -36,6 +36,8 @@ from piqueue.types import (
     DraftItem,
     DraftItemsPage,
     DryRun,
+    DuplicateGroup,
+    DuplicatesPage,
     Filters,
     Item,
     Job,
@@ -48,6 +50,7 @@ from piqueue.types import (
     Result,
     ResultsFormat,
     ResultsPage,
+    Similar,
 )
 
 READ_BYTES = 1 << 18
@@ -371,6 +374,31 @@ class Operations:
         """
         more = {"json": {"models": models} | ({} if name is None else {"name": name})}
         return Request(Job, "POST", _job(job_id, "/rescore"), headers=_key(), more=more)
+
+    # What is alike, in jobs that keep features; the first request waits for the comparison.
+
+    @operation
+    def similar(self, job_id: str, index: int, limit: int = 20) -> Request[list[Similar]]:
+        """Give the pictures of a finished job that are most similar to the one at `index`.
+
+        Raises:
+            PiqueueApiError: `features_not_kept`: the job was submitted without `keep_features`.
+                `item_not_found`: there is no such picture, or it failed.
+
+        Example:
+            for other in client.similar(job.id, 0): print(other.id, other.similarity)
+        """
+        params = {"item": index, "limit": limit}
+        return Request(list[Similar], "GET", _job(job_id, "/similar"), params)
+
+    @listing
+    def duplicates(self, job_id: str) -> Request[Page[DuplicateGroup]]:
+        """Give the groups of pictures of a finished job that are nearly the same, largest first.
+
+        Raises:
+            PiqueueApiError: `features_not_kept`: the job was submitted without `keep_features`.
+        """
+        return Request(DuplicatesPage, "GET", _job(job_id, "/duplicates"), {"limit": 100})
 
     @operation
     def delete(self, job_id: str) -> Request[None]:

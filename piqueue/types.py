@@ -285,6 +285,30 @@ class Model(Struct, frozen=True):
     activation: str = ""
 
 
+class Similar(Struct, frozen=True):
+    """A picture that is similar to another one; `similarity` is 1 for the same picture."""
+
+    index: int
+    id: str
+    source: Source
+    similarity: float
+
+
+class Member(Struct, frozen=True):
+    """A picture in a group of near-duplicates."""
+
+    index: int
+    id: str
+    source: Source
+
+
+class DuplicateGroup(Struct, frozen=True):
+    """Pictures that are nearly the same: how many, and the first 100 of them."""
+
+    count: int
+    items: list[Member]
+
+
 class Limits(Struct, frozen=True):
     """What one request, one job and one caller may send.
 
@@ -353,6 +377,18 @@ class JobsPage(Page[Job], frozen=True, kw_only=True):
 
 class ResultsPage(Page[Result], frozen=True, kw_only=True):
     """Finished items in index order."""
+
+
+class DuplicatesPage(Page[DuplicateGroup], frozen=True, kw_only=True):
+    """Groups of near-duplicates, the largest first, and their counts in the whole job.
+
+    `duplicate_count` are the pictures in groups, without one of each.
+    """
+
+    items: list[DuplicateGroup] = field(name="groups")
+    compared: int
+    group_count: int
+    duplicate_count: int
 
 
 class DraftItemsPage(Page[DraftItem], frozen=True, kw_only=True):

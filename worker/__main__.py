@@ -13,6 +13,7 @@ from worker.jobs.traces import start_traces, stop_traces
 from worker.scoring.metrics import serve_metrics
 from worker.scoring.runtime import Runtime
 from worker.tasks import make_worker_app
+from worker.upkeep.comparison import ComparisonThread
 from worker.upkeep.heartbeat import Heartbeat
 from worker.upkeep.idle_drafts import IdleDrafts
 from worker.upkeep.leases import LeaseRenewal
@@ -45,6 +46,7 @@ def main() -> int:
         if settings.stores_on_s3 or settings.storage_folder:
             redis = connect(settings.redis_url, retry_silence=True)
             upkeep.append(StorageMaintenance(settings, redis))
+            upkeep.append(ComparisonThread(settings, redis))
         metrics_server = serve_metrics(runtime.metrics, settings)
     except PiqueueError as error:
         print(f"piqueue worker: {error}", file=sys.stderr)  # noqa: T201

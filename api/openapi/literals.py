@@ -32,6 +32,17 @@ EXAMPLES["ModelDetailsOut"] = {
     "sources": [{"name": "photos of our catalogue", "terms": "our own"}],
     "notes": "",
 }
+_MEMBER = {
+    "index": 17,
+    "id": "sku-17",
+    "source": {"type": "url", "url": "https://example.com/17.jpg", "filename": None},
+}
+EXAMPLES["SimilarOut"] = {**_MEMBER, "similarity": 0.9731}
+EXAMPLES["DuplicatesPage"] = {
+    **{"compared": 251, "group_count": 1, "duplicate_count": 1},
+    "groups": [{"count": 2, "items": [_MEMBER, {**_MEMBER, "index": 40, "id": "sku-40"}]}],
+    "next_cursor": None,
+}
 EVENTS = "\n".join(_VALUES["events"])
 SCORES: dict[str, float] = _VALUES["scores"]
 

@@ -57,6 +57,8 @@ ROUTES: dict[tuple[str, str], Scope | None] = {
     ("POST", "/jobs/{job_id}/rescore"): Scope.SUBMIT,
     ("POST", "/jobs/{job_id}/retry"): Scope.SUBMIT,
     ("POST", "/jobs/{job_id}/submit"): Scope.SUBMIT,
+    ("GET", "/jobs/{job_id}/similar"): Scope.READ,
+    ("GET", "/jobs/{job_id}/duplicates"): Scope.READ,
     ("GET", "/jobs/{job_id}/webhook"): Scope.READ,
     ("POST", "/jobs/{job_id}/webhook/replay"): Scope.SUBMIT,
 }
@@ -161,9 +163,10 @@ def test_a_job_of_another_key_is_not_found_but_for_operators(
         async def answer_about(
             job_id: str, key: str, method: str, path: str, **body: Any
         ) -> tuple[int, str]:
-            answer = await client.request(
-                method, path.format(job_id=job_id, index=0), headers=bearer(key), **body
-            )
+            params = {"item": 0} if path.endswith("/similar") else {}
+            url = path.format(job_id=job_id, index=0)
+            headers = bearer(key)
+            answer = await client.request(method, url, headers=headers, params=params, **body)
             problem = {**answer.json(), "request_id": None}
             return answer.status_code, json.dumps(problem).replace(job_id, "")
 

@@ -18,6 +18,9 @@ PiqueueError
 ├── WebhookNotFound         the job has no webhook_url
 ├── ParentGone              the parent of a retry was deleted or has expired
 ├── ThumbnailNotFound       the item has no thumbnail
+├── FeaturesNotKept         the job keeps no features
+├── ItemNotFound            the job has no such item, or the item has no features
+├── NotCompared             the pictures of the job are not compared yet
 ├── PartsNotFound           the job has no result files on S3
 ├── PartsNotReady           the manifest of a job's results is not written yet
 ├── JobNotDraft             the job was already submitted and accepts no more items
@@ -161,6 +164,12 @@ class PartsNotFound(PiqueueError): ...
 class PartsNotReady(PiqueueError): ...
 
 
+class FeaturesNotKept(PiqueueError): ...
+
+
+class ItemNotFound(PiqueueError): ...
+
+
 class ParentGone(PiqueueError): ...
 
 
@@ -200,6 +209,9 @@ class OverQuota(_PushedBack): ...
 
 
 class WrongKeysSent(_PushedBack): ...
+
+
+class NotCompared(_PushedBack): ...
 
 
 class NoAnswer(PiqueueError): ...

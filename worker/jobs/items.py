@@ -118,6 +118,8 @@ class ItemResult:
     rescored: bool = field(default=False, compare=False, repr=False)
     # Packed features by backbone, which only a job that keeps them stores, and not in Redis.
     features: Mapping[str, bytes] = field(default_factory=dict, compare=False, repr=False)
+    # The difference hash of the picture, of 8 bytes, which is stored with its features.
+    difference_hash: bytes = field(default=b"", compare=False, repr=False)
 
     def to_row(self) -> list[Any]:
         """Write the compact JSON form kept in Redis."""

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from worker.jobs.items import RejectionCode, Stage
+from worker.jobs.items import ItemSpec, RejectionCode, Stage
 from worker.jobs.ledger.reader import StoredResult
 
 
@@ -32,6 +32,13 @@ class SourceOut(BaseModel):
     type: Literal["url", "upload"]
     url: str | None = None
     filename: str | None = None
+
+    @classmethod
+    def of(cls, spec: ItemSpec) -> Self:
+        """The source of an item."""
+        if spec.url is None:
+            return cls(type="upload", filename=spec.filename)
+        return cls(type="url", url=spec.url)
 
 
 class TimingsOut(Out):
@@ -80,9 +87,7 @@ class ResultOut(BaseModel):
             index=stored.index,
             id=spec.id,
             status="failed" if result.rejection else "succeeded",
-            source=SourceOut(type="upload", filename=spec.filename)
-            if spec.url is None
-            else SourceOut(type="url", url=spec.url),
+            source=SourceOut.of(spec),
             columns=spec.columns,
             image=result.image,
             scores=scores,

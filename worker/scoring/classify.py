@@ -10,6 +10,7 @@ import structlog
 
 from model.artifact.features import pack_features
 from model.images.decode import DEFAULT_MEMORY_BUDGET, decode
+from model.images.difference_hash import difference_hash
 from model.images.memory_budget import MemoryBudget
 from model.images.result import DecodedImage, ImageRejected
 from model.predictor import Predictor
@@ -133,7 +134,7 @@ def _score(
         results[position] = replace(results[position], rejection=rejection)
         return
     infer_ms = _ms_since(started) // len(batch)
-    for (position, _), prediction in zip(batch, predictions, strict=True):
+    for (position, image), prediction in zip(batch, predictions, strict=True):
         result = results[position]
         results[position] = replace(
             result,
@@ -141,6 +142,7 @@ def _score(
             timings=replace(result.timings, infer_ms=infer_ms),
             variant=predictor.variant,
             features={key: pack_features(row) for key, row in prediction.features.items()},
+            difference_hash=difference_hash(image.pixels) if prediction.features else b"",
         )
 
 

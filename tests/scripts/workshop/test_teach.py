@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,8 +62,9 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
 @pytest.fixture(scope="module")
 def walked(shell: Shell) -> str:
     """What the commands of the document print."""
-    commands, python = runnable("docs/teach.md")
-    printed = shell.run(commands)
+    commands, alike, python = runnable("docs/teach.md")
+    # The later commands are about the job of the first ones.
+    printed = shell.run(f"{commands.text}\n{alike.text}")
     assert " is most like " in shell.run(python)
     return printed
 
@@ -82,6 +84,13 @@ def test_a_label_is_taught_and_scored_beside_others(shell: Shell, walked: str) -
         row = rows[f"{index:02}.jpg"]
         assert ("harbours/harbours" in row["labels"].split(";")) == (index % 3 == 0), row
         assert row["scenes/beach"]
+
+
+@pytest.mark.timeout(400)
+def test_pictures_that_are_alike_are_listed(walked: str) -> None:
+    similar = re.findall(r"^0\.\d{3}  (\d\d)\.jpg$", walked, re.MULTILINE)
+    assert len(similar) == 5
+    assert all(int(index) % 3 == 0 for index in similar), "those with upright stripes"
 
 
 @pytest.mark.timeout(400)

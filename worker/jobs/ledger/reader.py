@@ -154,6 +154,24 @@ class JobReader(RedisClient):
                 if stored.index >= start_index:
                     yield stored
 
+    def specs(self, job: Job, indexes: Iterable[int]) -> dict[int, ItemSpec]:
+        """Read some items of a job by index, those that it has, finished or not.
+
+        Raises:
+            JobNotFound: the job was erased or has expired.
+        """
+        wanted = sorted(index for index in set(indexes) if index < job.counts.total)
+        chunks = sorted({index // job.chunk_items for index in wanted})
+        if not chunks:
+            return {}
+        packed = self._redis.hmget(job_key(job.id, "in"), chunks)
+        if None in packed:
+            raise JobNotFound(job.id)
+        by_chunk = {chunk: unpack_specs(one) for chunk, one in zip(chunks, packed, strict=True)}
+        return {
+            index: by_chunk[index // job.chunk_items][index % job.chunk_items] for index in wanted
+        }
+
     def _finished_chunks(self, job: Job, first: int) -> Iterator[int]:
         """The chunks from `first` that have results; of a small job, all chunks."""
         if not job.counts.finished:

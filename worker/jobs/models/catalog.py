@@ -90,6 +90,12 @@ class ModelCard(BaseModel):
         )
 
     @property
+    def first_backbone(self) -> str | None:
+        """The backbone or, of several models, the first of theirs; None if there is none."""
+        found = (part.backbone for part in self.parts or (self,))
+        return next(filter(None, found), None)
+
+    @property
     def ref(self) -> ModelRef:
         """The reference to this exact model."""
         return ModelRef(self.name, self.version, self.sha256)

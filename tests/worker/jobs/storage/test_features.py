@@ -1,6 +1,7 @@
 """Kept features: blocks by chunk and backbone, and the pairs of results and features."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 from structlog.testing import capture_logs
@@ -26,13 +27,22 @@ def test_a_block_has_the_features_of_each_picture_by_its_hash() -> None:
     blocks = pack_blocks([scored(1), FAILED, scored(2), scored(1)])
     assert blocks.keys() == set(BACKBONES)
     first, second = (unpack_block(blocks[one]) for one in BACKBONES)
-    assert {key: bytes(value) for key, value in first.items()} == {
+    assert {key: bytes(value.features) for key, value in first.items()} == {
         f"{1:064x}": b"\1\1\1",
         f"{2:064x}": b"\2\2\2",
     }
-    assert len(second[f"{2:064x}"]) == 5
+    assert len(second[f"{2:064x}"].features) == 5
+    assert bytes(second[f"{2:064x}"].difference_hash) == b"", "as in blocks of earlier versions"
     assert len(blocks[BACKBONES[0]]) == 8 + 2 * (32 + 3)
     assert pack_blocks([FAILED]) == {}
+
+
+def test_the_difference_hash_of_a_picture_is_kept_with_its_features() -> None:
+    hashed = [replace(scored(number), difference_hash=bytes([number] * 8)) for number in (1, 2)]
+    block = pack_blocks(hashed)[BACKBONES[0]]
+    assert len(block) == 8 + 2 * (32 + 3 + 8)
+    kept = unpack_block(block)[f"{2:064x}"]
+    assert (bytes(kept.features), bytes(kept.difference_hash)) == (b"\2\2\2", b"\2" * 8)
 
 
 @pytest.mark.parametrize("content", [b"", b"P", b"other bytes", b"PQF1\3\0\0\0" + b"x" * 34])
