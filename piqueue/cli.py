@@ -16,7 +16,6 @@ from typing import Any, NoReturn, get_args
 import msgspec
 
 from piqueue.commands import results, similar, submit
-from piqueue.commands.progress import set_quiet
 from piqueue.commands.terminal import (
     CommandFailed,
     Parser,
@@ -82,7 +81,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    set_quiet(options.quiet)
     for name, value in vars(options).items():
         if isinstance(value, str) and not value.isascii():
             try:
@@ -214,7 +212,7 @@ def _parser() -> argparse.ArgumentParser:
     about = "print what lets a shell complete the commands and options of piqueue"
     one = add_command("completion", about, description=about)
     one.add_argument("shell", choices=["bash", "zsh", "fish"])
-    one.set_defaults(command=_completion, program=one.prog, quiet=False)
+    one.set_defaults(command=_completion, program=one.prog)
     parser.description = f"{__doc__}\n{_listed(abouts)}"
     parser.epilog = _EXAMPLES
     return parser

@@ -302,7 +302,7 @@ def _dry_run(client: Client, options: argparse.Namespace, source: Source | None)
             )
     print(f"{tried.items} pictures for {tried.model.name}@{tried.model.version}")
     if tried.eta_s is not None:
-        print(f"estimated time: {tried.eta_s} s")
+        print(f"estimated time, at the recent rate: {tried.eta_s} s")
     failed_count = 0
     for host in tried.hosts:
         failed_count += sum(host.failures.values())

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from piqueue.client import Client
-from piqueue.commands.progress import tell
+from piqueue.commands.progress import set_quiet, tell
 from piqueue.errors import PiqueueApiError
 from piqueue.types import Job, Result
 
@@ -65,7 +65,8 @@ def connection_options() -> Parser:
 
 
 def connect(options: argparse.Namespace, patience_s: float = 10) -> Client:
-    """A client that tells once for each reason that it waits for the API."""
+    """A client that tells once for each reason that it waits for the API; applies `--quiet`."""
+    set_quiet(options.quiet)
     told: set[str] = set()
 
     def waiting(error: PiqueueApiError, _pause_s: float) -> None:

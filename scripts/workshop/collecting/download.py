@@ -22,7 +22,7 @@ from scripts.workshop.table_file import Row, csv_bytes, read_rows, replace_file
 from worker.fetching.fetcher import Fetcher
 from worker.fetching.session import FetchLimits
 from worker.jobs.host_statistics import host_of
-from worker.jobs.items import Rejection
+from worker.jobs.items import Rejection, RejectionCode
 from worker.jobs.settings import Settings, load_settings
 
 # A file in the folder of the pictures: the names whose downloads were reported to Unsplash.
@@ -153,7 +153,10 @@ def fetch_pictures(
         for position, outcome in fetcher.fetch_all([urls[index] for index in wanted]):
             index = wanted[position]
             if isinstance(payload := outcome.payload, Rejection):
-                missing[index] = Missing(payload.code.value, payload.detail)
+                detail = payload.detail
+                if payload.code is RejectionCode.FETCH_BLOCKED_ADDRESS:
+                    detail += ": allow its network with PIQUEUE_FETCH_ALLOW_NETWORKS"
+                missing[index] = Missing(payload.code.value, detail)
             elif problem := _write(folder / names[index], payload, settings.max_pixels):
                 missing[index] = problem
             done += 1

@@ -13,6 +13,8 @@ from scripts.workshop.labelling.predictions_source import Prediction, predict, r
 from scripts.workshop.labelling.session import LabelSession, Picture
 from worker.jobs.settings import load_settings
 
+# More labels of a model than the page can show.
+MOST_SCORED = 50
 EXAMPLES = """\
 examples:
   piqueue label photos --labels beach,city,sunset       writes photos/labels.csv
@@ -82,7 +84,10 @@ def open_table(path: Path, labels: str | None, scored: Iterable[str]) -> LabelTa
     names = [label.strip() for label in labels.split(",")] if labels else []
     if path.exists():
         return LabelTable.open(path, names)
-    names = names or list(dict.fromkeys(scored))
+    if not names and len(names := list(dict.fromkeys(scored))) > MOST_SCORED:
+        raise CommandFailed(
+            f"the model has {len(names):,} labels: name those to answer with --labels a,b,c"
+        )
     if not names:
         raise CommandFailed(f"{path} does not exist yet: give its labels with --labels a,b,c")
     return LabelTable.create(path, names)

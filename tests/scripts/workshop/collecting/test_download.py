@@ -136,6 +136,7 @@ def test_addresses_that_are_not_public_are_not_contacted(
     assert main(["download", str(table)]) == 1
     (row,) = rows_of(tmp_path / "data.missing.csv")
     assert row["reason"] == "fetch_blocked_address"
+    assert row["detail"].endswith("allow its network with PIQUEUE_FETCH_ALLOW_NETWORKS")
     assert site.requests == []
 
 

@@ -17,7 +17,9 @@ from PIL import Image
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.keys import Keys
 
+from piqueue.commands.terminal import CommandFailed
 from scripts.commands.__main__ import main
+from scripts.workshop.labelling.label import open_table
 from scripts.workshop.preview import jpeg_preview
 from tests.pictures import jpeg
 from tests.scripts.workshop.labelling.labelling import LabelPage, labelling
@@ -435,6 +437,13 @@ def test_requests_without_the_token_or_by_another_host_name_are_rejected(folder:
         assert client.post(f"{url}undo").status_code == 409
         assert client.post(f"{url}pictures/0", json=answer).json()["picture"]["labels"] == ["beach"]
         assert labels_of(folder / "labels.csv") == {"a.jpg": ("beach",)}
+
+
+def test_of_a_model_with_many_labels_some_are_to_be_named(tmp_path: Path) -> None:
+    with pytest.raises(CommandFailed, match="has 1,000 labels: name those to answer with --labels"):
+        open_table(tmp_path / "labels.csv", None, (f"kind, {number}" for number in range(1000)))
+    table = open_table(tmp_path / "labels.csv", "kind 1,kind 2", ["kind 1"])
+    assert tuple(table.labels) == ("kind 1", "kind 2")
 
 
 @pytest.mark.parametrize(
