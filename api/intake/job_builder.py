@@ -43,6 +43,8 @@ RESCORED_CHUNK_ITEMS = 256
 WRITE_CHUNKS = 16
 # After a failed write S3 may still complete it, at the latest after this time.
 ABANDONED_S = 60
+# An ephemeral job expires so long after its caller has stopped waiting.
+EPHEMERAL_S = 30
 # A million ids are compared in as many parts, so that no sort blocks other requests.
 ID_PARTS = 16
 
@@ -52,7 +54,8 @@ log = structlog.get_logger()
 class JobBuilder(ItemReceiver):
     """One submission as a context manager; leaving it before `finish` erases what was stored.
 
-    With `check_only`, nothing is stored. The results of an `ephemeral` job are not written to S3.
+    With `check_only`, nothing is stored. An `ephemeral` job is in no list, expires
+    soon after its caller has stopped waiting, and its results are not written to S3.
     With `with_fingerprint`, items count in `fingerprint`. With `rescore_of`, the features of that
     job are scored. With `draft_id`, that draft is submitted, and kept if its submission is refused.
     """
@@ -76,6 +79,7 @@ class JobBuilder(ItemReceiver):
         self._owner = owner
         self._options = options
         self._check_only = check_only
+        self._ephemeral = ephemeral
         self._parts = None if ephemeral else services.parts
         self._parent_job, self._rescore_of = parent_job, rescore_of
         self._layout = Layout()
@@ -84,6 +88,8 @@ class JobBuilder(ItemReceiver):
             check_features(services, self._model)
         self._erase_on_exit = not check_only and draft_id is None
         self._ttl_s = options.expires_in_s or services.settings.job_ttl_s
+        if ephemeral:
+            self._ttl_s = math.ceil(services.settings.sync_timeout_s) + EPHEMERAL_S
         check = partial(check_upload_bytes, services, owner)
         self._uploads = Uploads(services.blobs, self.job_id, self._ttl_s, check)
         self._chunk_items = services.settings.chunk_items
@@ -207,6 +213,7 @@ class JobBuilder(ItemReceiver):
             owner=self._owner,
             model=self._model,
             ttl_s=self._ttl_s,
+            listed=not self._ephemeral,
             name=self._options.name,
             metadata=self._options.metadata,
             parent_job=self._parent_job,

@@ -14,7 +14,7 @@ from api.intake.submission import Submission, submit
 from api.job_view import wait_for_job
 from api.openapi.literals import SCOREFILE_BODY, SCORES
 from api.schemas import JobOptions
-from api.services import ServicesDep
+from api.services import Services, ServicesDep
 from worker.jobs.errors import JobRefused, NoAnswer, UploadRejected
 from worker.jobs.record import Lane
 
@@ -42,11 +42,13 @@ async def score_file(request: Request, services: ServicesDep, owner: OwnerDep) -
             JobOptions(priority=Lane.INTERACTIVE), partial(add_file, parts), threads, ephemeral=True
         )
         job_id, _ = await threads.run(owner, submit, services, owner, submission)
+    results = None
     try:
         results = (await wait_for_job(services, job_id, wait_s)).results
     finally:
-        await run_in_threadpool(services.store.erase, job_id)
-        await run_in_threadpool(services.blobs.erase, job_id)
+        # A picture that has scores is deleted already.
+        if not results or results[0].scores is None:
+            await run_in_threadpool(_erase, services, job_id)
     if not results:
         raise NoAnswer(f"no worker scored the picture within {wait_s:g} s: try again later")
     (result,) = results
@@ -54,3 +56,8 @@ async def score_file(request: Request, services: ServicesDep, owner: OwnerDep) -
         assert result.error is not None
         raise UploadRejected(f"{result.error.code}: {result.error.detail}")
     return result.scores
+
+
+def _erase(services: Services, job_id: str) -> None:
+    services.store.erase(job_id)
+    services.blobs.erase(job_id)

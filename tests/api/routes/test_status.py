@@ -17,6 +17,7 @@ from scripts.local.stack import Stack
 from tests.pictures import jpeg
 from tests.scripts.processes import eventually
 from worker.jobs.errors import PiqueueError
+from worker.jobs.ledger.connection import connect
 from worker.jobs.settings import ARTIFACTS_PATH
 
 
@@ -28,6 +29,19 @@ def test_scorefile_scores_one_picture_through_the_queue(client: httpx2.Client) -
     assert list(scores) == ["beach", "city", "sunset", "trees"]
     (expected,) = load_predictor(ARTIFACTS_PATH / "scenes" / "3").predict([decode(picture).pixels])
     np.testing.assert_allclose(list(scores.values()), expected.scores, atol=1e-4)
+
+
+def test_a_picture_scored_through_scorefile_is_in_no_list(
+    client: httpx2.Client, stack: Stack
+) -> None:
+    before = client.get("/jobs", params={"limit": 1000}).json()["jobs"]
+    with connect(stack.redis_url) as redis:
+        known = set(redis.scan_iter("piqueue:{*}:*"))
+        client.post("/scorefile/", files={"file": ("a.jpg", jpeg(3))}).raise_for_status()
+        added = set(redis.scan_iter("piqueue:{*}:*")) - known
+        assert added
+        assert all(0 < redis.ttl(key) <= 60 for key in added), "it expires soon"
+    assert client.get("/jobs", params={"limit": 1000}).json()["jobs"] == before
 
 
 @pytest.mark.parametrize(

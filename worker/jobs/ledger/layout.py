@@ -19,6 +19,8 @@ class NewJob:
     owner: str
     model: ModelCard
     ttl_s: int
+    # Whether the lists of its owner have it.
+    listed: bool = True
     name: str | None = None
     metadata: Mapping[str, Any] | None = None
     parent_job: str | None = None
@@ -83,6 +85,7 @@ def fields_of(job: NewJob) -> dict[str, Any]:
         "traceparent": job.traceparent,
         "keep_features": 1 if job.keep_features else None,
         "thumbnails": job.thumbnails or None,
+        "unlisted": None if job.listed else 1,
         "options": json.dumps(job.options) if job.options else None,
         "csv": job.csv and json.dumps([job.csv.header, job.csv.url_column, job.csv.id_column]),
     }

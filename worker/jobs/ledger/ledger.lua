@@ -7,7 +7,7 @@ local FIELDS = {'owner', 'lane', 'total', 'chunk_items', 'chunk_count', 'created
   'expires_ms', 'ttl_ms', 'model', 'version', 'sha256', 'model_key', 'use_cache', 'uploads', 'parts',
   'thumbnails', 'keep_features', 'rescore_of', 'traceparent', 'webhook_url', 'max_failures', 'status',
   'closed', 'next_number', 'ready_ms', 'next_chunk', 'done_chunks', 'given_up', 'running', 'succeeded',
-  'failed', 'cached'}
+  'failed', 'cached', 'unlisted'}
 -- What was read of the record and what is set, and the fields and values that are not written yet.
 local RECORD, CHANGES
 
@@ -110,9 +110,11 @@ end
 
 local function set_status(status)
   local owner, before = get('owner'), get('status')
-  if before then redis.call('ZREM', list_of(owner, before), JOB) end
   if before == 'draft' then redis.call('ZREM', DRAFTS, JOB) end
-  redis.call('ZADD', list_of(owner, status), 0, JOB)
+  if not get('unlisted') then
+    if before then redis.call('ZREM', list_of(owner, before), JOB) end
+    redis.call('ZADD', list_of(owner, status), 0, JOB)
+  end
   set('status', status)
 end
 
@@ -232,7 +234,7 @@ local function register(card)
   local shared, ttl_ms = 'piqueue:card:' .. digest, number('ttl_ms')
   if redis.call('PTTL', shared) < ttl_ms then redis.call('SET', shared, card, 'PX', ttl_ms) end
   set('card', digest)
-  redis.call('ZADD', list_of(get('owner')), 0, JOB)
+  if not get('unlisted') then redis.call('ZADD', list_of(get('owner')), 0, JOB) end
 end
 
 -- ARGV: id, model card, then the fields and values of the record.

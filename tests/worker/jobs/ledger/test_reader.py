@@ -6,9 +6,12 @@ import pytest
 from redis import Redis
 
 from tests.worker.jobs.ledger.test_ready import serve, submit
+from tests.worker.jobs.ledger.test_store import MODEL
+from worker.jobs.items import ItemResult, ItemSpec
+from worker.jobs.ledger.layout import NewJob, Shape
 from worker.jobs.ledger.reader import LIST_READ
 from worker.jobs.ledger.store import JobStore
-from worker.jobs.record import JobStatus
+from worker.jobs.record import JobStatus, Lane, new_job_id
 
 
 @pytest.fixture
@@ -44,3 +47,18 @@ def test_a_list_leaves_out_jobs_that_expired_or_have_another_status(
     serve(store, 1)
     assert [job.id for job in store.jobs("a", status=JobStatus.SUCCEEDED)] == [ids[0]]
     assert [job.id for job in store.jobs("a", status=JobStatus.QUEUED)] == [ids[3], ids[1]]
+
+
+def test_an_unlisted_job_is_read_by_its_id_alone(store: JobStore, redis_client: Redis) -> None:
+    job = NewJob(new_job_id(), "a", MODEL, ttl_s=60, listed=False)
+    store.put_chunk(job.id, 0, [ItemSpec("1", "http://h/1")])
+    store.submit(job, Shape(Lane.INTERACTIVE, 1, 1))
+    assert list(store.jobs("a")) == []
+    (claim,) = store.claim_next(30, 0.2)
+    store.commit(claim, [ItemResult(scores=(0.5, 0.5))])
+    assert list(store.jobs("a")) == []
+    assert store.job(job.id).status is JobStatus.SUCCEEDED
+    assert not redis_client.keys("piqueue:jobs:*")
+    redis_client.zadd("piqueue:due", {f"expire {job.id} a": 1}, xx=True)
+    store.recover()
+    assert not redis_client.keys(f"*{job.id}*")
