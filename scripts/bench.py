@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,6 +19,7 @@ from scripts.benchmarks.folder_upload import folder_upload
 from scripts.benchmarks.footprint import footprint
 from scripts.benchmarks.job_reads import job_reads
 from scripts.benchmarks.one_picture import one_picture
+from scripts.benchmarks.peer_comparison import peers
 from scripts.benchmarks.redis_memory import redis_memory
 from scripts.benchmarks.report import report
 from scripts.benchmarks.teach import teach
@@ -34,6 +36,7 @@ BENCHMARKS = {
         redis_memory,
         report,
         one_picture,
+        peers,
         fairness,
         batching,
         teach,
@@ -56,6 +59,9 @@ def main() -> int:
     figures: list[Figure] = []
     with TemporaryDirectory(prefix="piqueue-bench-") as folder:
         run = BenchmarkRun(Path(folder), QUICK if given.quick else Scale())
+        if not given.names and not find_spec("litserve"):
+            print("peers is left out: install the extra peers", file=sys.stderr)
+            del BENCHMARKS["peers"]
         for name in given.names or BENCHMARKS:
             print(f"{name} …", file=sys.stderr)
             figures += BENCHMARKS[name](run)
