@@ -414,11 +414,15 @@ def _job(job_id: str, below: str = "") -> str:
 
 
 class Download:
-    """A download to `target`, which goes on where it broke if the API gave it a tag."""
+    """A download to `target`.
 
-    def __init__(self, request: Request[None], target: BinaryIO) -> None:
+    One that `resumes` goes on where it broke, if the API gave it a tag.
+    """
+
+    def __init__(self, request: Request[None], target: BinaryIO, *, resumes: bool = False) -> None:
         self._request = request
         self._target = target
+        self._resumes = resumes
         self._tag: str | None = None
         self._start = 0
 
@@ -428,7 +432,7 @@ class Download:
     ) -> Self:
         """The download of the results of a job."""
         params = {**filters, "format": results_format}
-        return cls(Request(NoneType, "GET", _job(job_id, "/results"), params), target)
+        return cls(Request(NoneType, "GET", _job(job_id, "/results"), params), target, resumes=True)
 
     @classmethod
     def of_report(cls, job_id: str, target: BinaryIO) -> Self:
@@ -448,7 +452,7 @@ class Download:
     def answered(self, response: httpx2.Response) -> None:
         """Note the tag of the results; if they have changed, all are missing."""
         if response.is_success:
-            self._tag = response.headers.get("etag")
+            self._tag = response.headers.get("etag") if self._resumes else None
         elif response.status_code == HTTPStatus.PRECONDITION_FAILED:
             self._tag = None
 

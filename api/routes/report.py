@@ -1,8 +1,10 @@
 """GET /jobs/{id}/report: what came of a job, as one page to send to others."""
 
 from functools import partial
+from importlib.metadata import version
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Header, Response
 from fastapi.responses import HTMLResponse, StreamingResponse
 
 from api.auth import READ_TURN, CallerDep, own_job
@@ -23,25 +25,35 @@ router = APIRouter(tags=["jobs"])
     response_class=HTMLResponse,
     responses={
         200: {"description": "The report", "content": REPORT},
+        304: {"description": "The report is that of the ETag in If-None-Match"},
         **problems(401, 404, 503),
     },
 )
-def read_report(job_id: str, services: ServicesDep, caller: CallerDep) -> StreamingResponse:
+def read_report(
+    job_id: str,
+    services: ServicesDep,
+    caller: CallerDep,
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Response:
     """Read a report of a job: one HTML file of at most 3 MB that loads nothing.
 
     It has the counts of pictures and labels, a histogram of the scores of each label, the labels
     that occur together, the pictures with the surest and the least sure scores, the failures by
     reason and host, the times, and the model. For a job that runs, it is about the results so far.
-    A job of a million pictures takes about half a minute, because all its results are read.
+    A job of a million pictures takes about half a minute, because all its results are read. The
+    report of a finished job has an `ETag`.
     """
     job = own_job(services, caller, job_id)
+    headers = {"Cache-Control": "no-cache"}
+    if job.status.done:
+        tag = f'W/"{job.id}-{job.finished_ms}-{version("piqueue-server")}"'
+        headers["ETag"] = tag
+        if if_none_match is not None and tag in map(str.strip, if_none_match.split(",")):
+            return Response(status_code=304, headers=headers)
     model, options = services.store.model(job_id), services.store.options(job_id)
     thumbnails_of = partial(read_thumbnails, services.blobs, job)
     blocks = job_report(job, model, options, services.store.results(job), thumbnails_of)
     sent = services.download_threads.each(caller.owner, blocks)
-    headers = {
-        POLICY: f"{page.POLICY}; frame-ancestors 'none'",
-        "Content-Disposition": f'inline; filename="{job_id}.html"',
-        "Cache-Control": "no-cache",
-    }
+    headers[POLICY] = f"{page.POLICY}; frame-ancestors 'none'"
+    headers["Content-Disposition"] = f'inline; filename="{job_id}.html"'
     return StreamingResponse(sent, media_type="text/html", headers=headers)

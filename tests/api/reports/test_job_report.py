@@ -192,6 +192,18 @@ def test_a_report_is_a_page_that_nothing_may_be_added_to(client: httpx2.Client, 
     assert client.get("/jobs/job_gone/report").json()["code"] == "job_not_found"
 
 
+def test_the_report_of_a_finished_job_is_read_once(
+    client: httpx2.Client, store: HeldJobs, job: Job
+) -> None:
+    address = f"/jobs/{job.id}/report"
+    tag = client.get(address).headers["etag"]
+    again = client.get(address, headers={"If-None-Match": f'"other", {tag}'})
+    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+    assert client.get(address, headers={"If-None-Match": '"other"'}).status_code == 200
+    another = store_job(store, 1, spec, result)
+    assert client.get(f"/jobs/{another.id}/report").headers["etag"] != tag
+
+
 def test_the_report_of_another_owner_is_not_found(client: httpx2.Client, store: HeldJobs) -> None:
     one = store_job(store, 1, spec, result, owner="someone")
     assert client.get(f"/jobs/{one.id}/report").status_code == 404
@@ -211,6 +223,7 @@ def test_a_job_that_runs_has_a_report_of_what_is_finished(
     assert "This job is running: the report is about what is finished so far." in text_of(answer)
     assert "1 not finished" in text_of(answer)
     assert HOSTILE not in answer
+    assert "etag" not in client.head(f"/jobs/{new.id}/report").headers
     store.cancel(new.id)
     assert "1 not scored, because the job was stopped" in text_of(
         client.get(f"/jobs/{new.id}/report").text
