@@ -6,10 +6,11 @@ import tempfile
 from pathlib import Path
 
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 
-from scripts.local.serve import SAMPLES
 from scripts.local.stack import ROOT, Stack
 
 IMAGES_PATH = ROOT / "docs" / "images"
@@ -37,10 +38,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, Stack(Path(folder)) as stack:
         browser = Chrome(options, ChromeService(driver))
         try:
-            submit_samples(browser, stack.url)
+            take_start(browser, stack.url)
+            submit_samples(browser)
             for suffix, appearance in APPEARANCES.items():
                 take(browser, suffix, *appearance)
-            take_picture(browser)
+            take_corrections(browser)
             browser.get(str(browser.find_element(By.ID, "report").get_property("href")))
             for suffix, appearance in APPEARANCES.items():
                 appear(browser, *appearance)
@@ -50,18 +52,26 @@ def main() -> int:
     return 0
 
 
-def submit_samples(browser: Chrome, url: str) -> None:
-    """Score the sample photos in the page at `url` and wait for their pictures."""
+def take_start(browser: Chrome, url: str) -> None:
+    """Take the form of a new job in the page at `url`, and the card of the model."""
     browser.get(url)
     wait = WebDriverWait(browser, DEADLINE_S)
-    wait.until(lambda page: page.find_elements(By.CSS_SELECTOR, "#model option"))
-    photos = sorted(path for path in SAMPLES.iterdir() if path.suffix in (".jpg", ".webp"))
-    browser.find_element(By.ID, "pick-files").send_keys("\n".join(map(str, photos)))
-    browser.find_element(By.ID, "name").send_keys("Sample photos")
-    start = browser.find_element(By.ID, "start")
-    wait.until(lambda _: start.is_enabled())
-    start.click()
-    wait.until(lambda page: page.find_element(By.ID, "chip").text == "Done")
+    wait.until(lambda page: page.find_element(By.ID, "try-samples").is_displayed())
+    appear(browser, "light", 1100, 560)
+    save(browser, "start-page.png")
+    appear(browser, *APPEARANCES[""])
+    browser.find_element(By.ID, "about-model").click()
+    wait.until(lambda page: page.find_elements(By.CSS_SELECTOR, "#model-card td"))
+    save(browser, "model-page.png")
+    browser.find_element(By.ID, "close-model").click()
+
+
+def submit_samples(browser: Chrome) -> None:
+    """Score the sample photos in the open page."""
+    browser.find_element(By.ID, "try-samples").click()
+    WebDriverWait(browser, DEADLINE_S).until(
+        lambda page: page.find_element(By.ID, "chip").text == "Done"
+    )
 
 
 def appear(browser: Chrome, scheme: str, width: int, height: int) -> None:
@@ -82,13 +92,35 @@ def take(browser: Chrome, suffix: str, scheme: str, width: int, height: int) -> 
     save(browser, f"results-page{suffix}.png")
 
 
-def take_picture(browser: Chrome) -> None:
-    """Take one result large."""
-    browser.execute_script("document.querySelector('#rows button').click()")
-    WebDriverWait(browser, DEADLINE_S).until(
-        lambda page: page.find_element(By.ID, "picture").is_displayed()
+def take_corrections(browser: Chrome) -> None:
+    """Mark the results, and take one of them large and the table of labels that they make."""
+    # With this threshold, more pictures are beaches than should be.
+    browser.execute_script(
+        "const slider = document.querySelector('.histogram input'); slider.value = 0.2;"
+        "slider.dispatchEvent(new Event('input'));"
+        "document.querySelector('#rows button').click()"
     )
-    save(browser, "picture-page.png")
+    dialog = browser.find_element(By.ID, "picture")
+    WebDriverWait(browser, DEADLINE_S).until(lambda _: dialog.is_displayed())
+    press(browser, "rrrr1")  # a mountain is no beach
+    for appearance, name in (("", "picture-page.png"), ("-dark", "picture-page-dark.png")):
+        appear(browser, *APPEARANCES[appearance])
+        WebDriverWait(browser, DEADLINE_S).until(
+            lambda page: page.execute_script("return document.querySelector('.large img').width")
+        )
+        save(browser, name)
+    press(browser, f"{Keys.ARROW_RIGHT}rrr")
+    browser.find_element(By.ID, "close-picture").click()
+    appear(browser, *APPEARANCES[""])
+    browser.find_element(By.CSS_SELECTOR, "#go-on summary").click()
+    browser.execute_script("document.querySelector('#corrections').scrollIntoView()")
+    WebDriverWait(browser, DEADLINE_S).until(shows_its_pictures)
+    save(browser, "corrections-page.png")
+
+
+def press(browser: Chrome, keys: str) -> None:
+    """Press keys one after the other."""
+    ActionChains(browser).send_keys(keys).perform()
 
 
 def save(browser: Chrome, name: str) -> None:

@@ -53,7 +53,7 @@ function showCounts() {
   setText($("marks-kept"), isKept ? `Your marks are kept in this browser, until ${new Date(job.expires_at).toLocaleString()}.`
     : "This browser keeps nothing for this page, or is full: download the table before you leave.");
   const urls = marks().all().some(({ url }) => url);
-  setText($("to-label"), urls ? `piqueue review ${job.id} --out labels.csv --folder images` : "piqueue label PICTURES --csv labels.csv");
+  setText($("to-label"), urls ? `piqueue review ${job.id} --out labels.csv --folder images` : `piqueue label PICTURES --csv labels.csv${job.keep_features ? ` --from ${job.id}` : ""}`);
   $("to-label-line").hidden = isChoice();
   setText($("to-teach"), job.keep_features ? `piqueue teach NAME labels.csv --from ${job.id}` : "piqueue train labels.csv --images PICTURES --model models/NAME/1");
   setText($("about-teach"), job.keep_features ? "makes a model of them in seconds, from the features that this job keeps."

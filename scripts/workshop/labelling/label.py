@@ -5,12 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from piqueue.commands.pictures import find_pictures
-from piqueue.commands.terminal import CommandFailed, ExitCode, run
+from piqueue.commands.terminal import CommandFailed, ExitCode, connection_options, run
 from scripts.commands.parser import command_parser
 from scripts.workshop.label_table import LabelTable
 from scripts.workshop.labelling.label_page import serve
 from scripts.workshop.labelling.predictions_source import Prediction, predict, read_predictions
 from scripts.workshop.labelling.session import LabelSession, Picture
+from scripts.workshop.labelling.teaching import Teaching
 from worker.jobs.settings import load_settings
 
 # More labels of a model than the page can show.
@@ -21,19 +22,22 @@ examples:
   piqueue label images --csv data.csv                   the labels are the columns of 0 and 1
   piqueue label photos --model scenes                   suggests the predictions of a model
   piqueue label photos --scores results.csv             suggests predictions from results
+  piqueue label photos --csv labels.csv --from job_01…  can teach a model at the end
 
 On the page, the keys 1, 2, … toggle labels, Enter saves and continues, and ? lists all keys."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `piqueue label` and return its exit code."""
-    parser = command_parser("label", __doc__, EXAMPLES)
+    parser = command_parser("label", __doc__, EXAMPLES, connection_options())
     parser.add_argument("folder", type=Path, help="pictures, including those in subfolders")
     add_table_options(parser, "--csv")
     source = parser.add_mutually_exclusive_group()
     about = "results of these pictures, .csv or .jsonl"
     source.add_argument("--scores", type=Path, metavar="FILE", help=about)
     source.add_argument("--model", metavar="NAME[@VERSION]", help="score the pictures first")
+    about = "job that keeps features of these pictures, from which the page can teach a model"
+    parser.add_argument("--from", dest="job", metavar="JOB", help=about)
     options = parser.parse_args(arguments)
     return run(parser.prog, lambda: label(options))
 
@@ -72,7 +76,8 @@ def label(options: argparse.Namespace) -> int:
         [scored for prediction in predictions.values() for scored in prediction.scores],
     )
     shown = [Picture(name, pictures[name], predictions.get(name)) for name in order]
-    return run_session(LabelSession(table, shown), browser=not options.no_browser)
+    job = options.job and Teaching(options.job, options.url, options.api_key)
+    return run_session(LabelSession(table, shown), browser=not options.no_browser, teaching=job)
 
 
 def open_table(path: Path, labels: str | None, scored: Iterable[str]) -> LabelTable:
@@ -93,10 +98,10 @@ def open_table(path: Path, labels: str | None, scored: Iterable[str]) -> LabelTa
     return LabelTable.create(path, names)
 
 
-def run_session(session: LabelSession, *, browser: bool) -> int:
+def run_session(session: LabelSession, *, browser: bool, teaching: Teaching | None = None) -> int:
     """Serve the page until the user finishes or presses Ctrl-C, and print the result."""
     try:
-        serve(session, browser=browser)
+        serve(session, browser=browser, teaching=teaching)
     except KeyboardInterrupt:
         print()
     total = len(session.pictures)

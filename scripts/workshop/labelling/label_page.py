@@ -10,13 +10,14 @@ from pathlib import Path
 import uvicorn
 from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from api.foreign_requests import foreign_reason
 from api.middleware.security_headers import POLICY, SecurityHeaders, page_policy
 from model.images.result import ImageRejected
 from piqueue.commands.terminal import CommandFailed
 from scripts.workshop.labelling.session import Answered, LabelSession
+from scripts.workshop.labelling.teaching import Teaching
 from scripts.workshop.preview import jpeg_preview
 
 PATH = Path(__file__).with_name("label.html")
@@ -41,10 +42,12 @@ class PictureOut(BaseModel):
 class StateOut(BaseModel):
     """The state that the page starts with; it loads it again when `revision` changes.
 
-    `conflicts` says which answers are not in the table, and why.
+    `conflicts` says which answers are not in the table, and why. `job` is the job from which a
+    model can be taught.
     """
 
     table: str
+    job: str | None
     labels: list[str]
     pictures: list[PictureOut]
     can_undo: bool
@@ -73,6 +76,20 @@ class AnswerIn(BaseModel):
     shown: ShownIn
 
 
+class TeachIn(BaseModel):
+    """The name of the model to teach."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=100)
+
+
+class TaughtOut(BaseModel):
+    """What `piqueue teach` prints."""
+
+    text: str
+
+
 class ChangeOut(BaseModel):
     """The change by an answer or an undo."""
 
@@ -83,7 +100,9 @@ class ChangeOut(BaseModel):
     conflicts: list[str]
 
 
-def create_app(session: LabelSession, token: str, finish: Callable[[], None]) -> FastAPI:
+def create_app(
+    session: LabelSession, token: str, finish: Callable[[], None], teaching: Teaching | None
+) -> FastAPI:
     """Build the application, which serves everything below `/token/` on a loopback port.
 
     Any page in the browser can send requests to this port. A request without the token, or that
@@ -114,6 +133,7 @@ def create_app(session: LabelSession, token: str, finish: Callable[[], None]) ->
     def state() -> StateOut:
         return StateOut(
             table=str(session.table.path),
+            job=teaching and teaching.job,
             labels=list(session.table.labels),
             pictures=[_picture_out(session, index) for index in range(len(session.pictures))],
             can_undo=session.can_undo,
@@ -149,6 +169,15 @@ def create_app(session: LabelSession, token: str, finish: Callable[[], None]) ->
             raise HTTPException(409, "there is no answer to undo: answer first")
         return _change(session, index)
 
+    @router.post("/teach")
+    def teach(given: TeachIn) -> TaughtOut:
+        if teaching is None:
+            raise HTTPException(409, "no job keeps features of these pictures: give it with --from")
+        try:
+            return TaughtOut(text=teaching.teach(given.name, session.table.path))
+        except CommandFailed as error:
+            raise HTTPException(422, str(error)) from None
+
     @router.post("/finish", status_code=204)
     def finished() -> None:
         finish()
@@ -161,7 +190,7 @@ def create_app(session: LabelSession, token: str, finish: Callable[[], None]) ->
     return app
 
 
-def serve(session: LabelSession, *, browser: bool) -> None:
+def serve(session: LabelSession, *, browser: bool, teaching: Teaching | None = None) -> None:
     """Print and open the page's address, and serve until the page finishes, or Ctrl-C."""
     token = secrets.token_urlsafe(16)
     with socket.create_server((HOST, 0)) as listening:
@@ -170,7 +199,7 @@ def serve(session: LabelSession, *, browser: bool) -> None:
         def finish() -> None:
             server.should_exit = True
 
-        app = create_app(session, token, finish)
+        app = create_app(session, token, finish, teaching)
         config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1)
         server = uvicorn.Server(config)
         url = f"http://{HOST}:{port}/{token}/"

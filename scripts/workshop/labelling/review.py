@@ -16,6 +16,7 @@ from scripts.workshop.collecting.download import fetch_pictures, is_safe_name
 from scripts.workshop.labelling.label import add_table_options, open_table, run_session
 from scripts.workshop.labelling.predictions_source import Prediction
 from scripts.workshop.labelling.session import LabelSession, Picture
+from scripts.workshop.labelling.teaching import Teaching
 from worker.jobs.settings import load_settings
 
 _LISTED = 10
@@ -80,7 +81,9 @@ def review(options: argparse.Namespace) -> int:
         raise CommandFailed(
             f"none of the {len(uncertain)} pictures is available: copy them to {folder}"
         )
-    return run_session(LabelSession(table, pictures), browser=not options.no_browser)
+    teaching = Teaching(job.id, options.url, options.api_key) if job.keep_features else None
+    session = LabelSession(table, pictures)
+    return run_session(session, browser=not options.no_browser, teaching=teaching)
 
 
 def _candidates(

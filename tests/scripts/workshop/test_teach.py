@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import os
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,11 +14,14 @@ import numpy as np
 import pytest
 from aiohttp import web
 from PIL import Image
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.keys import Keys
 
 from scripts.commands.__main__ import main
-from scripts.local.stack import Stack
+from scripts.local.stack import ROOT, Stack
 from tests.conftest import STACK_ENV
 from tests.documents import Shell, runnable
+from tests.scripts.workshop.labelling.labelling import LabelPage, served
 from tests.worker.fetching.site import Answer, Site
 
 COUNT = 36
@@ -108,6 +113,41 @@ def test_the_card_says_how_sure_it_is(shell: Shell, walked: str) -> None:
     with httpx2.Client(base_url=shell.env["PIQUEUE_URL"]) as client:
         models = {one["name"]: one for one in client.get("/models").json()}
     assert models["harbours"]["backbone"] == models["scenes"]["backbone"] is not None
+
+
+@pytest.mark.timeout(400)
+def test_the_label_page_ends_in_a_taught_model(shell: Shell, walked: str, browser: Chrome) -> None:
+    job = walked.partition("to score ")[2].split()[0]
+    page = LabelPage(browser)
+    command = [sys.executable, "-m", "piqueue.cli", "label", "photos", "--csv", "labels.csv"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **shell.env}
+    with served([*command, "--from", job, "--no-browser"], shell.folder, env) as (url, process):
+        page.open(url, "30.jpg")
+        for _ in range(2):
+            page.press("1", Keys.ENTER)
+        page.shows("32.jpg", "open")
+        assert page.violations() == []
+        page.one("#teach-button").click()
+        page.one("#teach-name").send_keys("berths", Keys.ENTER)
+        page.wait("model", lambda: "added berths@1" in page.one("#teach-text").text)
+        assert "taught on 32 pictures" in page.one("#teach-text").text
+        assert page.violations() == []
+        refused = httpx2.post(f"{url}teach", json={"name": "--from"})
+        assert refused.status_code == 422
+        page.one("#teach-close").click()
+        page.finish()
+        assert process.wait(30) == 0
+    # Without the labels of one side, it says what to label.
+    write_labels(shell.folder / "few.csv", [(f"{index:02}.jpg", "1") for index in range(36)])
+    command[-1] = "few.csv"
+    with served([*command, "--from", job, "--no-browser"], shell.folder, env) as (url, _):
+        page.open(url, "00.jpg")
+        page.press(Keys.ENTER)
+        page.one("#teach-button").click()
+        page.one("#teach-name").send_keys("berths", Keys.ENTER)
+        page.wait("refusal", lambda: page.all("#teach-text.bad"))
+        assert "label some more" in page.one("#teach-text").text
+    assert page.messages() == []
 
 
 def job_of(shell: Shell, *options: str) -> str:

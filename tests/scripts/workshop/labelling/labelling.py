@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+from axe_core_python.selenium import Axe
+
 from scripts.local.stack import ROOT
 from tests.browser import Tab
 
@@ -35,6 +37,10 @@ class LabelPage(Tab):
         picture = self.one("#picture")
         self.wait("picture", lambda: picture.get_property("naturalWidth"))
         return [int(str(picture.get_property(f"natural{side}"))) for side in ("Width", "Height")]
+
+    def violations(self) -> list[str]:
+        """Name the rules of accessibility that the page breaks as it is now."""
+        return [one["id"] for one in Axe().run(self.browser)["violations"]]
 
     def finish(self) -> None:
         self.one("#finish").click()

@@ -120,6 +120,7 @@ def test_buttons_do_what_the_keys_do(page: LabelPage, folder: Path) -> None:
     table = folder / "labels.csv"
     with labelling("label", folder, "--labels", "beach,city") as (url, _):
         page.open(url, "a.jpg")
+        assert not page.one("#teach-button").is_displayed(), "no job keeps features"
         first, second = page.all("#labels button")
         second.click()
         page.shows("a.jpg", "labelled")
@@ -175,6 +176,7 @@ def test_the_least_certain_predictions_come_first_and_are_suggestions_until_conf
         assert process.wait(30) == 0
         page.press("1")
         page.wait("error", lambda: "is the command still running?" in page.one("#error").text)
+        page.shows("b.jpg", "open")  # as the answer is not saved
     assert labels_of(table) == {"sub/c.tiff": ("city",), "a.jpg": ("beach",)}
 
 
@@ -193,7 +195,7 @@ def test_a_model_scores_the_pictures_before_they_are_shown(
         page.wait("pictures", lambda: page.one("#place").text == "1 of 4")
         assert len(page.all("#labels button")) == 4
         for _ in range(3):
-            page.wait("suggestion", lambda: page.one("#chip").text == "suggested")
+            page.wait("suggestion", lambda: page.one("#chip").text.startswith("suggested"))
             name, suggested = page.one("#name").text, page.pressed()
             page.press(Keys.ENTER)
             page.wait("row", lambda: table.exists() and name in labels_of(table))  # noqa: B023
