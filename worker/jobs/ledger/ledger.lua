@@ -436,8 +436,9 @@ local function holds(chunk, attempt)
     and redis.call('ZSCORE', DUE, lease_of(chunk, attempt)) ~= false
 end
 
--- Leases the next chunk of a job in the ready index. Returns {job, chunk, attempt, ms that it waited}.
-local function claim_of(lane, owner, job, share, lease_ms)
+-- Leases the next chunk of a job in the ready index, of which it may be all. Returns {job, chunk, attempt,
+-- ms that it waited}.
+local function claim_of(lane, owner, job, is_alone, share, lease_ms)
   use(job)
   local chunk, since_ms
   if number('given_up') > 0 then chunk, since_ms = unpack(redis.call('ZPOPMIN', RETURNED)) end
@@ -445,7 +446,7 @@ local function claim_of(lane, owner, job, share, lease_ms)
   if not is_returned then chunk, since_ms = increase('next_chunk', 1) - 1, number('ready_ms') end
   local items, waited_ms = items_of(chunk), now_ms() - since_ms
   local goes_on = claimable()
-  if not goes_on and waits_alone(lane, owner) then clear_ready(lane, owner)
+  if is_alone and not goes_on then clear_ready(lane, owner)
   else
     charge(lane, owner, goes_on and job, items, share)
     if not goes_on then make_unready() end
@@ -489,16 +490,16 @@ local function claim_next()
   end
   local function preferred() return warm[model_key] end
 
-  local lane, owner, job = next_ready(usable, preferred)
+  local lane, owner, job, is_alone = next_ready(usable, preferred)
   if not job then return answer end
   use(job)
   local batch_key, claimed = batchable(), ''
   local most = 1
-  if batch_key then
+  if batch_key and not is_alone then
     most = math.min(ARGV[6], math.ceil(redis.call('ZCARD', jobs_of(lane, owner)) / ARGV[7]))
   end
   while true do
-    local chunk = claim_of(lane, owner, job, shares[lane], lease_ms)
+    local chunk = claim_of(lane, owner, job, is_alone, shares[lane], lease_ms)
     claimed = claimed .. table.concat(chunk, ' ') .. '\n'
     answer[#answer + 1] = describe(unpack(chunk, 2))
     if #answer >= most then break end

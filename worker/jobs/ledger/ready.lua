@@ -54,13 +54,7 @@ local function add_ready(lane, owner, job, submitted_ms)
   redis.call('ZADD', jobs, 'NX', last_of(jobs), job)
 end
 
--- Whether one job is all that the index has.
-local function waits_alone(lane, owner)
-  return redis.call('ZCARD', jobs_of(lane, owner)) == 1 and redis.call('ZCARD', owners_of(lane)) == 1
-    and redis.call('ZCARD', READY) == 1
-end
-
--- Empties the index, if one job is all that it has.
+-- Empties the index, of which one job is all that it has.
 local function clear_ready(lane, owner)
   redis.call('UNLINK', READY, VIRTUAL, WAITING .. lane, owners_of(lane), jobs_of(lane, owner))
 end
@@ -89,33 +83,40 @@ local function charge(lane, owner, job, items, lane_share)
   if job then advance(jobs, job, items, last_of(jobs)) end
 end
 
--- Iterates over the members and scores of a level; mostly the first one is enough.
+-- Iterates over the members and scores of a level; mostly the first one is enough. Also returns whether
+-- there is only one.
 local function members(level)
-  local page, at, start, size = {}, 1, 0, 1
-  return function()
+  local start, at = 2, 1
+  local page = redis.call('ZRANGE', level, 0, 1, 'WITHSCORES')
+  local function next_member()
     if at > #page then
-      page, at = redis.call('ZRANGE', level, start, start + size - 1, 'WITHSCORES'), 1
-      start, size = start + size, 16
+      page, at = redis.call('ZRANGE', level, start, start + 15, 'WITHSCORES'), 1
+      start = start + 16
     end
     at = at + 2
     return page[at - 2], tonumber(page[at - 1])
   end
+  return next_member, #page == 2
 end
 
 -- Calls `usable(job)` for jobs in the order of their turns; returns lane, owner and job of the first
--- for which it is true. Of jobs with equal right, one for which `preferred()` is true goes first.
+-- for which it is true, and whether no other job waits. Of jobs with equal right, one for which
+-- `preferred()` is true goes first.
 local function next_ready(usable, preferred)
   local lanes = redis.call('ZRANGE', READY, 0, -1, 'WITHSCORES')
   if #lanes == 4 and lanes[2] == lanes[4] then lanes = {'interactive', 0, 'bulk', 0} end
   local looks, most = 0, MOST_LOOKS
   for at = 1, #lanes, 2 do
     local lane = lanes[at]
-    for owner in members(owners_of(lane)) do
+    local next_owner, is_only_owner = members(owners_of(lane))
+    for owner in next_owner do
+      local next_job, is_only_job = members(jobs_of(lane, owner))
       local first, first_score
-      for job, score in members(jobs_of(lane, owner)) do
+      for job, score in next_job do
         if looks == most or first and score > first_score + EQUAL_ITEMS then break end
         looks = looks + 1
         if usable(lane, owner, job) then
+          if #lanes == 2 and is_only_owner and is_only_job then return lane, owner, job, true end
           if preferred() then return lane, owner, job end
           if not first then first, first_score, most = job, score, looks + MOST_FURTHER_LOOKS end
         end
