@@ -22,6 +22,7 @@ from scripts.benchmarks.one_picture import one_picture
 from scripts.benchmarks.peer_comparison import peers
 from scripts.benchmarks.redis_memory import redis_memory
 from scripts.benchmarks.report import report
+from scripts.benchmarks.similar import similar
 from scripts.benchmarks.teach import teach
 from scripts.benchmarks.throughput import throughput
 
@@ -40,6 +41,7 @@ BENCHMARKS = {
         fairness,
         batching,
         teach,
+        similar,
     )
 }
 

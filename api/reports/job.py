@@ -14,6 +14,7 @@ from typing import Any
 from jinja2 import Environment
 
 from api.reports import page
+from api.reports.duplicates import Duplicates
 from api.reports.summary import LISTED_PICTURES, Failure, Picture, Summary, quantile
 from api.results.histogram import BINS
 from worker.jobs.host_statistics import HostTally, heaviest_hosts
@@ -77,11 +78,13 @@ def job_report(
     options: Mapping[str, Any],
     results: Iterator[StoredResult],
     thumbnails_of: Callable[[Iterable[int]], Mapping[int, bytes]] = lambda _: {},
+    read_duplicates: Callable[[], Duplicates | None] = lambda: None,
 ) -> Iterator[bytes]:
     """Write the report of a job as HTML: its head at once, the rest after all results are read.
 
     In between, a line break for each BLOCK_RESULTS keeps the connection open. `thumbnails_of` gives
-    the thumbnails of items by index, of those that have one.
+    the thumbnails of items by index, of those that have one. `read_duplicates` gives the
+    near-duplicates, if the job can have them.
     """
     title = page.shortened(job.name or job.id, 120)
     counts = job.counts
@@ -98,7 +101,9 @@ def job_report(
             summary.add(stored)
         yield b"\n"
     values = _values(job, model, options, summary)
+    values["duplicates"] = duplicates = read_duplicates()
     shown = [picture.index for label in values["labels"] for picture in label.pictures]
+    shown += [picture.index for picture in duplicates.pictures] if duplicates else []
     values["thumbnails"] = {
         index: f"data:{MEDIA_TYPE};base64,{base64.b64encode(one).decode()}"
         for index, one in thumbnails_of(shown).items()

@@ -12,6 +12,7 @@ from api.errors import problems
 from api.middleware.security_headers import POLICY
 from api.openapi.literals import REPORT
 from api.reports import page
+from api.reports.duplicates import duplicates_of
 from api.reports.job import job_report
 from api.results.thumbnails import read_thumbnails
 from api.services import ServicesDep
@@ -39,20 +40,24 @@ def read_report(
 
     It has the counts of pictures and labels, a histogram of the scores of each label, the labels
     that occur together, the pictures with the surest and the least sure scores, the failures by
-    reason and host, the times, and the model. For a job that runs, it is about the results so far.
-    A job of a million pictures takes about half a minute, because all its results are read. The
-    report of a finished job has an `ETag`.
+    reason and host, the times, and the model; for a job that keeps features, also the largest
+    groups of pictures that are nearly the same. For a job that runs, it is about the results so
+    far. A job of a million pictures takes about half a minute, because all its results are read.
+    The report of a finished job has an `ETag`.
     """
     job = own_job(services, caller, job_id)
+    model, options = services.store.model(job_id), services.store.options(job_id)
+    compared, duplicates = duplicates_of(services, job, model)
     headers = {"Cache-Control": "no-cache"}
     if job.status.done:
-        tag = f'W/"{job.id}-{job.finished_ms}-{version("piqueue-server")}"'
+        made_by = version("piqueue-server")
+        tag = f'W/"{job.id}-{job.finished_ms}-{made_by}{"" if compared else "-not-compared"}"'
         headers["ETag"] = tag
         if if_none_match is not None and tag in map(str.strip, if_none_match.split(",")):
             return Response(status_code=304, headers=headers)
-    model, options = services.store.model(job_id), services.store.options(job_id)
     thumbnails_of = partial(read_thumbnails, services.blobs, job)
-    blocks = job_report(job, model, options, services.store.results(job), thumbnails_of)
+    results = services.store.results(job)
+    blocks = job_report(job, model, options, results, thumbnails_of, duplicates)
     sent = services.download_threads.each(caller.owner, blocks)
     headers[POLICY] = f"{page.POLICY}; frame-ancestors 'none'"
     headers["Content-Disposition"] = f'inline; filename="{job_id}.html"'

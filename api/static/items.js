@@ -24,6 +24,8 @@ export function usePictures(chosen, displayed) {
   [files, job] = [chosen, displayed];
 }
 
+export const displayedJob = () => job;
+
 export const havePictures = () => files.size > 0 || job?.thumbnails > 0;
 
 // The picture that this tab uploaded, or else its thumbnail; a request can send the key, an image cannot.

@@ -3,6 +3,7 @@
 import { showCorrection } from "./correct.js";
 import { $, make, number, size } from "./dom.js";
 import { errorText, pictureOf, scoreBars, titleOf } from "./items.js";
+import { similarOf } from "./similar.js";
 
 let items = [], at = 0, thresholds = {};
 
@@ -28,12 +29,17 @@ function show() {
   $("picture-title").textContent = titleOf(item);
   $("picture-place").textContent = `${number(at + 1)} of ${number(items.length)}`;
   $("picture-body").replaceChildren(pictureOf(item, "large"), make("div", { className: "about" },
-    item.error ? errorText(item.error) : scoreBars(item, thresholds), facts(item), source(item)));
+    item.error ? errorText(item.error) : scoreBars(item, thresholds), facts(item), source(item)), similarOf(item, opener));
   showCorrection(item, thresholds);
   // A disabled button that has the focus would take all keys.
   if ([at === 0 && $("previous"), at === items.length - 1 && $("next")].includes(document.activeElement)) $("close-picture").focus();
   $("previous").disabled = at === 0;
   $("next").disabled = at === items.length - 1;
+}
+
+function opener(index) {
+  const found = items.findIndex((one) => one.index === index);
+  return found < 0 ? null : () => move(found - at);
 }
 
 export function move(by) {

@@ -10,11 +10,14 @@ from typing import Any
 import httpx2
 import pytest
 from PIL import Image
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
 
 from piqueue import AsyncClient, Client, PiqueueApiError
 from piqueue.cli import main
 from scripts.local.stack import Stack
 from tests.api.polling import wait_done
+from tests.api.web_page import Page
 from tests.pictures import jpeg
 
 # Indexes in the job.
@@ -154,3 +157,48 @@ def test_both_clients_and_the_commands_list_what_is_alike(
     assert group["count"] == 3
     assert main(["similar", job["id"], "beach"]) == 1
     assert "beach: no picture of" in capsys.readouterr().err
+
+
+def test_the_report_has_the_largest_groups_with_their_thumbnails(
+    client: httpx2.Client, job: dict[str, Any]
+) -> None:
+    report = client.get(f"/jobs/{job['id']}/report").raise_for_status().text
+    part = report.partition("Nearly the same pictures")[2].partition("<section>")[0]
+    assert "1 group among 4 pictures; with one of each, 2 pictures could be left out" in part
+    assert "3 pictures</h3>" in part
+    assert part.count("data:image/webp;base64,") == 3
+    assert part.index("beach.jpg") < part.index("beach-small.jpg") < part.index("copy.jpg")
+    # The first report of a job lets a worker compare its pictures, and waits a little.
+    fresh = submit(client, keep_features=True)
+    report = client.get(f"/jobs/{fresh['id']}/report").raise_for_status().text
+    assert "1 group among 4 pictures" in report or "The pictures are being compared" in report
+    assert "Nearly the same" not in client.get(f"/jobs/{submit(client)['id']}/report").text
+
+
+def test_the_page_shows_similar_pictures_beside_a_large_one(
+    page: Page, stack: Stack, job: dict[str, Any]
+) -> None:
+    page.open(f"{stack.url}/#{job['id']}")
+    page.wait("results", lambda: len(page.all("#rows li")) == len(NAMES))
+    page.click("#rows button")
+    page.wait("dialog", page.one("#picture").is_displayed)
+    assert page.one("#picture-title").text == "beach.jpg"
+    page.one(".similar summary").send_keys(Keys.ENTER)
+    page.wait("similar pictures", lambda: len(page.all(".similar li img")) == 3)
+    names = [one.text for one in page.all(".similar .name")]
+    assert names == ["copy.jpg", "beach-small.jpg", "other.jpg"]
+    assert page.one(".similar .caption").text == "1.00"
+    page.wait("thumbnails", lambda: all(map(is_shown, page.all(".similar img"))))
+    assert page.violations() == []
+    page.all(".similar button")[1].send_keys(Keys.ENTER)
+    page.wait_for_text("#picture-title", "beach-small.jpg")
+    # Of the same file, only the first picture is listed.
+    page.wait("its own", lambda: len(page.all(".similar li")) == 2)
+    page.one("#picture").send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    page.wait_for_text("#picture-title", "broken.jpg")
+    assert page.all(".similar") == [], "it has no features"
+    assert page.messages() == []
+
+
+def is_shown(picture: WebElement) -> bool:
+    return int(str(picture.get_property("naturalWidth"))) > 0
