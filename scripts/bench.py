@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import sys
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -19,6 +20,7 @@ from scripts.benchmarks.folder_upload import folder_upload
 from scripts.benchmarks.footprint import footprint
 from scripts.benchmarks.job_reads import job_reads
 from scripts.benchmarks.one_picture import one_picture
+from scripts.benchmarks.page import page
 from scripts.benchmarks.peer_comparison import peers
 from scripts.benchmarks.redis_memory import redis_memory
 from scripts.benchmarks.report import report
@@ -36,6 +38,7 @@ BENCHMARKS = {
         folder_upload,
         redis_memory,
         report,
+        page,
         one_picture,
         peers,
         fairness,
@@ -64,6 +67,9 @@ def main() -> int:
         if not given.names and not find_spec("litserve"):
             print("peers is left out: install the extra peers", file=sys.stderr)
             del BENCHMARKS["peers"]
+        if not given.names and not shutil.which("chromium"):
+            print("page is left out: apt-get install chromium chromium-driver", file=sys.stderr)
+            del BENCHMARKS["page"]
         for name in given.names or BENCHMARKS:
             print(f"{name} …", file=sys.stderr)
             figures += BENCHMARKS[name](run)

@@ -1,16 +1,16 @@
 """Takes the pictures of the documentation in a real browser: `python -m scripts.screenshots`."""
 
-import shutil
 import sys
 import tempfile
 from pathlib import Path
 
-from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+from selenium.webdriver import Chrome
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 
+from scripts.benchmarks.browser import chromium
 from scripts.local.stack import ROOT, Stack
 
 IMAGES_PATH = ROOT / "docs" / "images"
@@ -26,30 +26,31 @@ APPEARANCES = {
 
 def main() -> int:
     """Write the pictures; the exit code is 1 where there is no Chromium."""
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        print("screenshots need Chromium: apt-get install chromium chromium-driver")
-        return 1
-    options = ChromeOptions()
-    options.binary_location = chromium
-    for flag in ("--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=1100,900"):
-        options.add_argument(flag)
     IMAGES_PATH.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder, Stack(Path(folder)) as stack:
-        browser = Chrome(options, ChromeService(driver))
-        try:
-            take_start(browser, stack.url)
-            submit_samples(browser)
-            for suffix, appearance in APPEARANCES.items():
-                take(browser, suffix, *appearance)
-            take_corrections(browser)
-            browser.get(str(browser.find_element(By.ID, "report").get_property("href")))
-            for suffix, appearance in APPEARANCES.items():
-                appear(browser, *appearance)
-                save(browser, f"report-page{suffix}.png")
-        finally:
-            browser.quit()
+    try:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            chromium() as browser,
+            Stack(Path(folder)) as stack,
+        ):
+            take_all(browser, stack.url)
+    except FileNotFoundError as error:
+        print(f"no pictures are taken: {error}")
+        return 1
     return 0
+
+
+def take_all(browser: Chrome, url: str) -> None:
+    """Take the views of the page at `url`, and of a report."""
+    take_start(browser, url)
+    submit_samples(browser)
+    for suffix, appearance in APPEARANCES.items():
+        take(browser, suffix, *appearance)
+    take_corrections(browser)
+    browser.get(str(browser.find_element(By.ID, "report").get_property("href")))
+    for suffix, appearance in APPEARANCES.items():
+        appear(browser, *appearance)
+        save(browser, f"report-page{suffix}.png")
 
 
 def take_start(browser: Chrome, url: str) -> None:

@@ -1,7 +1,5 @@
 // Which results are shown, and in which order.
 
-const byName = new Intl.Collator(undefined, { numeric: true });
-
 export const nameOf = (item) => item.source.url ?? item.id;
 
 // A filter of nothing. `sides` has a number and a side ("above" or "below") by label.
@@ -31,6 +29,17 @@ export function parameters(filter) {
   return query;
 }
 
+// In the order of these texts, numbers count as such, and letters with accents follow those without. To compare 10,000
+// names by the rules of a language would take a second.
+const texts = new WeakMap();
+function sortable(item) {
+  if (!texts.has(item)) {
+    const name = nameOf(item).normalize("NFD").toLowerCase();
+    texts.set(item, name.replace(/\d+/g, (digits) => digits.padStart(16, "0")));
+  }
+  return texts.get(item);
+}
+
 // How far the nearest score is from its threshold; small is uncertain.
 function margin(item, thresholds) {
   let least = Infinity;
@@ -46,7 +55,10 @@ export function sort(items, order, thresholds) {
     high: (item) => -(item.scores[label] ?? 0),
     low: (item) => item.scores[label] ?? 0,
   }[kind];
-  if (kind === "name") return [...items].sort((one, other) => byName.compare(nameOf(one), nameOf(other)));
+  if (kind === "name") {
+    const named = items.map((item) => [sortable(item), item]);
+    return named.sort(([one], [other]) => one < other ? -1 : one > other ? 1 : 0).map(([, item]) => item);
+  }
   if (!key) return items;
   const keyed = items.map((item) => [item.scores ? key(item) : Infinity, item]);
   return keyed.sort(([one], [other]) => one === other ? 0 : one - other).map(([, item]) => item);

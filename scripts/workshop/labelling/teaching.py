@@ -35,6 +35,6 @@ class Teaching:
             text=True,
         )
         if done.returncode:
-            reason = done.stderr.strip() or f"piqueue teach ended with {done.returncode}"
-            raise CommandFailed(reason)
+            ended = f"piqueue teach ended with {done.returncode}: run it in a terminal"
+            raise CommandFailed(done.stderr.strip() or ended)
         return "\n".join(filter(None, (done.stderr.strip(), done.stdout.strip())))

@@ -663,6 +663,22 @@ def test_a_filter_is_part_of_the_address_and_survives_a_reload(page: Page, stack
     assert page.messages() == []
 
 
+def test_names_are_ordered_by_their_numbers_and_accents_follow_their_letters(
+    page: Page, stack: Stack
+) -> None:
+    names = ["img10.jpg", "ähre.jpg", "Img9.jpg", "img9a.jpg", "zebra.jpg", "apfel.jpg"]
+    page.open(stack.url)
+    script = (
+        "const [names, done] = arguments, items = names.map((id) => ({id, source: {}}));"
+        "import('./static/filter.js').then("
+        "({sort}) => done(sort(items, 'name', {}).map((one) => one.id)))"
+    )
+    ordered = page.browser.execute_async_script(script, names)
+    assert ordered == [
+        *("apfel.jpg", "ähre.jpg", "Img9.jpg", "img9a.jpg", "img10.jpg", "zebra.jpg")
+    ]
+
+
 def test_the_report_of_a_job_is_a_click_away(page: Page, stack: Stack, tmp_path: Path) -> None:
     page.open(stack.url)
     page.one("#pick-files").send_keys(picture_files(tmp_path, ["a.jpg", "b.jpg"]))
