@@ -6,7 +6,16 @@ import re
 from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from api.formats import Format
 from api.urls import own_path, url_problem
@@ -142,6 +151,19 @@ class JobOptions(_Body):
         return self.max_failures
 
 
+def _as_text(cell: Any) -> Any:
+    is_number = isinstance(cell, int | float) and not isinstance(cell, bool)
+    return json.dumps(cell) if is_number else cell
+
+
+# A number becomes text, as the cells of a CSV file are.
+Cell = Annotated[
+    str,
+    BeforeValidator(_as_text),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "number"}]}),
+]
+
+
 class ItemIn(_Body):
     """A picture to fetch."""
 
@@ -149,8 +171,8 @@ class ItemIn(_Body):
     id: str | None = Field(
         None, min_length=1, max_length=MAX_ID_CHARS, description="Default: its index"
     )
-    columns: dict[str, str] | None = Field(
-        None, description="Returned with its result; up to 16,384 characters in all"
+    columns: dict[str, Cell] | None = Field(
+        None, description="Returned with its result, as text; up to 16,384 characters in all"
     )
 
 

@@ -1,6 +1,6 @@
 """Options and answers of the API. Answers may carry fields that this version does not know."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime
 from typing import Annotated, Any, Generic, Literal, TypedDict, TypeVar
 
@@ -56,11 +56,12 @@ class Filters(TypedDict, total=False):
 
 
 class Item(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One picture to fetch. `id` is its index if unset; `columns` come back with its result."""
+    """One picture to fetch. `id` is its index if unset; `columns` come back with its result, as
+    text."""
 
     url: str
     id: str | None = None
-    columns: dict[str, str] | None = None
+    columns: Mapping[str, str | float] | None = None
 
 
 class JobOptions(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -164,7 +164,7 @@ def test_ids_of_tables_and_names_of_files_have_a_limit(client: httpx2.Client) ->
 
 def test_a_refusal_is_shorter_than_what_it_refuses(client: httpx2.Client) -> None:
     name, item = "x" * 1_000_000, {"url": "http://h/"}
-    many = {f"{index}": 0 for index in range(300_000)}
+    many = {f"{index}": False for index in range(300_000)}
     for body in (
         {"urls": ["http://h/"], name: 1},
         {"urls": ["http://h/"], **many},

@@ -274,6 +274,15 @@ def test_a_refused_row_names_the_place_and_what_to_do(kind: str) -> None:
         assert part in problem.detail, problem.detail
 
 
+def test_numbers_of_ndjson_become_the_text_that_json_has() -> None:
+    received = Received()
+    columns = b'{"price": 12.5, "count": 3, "big": 12345678901234567890, "text": "007"}'
+    add_ndjson(BytesIO(b'{"url": "http://h/", "columns": ' + columns + b"}\n"), received)
+    (spec,) = received.specs
+    cells = {"price": "12.5", "count": "3", "big": "12345678901234567890", "text": "007"}
+    assert spec.columns == cells
+
+
 @pytest.mark.parametrize(
     ("line", "says"),
     [
@@ -283,6 +292,7 @@ def test_a_refused_row_names_the_place_and_what_to_do(kind: str) -> None:
         (b'{"url":"http://h/1"}\r{"url":"http://h/2"}\r', "line 2: there is a CR, which ends no"),
         (b'{"url":"\xe9"}', "line 2, column 9: the byte 0xE9 is not UTF-8: save or send"),
         (b'{"url":"http://h/","id":7}', "line 2: id: must be a string, in quotes, and is 7"),
+        (b'{"url":"http://h/","columns":{"new":true}}', "columns.new: must be a string, in quotes"),
         (b'{"url":"http://h/","id":""}', "line 2: id: must have at least 1 character, and is ''"),
     ],
 )
