@@ -25,6 +25,7 @@ export function usePictures(chosen, displayed) {
 }
 
 export const displayedJob = () => job;
+export const updateJob = (displayed) => { job = displayed; };
 
 export const havePictures = () => files.size > 0 || job?.thumbnails > 0;
 

@@ -7,7 +7,7 @@ import { $, count, make, noError, number, setOptions, setText, showError } from 
 import { download } from "./download.js";
 import { everything, isFiltering, parameters, select, sort } from "./filter.js";
 import { Histogram } from "./histogram.js";
-import { havePictures, makeRow, makeTile, usePictures } from "./items.js";
+import { havePictures, makeRow, makeTile, updateJob, usePictures } from "./items.js";
 import { loadHistograms, loadResults, MOST_ITEMS } from "./load.js";
 import { move, openPicture } from "./picture.js";
 import { VirtualList } from "./virtual.js";
@@ -46,6 +46,7 @@ export async function showResults(current, files) {
   const finished = finishedCount(current);
   if (!isNew && job.done === current.done && finished === finishedCount(job)) return;
   job = current;
+  if (!isNew) updateJob(job);
   if (isNew) {
     openCorrections(job, labelAtHand);
     usePictures(files, job);

@@ -30,6 +30,9 @@ def test_one_click_scores_the_sample_photos(
     assert sorted(one.text for one in page.all("#rows .name")) == names
     job = client.get(f"/jobs/{page.job_id()}").json()
     assert job["keep_features"], "for piqueue teach"
+    page.click("#rows .tile")
+    page.wait("features of the job", lambda: page.all("#picture .similar"))
+    page.click("#close-picture")
     page.click("#again")
     credit = page.one("#samples a").get_property("href")
     assert "CC BY-SA" in client.get(str(credit)).raise_for_status().text
