@@ -8,14 +8,14 @@ from worker.jobs.errors import ParameterInvalid
 from worker.jobs.models.catalog import ModelCard
 from worker.jobs.record import Job
 from worker.jobs.storage.blobs import BlobStore
-from worker.jobs.storage.features import with_features
+from worker.jobs.storage.features import Kept, with_kept
 
 # Of packed features, before the steps: two float32, the lowest value and the step.
 _RANGE_BYTES = 8
 
 
 class Embeddings:
-    """The hashes and features of a job's pictures, a column of features for each backbone.
+    """The hashes of a job's pictures, and for each backbone their features and their variant.
 
     Raises:
         ParameterInvalid: the job keeps none.
@@ -40,34 +40,35 @@ class Embeddings:
                 name = f"{part.name}/embedding" if model.parts else "embedding"
                 columns.setdefault(part.backbone, name)
         self._backbones = list(columns)
-        self.columns = ["sha256", *columns.values()]
+        self.columns = ["sha256"]
+        for name in columns.values():
+            self.columns += [name, f"{name}_variant"]
 
     @staticmethod
     def kinds(count: int) -> list[Any]:
         """The types of `count` columns."""
         import pyarrow
 
-        return [pyarrow.string(), *[pyarrow.list_(pyarrow.float32())] * (count - 1)]
+        of_backbone = [pyarrow.list_(pyarrow.float32()), pyarrow.string()]
+        return [pyarrow.string(), *of_backbone * (count // 2)]
 
     def arrays(self, views: Sequence[ResultView]) -> list[Any]:
         """The columns of some rows; features are null if they are not kept."""
         stored = [view.stored for view in views]
         images = [one.result.image for one in stored]
-        return [
-            [image and image.sha256 for image in images],
-            *(
-                _array([found for _, found in with_features(self._blobs, self._job, one, stored)])
-                for one in self._backbones
-            ),
-        ]
+        arrays: list[Any] = [[image and image.sha256 for image in images]]
+        for backbone in self._backbones:
+            kept = [one for _, one in with_kept(self._blobs, self._job, backbone, stored)]
+            arrays += [_array(kept), [one and one.variant for one in kept]]
+        return arrays
 
 
-def _array(packed: Sequence[memoryview | None]) -> Any:
+def _array(packed: Sequence[Kept | None]) -> Any:
     """Unpack features as `model.artifact.features` does, which needs NumPy."""
     import pyarrow
     import pyarrow.compute
 
-    kept = [bytes(one) for one in packed if one is not None]
+    kept = [bytes(one.features) for one in packed if one is not None]
     width = len(kept[0]) - _RANGE_BYTES if kept else 0
     count = len(kept) * width
 

@@ -85,8 +85,9 @@ class ResultsQuery(BaseModel):
     )
     embeddings: bool | None = Field(
         None,
-        description="Parquet: add the columns `sha256`, the hash of the picture, and `embedding`, "
-        "its kept features as float32. For jobs with `keep_features`",
+        description="Parquet: add the columns `sha256`, the hash of the picture, `embedding`, its "
+        "kept features as float32, and `embedding_variant`, the variant that gave them. For jobs "
+        "with `keep_features`",
     )
     merge: Literal["parents"] | None = Field(
         None,

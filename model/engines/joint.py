@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.engines.network import Images, Network, NetworkPredictor
-from model.engines.prediction import Prediction, check_images
+from model.engines.prediction import Features, Prediction, check_images
 
 
 class JointPredictor:
@@ -52,7 +52,7 @@ class JointPredictor:
                 outputs[part.network] = part.network.run(images)
         return _joined([part.predictions(outputs[part.network]) for part in self._parts])
 
-    def of_features(self, features: Mapping[str, NDArray[np.float32]]) -> list[Prediction]:
+    def of_features(self, features: Mapping[str, Features]) -> list[Prediction]:
         """See `NetworkPredictor.of_features`."""
         return _joined([part.of_features(features) for part in self._parts])
 

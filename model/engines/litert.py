@@ -25,10 +25,9 @@ class LiteRTPredictor(NetworkPredictor):
         networks: SharedNetworks | None = None,
     ) -> None:
         """Load a variant of the artifact in `folder`; `picture_ms` is its speed, if measured."""
-        self.variant, self.picture_ms = variant, picture_ms
+        self.picture_ms = picture_ms
         load = partial(_LiteRTNetwork, card.input_size, threads)
-        super().__init__(card.of_variant(variant), folder, "litert", load, networks)
-        self.backbone = card.backbone
+        super().__init__(card, folder, "litert", load, networks, variant)
 
 
 class _LiteRTNetwork:

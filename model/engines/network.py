@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from model.artifact.calibration import calibrated
 from model.artifact.card import Card, EngineName, VariantName, find_file
 from model.artifact.head import Head
-from model.engines.prediction import Prediction, check_images
+from model.engines.prediction import Features, Prediction, check_images
 
 Images = Sequence[NDArray[np.uint8]]
 
@@ -54,7 +54,6 @@ class NetworkPredictor:
     """A `Predictor` whose network gives raw scores or, if the artifact has a head, features."""
 
     batched = False
-    variant: VariantName = "float"
     picture_ms: float | None = None
 
     def __init__(
@@ -64,10 +63,14 @@ class NetworkPredictor:
         engine: EngineName,
         load: Load,
         networks: SharedNetworks | None,
+        variant: VariantName = "float",
     ) -> None:
-        self.card = card
-        # Identifies the features; variants of a backbone give nearly the same.
+        # Identifies the features; those of its variants are nearly the same, but told apart.
         self.backbone = card.backbone
+        self.variant = variant
+        self._cards: dict[str, Card] = {"float": card}
+        self._cards |= {name: card.of_variant(name) for name in card.variants}
+        self.card = card = self._cards[variant]
         self._head: Head | None = None
         width = len(card.labels)
         if "head" in card.files:
@@ -91,16 +94,27 @@ class NetworkPredictor:
         """The backbones whose features suffice for its scores; None if it needs the images."""
         return None if self.backbone is None else frozenset([self.backbone])
 
-    def of_features(self, features: Mapping[str, NDArray[np.float32]]) -> list[Prediction]:
-        """Score pictures by the features (n, n_features) of each of `backbones`."""
+    def of_features(self, features: Mapping[str, Features]) -> list[Prediction]:
+        """Score pictures by the features of each of `backbones`, with values (n, n_features).
+
+        They are calibrated as those of the variant that gave them.
+        """
         assert self.backbone is not None
-        return self.predictions(features[self.backbone])
+        variant, values = features[self.backbone]
+        return self._predictions(values, variant)
 
     def predictions(self, outputs: NDArray[np.float32]) -> list[Prediction]:
         """Make the predictions of pictures from the outputs (n, width) of the network."""
-        card = self.card
+        return self._predictions(outputs, self.variant)
+
+    def _predictions(self, outputs: NDArray[np.float32], variant: str) -> list[Prediction]:
+        # A model without the variant that gave the features scores them as those of float.
+        card = self._cards.get(variant, self._cards["float"])
         raw = outputs if self._head is None else self._head.scores(outputs, card.activation)
         scores = calibrated(raw, card.calibration, card.activation)
-        features = [{} if self.backbone is None else {self.backbone: row} for row in outputs]
-        rows = zip(scores.tolist(), features, strict=True)
-        return [Prediction(tuple(row), features) for row, features in rows]
+        return [
+            Prediction(
+                tuple(row), {self.backbone: Features(variant, values)} if self.backbone else {}
+            )
+            for row, values in zip(scores.tolist(), outputs, strict=True)
+        ]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,15 +10,22 @@ from numpy.typing import NDArray
 from model.artifact.card import Activation, Card
 
 
+class Features(NamedTuple):
+    """What a backbone gives for one image: values (n_features,), and the variant that gave them."""
+
+    variant: str
+    values: NDArray[np.float32]
+
+
 @dataclass(frozen=True)
 class Prediction:
     """The scores of one image, 0 to 1, in the order of the card's labels.
 
-    `features` (n_features,) are those of its backbones, by `Card.backbone`.
+    `features` are those of its backbones, by `Card.backbone`.
     """
 
     scores: tuple[float, ...]
-    features: Mapping[str, NDArray[np.float32]] = field(default_factory=dict, compare=False)
+    features: Mapping[str, Features] = field(default_factory=dict, compare=False)
 
 
 def check_images(images: Sequence[NDArray[np.uint8]], card: Card) -> None:

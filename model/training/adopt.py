@@ -12,7 +12,7 @@ from model.engines.litert import LiteRTPredictor
 from model.engines.prediction import find_score_fault
 from model.training.adoption import AdoptionError, Description, PixelScaling, decoded
 from model.training.export import write_artifact
-from model.training.quantize import add_int8
+from model.training.quantization.quantize import add_int8
 
 # A LiteRT model with float16 weights is used if no score changes by more than this.
 TOLERANCE = 0.01

@@ -94,7 +94,7 @@ def round_to_float16(model: Any) -> None:
     product as float16. Here the product is rounded and divided back, so that the Keras and the
     LiteRT model compute with the same numbers. Otherwise, scores near 0.5 differ by up to 0.1.
     """
-    for layer in _layers(model):
+    for layer in leaf_layers(model):
         if isinstance(layer, keras.layers.BatchNormalization):
             _round_pair(layer.input._keras_history.operation, layer)
         elif isinstance(layer, keras.layers.Dense):
@@ -102,10 +102,11 @@ def round_to_float16(model: Any) -> None:
                 weight.assign(_float16(np.asarray(weight)))
 
 
-def _layers(model: Any) -> Iterator[Any]:
+def leaf_layers(model: Any) -> Iterator[Any]:
+    """The layers of a model and of the models in it."""
     for layer in model.layers:
         if isinstance(layer, keras.Model):
-            yield from _layers(layer)
+            yield from leaf_layers(layer)
         else:
             yield layer
 

@@ -14,7 +14,7 @@ from model.artifact.card import Card, Source
 from model.training.adopt import wrap
 from model.training.adoption import PixelScaling
 from model.training.export import round_to_float16, write_artifact
-from model.training.quantize import Pixels, add_int8
+from model.training.quantization.quantize import Pixels, add_int8
 
 WEIGHTS_URL = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2/"
 # Sides in pixels for which weights are published; other sizes use the weights of the last.

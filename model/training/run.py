@@ -35,7 +35,7 @@ from model.training.evaluation import (
     decide,
     evaluate,
 )
-from model.training.export import round_to_float16, write_artifact
+from model.training.export import LITERT_NAME, round_to_float16, write_artifact
 from model.training.network.build import Network, build_network
 from model.training.network.features import (
     Features,
@@ -44,12 +44,13 @@ from model.training.network.features import (
     make_training_set,
 )
 from model.training.network.fit import Fit
-from model.training.quantize import (
+from model.training.quantization.quantize import (
     Judgement,
     Quantizer,
     add_int8,
     align,
     judge,
+    judge_taught,
     raw_scores,
     some,
 )
@@ -164,16 +165,25 @@ def train(csv_path: Path, data: DataConfig, training: TrainingConfig) -> Card:
         "sources": data.sources,
     }
 
-    def judge_folds(card: Card, float_layers: int) -> Judgement:
-        quantized = quantize_folds(network, without, images[~is_val], folds, float_layers)
-        if calibration:
-            quantized = cross_calibrated(training_set.labels, quantized, folds, activation)
-        return judge(card, decision.scores, quantized, training_set.labels, "out_of_fold")
-
     def add(fresh: Path) -> None:
         if training.int8:
+            as_float = raw_scores((fresh / LITERT_NAME).read_bytes(), images, activation)
+
+            def further(card: Card, content: bytes, float_layers: int) -> Judgement:
+                as_int8 = raw_scores(content, images, activation)
+                taught, faults = judge_taught(card, as_float, as_int8, annotations)
+                if faults:
+                    return taught, faults
+                quantized = quantize_folds(network, without, images[~is_val], folds, float_layers)
+                if calibration:
+                    quantized = cross_calibrated(training_set.labels, quantized, folds, activation)
+                unseen, faults = judge(
+                    card, decision.scores, quantized, training_set.labels, "out_of_fold"
+                )
+                return taught | unseen, faults
+
             samples, judged, truth = images[~is_val], images[is_val], labels[is_val]
-            add_int8(network.backbone, fresh, samples, judged, truth, judge_folds)
+            add_int8(network.backbone, fresh, samples, judged, truth, further)
 
     log.info("writing the model", path=str(training.model_path))
     card = write_artifact(

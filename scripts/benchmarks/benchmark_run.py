@@ -16,7 +16,8 @@ from scripts.local.stack import ROOT, Stack
 from scripts.local.supervised_process import SupervisedProcess
 
 START_DEADLINE_S = 120
-ENV = {"PIQUEUE_FETCH_ALLOW_NETWORKS": "127.0.0.1/32"}
+# The peers, and decoding and inference without a service, run the file of this variant too.
+ENV = {"PIQUEUE_FETCH_ALLOW_NETWORKS": "127.0.0.1/32", "PIQUEUE_MODEL_VARIANT": "float"}
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,7 @@ def quality(folder: Path) -> Iterator[str]:
             (features,) = prediction.features.values()
             digest = hashlib.sha256(content).digest()
             hashed = difference_hash(pixels)
-            pictures.append(Picture(len(pictures), digest, pack_features(features), hashed))
+            pictures.append(Picture(len(pictures), digest, pack_features(features.values), hashed))
             origins.append((number, change))
     found = _compared(iter(pictures))
     group = dict(zip(found.numbers.tolist(), found.groups.tolist(), strict=True))

@@ -36,12 +36,13 @@ from scripts.benchmarks.synthetic_jobs import (
 )
 from scripts.benchmarks.throughput import score_urls
 from scripts.local.stack import ROOT
+from worker.jobs.items import PackedFeatures
 from worker.jobs.settings import ARTIFACTS_PATH, load_settings
 from worker.jobs.storage.features import block_name, pack_blocks
 from worker.scoring.chunk import run_next
 from worker.scoring.runtime import Runtime
 
-SCENES = ARTIFACTS_PATH / "scenes" / "3"
+SCENES = ARTIFACTS_PATH / "scenes" / "4"
 # Pictures of a job, and labelled ones.
 JOB_PICTURES, LABELLED = 400, 1000
 POSITIVES = (20, 50, 100, None)
@@ -86,7 +87,7 @@ def _scored(run: BenchmarkRun, runtime: Runtime, connection: Connection, count: 
     for claim in claim_all(runtime.store):
         rows = random.random((len(claim.specs), 1280), np.float32)
         results = [
-            replace(result, features={backbone: pack_features(row)})
+            replace(result, features={backbone: PackedFeatures("float", pack_features(row))})
             for result, row in zip(synthetic_results(claim), rows, strict=True)
         ]
         block = pack_blocks(results)[backbone]
@@ -186,7 +187,7 @@ def compare(folder: Path) -> Iterator[str]:
     predictions = [_predicted(predictor, folder / "images" / row["name"]) for row in rows]
     truth = np.array([[row[label] == "1" for label in labels] for row in rows], np.float32)
     is_val = np.array([row["split"] == "val" for row in rows])
-    exact = np.array([next(iter(one.features.values())) for one in predictions])
+    exact = np.array([next(iter(one.features.values())).values for one in predictions])
     packed = unpack_features([pack_features(row) for row in exact])
 
     def figure(scores: NDArray[Any]) -> str:

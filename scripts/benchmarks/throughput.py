@@ -81,7 +81,7 @@ def score_urls(url: str, urls: list[str], **options: object) -> float:
 def bare_scorer() -> Callable[[Sequence[bytes]], Pace]:
     """Load a model; gives a function that decodes and scores payloads without any service."""
     predictor = load_predictor(
-        ARTIFACTS_PATH / "scenes" / "3", "litert", BARE_THREADS, BARE_BATCH_SIZE
+        ARTIFACTS_PATH / "scenes" / "4", "litert", BARE_THREADS, BARE_BATCH_SIZE
     )
     predictor.warm_up()
     size = predictor.card.input_size

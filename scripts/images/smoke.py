@@ -42,7 +42,7 @@ SBOM = f"{APPLICATION}/sbom.cdx.json"
 COPY_A_MODEL = """
 set -e
 mkdir /tmp/$1
-cp -r "${PYTHONPATH}/model/bundled/scenes/3" /tmp/$1/1
+cp -r "${PYTHONPATH}/model/bundled/scenes/4" /tmp/$1/1
 sed -i 's/"name": "scenes"/"name": "'$1'"/; s/"version": "3"/"version": "1"/' /tmp/$1/1/card.json
 """
 ADD_A_MODEL = f"{COPY_A_MODEL} piqueue models add /tmp/$1/1"

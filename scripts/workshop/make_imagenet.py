@@ -51,9 +51,10 @@ def main(arguments: list[str] | None = None) -> int:
         if options.pictures:
             paths = find_pictures(options.pictures)
             pictures = np.stack([decoded(path, imagenet.SIZE) for path in paths])
-        lines = imagenet.class_lines()
         if options.labels:
             lines = options.labels.read_text(encoding="utf-8-sig").splitlines()
+        else:
+            lines = imagenet.class_lines()
         network = imagenet.load_network(options.backbone, options.top)
     except imagenet.DownloadFailed as error:
         print(f"{error}\nWithout internet, give --backbone, --top and --labels", file=sys.stderr)

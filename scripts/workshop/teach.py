@@ -4,8 +4,9 @@ import argparse
 import re
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -59,11 +60,20 @@ Features = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
+class _Kept:
+    """The features (n_features,) of a picture, and the variant of the backbone that gave them."""
+
+    features: Features
+    variant: str
+
+
+@dataclass(frozen=True)
 class _Pictures:
-    """Names and features (n, n_features) of pictures."""
+    """Names and features (n, n_features) of pictures, and the variants that gave these."""
 
     names: tuple[str, ...]
     features: Features
+    variants: tuple[str, ...]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -121,7 +131,9 @@ def _teach(options: argparse.Namespace) -> int:
         raise CommandFailed("\n".join([f"{options.labels}:", *found]))
     taught = teach(labelled.features, annotations, config.targets, config.activation)
     with tempfile.TemporaryDirectory(prefix="piqueue-teach-") as scratch:
-        folder = _write(Path(scratch), options, catalog, base, config, annotations, taught)
+        folder = _write(
+            Path(scratch), options, catalog, base, config, labelled, annotations, taught
+        )
         verify_artifact(folder)
         with writing(settings):
             added = catalog.add(folder)
@@ -177,46 +189,50 @@ def _read_features(
     names = {name: name for name in wanted}
     # Names that `piqueue review` made of the hash.
     names |= {PurePosixPath(name).stem: name for name in wanted if re.match("[0-9a-f]{32}", name)}
-    labelled: dict[str, Features] = {}
-    others: list[tuple[str, Features]] = []
+    labelled: dict[str, _Kept] = {}
+    others: list[tuple[str, _Kept]] = []
     random = np.random.default_rng(0)
     seen_count = 0
-    for row, features in _rows(client, job_id, column):
+    for row, kept in _rows(client, job_id, column):
         known_as = _names(row)
         called = [name for name in known_as if name in names]
         if called:
-            labelled[names[called[0]]] = features
+            labelled[names[called[0]]] = kept
             continue
         # A uniform sample of the others.
         seen_count += 1
         if len(others) < MOST_OTHERS:
-            others.append((known_as[0], features))
+            others.append((known_as[0], kept))
         elif (place := random.integers(seen_count)) < MOST_OTHERS:
-            others[place] = (known_as[0], features)
+            others[place] = (known_as[0], kept)
     return _pictures(labelled.items()), _pictures(others)
 
 
-def _pictures(found: Iterable[tuple[str, Features]]) -> _Pictures:
+def _pictures(found: Iterable[tuple[str, _Kept]]) -> _Pictures:
     pairs = list(found)
     names = tuple(name for name, _ in pairs)
-    return _Pictures(names, np.array([features for _, features in pairs], np.float32))
+    features = np.array([kept.features for _, kept in pairs], np.float32)
+    return _Pictures(names, features, tuple(kept.variant for _, kept in pairs))
 
 
-def _rows(client: Client, job_id: str, column: str) -> Iterator[tuple[dict[str, Any], Features]]:
+def _rows(client: Client, job_id: str, column: str) -> Iterator[tuple[dict[str, Any], _Kept]]:
     """The rows of a job's results that have features, with these."""
     with tempfile.TemporaryFile() as file:
         client.download(job_id, file, "parquet", embeddings=True, status="succeeded")
         table = pyarrow.parquet.ParquetFile(file)
-        texts = [one.name for one in table.schema_arrow if one.type == pyarrow.string()]
-        for batch in table.iter_batches(_READ_ROWS, columns=[*texts, column]):
+        given_by = f"{column}_variant"
+        names = [one.name for one in table.schema_arrow if one.type == pyarrow.string()]
+        texts = [name for name in names if not name.endswith("embedding_variant")]
+        for batch in table.iter_batches(_READ_ROWS, columns=[*texts, column, given_by]):
             embeddings = batch.column(column)
             values = embeddings.flatten().to_numpy()
             kept = np.flatnonzero(embeddings.is_valid().to_numpy(zero_copy_only=False))
             rows = batch.select(texts).to_pylist()
+            variants = batch.column(given_by).to_pylist()
             if not len(kept):
                 continue
             for index, features in zip(kept, values.reshape(len(kept), -1), strict=True):
-                yield rows[index], features.copy()
+                yield rows[index], _Kept(features.copy(), variants[index])
 
 
 def _names(row: Mapping[str, Any]) -> list[str]:
@@ -243,15 +259,7 @@ def _found(annotations: Annotations, labelled: _Pictures, options: Any) -> Annot
             f"{options.labels}: not used, because {options.job} has no features of a picture of "
             f"that name: {', '.join(shown)}"
         )
-    rows = [at[name] for name in labelled.names]
-    return replace(
-        annotations,
-        names=labelled.names,
-        labels=annotations.labels[rows],
-        is_val=np.zeros(len(rows), np.bool_),
-        rows=tuple(annotations.rows[row] for row in rows),
-        groups=annotations.groups[rows],
-    )
+    return annotations.of([at[name] for name in labelled.names])
 
 
 def _write(
@@ -260,10 +268,15 @@ def _write(
     catalog: ModelCatalog,
     base: ModelRef,
     config: DataConfig,
+    labelled: _Pictures,
     annotations: Annotations,
     taught: Taught,
 ) -> Path:
-    """Write the artifact: the files of the base's backbone, and the new head and card."""
+    """Write the artifact: the files of the base's backbone, and the new head and card.
+
+    The variants of the backbone have the calibration of the head: they are only written if a head
+    that is taught on the features of one is as good on those of the other.
+    """
     versions = [int(card.version) for card in catalog.all() if card.name == options.name]
     folder: Path = scratch / options.name / str(max(versions, default=0) + 1)
     folder.mkdir(parents=True)
@@ -274,6 +287,14 @@ def _write(
         if engine != "head" and (source / file.path).exists():
             shutil.copyfile(source / file.path, folder / file.path)
             files[engine] = file
+    variants: dict[str, Any] = {}
+    for name, variant in card.variants.items():
+        if (source / variant.path).exists():
+            shutil.copyfile(source / variant.path, folder / variant.path)
+            variants[name] = {
+                **describe_file(folder / variant.path).model_dump(),
+                "calibration": taught.calibration,
+            }
     taught.head.save(folder / HEAD_NAME)
     files["head"] = describe_file(folder / HEAD_NAME)
     made = {
@@ -284,12 +305,14 @@ def _write(
         "activation": taught.activation,
         "calibration": taught.calibration,
         "files": files,
+        "variants": variants,
         "metrics": taught.metrics,
         "score_counts": count_scores(taught.scores, config.targets),
         "training": {
             "backbone_of": base.text,
             "strength": taught.strength,
             "pictures": {"train": len(annotations.names)},
+            "features": dict(Counter(labelled.variants)),
             "groups": len(np.unique(annotations.groups)),
         },
         "created": datetime.now(UTC).date(),

@@ -93,6 +93,16 @@ def add_int8(folder: Path) -> Card:
     return card
 
 
+def add_int8_apart(folder: Path) -> Card:
+    """Add a variant to the artifact of `write_colours_apart`: the same file, but for its hash."""
+    path = folder / "model.int8.tflite"
+    path.write_bytes((folder / "model.tflite").read_bytes() + b"another file")
+    variant = Variant(**describe_file(path).model_dump(), calibration=INT8_CALIBRATION)
+    card = load_card(folder).model_copy(update={"variants": {"int8": variant}})
+    write_card(card, folder)
+    return card
+
+
 def pictures(count: int, seed: int = 1) -> NDArray[np.uint8]:
     """Noise of a different colour in each picture."""
     generator = np.random.default_rng(seed)

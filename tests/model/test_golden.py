@@ -41,6 +41,18 @@ def test_litert_gives_the_golden_scores(litert: Predictor) -> None:
     assert_golden(score_photos(litert))
 
 
+def test_int8_gives_the_labels_of_the_golden_scores() -> None:
+    predictor = load_predictor(ARTIFACT, "litert", variant="int8")
+    golden, thresholds = (
+        golden_scores(),
+        dict(zip(predictor.card.labels, predictor.card.thresholds, strict=True)),
+    )
+    for photo, by_label in score_photos(predictor).items():
+        assert by_label == pytest.approx(golden[photo], abs=0.1), photo
+        for label, score in by_label.items():
+            assert (score >= thresholds[label]) == (golden[photo][label] >= thresholds[label])
+
+
 def test_tensorflow_gives_the_golden_scores(tensorflow: Predictor) -> None:
     assert_golden(score_photos(tensorflow))
 

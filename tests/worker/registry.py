@@ -16,7 +16,7 @@ def add_version(
     catalog = open_catalog(load_settings(registry_url=None))
     source = catalog.fetch(catalog.resolve(bundled).ref)
     card = json.loads((source / "card.json").read_text())
-    card |= {"name": name, "version": version, "calibration": None, **changes}
+    card |= {"name": name, "version": version, "calibration": None, "variants": {}, **changes}
     card["files"].pop("keras", None)
     folder = registry / name / version
     folder.mkdir(parents=True)

@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 # Half the time of zlib's default 6, for 3 % more bytes.
 PACK_LEVEL = 3
@@ -102,6 +102,13 @@ class Timings:
     infer_ms: int = 0
 
 
+class PackedFeatures(NamedTuple):
+    """Features of a picture, as `model.artifact.features` packs them, and their variant."""
+
+    variant: str
+    content: bytes
+
+
 @dataclass(frozen=True)
 class ItemResult:
     """The outcome of one item: scores in label order or a rejection, never both."""
@@ -116,8 +123,8 @@ class ItemResult:
     variant: str | None = None
     # Whether the scores come from the kept features of another job, so that nothing was fetched.
     rescored: bool = field(default=False, compare=False, repr=False)
-    # Packed features by backbone, which only a job that keeps them stores, and not in Redis.
-    features: Mapping[str, bytes] = field(default_factory=dict, compare=False, repr=False)
+    # Features by backbone, which only a job that keeps them stores, and not in Redis.
+    features: Mapping[str, PackedFeatures] = field(default_factory=dict, compare=False, repr=False)
     # The difference hash of the picture, of 8 bytes, which is stored with its features.
     difference_hash: bytes = field(default=b"", compare=False, repr=False)
 

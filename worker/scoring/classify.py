@@ -18,6 +18,7 @@ from worker.jobs.items import (
     SCORE_DECIMALS,
     ImageFacts,
     ItemResult,
+    PackedFeatures,
     Rejection,
     RejectionCode,
     Stage,
@@ -141,7 +142,10 @@ def _score(
             scores=tuple(round(score, SCORE_DECIMALS) for score in prediction.scores),
             timings=replace(result.timings, infer_ms=infer_ms),
             variant=predictor.variant,
-            features={key: pack_features(row) for key, row in prediction.features.items()},
+            features={
+                backbone: PackedFeatures(variant, pack_features(values))
+                for backbone, (variant, values) in prediction.features.items()
+            },
             difference_hash=difference_hash(image.pixels) if prediction.features else b"",
         )
 

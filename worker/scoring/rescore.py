@@ -1,14 +1,18 @@
 """Scores the kept features of an earlier job: nothing is fetched, decoded or run but heads."""
 
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import takewhile
 
 from model.artifact.features import unpack_features
+from model.engines.prediction import Features
 from model.predictor import Predictor
 from worker.jobs.errors import JobNotFound
 from worker.jobs.items import SCORE_DECIMALS, ImageFacts, ItemResult
 from worker.jobs.ledger.claims import Claim
-from worker.jobs.storage.features import with_features
+from worker.jobs.ledger.reader import StoredResult
+from worker.jobs.storage.features import Kept, with_kept
 from worker.scoring.metrics import TimedPredictor
 from worker.scoring.runtime import Runtime
 
@@ -40,21 +44,34 @@ def rescored(runtime: Runtime, claim: Claim, predictor: Predictor) -> dict[int, 
     }
     stored = [one for one in earlier if one.result.image]
     packed = [
-        [features for _, features in with_features(runtime.blobs, parent, backbone, stored)]
+        [kept for _, kept in with_kept(runtime.blobs, parent, backbone, stored)]
         for backbone in backbones
     ]
-    complete = [at for at, rows in enumerate(zip(*packed, strict=True)) if None not in rows]
-    if not complete:
-        return found
-    predictions = scorer.of_features(
-        {
-            backbone: unpack_features([row for at in complete if (row := rows[at]) is not None])
-            for backbone, rows in zip(backbones, packed, strict=True)
+    for some in _by_variants(stored, packed):
+        columns = zip(*(rows for _, rows in some), strict=True)
+        features = {
+            backbone: Features(rows[0].variant, unpack_features([row.features for row in rows]))
+            for backbone, rows in zip(backbones, columns, strict=True)
         }
-    )
-    for at, prediction in zip(complete, predictions, strict=True):
-        image: ImageFacts | None = stored[at].result.image
-        scores = tuple(round(score, SCORE_DECIMALS) for score in prediction.scores)
-        result = ItemResult(scores, image=image, variant=predictor.variant, rescored=True)
-        found[positions[stored[at].index]] = result
+        for (one, _), prediction in zip(some, scorer.of_features(features), strict=True):
+            image: ImageFacts | None = one.result.image
+            scores = tuple(round(score, SCORE_DECIMALS) for score in prediction.scores)
+            variant = "+".join(dict.fromkeys(each.variant for each in prediction.features.values()))
+            result = ItemResult(scores, image=image, variant=variant, rescored=True)
+            found[positions[one.index]] = result
     return found
+
+
+def _by_variants(
+    stored: Sequence[StoredResult], packed: Sequence[Sequence[Kept | None]]
+) -> Iterable[list[tuple[StoredResult, list[Kept]]]]:
+    """Results with the features of all backbones, in groups whose features have the same variants.
+
+    `packed` has a sequence for each backbone.
+    """
+    groups = defaultdict(list)
+    for one, rows in zip(stored, zip(*packed, strict=True), strict=True):
+        kept = [row for row in rows if row is not None]
+        if len(kept) == len(rows):
+            groups[tuple(row.variant for row in kept)].append((one, kept))
+    return groups.values()

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from model.artifact.card import ArtifactInvalid
 from model.engines.joint import JointPredictor
-from model.engines.network import SharedNetworks
+from model.engines.network import NetworkPredictor, SharedNetworks
 from model.images.memory_budget import MemoryBudget
-from model.predictor import Predictor, load_predictor
+from model.predictor import Predictor, VariantChoice, load_predictor
 from worker.fetching.fetcher import Fetcher
 from worker.fetching.session import FetchLimits
 from worker.jobs.errors import ModelNotFound, ModelUnavailable
@@ -187,18 +187,7 @@ class Runtime:
     def _load(self, model: ModelRef) -> Predictor:
         settings = self.settings
         try:
-            parts = [
-                load_predictor(
-                    self.catalog.fetch(part),
-                    settings.engine.value,
-                    threads=settings.threads,
-                    batch_size=settings.batch_size,
-                    variant=settings.model_variant.value,
-                    speeds_path=settings.models_cache_path.expanduser() / SPEEDS_NAME,
-                    networks=self._networks,
-                )
-                for part in model.parts
-            ]
+            parts = self._load_parts(model)
             predictor: Predictor = parts[0] if len(parts) == 1 else JointPredictor(parts)
             predictor.warm_up()
             labels = [part.card.labels for part in parts]
@@ -214,6 +203,29 @@ class Runtime:
             limits = (settings.batch_size, settings.batch_wait_s)
             return BatchingPredictor(predictor, model, self.metrics, *limits)
         return TimedPredictor(predictor, model, self.metrics)
+
+    def _load_parts(self, model: ModelRef) -> list[NetworkPredictor]:
+        """Load the models of a job; those with the same backbone run the same variant of it."""
+        settings = self.settings
+
+        def load(part: ModelRef, variant: VariantChoice) -> NetworkPredictor:
+            return load_predictor(
+                self.catalog.fetch(part),
+                settings.engine.value,
+                threads=settings.threads,
+                batch_size=settings.batch_size,
+                variant=variant,
+                speeds_path=settings.models_cache_path.expanduser() / SPEEDS_NAME,
+                networks=self._networks,
+            )
+
+        parts = [load(part, settings.model_variant.value) for part in model.parts]
+        # One of the models does not have the variant: two networks would cost more than float.
+        in_float = {part.backbone for part in parts if part.variant == "float"} - {None}
+        return [
+            load(ref, "float") if part.backbone in in_float and part.variant != "float" else part
+            for ref, part in zip(model.parts, parts, strict=True)
+        ]
 
     def _memory_bytes(self, model: ModelRef) -> int:
         try:

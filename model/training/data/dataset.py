@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import structlog
@@ -78,6 +78,17 @@ class Annotations:
     def title(self, index: int) -> str:
         """The row and the name of a picture, for messages."""
         return f"row {self.rows[index]} ({self.names[index]})"
+
+    def of(self, indexes: Sequence[int] | NDArray[np.intp]) -> Self:
+        """The annotations of some pictures, in this order."""
+        return replace(
+            self,
+            names=tuple(self.names[index] for index in indexes),
+            labels=self.labels[indexes],
+            is_val=self.is_val[indexes],
+            rows=tuple(self.rows[index] for index in indexes),
+            groups=self.groups[indexes],
+        )
 
 
 def read_data(

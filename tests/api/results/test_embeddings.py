@@ -41,10 +41,10 @@ def embeddings(client: httpx2.Client, job: dict[str, Any], **query: str) -> Any:
 
 
 def expected(path: Path) -> NDArray[np.float32]:
-    predictor = load_predictor(ARTIFACTS_PATH / "scenes" / "3", "litert")
+    predictor = load_predictor(ARTIFACTS_PATH / "scenes" / "4", "litert")
     (prediction,) = predictor.predict([decode(path.read_bytes(), predictor.card.input_size).pixels])
     (features,) = prediction.features.values()
-    return features
+    return features.values
 
 
 @pytest.fixture(scope="module")
@@ -62,16 +62,17 @@ def test_the_table_has_the_features_of_each_picture(
     reader: httpx2.Client, job: dict[str, Any]
 ) -> None:
     table = embeddings(reader, job)
-    assert table.column_names[-2:] == ["sha256", "embedding"]
+    assert table.column_names[-3:] == ["sha256", "embedding", "embedding_variant"]
     rows = {row["id"]: row for row in table.to_pylist()}
     for result in job["results"]:
         image = result["image"]
         assert rows[result["id"]]["sha256"] == (image and image["sha256"])
-    assert rows["cut.jpg"]["embedding"] is None
+    assert rows["cut.jpg"]["embedding"] is rows["cut.jpg"]["embedding_variant"] is None
     for path in SAMPLES:
         found, features = np.array(rows[path.name]["embedding"]), expected(path)
         step = (features.max() - features.min()) / 255
         assert found.shape == (WIDTH,)
+        assert rows[path.name]["embedding_variant"] == "float"
         assert np.abs(found - features).max() <= 0.51 * step
     assert rows["again.jpg"]["embedding"] == rows["beach.jpg"]["embedding"]
     one = embeddings(reader, job, search="fig").to_pylist()
@@ -117,7 +118,7 @@ def test_a_picture_takes_at_most_1400_bytes_until_its_job_is_deleted(
 def test_a_job_of_several_models_has_a_column_for_each_backbone(reader: httpx2.Client) -> None:
     job = submit(reader, models=["imagenet", "scenes"], keep_features=True)
     table = embeddings(reader, job, top_k="1")
-    assert table.column_names[-2:] == ["sha256", "scenes/embedding"]
+    assert table.column_names[-2:] == ["scenes/embedding", "scenes/embedding_variant"]
     assert table["scenes/embedding"].null_count == 1
 
 

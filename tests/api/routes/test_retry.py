@@ -166,7 +166,7 @@ def test_a_retry_has_the_options_its_parent_was_submitted_with(
     created, expires = (datetime.fromisoformat(job[f"{at}_at"]) for at in ("created", "expires"))
     assert (expires - created).total_seconds() == pytest.approx(3600, abs=1)
     assert store.job(job["id"]).webhook_url == options["webhook_url"]
-    assert store.options(job["id"]) == {**options, "model": "scenes@3"}
+    assert store.options(job["id"]) == {**options, "model": "scenes@4"}
     same = retry(client, parent)
     # More, if the job in between was still scoring when it was over its budget.
     assert same["counts"]["cached"] >= job["counts"]["total"], "those were scored just now"
@@ -346,7 +346,7 @@ def test_a_job_is_not_retried_with_a_model_that_was_replaced(
     )
     answer = client.post(f"/jobs/{job.id}/retry")
     assert (answer.status_code, answer.json()["code"]) == (422, "model_not_found")
-    assert "scenes@3" in answer.json()["detail"]
+    assert "scenes@4" in answer.json()["detail"]
 
 
 def test_an_unknown_job_is_not_retried(client: httpx2.Client) -> None:

@@ -13,9 +13,11 @@ from model.artifact.card import ArtifactInvalid, describe_file, load_card, write
 from model.artifact.head import Head
 from model.engines.joint import JointPredictor
 from model.engines.network import NetworkPredictor, SharedNetworks
+from model.engines.prediction import Features
 from model.predictor import load_predictor
 from tests.model.colours import (
     LABELS,
+    add_int8_apart,
     calculated,
     pictures,
     write_colours,
@@ -77,6 +79,35 @@ def test_a_backbone_runs_once_for_all_its_models(
         joint.predict([np.zeros((1, 1, 3), np.uint8)])
 
 
+def test_features_are_scored_with_the_calibration_of_the_variant_that_gave_them(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "colours" / "1"
+    write_colours_apart(folder)
+    backbone = add_int8_apart(folder).backbone
+    assert backbone is not None
+    by_variant = {
+        name: load_predictor(folder, "litert", variant=name) for name in ("float", "int8")
+    }
+    of_one_variant = load_predictor(folders["plain"], "litert")
+    other_backbone = of_one_variant.backbone
+    assert other_backbone is not None
+    images = list(pictures(5))
+    for name, predictor in by_variant.items():
+        expected = predictor.predict(images)
+        assert {one.features[backbone].variant for one in expected} == {name}
+        features = {
+            backbone: Features(name, np.array([one.features[backbone].values for one in expected]))
+        }
+        for other in by_variant.values():
+            found = other.of_features(features)
+            assert found == expected
+            assert {one.features[backbone].variant for one in found} == {name}
+        # The backbone of a model that does not have the variant.
+        unknown = {other_backbone: features[backbone]}
+        assert of_one_variant.of_features(unknown) == of_one_variant.predict(images)
+
+
 def test_a_network_is_freed_with_its_last_predictor(folders: dict[str, Path]) -> None:
     networks = SharedNetworks()
     first = load_predictor(folders["plain"], "litert", networks=networks)
@@ -94,7 +125,7 @@ def test_a_network_is_freed_with_its_last_predictor(folders: dict[str, Path]) ->
 def test_models_of_different_sizes_are_refused(folders: dict[str, Path]) -> None:
     parts = [
         load_predictor(folders["plain"], "litert"),
-        load_predictor(Path("model/bundled/scenes/3")),
+        load_predictor(Path("model/bundled/scenes/4")),
     ]
     with pytest.raises(ValueError, match=r"scenes takes images of .*: submit a job for each"):
         JointPredictor(parts)

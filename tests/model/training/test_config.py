@@ -103,7 +103,7 @@ def test_the_shipped_configurations_are_valid() -> None:
     configs = Path("scripts/configs")
     read_config(DataConfig, configs / "scenes_data.yaml")
     training = read_config(
-        TrainingConfig, configs / "scenes_full.yaml", model_path=Path("models/scenes/3")
+        TrainingConfig, configs / "scenes_full.yaml", model_path=Path("models/scenes/5")
     )
     assert training.base_weights == "imagenet"
 

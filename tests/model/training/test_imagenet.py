@@ -248,3 +248,17 @@ def test_imagenet_cannot_be_made_without_the_downloads(
     assert "404" in printed
     assert "give --backbone, --top and --labels" in printed
     assert not (tmp_path / "imagenet").exists()
+
+
+def test_nothing_is_downloaded_if_all_files_are_given(
+    publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise ValueError("stop before the conversion")
+
+    monkeypatch.setattr(imagenet, "load_network", stop)
+    (tmp_path / "labels.txt").write_text("tench\ngoldfish\n")
+    files = {"backbone": "a.weights.h5", "top": "a.npz", "labels": "labels.txt"}
+    given = [text for name, file in files.items() for text in (f"--{name}", str(tmp_path / file))]
+    assert main(["--folder", str(tmp_path / "imagenet" / "1"), *given]) == 2
+    assert publisher.asked == []

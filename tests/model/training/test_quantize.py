@@ -1,5 +1,6 @@
 """The int8 variant: which scores it gives, and what it takes to be written."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from model.artifact.calibration import calibrated
 from model.artifact.card import Activation, Calibration, Card, load_card
 from model.artifact.head import Head
 from model.predictor import load_predictor, verify_artifact
-from model.training import quantize
+from model.training.data.dataset import Annotations
 from model.training.export import write_artifact
 from model.training.network.build import Network
-from model.training.quantize import Judgement, add_int8, align, judge
+from model.training.quantization import quantize
+from model.training.quantization.quantize import Judgement, add_int8, align, judge, judge_taught
 from model.training.run import quantize_folds
 
 # Keras hands NumPy an array type that NumPy 2.4 finds old-fashioned.
@@ -111,7 +113,7 @@ def test_a_variant_that_misses_a_bound_is_not_written_although_layers_stay_in_fl
     before = sorted(path.name for path in folder.iterdir())
     card = load_card(folder)
 
-    def never(given: Card, float_layers: int) -> Judgement:
+    def never(given: Card, _content: bytes, float_layers: int) -> Judgement:
         assert given == card
         tried.append(float_layers)
         return {}, [f"{float_layers} layers in float are too few"]
@@ -195,6 +197,32 @@ def test_other_first_answers_are_a_fault_of_a_softmax(tmp_path: Path) -> None:
     assert judge(card, before, after, None)[1] == [
         "94.0% of the first answers are the same, not 95%"
     ]
+
+
+def test_heads_taught_on_the_features_of_one_variant_are_judged_on_those_of_the_other(
+    tmp_path: Path,
+) -> None:
+    card, random = card_of("sigmoid", tmp_path), np.random.default_rng(1)
+    features = random.normal(0, 1, (400, 8)).astype(np.float32)
+    labels = (features @ random.normal(0, 1, (8, 3)) > 0).astype(np.float32)
+    names = tuple(f"{index}.jpg" for index in range(400))
+    numbers = np.arange(400)
+    annotations = Annotations(
+        names, labels, numbers % 4 == 0, tuple(numbers.tolist()), numbers, True
+    )
+    noise = random.normal(0, 1, features.shape).astype(np.float32)
+    metrics, faults = judge_taught(card, features, features + 1e-4 * noise, annotations)
+    assert faults == []
+    assert [one["pictures"] for one in metrics.values()] == [100, 100]
+    assert metrics.keys() == {"taught_on_float_against_other", "taught_on_int8_against_other"}
+    _, faults = judge_taught(card, features, features + 0.3 * noise, annotations)
+    assert re.match(r"a head taught on float: .* of the labels change", faults[0])
+    assert any(fault.startswith("a head taught on int8: ") for fault in faults)
+    few = annotations.of(np.arange(8))
+    assert judge_taught(card, features[:8], features[:8], few) == (
+        {},
+        ["the pictures are too few to teach a head"],
+    )
 
 
 def test_scores_are_aligned_although_a_label_is_never_uncertain() -> None:

@@ -442,7 +442,7 @@ def test_training_sets_tensorflow_up_before_it_is_loaded(tmp_path: Path) -> None
         assert ran.stdout.split() == [expected, "true"]
 
 
-BUNDLED = Path("model/bundled/scenes/3")
+BUNDLED = Path("model/bundled/scenes/4")
 
 
 def test_the_bundled_model_is_complete_small_and_good_enough() -> None:
@@ -454,6 +454,16 @@ def test_the_bundled_model_is_complete_small_and_good_enough() -> None:
     assert card.metrics["validation"]["expected_calibration_error"] <= 0.03
     assert card.files["litert"].bytes < 5_000_000
     assert card.files["keras"].bytes < 12_000_000
+    int8 = card.variants["int8"]
+    assert int8.bytes < 3_000_000
+    for name in ("macro_average_precision", "binary_accuracy"):
+        assert int8.metrics["validation"][name] >= card.metrics["validation"][name] - 0.005
+    against = (
+        "validation_against_float",
+        *(f"taught_on_{one}_against_other" for one in ("float", "int8")),
+    )
+    for name in against:
+        assert int8.metrics[name]["flipped"] <= 0.005
     assert card.sources
 
 

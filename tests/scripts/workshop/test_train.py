@@ -164,11 +164,11 @@ def test_a_model_that_jobs_would_use_at_once_is_not_written(
 ) -> None:
     monkeypatch.setenv("PIQUEUE_REGISTRY_URL", str(tmp_path / "registry"))
     monkeypatch.setenv("PIQUEUE_ARTIFACTS_PATH", str(tmp_path / "bundled"))
-    model = tmp_path / registry / "scenes/3"
+    model = tmp_path / registry / "scenes/5"
     assert train(source, source / "kinds.csv", "--model", model) == 2
     told = capsys.readouterr().err
     assert f"is in the registry {tmp_path / registry}" in told
-    assert "write models/scenes/3, and add it with piqueue models add" in told
+    assert "write models/scenes/5, and add it with piqueue models add" in told
     assert not model.exists()
 
 

@@ -24,6 +24,7 @@ def test_models_with_one_backbone_share_it_alone_and_together(
     monkeypatch.setenv("PIQUEUE_REDIS_URL", redis_url)
     monkeypatch.setenv("PIQUEUE_REGISTRY_URL", str(tmp_path))
     monkeypatch.setenv("PIQUEUE_THREADS", "1")
+    monkeypatch.setenv("PIQUEUE_MODEL_VARIANT", "float")
     add_version(tmp_path, "1", name="coasts")
     runtime = Runtime(load_settings())
     scenes, both, three = map(
@@ -39,6 +40,25 @@ def test_models_with_one_backbone_share_it_alone_and_together(
     assert len(set(map(id, shared))) == 2, "of scenes, and of imagenet"
     assert runtime._memory_bytes(both.ref) == sizes["scenes"]
     assert runtime._memory_bytes(three.ref) == sizes["scenes"] + sizes["imagenet"]
+    runtime.close()
+
+
+def test_models_with_one_backbone_run_a_variant_that_all_of_them_have(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIQUEUE_REDIS_URL", redis_url)
+    monkeypatch.setenv("PIQUEUE_REGISTRY_URL", str(tmp_path))
+    monkeypatch.setenv("PIQUEUE_THREADS", "1")
+    monkeypatch.setenv("PIQUEUE_MODEL_VARIANT", "int8")
+    add_version(tmp_path, "1", name="coasts")
+    runtime = Runtime(load_settings())
+    scenes, both = map(runtime.catalog.resolve, ("scenes", "scenes+coasts"))
+    runtime.models.prepare(scenes.ref)
+    runtime.models.prepare(both.ref)
+    warm = runtime.models.warm
+    assert (warm[scenes.ref].variant, warm[both.ref].variant) == ("int8", "float")
+    first, second = joined_parts(warm[both.ref])
+    assert first.network is second.network is not network_predictor(warm[scenes.ref]).network
     runtime.close()
 
 

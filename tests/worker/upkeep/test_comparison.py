@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from model.artifact.features import pack_features
 from model.artifact.subprocess_module import ModuleFailed
 from tests.worker.jobs.ledger.test_store import MODEL, claim
-from worker.jobs.items import ImageFacts, ItemResult, ItemSpec
+from worker.jobs.items import ImageFacts, ItemResult, ItemSpec, PackedFeatures
 from worker.jobs.ledger.layout import NewJob, Shape
 from worker.jobs.ledger.store import JobStore
 from worker.jobs.record import Lane, new_job_id
@@ -33,7 +33,7 @@ def scored_with_features(index: int) -> ItemResult:
     return ItemResult(
         scores=(0.5, 0.5),
         image=ImageFacts(f"{index:064x}", 10),
-        features={BACKBONE: pack_features(noisy)},
+        features={BACKBONE: PackedFeatures("float", pack_features(noisy))},
         difference_hash=bytes([index % 5] * 8),
     )
 

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 
 import structlog
 
-from worker.jobs.items import ItemResult
+from worker.jobs.items import ItemResult, PackedFeatures
 from worker.jobs.ledger.reader import StoredResult
 from worker.jobs.record import Job
 from worker.jobs.storage.blobs import BlobStore
 
 log = structlog.get_logger()
 
-# A block begins with this, and with the size of the features of one picture.
-_HEADER = struct.Struct("<4sI")
+# A block begins with this, the variant of the backbone, and the size of the features of a picture.
+_HEADER = struct.Struct("<4s8sI")
 # Blocks of the first kind have no difference hashes.
 _HASH_BYTES = {b"PQF1": 0, b"PQF2": 8}
 _SHA256_BYTES = 32
@@ -29,9 +29,10 @@ _READ_BLOCKS = 16
 class Kept:
     """What is kept of a picture: its packed features and, of 8 bytes, its difference hash.
 
-    The hash is empty in blocks of earlier versions.
+    The hash may be empty. `variant` is that of the backbone.
     """
 
+    variant: str
     features: memoryview
     difference_hash: memoryview
 
@@ -40,9 +41,9 @@ def pack_blocks(results: Iterable[ItemResult]) -> dict[str, bytes]:
     """Return the blocks of the results of a chunk, by backbone.
 
     A picture takes the size of its packed features, 32 bytes for its SHA-256 and 8 for its
-    difference hash.
+    difference hash. A worker scores all pictures of a chunk with one variant of a backbone.
     """
-    rows: dict[str, dict[str, tuple[bytes, bytes]]] = {}
+    rows: dict[str, dict[str, tuple[PackedFeatures, bytes]]] = {}
     for result in results:
         for backbone, features in result.features.items():
             assert result.image is not None
@@ -51,14 +52,14 @@ def pack_blocks(results: Iterable[ItemResult]) -> dict[str, bytes]:
     return {backbone: _pack(by_picture) for backbone, by_picture in rows.items()}
 
 
-def _pack(by_picture: Mapping[str, tuple[bytes, bytes]]) -> bytes:
-    features, hashes = zip(*by_picture.values(), strict=True)
-    magic = b"PQF2" if all(hashes) else b"PQF1"
+def _pack(by_picture: Mapping[str, tuple[PackedFeatures, bytes]]) -> bytes:
+    ((variant, size),) = {(one.variant, len(one.content)) for one, _ in by_picture.values()}
+    magic = b"PQF2" if all(one for _, one in by_picture.values()) else b"PQF1"
     rows = (
-        bytes.fromhex(sha256) + features + difference_hash[: _HASH_BYTES[magic]]
+        bytes.fromhex(sha256) + features.content + difference_hash[: _HASH_BYTES[magic]]
         for sha256, (features, difference_hash) in by_picture.items()
     )
-    return _HEADER.pack(magic, len(features[0])) + b"".join(rows)
+    return _HEADER.pack(magic, variant.encode(), size) + b"".join(rows)
 
 
 def unpack_block(block: bytes) -> dict[str, Kept]:
@@ -68,16 +69,16 @@ def unpack_block(block: bytes) -> dict[str, Kept]:
         ValueError: it is no block.
     """
     whole = len(block) >= _HEADER.size
-    magic, size = _HEADER.unpack_from(block) if whole else (b"", 0)
+    magic, name, size = _HEADER.unpack_from(block) if whole else (b"", b"", 0)
     rows = memoryview(block)[_HEADER.size :]
     row_bytes = _SHA256_BYTES + size + _HASH_BYTES.get(magic, 0)
     if magic not in _HASH_BYTES or len(rows) % row_bytes:
         raise ValueError("not a block of features: submit the pictures again")
-    found = {}
+    found, variant = {}, name.rstrip(b"\0").decode("ascii", "replace")
     for start in range(0, len(rows), row_bytes):
         row = rows[start : start + row_bytes]
         features, difference_hash = row[_SHA256_BYTES:][:size], row[_SHA256_BYTES + size :]
-        found[row[:_SHA256_BYTES].hex()] = Kept(features, difference_hash)
+        found[row[:_SHA256_BYTES].hex()] = Kept(variant, features, difference_hash)
     return found
 
 
@@ -86,21 +87,13 @@ def block_name(chunk_index: int, backbone: str) -> str:
     return f"{chunk_index:05d}-{backbone[:16]}"
 
 
-def with_features(
-    blobs: BlobStore, job: Job, backbone: str, results: Iterable[StoredResult]
-) -> Iterator[tuple[StoredResult, memoryview | None]]:
-    """Pair results, in index order, with their packed features, or None if none are kept.
-
-    A damaged block counts as missing, and is logged.
-    """
-    for stored, kept in with_kept(blobs, job, backbone, results):
-        yield stored, None if kept is None else kept.features
-
-
 def with_kept(
     blobs: BlobStore, job: Job, backbone: str, results: Iterable[StoredResult]
 ) -> Iterator[tuple[StoredResult, Kept | None]]:
-    """As `with_features`, with all that is kept of each picture."""
+    """Pair results, in index order, with what is kept of their pictures, or None if nothing is.
+
+    A damaged block counts as missing, and is logged.
+    """
     for some in _by_chunks(job, results):
         chunks = dict.fromkeys(stored.index // job.chunk_items for stored in some)
         names = [block_name(chunk, backbone) for chunk in chunks]

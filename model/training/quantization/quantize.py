@@ -4,7 +4,7 @@ import csv
 import io
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,11 +28,15 @@ from model.artifact.card import (
 )
 from model.artifact.head import Head
 from model.engines.footprint import measure
+from model.training.data.dataset import Annotations
 from model.training.evaluation import Scores, evaluate
+from model.training.quantization.bias_correction import corrected_bias
+from model.training.teach import problems, teach
 
 Pixels = NDArray[np.uint8]
 # Figures for the card, and the bounds that they miss.
 Judgement = tuple[dict[str, Any], list[str]]
+Also = Callable[[Card, bytes, int], Judgement]
 
 INT8_NAME = "model.int8.tflite"
 # Pictures on which the ranges of the activations are measured, and the error of each layer.
@@ -54,44 +58,67 @@ class Quantizer:
     """Quantizes a network; `samples`, (n, height, width, 3) uint8, show its activations."""
 
     def __init__(self, network: Any, samples: Pixels) -> None:
-        import tensorflow as tf
-
-        def dataset(count: int) -> Iterator[list[Pixels]]:
-            return ([sample[np.newaxis]] for sample in samples[:count])
-
-        self._options = tf.lite.experimental.QuantizationDebugOptions
-        with tempfile.TemporaryDirectory() as scratch, _quiet():
-            network.export(scratch, format="tf_saved_model", verbose=False)
-            converter = tf.lite.TFLiteConverter.from_saved_model(scratch)
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
-            converter.representative_dataset = lambda: dataset(len(samples))
-            self._debugger = tf.lite.experimental.QuantizationDebugger(
-                converter=converter,
-                debug_dataset=lambda: dataset(DEBUG_COUNT),
-                debug_options=self._options(denylisted_ops=FLOAT_OPS),
-            )
-        self._sensitive: list[str] | None = None
+        self._network, self._samples = network, samples
+        self._debugger = self._convert([])
+        self._layers: list[tuple[str, float]] = []
 
     def quantized(self, float_layers: int) -> bytes:
         """Return the LiteRT model with so many of the most sensitive layers in float."""
-        nodes = self.most_sensitive()[:float_layers] if float_layers else []
-        with _quiet():
-            self._debugger.options = self._options(denylisted_ops=FLOAT_OPS, denylisted_nodes=nodes)
-            return bytes(self._debugger.get_nondebug_quantized_model())
-
-    def most_sensitive(self) -> list[str]:
-        """The layers by their error in steps of their scale, the largest first."""
-        if self._sensitive is None:
+        debugger = self._debugger
+        if float_layers:
+            sensitive = self.most_sensitive()[:float_layers]
+            debugger = self._convert([self._layers[layer][0] for layer in sensitive])
+            # Each export may name the same layers otherwise.
+            named = _errors(debugger)
             with _quiet():
-                self._debugger.run()
-            written = io.StringIO()
-            self._debugger.layer_statistics_dump(written)
-            errors = {
-                row["tensor_name"]: float(row["mean_squared_error"]) ** 0.5 / float(row["scale"])
-                for row in csv.DictReader(io.StringIO(written.getvalue()))
-            }
-            self._sensitive = sorted(errors, key=errors.__getitem__, reverse=True)
-        return self._sensitive
+                debugger.options = _options([named[layer][0] for layer in sensitive])
+        with _quiet():
+            return bytes(debugger.get_nondebug_quantized_model())
+
+    def most_sensitive(self) -> list[int]:
+        """The indexes of the layers by their error in steps of their scale, the largest first."""
+        self._layers = self._layers or _errors(self._debugger)
+        errors = [error for _, error in self._layers]
+        return sorted(range(len(errors)), key=errors.__getitem__, reverse=True)
+
+    def _convert(self, left_in_float: Sequence[str]) -> Any:
+        """A debugger of the network; the bias of these layers is not corrected."""
+        import tensorflow as tf
+
+        def dataset(count: int) -> Iterator[list[Pixels]]:
+            return ([sample[np.newaxis]] for sample in self._samples[:count])
+
+        with tempfile.TemporaryDirectory() as scratch, _quiet():
+            with corrected_bias(self._network, self._samples, left_in_float):
+                self._network.export(scratch, format="tf_saved_model", verbose=False)
+            converter = tf.lite.TFLiteConverter.from_saved_model(scratch)
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.representative_dataset = lambda: dataset(len(self._samples))
+            return tf.lite.experimental.QuantizationDebugger(
+                converter=converter,
+                debug_dataset=lambda: dataset(DEBUG_COUNT),
+                debug_options=_options([]),
+            )
+
+
+def _options(float_nodes: list[str]) -> Any:
+    import tensorflow as tf
+
+    return tf.lite.experimental.QuantizationDebugOptions(
+        denylisted_ops=FLOAT_OPS, denylisted_nodes=float_nodes
+    )
+
+
+def _errors(debugger: Any) -> list[tuple[str, float]]:
+    """The name of each layer, and its error in steps of its scale."""
+    with _quiet():
+        debugger.run()
+    written = io.StringIO()
+    debugger.layer_statistics_dump(written)
+    return [
+        (row["tensor_name"], float(row["mean_squared_error"]) ** 0.5 / float(row["scale"]))
+        for row in csv.DictReader(io.StringIO(written.getvalue()))
+    ]
 
 
 def add_int8(
@@ -100,14 +127,15 @@ def add_int8(
     samples: Pixels,
     judged: Pixels,
     truth: NDArray[Any] | None = None,
-    also: Callable[[Card, int], Judgement] | None = None,
+    also: Also | None = None,
 ) -> str | None:
     """Add the int8 variant of a network to its artifact in `folder`.
 
     If the artifact has a head, `network` is its backbone.
 
     `samples` are pictures as in practice, and others, `judged`, show what int8 changes; `truth`
-    (n, n_labels) are their labels, if known. `also` judges a number of layers in float further.
+    (n, n_labels) are their labels, if known. `also` judges a file further: it gets the card, the
+    content and the number of layers in float.
 
     Returns None, or why the variant was not added, which is logged too.
     """
@@ -123,7 +151,7 @@ def _add_int8(
     samples: Pixels,
     judged: Pixels,
     truth: NDArray[Any] | None,
-    also: Callable[[Card, int], Judgement] | None,
+    also: Also | None,
 ) -> str | None:
     if len(judged) < LEAST_PICTURES:
         return f"its check needs {LEAST_PICTURES} pictures, and there are {len(judged)}"
@@ -156,7 +184,7 @@ def _add_int8(
         after = calibrated(raw(content, judged), calibration, card.activation)
         metrics, faults = judge(card, before, after, truth)
         if also and not faults:
-            further, faults = also(card, float_layers)
+            further, faults = also(card, content, float_layers)
             metrics |= further
         if not faults:
             _write(folder, card, content, calibration, metrics)
@@ -195,6 +223,35 @@ def judge(
         for name in BOUNDED:
             if new[name] < old[name] - MOST_LOST:
                 faults.append(f"{name} ({split}) is {new[name]}, and {old[name]} in float")
+    return metrics, faults
+
+
+def judge_taught(
+    card: Card, as_float: Scores, as_int8: Scores, annotations: Annotations
+) -> Judgement:
+    """Judge heads that are taught on the features of one variant by those of the other.
+
+    The features (n, n_features) are those of all pictures. `piqueue teach` gives a head both files
+    of its backbone, whichever gave the features that it was taught on.
+    """
+    is_val = annotations.is_val
+    train, val = (annotations.of(np.flatnonzero(chosen)) for chosen in (~is_val, is_val))
+    if problems(train, card.labels):
+        return {}, ["the pictures are too few to teach a head"]
+    metrics, faults = {}, []
+    for name, own, other in (("float", as_float, as_int8), ("int8", as_int8, as_float)):
+        taught = teach(own[~is_val], train, card.labels, card.activation)
+        as_taught = card.model_copy(update={"thresholds": taught.thresholds})
+        split = f"a head taught on {name}"
+        judged, missed = judge(
+            as_taught,
+            taught.scores_of(own[is_val]),
+            taught.scores_of(other[is_val]),
+            val.labels,
+            split,
+        )
+        metrics[f"taught_on_{name}_against_other"] = judged[f"{split}_against_float"]
+        faults += [f"{split}: {fault}" for fault in missed]
     return metrics, faults
 
 

@@ -1,0 +1,1 @@
+"""Quantizes a trained network to int8 and holds the result to its bounds."""
