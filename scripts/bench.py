@@ -27,6 +27,7 @@ from scripts.benchmarks.report import report
 from scripts.benchmarks.similar import similar
 from scripts.benchmarks.teach import teach
 from scripts.benchmarks.throughput import throughput
+from scripts.benchmarks.training_memory import training_memory
 
 BENCHMARKS = {
     measure.__name__: measure
@@ -45,6 +46,7 @@ BENCHMARKS = {
         batching,
         teach,
         similar,
+        training_memory,
     )
 }
 

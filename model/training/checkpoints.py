@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model.training.data.arrays import mapped
+
 Arrays = dict[str, NDArray[np.generic]]
 
 
@@ -41,6 +43,13 @@ class Checkpoints:
             file.flush()
             os.fsync(file.fileno())
         part.replace(self._folder / f"{key}.npz")
+
+    def array(self, key: str, shape: tuple[int, ...], dtype: Any) -> Any:
+        """An array in a mapped file, which has what the run wrote to it before a crash.
+
+        Raises TrainingError if there is no room for it.
+        """
+        return mapped(self._folder, shape, dtype, f"{key}.array")
 
     def delete(self) -> None:
         """Delete the folder, when the run has ended."""

@@ -18,6 +18,7 @@ from model.artifact.score_counts import count_scores
 from model.training.bootstrap import draw_figures, interval
 from model.training.checkpoints import Checkpoints, in_order
 from model.training.config import DataConfig, TrainingConfig, TrainingError
+from model.training.data.arrays import Rows, chosen_rows, predicted
 from model.training.data.dataset import (
     Annotations,
     DataProblems,
@@ -82,7 +83,7 @@ def train(csv_path: Path, data: DataConfig, training: TrainingConfig) -> Card:
             f"model_path: {training.model_path} exists, and a version never changes: "
             "use the next version number"
         )
-    annotations, images, warnings = read_data(csv_path, data, training.folds)
+    annotations, images, warnings = read_data(csv_path, data, training.folds, training.run_path)
     for warning in warnings:
         log.warning("data problem", csv_path=str(csv_path), warning=warning)
     network = build_network(data, training)
@@ -97,8 +98,10 @@ def train(csv_path: Path, data: DataConfig, training: TrainingConfig) -> Card:
     is_val, labels, groups = annotations.is_val, annotations.labels, annotations.groups
     train_names = [name for name, val in zip(annotations.names, is_val, strict=True) if not val]
     log.info("pictures read", train_count=len(train_names), val_count=int(is_val.sum()))
+    images_train, images_val = chosen_rows(images, ~is_val), chosen_rows(images, is_val)
     training_set = make_training_set(
-        network, images[~is_val], plain[~is_val], labels[~is_val], training, checkpoints
+        *(network, images_train, chosen_rows(plain, ~is_val), labels[~is_val]),
+        *(training, checkpoints),
     )
     folds = stratified_folds(train_names, training_set.labels, training.folds, groups[~is_val])
     raw, without = fit_folds(network, training_set, folds, training, checkpoints, training_log)
@@ -125,7 +128,7 @@ def train(csv_path: Path, data: DataConfig, training: TrainingConfig) -> Card:
         groups[~is_val],
     )
     round_to_float16(network.full)
-    raw = network.full.predict(images[is_val], batch_size=training.batch_size, verbose=0)
+    raw = predicted(network.full, images_val, training.batch_size)
     scores = calibrated(raw, calibration, activation)
     validation, validation_intervals = measured(
         "the validation split",
@@ -167,14 +170,15 @@ def train(csv_path: Path, data: DataConfig, training: TrainingConfig) -> Card:
 
     def add(fresh: Path) -> None:
         if training.int8:
-            as_float = raw_scores((fresh / LITERT_NAME).read_bytes(), images, activation)
+            every = Rows.all_of(images)
+            as_float = raw_scores((fresh / LITERT_NAME).read_bytes(), every, activation)
 
             def further(card: Card, content: bytes, float_layers: int) -> Judgement:
-                as_int8 = raw_scores(content, images, activation)
+                as_int8 = raw_scores(content, every, activation)
                 taught, faults = judge_taught(card, as_float, as_int8, annotations)
                 if faults:
                     return taught, faults
-                quantized = quantize_folds(network, without, images[~is_val], folds, float_layers)
+                quantized = quantize_folds(network, without, images_train, folds, float_layers)
                 if calibration:
                     quantized = cross_calibrated(training_set.labels, quantized, folds, activation)
                 unseen, faults = judge(
@@ -182,8 +186,7 @@ def train(csv_path: Path, data: DataConfig, training: TrainingConfig) -> Card:
                 )
                 return taught | unseen, faults
 
-            samples, judged, truth = images[~is_val], images[is_val], labels[is_val]
-            add_int8(network.backbone, fresh, samples, judged, truth, further)
+            add_int8(*(network.backbone, fresh, images_train, images_val, labels[is_val], further))
 
     log.info("writing the model", path=str(training.model_path))
     card = write_artifact(
@@ -238,8 +241,8 @@ def fit_folds(
     scores = np.empty_like(data.labels)
     for fold, weights in enumerate(without):
         network.tuned.set_weights(weights)
-        plain = data.plain[folds == fold]
-        scores[folds == fold] = network.tuned.predict(plain, training.batch_size, verbose=0)
+        plain = chosen_rows(data.plain, folds == fold)
+        scores[folds == fold] = predicted(network.tuned, plain, training.batch_size)
     network.tuned.set_weights(_mean(fitted))
     return scores, without
 
@@ -251,7 +254,7 @@ def _mean(fits: Sequence[Weights]) -> Weights:
 def quantize_folds(
     network: Network,
     without: Sequence[Weights],
-    images: Pixels,
+    images: Pixels | Rows,
     folds: NDArray[np.intp],
     float_layers: int,
 ) -> Scores:
@@ -296,7 +299,7 @@ def _group(
     """
     if training.base_weights == "none":
         return annotations, []
-    pooled = network.tuned_backbone.predict(plain, training.batch_size, verbose=0)
+    pooled = predicted(network.tuned_backbone, plain, training.batch_size)
     pairs = near_duplicates(images, pooled)
     problems = DataProblems(csv_path)
     annotations = join_groups(annotations, pairs, data, training.folds, problems)
@@ -326,6 +329,8 @@ def _fingerprint(
 def _data_fingerprint(annotations: Annotations, images: Pixels) -> str:
     """A hash of the names, labels, splits, groups and pixels of all pictures."""
     digest = hashlib.sha256(repr(annotations.names).encode())
-    for array in (annotations.labels, annotations.is_val, annotations.groups, images):
+    for array in (annotations.labels, annotations.is_val, annotations.groups):
         digest.update(np.ascontiguousarray(array).tobytes())
+    for image in Rows.all_of(images):
+        digest.update(image.tobytes())
     return digest.hexdigest()

@@ -32,6 +32,7 @@ class Scale:
     rows: int = 1_000_000
     scored_rows: int = 100_000
     photos: int = 1000
+    labelled: int = 10_000
     seconds: float = 20
 
 
@@ -44,6 +45,7 @@ QUICK = Scale(
     rows=50_000,
     scored_rows=10_000,
     photos=20,
+    labelled=100,
     seconds=3,
 )
 

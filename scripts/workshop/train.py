@@ -100,7 +100,7 @@ def _train(options: argparse.Namespace) -> int:
         from model.training.data.dataset import read_data
 
         with shown(training):
-            annotations, _, warnings = read_data(csv_path, data, training.folds)
+            annotations, _, warnings = read_data(csv_path, data, training.folds, training.run_path)
         count = len(annotations.names)
         print("\n".join([*warnings, f"{count} pictures can be used for training"]))
         return 0

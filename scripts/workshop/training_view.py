@@ -16,6 +16,8 @@ LOG_NAME = "run.log"
 # Events that count, with what is counted.
 _COUNTED = {
     "pictures decoded": "pictures",
+    "features computed": "pictures",
+    "pictures augmented": "pictures",
     "augmented copies made": "copies",
     "folds quantized": "folds",
 }

@@ -1,6 +1,7 @@
 """Reads a data set, a CSV file of names and labels and a folder of pictures, and checks it."""
 
 import hashlib
+import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from model.images.decode import decode
 from model.images.result import ImageRejected
 from model.training.config import DataConfig, TrainingError
+from model.training.data.arrays import Rows, mapped, release
 from model.training.data.table import (
     GUESSED,
     LEFT_OUT,
@@ -92,9 +94,11 @@ class Annotations:
 
 
 def read_data(
-    csv_path: Path, config: DataConfig, folds: int = 2
+    csv_path: Path, config: DataConfig, folds: int = 2, folder: Path | None = None
 ) -> tuple[Annotations, Pixels, list[str]]:
     """The rows and pictures of a data set that is trained in `folds`, and warnings about it.
+
+    The pictures are in a mapped file in `folder`, by default that of temporary files.
 
     Raises TrainingError with everything that is wrong with it.
     """
@@ -104,7 +108,7 @@ def read_data(
         _check_labels(annotations, config, problems)
     if not problems.errors:
         _check_folds(annotations, config, folds, problems)
-    images = load_images(annotations, config, problems)
+    images = load_images(annotations, config, problems, folder)
     if not problems.errors:
         same = _same_pictures(images)
         annotations = join_groups(annotations, same, config, folds, problems)
@@ -296,8 +300,8 @@ def _same_pictures(images: Pixels) -> list[tuple[int, int]]:
     """Pairs of a picture and the first one with the same pixels."""
     first: dict[bytes, int] = {}
     pairs = [
-        (index, first.setdefault(hashlib.sha256(image).digest(), index))
-        for index, image in enumerate(images)
+        (index, first.setdefault(hashlib.sha256(image.tobytes()).digest(), index))
+        for index, image in enumerate(Rows.all_of(images))
     ]
     return [pair for pair in pairs if pair[0] != pair[1]]
 
@@ -347,18 +351,25 @@ def stratified_folds(
     return folds
 
 
-def load_images(annotations: Annotations, config: DataConfig, problems: DataProblems) -> Pixels:
+def load_images(
+    annotations: Annotations,
+    config: DataConfig,
+    problems: DataProblems,
+    folder: Path | None = None,
+) -> Pixels:
     """The pictures as uint8 RGB (n, height, width, 3), decoded as for serving.
 
-    Missing and rejected pictures are added to `problems`; their pixels are undefined.
+    They are in a mapped file in `folder`, by default that of temporary files. Missing and rejected
+    pictures are added to `problems`; their pixels are undefined.
     """
-    images = np.empty((len(annotations.names), *config.input_shape), np.uint8)
+    shape = (len(annotations.names), *config.input_shape)
     if not config.images_base_path.is_dir():
         problems.errors.append(
             f"there is no folder {config.images_base_path}: correct images_base_path, or give "
             "--images FOLDER"
         )
-        return images
+        return np.empty(shape, np.uint8)
+    images: Pixels = mapped(folder or Path(tempfile.gettempdir()), shape, np.uint8)
 
     def load(index: int) -> str | None:
         path = config.images_base_path / annotations.names[index]
@@ -376,5 +387,6 @@ def load_images(annotations: Annotations, config: DataConfig, problems: DataProb
             if problem:
                 problems.errors.append(f"row {row}: {problem}")
             if number % _TOLD_EVERY == 0 or number == len(images):
+                release(images)
                 log.info("pictures decoded", number=number, of=len(images))
     return images

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from model.training.checkpoints import Checkpoints
 from model.training.config import TrainingConfig
+from model.training.data.arrays import Rows, apply, mapped, predicted, prefetched, release
 from model.training.data.augmentation import augment
 from model.training.data.dataset import Labels, Pixels
 from model.training.network.build import Network
@@ -16,32 +17,41 @@ log = structlog.get_logger()
 
 Features = NDArray[np.float16]
 
+# Pictures that are augmented at a time; the random numbers of a set of fewer are those of one call.
+AUGMENTED_ROWS = 2048
+
 
 @dataclass(frozen=True)
 class TrainingSet:
     """What a fit is trained on and measured with.
 
     `plain` (n, ...): features of the unchanged pictures. `copies` (n_copies, n, ...): features of
-    the pictures for training. `pooled` (n_copies, n, 1280): the same after the backbone before
-    fine-tuning. `labels` (n, n_labels).
+    the pictures for training. `pooled` (n_copies, n, n_features): the same after the backbone
+    before fine-tuning. `labels` (n, n_labels). All but the labels are in mapped files.
     """
 
-    plain: Features
+    plain: Features | Rows
     copies: Features
     pooled: NDArray[np.float32]
     labels: Labels
 
 
 def features_of(network: Network, images: Pixels, config: TrainingConfig) -> Features:
-    """The outputs of the frozen backbone; float16 is precise enough and halves the memory."""
-    features = network.frozen_backbone.predict(images, config.batch_size, verbose=0)
-    return np.asarray(features, np.float16)
+    """The outputs of the frozen backbone, in a mapped file in the folder of the run.
+
+    float16 is precise enough and needs half the room.
+    """
+    shape = (len(images), *network.frozen_backbone.output_shape[1:])
+    features: Features = mapped(config.run_path, shape, np.float16)
+    model, size = network.frozen_backbone, config.batch_size
+    predicted(model, images, size, target=features, shown="features computed")
+    return features
 
 
 def make_training_set(
     network: Network,
-    images: Pixels,
-    plain: Features,
+    images: Rows,
+    plain: Rows,
     labels: Labels,
     config: TrainingConfig,
     checkpoints: Checkpoints,
@@ -50,17 +60,43 @@ def make_training_set(
 
     Without augmentation, the only copy is the picture itself.
     """
-    copies = plain[None]
-    if config.use_augmentation:
-        copies = np.empty((config.augmented_copies, *plain.shape), np.float16)
-        for number in range(config.augmented_copies):
-            key = f"copy-{number}"
-            if saved := checkpoints.load(key):
-                copies[number] = saved["features"]
+    size = config.batch_size
+    count = config.augmented_copies if config.use_augmentation else 1
+    copies = checkpoints.array("copies", (count, *plain.shape), np.float16)
+    pooled = mapped(config.run_path, (count, len(plain), *network.head.input_shape[1:]), np.float32)
+    for number in range(count):
+        copy, key = copies[number], f"copied-{number}"
+        if checkpoints.load(key) is None:
+            if config.use_augmentation:
+                _augmented_features(network, images, config, number, copy)
             else:
-                augmented = augment(images, config.seed * 1000 + number)
-                copies[number] = features_of(network, augmented, config)
-                checkpoints.save(key, features=copies[number])
-            log.info("augmented copies made", number=number + 1, of=config.augmented_copies)
-    pooled = [network.tuned_backbone.predict(copy, config.batch_size, verbose=0) for copy in copies]
-    return TrainingSet(plain, copies, np.stack(pooled), labels)
+                apply(lambda rows: rows, plain, size, target=copy)
+            copies.flush()
+            checkpoints.save(key)
+        log.info("augmented copies made", number=number + 1, of=count)
+        predicted(network.tuned_backbone, copy, size, target=pooled[number])
+    return TrainingSet(plain, copies, pooled, labels)
+
+
+def _augmented_features(
+    network: Network, images: Rows, config: TrainingConfig, number: int, target: Features
+) -> None:
+    """Write the features of an augmented copy to `target`, in blocks of pictures.
+
+    While those of a block are computed, the next one is augmented.
+    """
+    size = config.batch_size
+    block = max(1, AUGMENTED_ROWS // size) * size
+    starts = range(0, len(images), block)
+
+    def augmented(start: int) -> Pixels:
+        changed = augment(images[start : start + block], config.seed * 1000 + number + start)
+        release(images)
+        return changed
+
+    for start, changed in zip(starts, prefetched(map(augmented, starts)), strict=True):
+        part = target[start : start + len(changed)]
+        predicted(network.frozen_backbone, changed, size, target=part)
+        if len(images) > block:
+            done = start + len(changed)
+            log.info("pictures augmented", copy=number + 1, number=done, of=len(images))

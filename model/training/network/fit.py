@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from model.training.checkpoints import Arrays, Checkpoints, in_order
 from model.training.config import TrainingConfig
+from model.training.data.arrays import chosen_rows, predicted, prefetched, release
 from model.training.data.augmentation import mix
 from model.training.data.dataset import Labels
 from model.training.network.build import Network
@@ -21,6 +21,9 @@ from model.training.network.loss import accuracy_of, answer_weights, cross_entro
 from model.training.training_log import Epoch, Stage, TrainingLog, from_array
 
 log = structlog.get_logger()
+
+# The features of so many batches may stay in memory; the disk cache of the system keeps more.
+RELEASE_BATCHES = 100
 
 Batch = tuple[NDArray[np.float32], Labels]
 
@@ -142,11 +145,14 @@ class Fit:
         random: np.random.Generator,
     ) -> Iterator[Batch]:
         """Blended batches of `size`, of the features (copies[i], rows[i]) for each i."""
-        for start in range(0, len(rows), size):
+        for number, start in enumerate(range(0, len(rows), size)):
             chosen = slice(start, start + size)
             batch = features[copies[chosen], rows[chosen]].astype(np.float32, copy=False)
             labels = self.data.labels[rows[chosen]]
+            if number % RELEASE_BATCHES == 0:
+                release(features)
             yield mix(batch, labels, self.config.mixup, random)
+        release(features)
 
     def _train(self, model: Any, stage: Stage, number: int, batches: Iterator[Batch]) -> Epoch:
         """Train one epoch on `batches`, and log it."""
@@ -155,7 +161,7 @@ class Fit:
             self.network.head.get_layer("dropout").seed_generator.state.assign(seed)
         started, waited_s = time.monotonic(), 0.0
         totals, count = np.zeros(2), 0
-        ready = _prefetched(batches)
+        ready = prefetched(batches)
         while True:
             asked = time.monotonic()
             batch = next(ready, None)
@@ -179,15 +185,6 @@ class Fit:
         return epoch
 
     def _score_held_out(self) -> NDArray[np.float32]:
-        plain = self.data.plain[self.held_out]
-        scores = self.network.tuned.predict(plain, self.config.batch_size, verbose=0)
+        plain = chosen_rows(self.data.plain, self.held_out)
+        scores = predicted(self.network.tuned, plain, self.config.batch_size)
         return np.asarray(scores, np.float32)
-
-
-def _prefetched(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """The same batches, each made while the network is trained on the one before."""
-    with ThreadPoolExecutor(1) as pool:
-        following = pool.submit(next, batches, None)
-        while (batch := following.result()) is not None:
-            following = pool.submit(next, batches, None)
-            yield batch

@@ -28,6 +28,7 @@ from model.artifact.card import (
 )
 from model.artifact.head import Head
 from model.engines.footprint import measure
+from model.training.data.arrays import Rows
 from model.training.data.dataset import Annotations
 from model.training.evaluation import Scores, evaluate
 from model.training.quantization.bias_correction import corrected_bias
@@ -124,8 +125,8 @@ def _errors(debugger: Any) -> list[tuple[str, float]]:
 def add_int8(
     network: Any,
     folder: Path,
-    samples: Pixels,
-    judged: Pixels,
+    samples: Pixels | Rows,
+    judged: Pixels | Rows,
     truth: NDArray[Any] | None = None,
     also: Also | None = None,
 ) -> str | None:
@@ -148,8 +149,8 @@ def add_int8(
 def _add_int8(
     network: Any,
     folder: Path,
-    samples: Pixels,
-    judged: Pixels,
+    samples: Pixels | Rows,
+    judged: Pixels | Rows,
     truth: NDArray[Any] | None,
     also: Also | None,
 ) -> str | None:
@@ -161,7 +162,7 @@ def _add_int8(
     if "head" in card.files:
         head = Head.load(find_file(card, folder, "head"), len(card.labels))
 
-    def raw(content: bytes, images: Pixels) -> Scores:
+    def raw(content: bytes, images: Pixels | Rows) -> Scores:
         return raw_scores(content, images, card.activation, head)
 
     before = calibrated(raw(as_float, judged), card.calibration, card.activation)
@@ -256,7 +257,7 @@ def judge_taught(
 
 
 def raw_scores(
-    content: bytes, images: Pixels, activation: Activation, head: Head | None = None
+    content: bytes, images: Pixels | Rows, activation: Activation, head: Head | None = None
 ) -> Scores:
     """The scores of a LiteRT model, and of its `head` if it has one, before calibration."""
     interpreter = Interpreter(model_content=content, num_threads=1)
@@ -271,11 +272,10 @@ def raw_scores(
     return given if head is None else head.scores(given, activation)
 
 
-def some(images: Pixels) -> Pixels:
+def some(images: Pixels | Rows) -> Pixels:
     """Up to `SAMPLE_COUNT` of the images, from all parts of the sequence."""
     count = min(SAMPLE_COUNT, len(images))
-    chosen: Pixels = images[np.linspace(0, len(images) - 1, count).astype(int)]
-    return chosen
+    return np.asarray(images[np.linspace(0, len(images) - 1, count).astype(int)])
 
 
 def align(to: Scores, scores: Scores) -> Calibration:
