@@ -29,6 +29,7 @@ def write_coasts(registry: Path) -> None:
     Head(np.ascontiguousarray(-head.kernel[:, 2:]), -head.bias[2:]).save(folder / "head.npz")
     files = card.files | {"head": describe_file(folder / "head.npz")}
     changed = {"labels": ("day", "bare"), "thresholds": (0.5, 0.5), "files": files}
+    changed |= {"score_counts": {}}
     write_card(Card(**card.model_dump() | changed), folder)
 
 

@@ -136,7 +136,7 @@ def edit_card(folder: Path, **changes: Any) -> None:
 def test_an_artifact_that_contradicts_its_card_is_not_added(
     registry: Path, made: Path, capsys: Capture
 ) -> None:
-    edit_card(made, labels=["a", "b"], thresholds=[0.5, 0.5], calibration=None)
+    edit_card(made, labels=["a", "b"], thresholds=[0.5, 0.5], calibration=None, score_counts={})
     assert "head.npz has weights float32 (1280, 4)" in rejected(capsys, "add", str(made))
     whole = made.parent.with_name("colours") / "1"
     write_colours(whole)
