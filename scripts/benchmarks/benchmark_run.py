@@ -75,10 +75,12 @@ class BenchmarkRun:
         with serving(log_path, "scripts.benchmarks.pictures", str(self.pictures)) as url:
             yield [f"{url}/{index}.jpg" for index in range(self.scale.pictures)]
 
-    def stack(self, workers: int = 1, redis_memory: str = REDIS_MEMORY) -> Stack:
+    def stack(
+        self, workers: int = 1, redis_memory: str = REDIS_MEMORY, variant: str = "float"
+    ) -> Stack:
         """Give a Piqueue whose workers may fetch from the image server."""
-        folder = self.new_folder("stack")
-        return Stack(folder, workers=workers, env=ENV, redis_memory=redis_memory)
+        folder, env = self.new_folder("stack"), ENV | {"PIQUEUE_MODEL_VARIANT": variant}
+        return Stack(folder, workers=workers, env=env, redis_memory=redis_memory)
 
 
 @contextmanager

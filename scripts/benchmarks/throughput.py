@@ -7,7 +7,7 @@ from threading import local
 from typing import TypeVar
 
 from model.images.decode import decode
-from model.predictor import load_predictor
+from model.predictor import VariantChoice, load_predictor
 from scripts.benchmarks.benchmark_run import BenchmarkRun, cpu_s, serving
 from scripts.benchmarks.connection import Connection, picture_field
 from scripts.benchmarks.figures import Figure, alternate, ratios
@@ -59,6 +59,17 @@ def throughput(run: BenchmarkRun) -> Iterator[Figure]:
                 return post_each(tutorial_url, payloads[: scale.tutorial])[0]
 
             yield _figure("throughput / tutorial", alternate(service, tutorial, scale.rounds), 5)
+        with run.stack(variant="int8") as int8_stack:
+
+            def int8_service() -> float:
+                return score_urls(int8_stack.url, urls)
+
+            score_urls(int8_stack.url, urls[: len(urls) // 10])
+            pairs = alternate(int8_service, service, scale.rounds)
+            yield _figure("throughput, int8 / float", pairs, 1.6)
+            score_bare_int8 = bare_scorer("int8")
+            pairs = alternate(int8_service, lambda: score_bare_int8(payloads)[0], scale.rounds)
+            yield _figure("throughput / bare, both int8", pairs, 0.75)
 
 
 def score_urls(url: str, urls: list[str], **options: object) -> float:
@@ -78,11 +89,10 @@ def score_urls(url: str, urls: list[str], **options: object) -> float:
     return len(urls) / taken_s
 
 
-def bare_scorer() -> Callable[[Sequence[bytes]], Pace]:
+def bare_scorer(variant: VariantChoice = "float") -> Callable[[Sequence[bytes]], Pace]:
     """Load a model; gives a function that decodes and scores payloads without any service."""
-    predictor = load_predictor(
-        ARTIFACTS_PATH / "scenes" / "4", "litert", BARE_THREADS, BARE_BATCH_SIZE
-    )
+    artifact = ARTIFACTS_PATH / "scenes" / "4"
+    predictor = load_predictor(artifact, "litert", BARE_THREADS, BARE_BATCH_SIZE, variant)
     predictor.warm_up()
     size = predictor.card.input_size
 
