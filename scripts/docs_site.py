@@ -122,7 +122,11 @@ def _helps(command: tuple[str, ...]) -> Iterator[str]:
         run([*command, "--help"])
     text = printed.getvalue()
     yield f"## {' '.join(('piqueue', *command))}\n\n```text\n{text}```\n\n"
-    names = re.findall(r"^    ([\w-]+)(?:\s|$)", text, re.MULTILINE) if " ...\n" in text else []
+    names = (
+        re.findall(r"^(?:  |    )([a-z][\w-]*)(?:  |$)", text, re.MULTILINE)
+        if " ...\n" in text
+        else []
+    )
     for name in names:
         yield from _helps((*command, name))
 

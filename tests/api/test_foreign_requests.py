@@ -90,7 +90,7 @@ def test_an_api_without_keys_refuses_what_other_sites_send(own_stack: Stack) -> 
         job = client.post("/jobs", json={"urls": ["http://127.0.0.1:9/"]}).raise_for_status().json()
         path = job["links"]["self"]
         for (method, route), scope in ROUTES.items():
-            target = route.format(job_id=job["id"], index=0)
+            target = route.format(job_id=job["id"], index=0, reference="scenes")
             # What a form can send, some browsers without one of the two headers.
             for sent in (foreign, *({name: value} for name, value in foreign.items())):
                 if method == "GET":

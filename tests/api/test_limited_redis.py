@@ -21,7 +21,8 @@ def test_a_user_of_the_listed_commands_and_of_piqueues_keys_is_enough(tmp_path: 
     needed = {"multi", "exec", "watch", "discard"}
     for command in COMMANDS:
         words = command.lower().split()
-        needed.add("|".join(words[:2]) if words[0] in ("client", "script") else words[0])
+        has_subcommand = words[0] in ("client", "function", "script")
+        needed.add("|".join(words[:2]) if has_subcommand else words[0])
     rules = ["~piqueue:*", "&piqueue:*", *(f"+{command}" for command in sorted(needed))]
     with RedisServer(tmp_path / "server") as server, server.client() as admin:
         admin.execute_command("ACL", "SETUSER", "bob", "on", ">pass", *rules)

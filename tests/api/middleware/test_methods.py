@@ -15,7 +15,8 @@ def test_head_has_the_headers_of_get_wherever_there_is_get(client: httpx2.Client
     job = wait_done(client, client.post("/jobs", files=files).json())
     draft = client.post("/jobs", json={"draft": True}).json()
     paths = client.get("/openapi.json").json()["paths"]
-    targets = [path.format(job_id=job["id"], index=0) for path in paths if "get" in paths[path]]
+    named = {"job_id": job["id"], "index": 0, "reference": "scenes"}
+    targets = [path.format(**named) for path in paths if "get" in paths[path]]
     assert len(targets) > 10
     targets += ["/", "/docs", "/openapi.json", "/metrics", f"/jobs/{draft['id']}/items"]
     targets += [f"{job['links']['results']}?format={form}" for form in ("jsonl", "csv", "parquet")]

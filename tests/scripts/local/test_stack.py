@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx2
@@ -121,6 +122,15 @@ def test_a_relative_registry_path_starts_at_the_folder_of_the_caller(
     assert "places" in names
 
 
+def adjacent_free_ports() -> int:
+    """Find a port that is free, as the next one is."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as one, suppress(OSError):
+            port: int = one.getsockname()[1]
+            with socket.create_server(("127.0.0.1", port + 1)):
+                return port
+
+
 def test_each_worker_serves_its_metrics_on_its_own_port(tmp_path: Path) -> None:
     def served(port: int) -> bool:
         try:
@@ -128,8 +138,7 @@ def test_each_worker_serves_its_metrics_on_its_own_port(tmp_path: Path) -> None:
         except httpx2.TransportError:
             return False
 
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = adjacent_free_ports()
     with Stack(tmp_path, workers=2, env={"PIQUEUE_METRICS_PORT": str(port)}):
         assert eventually(lambda: served(port))
         assert eventually(lambda: served(port + 1))

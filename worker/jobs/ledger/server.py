@@ -22,6 +22,7 @@ CLIENT SETNAME piqueue-worker
 COPY {_KEY} {_KEY}
 DECRBY {_KEY} 1
 DEL {_KEY}
+EVALSHA 0 0
 EXISTS {_KEY}
 EXPIRE {_KEY} 1
 FCALL piqueue 0
@@ -50,6 +51,7 @@ PUBLISH piqueue:events 1
 RPOP {_KEY}
 RPUSH {_KEY} 1
 SADD {_KEY} 1
+SCRIPT LOAD 0
 SET {_KEY} 1
 SETBIT {_KEY} 0 1
 SMEMBERS {_KEY}
@@ -66,7 +68,7 @@ ZRANK {_KEY} 1
 ZREM {_KEY} 1
 ZSCORE {_KEY} 1
 """.strip().splitlines()
-_WITH_SUBCOMMAND = ("CLIENT", "FUNCTION")
+_WITH_SUBCOMMAND = ("CLIENT", "FUNCTION", "SCRIPT")
 
 log = structlog.get_logger()
 

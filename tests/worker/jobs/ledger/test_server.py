@@ -53,7 +53,7 @@ def url_of(server: RedisServer) -> str:
 
 def name_of(command: str) -> str:
     words = command.split()
-    return " ".join(words[:2]) if words[0] in ("CLIENT", "FUNCTION") else words[0]
+    return " ".join(words[:2]) if words[0] in ("CLIENT", "FUNCTION", "SCRIPT") else words[0]
 
 
 def test_a_user_with_the_documented_rights_is_enough(server: RedisServer) -> None:
