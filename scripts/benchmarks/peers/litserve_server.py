@@ -1,5 +1,7 @@
 """LitServe with two workers and the bundled model, one picture a request."""
 
+import os
+import signal
 import socket
 import threading
 import time
@@ -51,7 +53,13 @@ def _tell_when_ready(port: int) -> None:
     print(port, flush=True)
 
 
+def _end_all(*_: object) -> None:
+    """End this process, which leads a group, and those that LitServe started."""
+    os.killpg(0, signal.SIGKILL)
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _end_all)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         free_port = listener.getsockname()[1]
     threading.Thread(target=_tell_when_ready, args=[free_port], daemon=True).start()
