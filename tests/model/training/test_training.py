@@ -37,10 +37,14 @@ from tests.model.training.pictures import (
     write_yaml,
 )
 
-pytestmark = pytest.mark.filterwarnings(
-    # TensorFlow's tensors do not know NumPy 2's copy argument yet.
-    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning",
-)
+pytestmark = [
+    pytest.mark.filterwarnings(
+        # TensorFlow's tensors do not know NumPy 2's copy argument yet.
+        "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning",
+    ),
+    # The first test of a process trains the model that most tests look at.
+    pytest.mark.timeout(600),
+]
 
 
 def train_in(folder: Path) -> int:
@@ -91,7 +95,6 @@ def logged_epochs(path: Path) -> list[dict[str, str]]:
     ]
 
 
-@pytest.mark.timeout(600)
 def test_a_run_killed_in_the_middle_of_a_fit_ends_with_the_same_model(
     artifact: Path, tmp_path: Path
 ) -> None:
