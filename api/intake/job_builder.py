@@ -54,10 +54,10 @@ log = structlog.get_logger()
 class JobBuilder(ItemReceiver):
     """One submission as a context manager; leaving it before `finish` erases what was stored.
 
-    With `check_only`, nothing is stored. An `ephemeral` job is in no list, expires
-    soon after its caller has stopped waiting, and its results are not written to S3.
-    With `with_fingerprint`, items count in `fingerprint`. With `rescore_of`, the features of that
-    job are scored. With `draft_id`, that draft is submitted, and kept if its submission is refused.
+    With `check_only`, nothing is stored. An `ephemeral` job is in no list, expires soon after its
+    caller has stopped waiting, and its results are not written to S3. With `with_fingerprint`,
+    items count in `fingerprint`. With `rescore_of`, the features of that job are scored. With
+    `draft_id`, that draft is submitted, and kept if its submission is refused.
     """
 
     def __init__(

@@ -123,7 +123,7 @@ def _ray_data(run: BenchmarkRun, urls: Sequence[str]) -> Iterator[Callable[[], f
 
         def ask(line: str) -> str:
             print(line, file=told, flush=True)
-            return _last_line(answers, log_path.read_text)
+            return _next_line(answers, log_path.read_text)
 
         ask(json.dumps(list(urls)))
         try:
@@ -133,7 +133,7 @@ def _ray_data(run: BenchmarkRun, urls: Sequence[str]) -> Iterator[Callable[[], f
             process.wait(60)
 
 
-def _last_line(answers: IO[str], log: Callable[[], str]) -> str:
+def _next_line(answers: IO[str], log: Callable[[], str]) -> str:
     line = answers.readline()
     if not line:
         raise RuntimeError(f"Ray Data ended: {log()[-2000:]}")

@@ -25,7 +25,7 @@ from worker.jobs.storage.similar import (
 )
 from worker.upkeep.periodic import PeriodicThread
 
-POLL_S = 0.5
+POLL_S = 2.0
 # Another worker takes a job over if this one has not compared it after the time of a slow machine.
 LEASE_S = 60.0
 PICTURES_A_S = 300

@@ -3,8 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
-from redis import Redis
-
 from worker.jobs.ledger.connection import RedisClient
 from worker.jobs.models.catalog import SCORE_BINS
 
@@ -20,9 +18,6 @@ class ScoreDays(RedisClient):
 
     A model has at most 21 labels here; `model.artifact.score_counts` says why.
     """
-
-    def __init__(self, redis: Redis) -> None:
-        super().__init__(redis)
 
     def add(self, counts: Mapping[str, Counts]) -> None:
         """Add to the counts of today, by the key of the model; they expire after `DAYS`."""
