@@ -38,12 +38,18 @@ ABSENT = {
 TOOLS = ("gcc", "cc", "make", "git", "curl")
 SETUID = ("find", "/", "-xdev", "-type", "f", "-perm", "/6000")
 SBOM = f"{APPLICATION}/sbom.cdx.json"
-# Copies the bundled model to another name, $1.
+# Copies the newest bundled model of scenes to another name, $1.
 COPY_A_MODEL = """
 set -e
 mkdir /tmp/$1
-cp -r "${PYTHONPATH}/model/bundled/scenes/4" /tmp/$1/1
-sed -i 's/"name": "scenes"/"name": "'$1'"/; s/"version": "3"/"version": "1"/' /tmp/$1/1/card.json
+cp -r "$(ls -dv "${PYTHONPATH}"/model/bundled/scenes/* | tail -n 1)" /tmp/$1/1
+python - /tmp/$1/1/card.json $1 <<'END'
+import json, pathlib, sys
+
+path = pathlib.Path(sys.argv[1])
+card = json.loads(path.read_text())
+path.write_text(json.dumps(card | {"name": sys.argv[2], "version": "1"}))
+END
 """
 ADD_A_MODEL = f"{COPY_A_MODEL} piqueue models add /tmp/$1/1"
 # Uploads the model $1 as a zip file, and prints its hash and an address of it.
