@@ -50,11 +50,6 @@ class JobReader(RedisClient):
         """
         return _job(job_id, self._meta(job_id))
 
-    def job_and_model(self, job_id: str) -> tuple[Job, ModelCard]:
-        """Read a job and the model card it is pinned to. Raises JobNotFound."""
-        meta = self._meta(job_id)
-        return _job(job_id, meta), self._card(job_id, meta[b"card"])
-
     def job_and_results(self, job_id: str) -> tuple[Job, ModelCard, Iterator[StoredResult]]:
         """Read a job, its model card and its results, a small job in one round trip.
 
