@@ -1,16 +1,38 @@
 """Stores the intermediate results of a run on disk, so that it can be resumed after a crash."""
 
+import fcntl
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model.training.config import TrainingError
 from model.training.data.arrays import mapped
 
 Arrays = dict[str, NDArray[np.generic]]
+
+
+@contextmanager
+def reserved(folder: Path) -> Iterator[None]:
+    """Reserve the folder of a run, which ends with this process at the latest.
+
+    Raises TrainingError if another training has reserved it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TrainingError(
+                f"{folder} is in use by another training: wait for its end, or give this one "
+                "another --model or --runs_path"
+            ) from None
+        yield
 
 
 class Checkpoints:

@@ -8,12 +8,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from model.engines.cuda import prepare_tensorflow
 from piqueue.commands.progress import tell
 from scripts.commands.parser import command_parser
 from worker.jobs.settings import load_settings
+
+if TYPE_CHECKING:
+    from model.training.config import TrainingConfig
 
 _DATA_OVERRIDES = ("images_base_path", "use_guessed")
 _TRAINING_OVERRIDES = ("base_weights", "model_path", "runs_path", "seed")
@@ -80,13 +83,21 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _train(options: argparse.Namespace) -> int:
     from model.training import config
-    from scripts.workshop.training_table import describe, find_table
-    from scripts.workshop.training_view import LOG_NAME, in_words, shown
+    from model.training.checkpoints import reserved
 
     overrides = {name: getattr(options, name) for name in _TRAINING_OVERRIDES}
     overrides = config.PRESETS.get(options.preset, {}) | overrides
     training = config.read_config(config.TrainingConfig, options.training_config_path, **overrides)
     _refuse_registry(training.model_path)
+    with reserved(training.run_path):
+        return _train_in(training, options)
+
+
+def _train_in(training: "TrainingConfig", options: argparse.Namespace) -> int:
+    """Train in the folder of the run, which nothing else writes to."""
+    from model.training import config
+    from scripts.workshop.training_table import describe, find_table
+    from scripts.workshop.training_view import LOG_NAME, in_words, shown
 
     data_path = options.data_config_path
     given: dict[str, Any] = config.read_yaml(data_path) if data_path else {}

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from model.training.checkpoints import reserved
 from model.training.config import PRESETS, DataConfig, TrainingConfig, TrainingError, read_config
 from scripts.workshop.train import main
 from tests.model.training.pictures import data_settings, training_settings, write_yaml
@@ -116,3 +117,19 @@ def test_the_command_reports_what_is_wrong_and_returns_2(
     arguments = ["--csv_path", str(tmp_path / "labels.csv"), "--data_config_path", str(data)]
     assert main([*arguments, "--training_config_path", str(training)]) == 2
     assert "colour: there is no such setting" in capsys.readouterr().err
+
+
+def test_a_second_training_in_the_same_folder_ends_with_a_message(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training = write_yaml(tmp_path / "training.yaml", **training_settings(tmp_path))
+    arguments = [str(tmp_path), "--training_config_path", str(training)]
+    runs = tmp_path / "runs"
+    with reserved(runs / "colours-3"):
+        assert main(arguments) == 2
+        assert capsys.readouterr().err == (
+            f"{runs}/colours-3 is in use by another training: wait for its end, or give this one "
+            "another --model or --runs_path\n"
+        )
+    assert main(arguments) == 2
+    assert "says no labels" in capsys.readouterr().err, "the first one has ended"

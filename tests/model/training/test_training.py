@@ -282,7 +282,7 @@ def test_a_run_leaves_only_the_artifact_and_the_log(artifact: Path) -> None:
     }
     assert [path.name for path in artifact.parent.iterdir()] == ["3"]
     run = artifact.parents[2] / "runs/colours-3"
-    names = {"run.log", "tensorboard", "training.csv"}
+    names = {"lock", "run.log", "tensorboard", "training.csv"}
     assert {path.name for path in run.iterdir()} == names
     assert (run / "training.csv").read_bytes() == (artifact / "training.csv").read_bytes()
 
