@@ -10,17 +10,19 @@ from pathlib import Path
 import uvicorn
 from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.foreign_requests import foreign_reason
 from api.middleware.security_headers import POLICY, SecurityHeaders, page_policy
+from api.routes.page import FOLDER as WEB_PAGE_FOLDER
 from model.images.result import ImageRejected
 from piqueue.commands.terminal import CommandFailed
 from scripts.workshop.labelling.session import Answered, LabelSession
 from scripts.workshop.labelling.teaching import Teaching
 from scripts.workshop.preview import jpeg_preview
 
-PATH = Path(__file__).with_name("label.html")
+FOLDER = Path(__file__).with_name("static")
 HOST = "127.0.0.1"
 _LONGEST_SIDE = 1600
 
@@ -110,8 +112,8 @@ def create_app(
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     router = APIRouter(prefix=f"/{token}")
-    html = PATH.read_text(encoding="utf-8")
-    policy = page_policy(html, images="'self' data:")
+    html = (FOLDER / "label.html").read_text(encoding="utf-8")
+    policy = page_policy(html, images="'self'", files="'self'")
 
     @app.middleware("http")
     async def guard(
@@ -187,6 +189,9 @@ def create_app(
         return JSONResponse({"detail": f"the answer is not saved: {error}"}, 409)
 
     app.include_router(router)
+    app.mount(f"/{token}/static", StaticFiles(directory=FOLDER))
+    # Colours, icon and module that the label page shares with the web page.
+    app.mount(f"/{token}/page", StaticFiles(directory=WEB_PAGE_FOLDER))
     return app
 
 
