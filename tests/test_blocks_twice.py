@@ -1,13 +1,15 @@
 """The blocks of the documents for Docker, run twice without Docker: what a user has stays."""
 
+import re
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from scripts.local.stack import ROOT
-from tests.documents import Block, Shell, blocks
+from tests.documents import Block, Shell, block_of, blocks
 
 # Runs `tar` as `docker run` does, with the folders `volume` and `.` in place of the mounts.
 # Other commands do nothing.
@@ -42,15 +44,14 @@ def shell(tmp_path: Path) -> Shell:
     return shell
 
 
-def block_of(document: str, part: str) -> Block:
-    """The only block of a document with a text."""
-    [block] = [block for block in blocks(document) if part in block.text]
-    return block
+SETTINGS = {
+    "README": block_of("README.md", "cp .env.example .env"),
+    "OPERATIONS": block_of("OPERATIONS.md", "cp .env.example .env"),
+}
 
 
-@pytest.mark.parametrize("document", ["README.md", "OPERATIONS.md"])
-def test_the_settings_of_a_user_stay(shell: Shell, document: str) -> None:
-    block = block_of(document, "cp .env.example .env")
+@pytest.mark.parametrize("block", SETTINGS.values(), ids=SETTINGS)
+def test_the_settings_of_a_user_stay(shell: Shell, block: Block) -> None:
     examples = (".env", "piqueue.env")
     for name in examples:
         shutil.copy(ROOT / f"{name}.example", shell.folder)
@@ -79,7 +80,7 @@ def test_pinned_images_stay_while_the_registries_do_not_answer(shell: Shell) -> 
 def test_a_backup_replaces_no_other_and_a_restore_no_data(shell: Shell) -> None:
     files = shell.folder / "volume" / "appendonlydir"
     files.mkdir(parents=True)
-    backup, restore = (block_of("OPERATIONS.md", f"tar {flags}") for flags in ("czf", "xzkf"))
+    backup, restore = block_of("OPERATIONS.md", "tar czf"), block_of("OPERATIONS.md", "tar xzkf")
     for data in ("first", "second"):
         (files / "appendonly.aof.manifest").write_text(data)
         shell.run(backup)
@@ -96,7 +97,25 @@ def test_a_backup_replaces_no_other_and_a_restore_no_data(shell: Shell) -> None:
     assert (files / "appendonly.aof.manifest").read_text() == "later"
 
 
+COMMANDS = [
+    line
+    for document in ("README.md", "OPERATIONS.md")
+    for block in blocks(document)
+    for line in block.text.replace("\\\n", "").splitlines()
+    if "docker " in line
+]
+
+
 def test_one_container_keeps_its_data_in_a_named_volume() -> None:
-    for document in ("README.md", "OPERATIONS.md"):
-        block = block_of(document, "docker build -f Dockerfile.worker --target serve")
-        assert " -v piqueue:/data " in block.text
+    commands = [line for line in COMMANDS if re.search(r"docker run .* piqueue$", line)]
+    assert len(commands) == 2
+    assert all(" -v piqueue:/data " in line for line in commands)
+
+
+def test_the_commands_of_compose_name_its_services_and_profiles() -> None:
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    profiles = {name for one in services.values() for name in one.get("profiles", ())}
+    text = "\n".join(line for line in COMMANDS if "docker compose " in line)
+    assert set(re.findall(r"--profile (\S+)", text)) == profiles
+    named = re.findall(r"(?:run --rm|exec|create)(?: -v \S+)? (\w+)|--scale (\w+)=", text)
+    assert {"redis", "api", "worker"} <= {run or scaled for run, scaled in named} <= set(services)

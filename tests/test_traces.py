@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -19,8 +20,10 @@ from redis import Redis
 from scripts.local.stack import ROOT, Stack, listenable_port
 from tests.api.polling import wait_done
 from tests.api.stored_jobs import MODEL as SCENES
+from tests.browser import unavailable
 from tests.collector import Collector, Span
 from tests.conftest import STACK_ENV
+from tests.documents import Shell, block_of
 from tests.pictures import jpeg
 from tests.worker.fetching.site import Site
 from tests.worker.jobs.ledger.test_store import MODEL, claim, recover_until_due
@@ -249,6 +252,21 @@ def test_log_lines_have_the_job_id_and_trace_id_and_those_of_the_api_the_request
 
     until(collector, answered)
     assert answered()[0]["trace_id"] == trace_id
+
+
+def test_the_documented_commands_find_the_work_for_a_request(
+    traced: httpx2.Client, collector: Collector, folder: Path, tmp_path: Path
+) -> None:
+    if shutil.which("jq") is None:
+        unavailable("the commands of docs/traces.md that read logs: install jq")
+    job = submit(traced, 3, {"X-Request-ID": "found.1"})
+    (tmp_path / "api.log").symlink_to(folder / "api.log")
+    (tmp_path / "worker.log").symlink_to(folder / "worker-1.log")
+    of_request, of_job = block_of("docs/traces.md", "jq ").text.splitlines()
+    shell = Shell(tmp_path)
+    assert shell.run(of_request.replace("…", "found.1")) == f"{job['id']}\n"
+    of_job = of_job.replace("job_…", job["id"])
+    until(collector, lambda: "chunk_committed" in shell.run(of_job))
 
 
 def test_a_chunk_that_is_tried_again_has_the_trace_of_its_job(redis_client: Redis) -> None:

@@ -1,10 +1,12 @@
 """The manifests of deploy/kubernetes match published schemas, the settings and the images."""
 
+import base64
 import json
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,10 @@ from scripts.local.embedded_redis import find_server
 from scripts.local.stack import ROOT
 from scripts.local.supervised_process import SupervisedProcess
 from tests.browser import unavailable
+from tests.documents import Shell, block_of
 from tests.scripts.processes import eventually
 from worker.jobs.errors import SettingsInvalid
+from worker.jobs.ledger.api_keys import KeyStore, Scope
 from worker.jobs.settings import PREFIX, Settings, load_settings
 
 FOLDER = ROOT / "deploy" / "kubernetes"
@@ -306,13 +310,78 @@ def test_the_user_is_that_of_the_image(name: str) -> None:
     assert user in (ROOT / f"Dockerfile.{name}").read_text().splitlines()
 
 
-def test_secrets_are_documented_and_none_is_in_a_file() -> None:
+# Stands in for kubectl with a cluster: keeps what it would send, and runs commands here.
+KUBECTL = f"""#!{sys.executable}
+import subprocess, sys
+
+words = sys.argv[1:]
+if "exec" in words:
+    sys.exit(subprocess.run(words[words.index("--") + 1 :]).returncode)
+if "rollout" in words:
+    sys.exit(0)
+if "create" in words:
+    command = ["{shutil.which("kubectl")}", *words, "--dry-run=client", "--output=yaml"]
+else:
+    apply, flag, path = words
+    command = ["cat", path] if flag == "-f" else ["{shutil.which("kubectl")}", "kustomize", path]
+with open("sent.yaml", "ab") as sent:
+    sent.write(b"---\\n" + subprocess.run(command, check=True, capture_output=True).stdout)
+"""
+
+
+def secrets_read_by(node: Any) -> Iterator[tuple[str, str]]:
+    """The name and key of each value of a Secret that a manifest refers to."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            if name in ("secretKeyRef", "secretTargetRef"):
+                for one in value if isinstance(value, list) else [value]:
+                    yield one["name"], one["key"]
+            else:
+                yield from secrets_read_by(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from secrets_read_by(value)
+
+
+def test_the_documented_commands_create_the_secrets_that_the_manifests_read(
+    tmp_path: Path, redis_client: Redis, redis_url: str
+) -> None:
+    if not renders():
+        unavailable(f"the commands for Kubernetes: install kubectl {OLDEST} or later")
     assert not [one for one in base() if one["kind"] == "Secret"]
-    text = "".join(path.read_text() for path in BASE.glob("*.yaml"))
-    document = (ROOT / "OPERATIONS.md").read_text()
-    for secret in ("piqueue-redis", "piqueue-scaler", "piqueue-s3"):
-        assert secret in text
-        assert f"create secret generic {secret}" in document
+    shell = Shell(tmp_path, {"PIQUEUE_REDIS_URL": redis_url})
+    (tmp_path / "deploy").symlink_to(ROOT / "deploy")
+    (tmp_path / "bin" / "kubectl").write_text(KUBECTL)
+    (tmp_path / "bin" / "kubectl").chmod(0o755)
+    shell.run(block_of("OPERATIONS.md", "kubectl apply -k deploy/kubernetes/base"))
+
+    namespace, *sent = documents(tmp_path / "sent.yaml")
+    assert {one["metadata"]["namespace"] for one in sent if one["kind"] != "Namespace"} == {
+        namespace["metadata"]["name"]
+    }
+    made = {
+        (one["metadata"]["name"], key): base64.b64decode(value).decode()
+        for one in sent
+        if one["kind"] == "Secret"
+        for key, value in one["data"].items()
+    }
+    assert set(secrets_read_by(sent)) == set(made)
+    address = urlsplit(made["piqueue-redis", "url"])
+    assert address.password == made["piqueue-redis", "password"]
+    [port] = one_of("Service", str(address.hostname), sent)["spec"]["ports"]
+    assert port["port"] == address.port
+    key = KeyStore(redis_client).find(made["piqueue-scaler", "api-key"])
+    assert key.scopes == (Scope.METRICS,)
+
+
+def test_the_documented_policy_is_valid_and_for_our_pods() -> None:
+    policy = yaml.safe_load(block_of("OPERATIONS.md", "kind: NetworkPolicy").text)
+    kubernetes_validate.validate(policy, OLDEST, strict=True)
+    assert policy["metadata"]["namespace"] == kustomization(BASE)["namespace"]
+    [expression] = policy["spec"]["podSelector"]["matchExpressions"]
+    for name in expression["values"]:
+        labels = one_of("Deployment", name)["spec"]["template"]["metadata"]["labels"]
+        assert labels[expression["key"]] == name
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -1,11 +1,13 @@
 """An API behind a reverse proxy: path prefixes, forwarded headers, idle connections."""
 
 import asyncio
+import shutil
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from http.client import HTTPConnection
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,14 +16,37 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from api.middleware.proxies import BehindProxy
-from scripts.local.stack import Stack
+from scripts.local.stack import Stack, listenable_port
+from scripts.local.supervised_process import SupervisedProcess
 from tests.api.polling import wait_done
 from tests.api.reverse_proxy import ReverseProxy
+from tests.browser import unavailable
 from tests.conftest import STACK_ENV
+from tests.documents import block_of
 from tests.pictures import jpeg
 
 # Uvicorn closes idle connections after 5 s by default, balancers after 60 s.
 IDLE_S = 6
+# All that nginx needs beside the block of OPERATIONS.md, so that any user can run it.
+NGINX = """
+daemon off;
+master_process off;
+pid nginx.pid;
+error_log stderr;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path body;
+    proxy_temp_path proxy;
+    fastcgi_temp_path fastcgi;
+    uwsgi_temp_path uwsgi;
+    scgi_temp_path scgi;
+    server {{
+        listen 127.0.0.1:{port};
+        {location}
+    }}
+}}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +55,25 @@ def prefixed_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     env = {**STACK_ENV, "PIQUEUE_ROOT_PATH": "/pq", "PIQUEUE_TRUSTED_PROXIES": ""}
     with Stack(tmp_path_factory.mktemp("prefixed"), env=env) as stack:
         yield stack
+
+
+@contextmanager
+def nginx(folder: Path, location: str) -> Iterator[str]:
+    """Run nginx with a block of its settings; gives its address."""
+    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+    if program is None:
+        unavailable("the settings of nginx in OPERATIONS.md: install nginx")
+    port = listenable_port("127.0.0.1", 0)
+    settings = folder / "nginx.conf"
+    settings.write_text(NGINX.format(port=port, location=location))
+    command = [program, "-p", str(folder), "-c", str(settings)]
+    process = SupervisedProcess(command, folder / "nginx.log")
+    process.start()
+    try:
+        process.wait_until((folder / "nginx.pid").exists, 10, "nginx")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.stop(grace_s=5)
 
 
 def check_all_addresses(url: str) -> None:
@@ -61,9 +105,13 @@ def check_all_addresses(url: str) -> None:
         assert client.get("/jobs").status_code == 404
 
 
-def test_a_trusted_proxy_names_the_prefix_that_it_removes(stack: Stack) -> None:
-    with ReverseProxy(stack.url, "/pq", {"X-Forwarded-Prefix": "/pq"}) as proxy:
-        check_all_addresses(proxy.url(""))
+def test_nginx_with_the_documented_settings_names_the_prefix_that_it_removes(
+    stack: Stack, tmp_path: Path
+) -> None:
+    documented = block_of("OPERATIONS.md", "proxy_pass http://127.0.0.1:8000/;").text
+    location = documented.replace("http://127.0.0.1:8000", stack.url).replace("/piqueue", "/pq")
+    with nginx(tmp_path, location) as url:
+        check_all_addresses(url)
 
 
 @pytest.mark.parametrize("removes", [True, False])

@@ -13,6 +13,7 @@ from redis import Redis
 
 from scripts.local.stack import Stack
 from tests.api.polling import wait_done
+from tests.documents import block_of
 from tests.pictures import jpeg
 from worker.jobs.ledger.store import JobStore
 
@@ -107,6 +108,14 @@ def test_a_table_has_the_columns_of_each_model(reader: httpx2.Client, job: dict[
     body = reader.get(results, params={"format": "parquet", "top_k": 2}).content
     names = pyarrow.parquet.read_table(io.BytesIO(body)).column_names
     assert names[3:11] == [*SCENES, *ranks[:4]]
+
+
+def test_the_documented_body_names_two_models(client: httpx2.Client) -> None:
+    body = block_of("docs/models.md", "imagenet").text
+    body = body.replace("https://example.com", "http://127.0.0.1:1")
+    headers = {"Content-Type": "application/json"}
+    made = client.post("/jobs", content=body, headers=headers).raise_for_status().json()
+    assert made["model"]["name"] == "scenes+imagenet"
 
 
 def test_a_query_separates_the_models_by_commas(client: httpx2.Client) -> None:

@@ -295,7 +295,7 @@ def test_an_added_keras_or_onnx_file_scores_the_next_job(
 @pytest.mark.timeout(400)
 def test_the_commands_of_the_document_work(registry: Path, colours: Path, tmp_path: Path) -> None:
     shell = Shell(tmp_path)
-    version, adopt = runnable("docs/models.md")
+    _, version, adopt = runnable("docs/models.md")
     add_version(tmp_path / "models", "5", name="scenes")
     printed = shell.run(version)
     assert "scenes now use scenes@5" in printed

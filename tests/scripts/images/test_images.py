@@ -6,11 +6,13 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import botocore.session
+import promql_parser
 import pytest
 import yaml
 from botocore.exceptions import UnknownServiceError
@@ -20,6 +22,7 @@ from scripts import audit
 from scripts.images import engines, smoke
 from scripts.images.engines import SERVE
 from scripts.local.stack import ROOT
+from tests.documents import block_of
 from worker.jobs.settings import PREFIX, Settings
 
 COMPOSE = ROOT / "docker-compose.yml"
@@ -302,19 +305,27 @@ def test_the_workflow_runs_what_a_person_runs() -> None:
         assert any(script in step for step in steps)
 
 
-def test_the_dashboard_queries_metrics_that_exist() -> None:
-    panels = json.loads(DASHBOARD.read_text())["panels"]
-    asked = {
-        name
-        for panel in panels
-        for target in panel["targets"]
-        for name in re.findall(r"\bpiqueue_\w+", target["expr"])
-    }
+def check_queries(queries: Iterable[str]) -> None:
+    """Check that Prometheus can parse each query, and that docs/metrics.md has its metrics."""
     # tests/api/middleware/test_metrics.py checks that each of these is exported.
     documented = set(re.findall(r"`(piqueue_\w+)`", (ROOT / "docs" / "metrics.md").read_text()))
-    base = {re.sub(r"_(bucket|sum|count)$", "", name) for name in asked}
-    assert base <= documented
+    for query in queries:
+        promql_parser.parse(query.replace("$__rate_interval", "5m"))
+        asked = re.findall(r"\bpiqueue_\w+", query)
+        assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in asked} <= documented
+
+
+def test_the_dashboard_queries_metrics_that_exist() -> None:
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    check_queries(target["expr"] for panel in panels for target in panel["targets"])
     assert len({panel["id"] for panel in panels}) == len(panels)
+
+
+def test_the_documented_alerts_query_metrics_that_exist() -> None:
+    [group] = yaml.safe_load(block_of("docs/metrics.md", "groups:").text)["groups"]
+    rules = group["rules"]
+    assert len({rule["alert"] for rule in rules}) == len(rules)
+    check_queries(rule["expr"] for rule in rules)
 
 
 def test_prometheus_scrapes_every_api_and_worker() -> None:

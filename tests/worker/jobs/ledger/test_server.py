@@ -14,6 +14,7 @@ from scripts.doctor.check_result import Level
 from scripts.doctor.redis import check_redis
 from scripts.faults.sentinel import RedisServer
 from scripts.local.stack import ROOT
+from tests.documents import block_of
 from tests.redis_servers import require_redis_servers
 from worker.jobs.errors import LedgerUnavailable, SettingsInvalid
 from worker.jobs.ledger.connection import connect
@@ -57,12 +58,16 @@ def name_of(command: str) -> str:
 
 
 def test_a_user_with_the_documented_rights_is_enough(server: RedisServer) -> None:
-    operations = (ROOT / "OPERATIONS.md").read_text()
-    assert " ".join(RULES) in operations
-    assert " ".join(OPTIONAL) in operations
+    command = block_of("OPERATIONS.md", "ACL SETUSER").text.split()
+    assert [*RULES, *OPTIONAL] == command[-len(RULES + OPTIONAL) :]
     with limited(server, *RULES) as client:
         Server(client).require_usable()
     with server.client() as admin:
+        admin.execute_command(*command)
+        url = f"redis://piqueue:PASSWORD@127.0.0.1:{server.port}/0"
+        with connect(url, retries=0) as client:
+            Server(client).require_usable()
+            assert client.info("memory")
         assert admin.dbsize() == 0, "asking runs no command"
 
 
