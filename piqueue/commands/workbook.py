@@ -3,6 +3,7 @@
 import csv
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any, BinaryIO, TextIO
 
@@ -29,6 +30,17 @@ def check_library() -> None:
         )
 
 
+@contextmanager
+def _cells_of_any_length() -> Iterator[None]:
+    """Let `csv`, whose limit is that of the whole process, read longer cells."""
+    limit = csv.field_size_limit(2**31 - 1)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(limit)
+
+
+@_cells_of_any_length()
 def write_workbook(table: TextIO, target: BinaryIO) -> None:
     """Write `table`, a CSV file of the API, as a workbook with as many sheets as it needs.
 
@@ -100,7 +112,6 @@ def write_workbook(table: TextIO, target: BinaryIO) -> None:
 def _rows(table: TextIO) -> Iterator[list[str]]:
     """Read a CSV file from its start, as a person would see its cells."""
     table.seek(0)
-    csv.field_size_limit(2**31 - 1)
     for row in csv.reader(table):
         yield [cell[1:] if _ESCAPED.match(cell) else cell for cell in row]
 

@@ -70,11 +70,12 @@ def test_more_rows_than_a_sheet_has_go_on_another(monkeypatch: pytest.MonkeyPatc
 
 
 def test_what_a_workbook_cannot_hold_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    (sheet,) = written(("a" * 40_000,), header=["id"])
+    (sheet,) = written(("a" * 140_000,), header=["id"])
     assert sheet["A2"].value == "a" * 32_767
     assert "1 cells are cut to 32,767 characters" in capsys.readouterr().err
     with pytest.raises(CommandFailed, match=r"16,385 columns.*at most 16,384: add --top-k"):
         written(header=["label"] * 16_385)
+    assert csv.field_size_limit() == 131_072, "tables that are submitted keep their limit"
 
 
 def test_the_memory_does_not_grow_with_the_rows() -> None:
