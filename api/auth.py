@@ -106,19 +106,19 @@ def _owner(caller: CallerDep) -> str:
 OwnerDep = Annotated[str, Depends(_owner)]
 
 
-async def _read_turn(owner: OwnerDep, services: ServicesDep) -> AsyncIterator[None]:
-    async with services.read_threads.turn(owner):
+async def _read_slot(owner: OwnerDep, services: ServicesDep) -> AsyncIterator[None]:
+    async with services.read_threads.slot(owner):
         yield
 
 
-async def _scrape_turn(scraper: ScraperDep, services: ServicesDep) -> AsyncIterator[None]:
-    async with services.read_threads.turn(scraper.owner):
+async def _scrape_slot(scraper: ScraperDep, services: ServicesDep) -> AsyncIterator[None]:
+    async with services.read_threads.slot(scraper.owner):
         yield
 
 
 # For routes that read much: an owner has few of them in progress, so that others find threads.
-READ_TURN = Depends(_read_turn, scope="function")
-SCRAPE_TURN = Depends(_scrape_turn, scope="function")
+READ_SLOT = Depends(_read_slot, scope="function")
+SCRAPE_SLOT = Depends(_scrape_slot, scope="function")
 
 
 def own_job(services: Services, caller: ApiKey, job_id: str) -> Job:

@@ -22,7 +22,7 @@ MEDIA_TYPE = "application/problem+json"
 RETRY_SOON_S = 5
 # What nginx calls a request whose client has gone.
 CLIENT_GONE = 499
-# Time mends these too.
+# A later attempt at these may succeed too.
 _PASSING = (errors.JobNotDone, errors.IdempotencyInFlight)
 
 STATUS: dict[type[PiqueueError], tuple[int, str]] = {

@@ -22,7 +22,7 @@ from api.urls import own_path, url_problem
 from worker.jobs.errors import DraftChange
 from worker.jobs.host_statistics import heaviest_hosts
 from worker.jobs.items import MAX_ID_CHARS
-from worker.jobs.ledger.load import Turn
+from worker.jobs.ledger.load import QueuePosition
 from worker.jobs.record import JOB_ERRORS, Job, JobStatus, Lane
 from worker.jobs.results import Out, ResultOut, SourceOut
 
@@ -113,7 +113,7 @@ class JobOptions(_Body):
             text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
         except ValueError:
             raise ValueError(
-                "has NaN or an infinite number, which JSON has not: use null"
+                "has NaN or an infinite number, which JSON does not have: use null"
             ) from None
         if (size := len(text.encode())) > MAX_METADATA_BYTES:
             raise ValueError(
@@ -202,7 +202,7 @@ class Problem(BaseModel):
     )
     problem_count: int | None = Field(None, description="The number of refused items")
     problems: list[dict[str, Any]] | None = Field(None, description="The first 100 refused items")
-    added_count: int | None = Field(None, description="Items that the draft has now all the same")
+    added_count: int | None = Field(None, description="Items that were added nevertheless")
     added_ids: list[str] | None = Field(None, description="The first 1,000 of their ids")
     existing_count: int | None = Field(None, description="Items that the draft had already")
     existing_ids: list[str] | None = Field(None, description="The first 1,000 of their ids")
@@ -353,7 +353,7 @@ class JobOut(Out):
     metadata: dict[str, JsonValue]
     parent_job: str | None
     thumbnails: int = Field(
-        0, description="How many of the items have a thumbnail once they are scored, the first ones"
+        0, description="How many items, the first of the job, have a thumbnail once scored"
     )
     keep_features: bool = Field(False, description="Whether it keeps features of its pictures")
     rescore_of: str | None = Field(
@@ -366,7 +366,9 @@ class JobOut(Out):
     )
 
     @classmethod
-    def of(cls, job: Job, results: list[ResultOut] | None = None, turn: Turn | None = None) -> Self:
+    def of(
+        cls, job: Job, results: list[ResultOut] | None = None, place: QueuePosition | None = None
+    ) -> Self:
         """Convert a job, with its rate and the time that the rest takes at that rate."""
         counts = job.counts
         rate = eta = None
@@ -385,8 +387,8 @@ class JobOut(Out):
             "models": job.model.several,
             "rate_per_s": rate,
             "eta_s": eta,
-            "position": turn and turn.position,
-            "starts_in_s": None if turn is None or turn.start_s is None else round(turn.start_s),
+            "position": place and place.position,
+            "starts_in_s": None if place is None or place.start_s is None else round(place.start_s),
             "hosts": heaviest_hosts(job.hosts, LISTED_HOSTS),
             "error": job.error and JOB_ERRORS[job.error],
             "links": links,
@@ -534,8 +536,8 @@ class LimitsOut(BaseModel):
     )
     results_formats: list[Format] = Field(description="Formats in which results can be read")
     max_thumbnails: int = Field(
-        description="Thumbnails of a job that asks for them, of up to 4,096 bytes each: those of "
-        "its first pictures"
+        description="Maximum thumbnails of a job, of up to 4,096 bytes each; its first pictures "
+        "get them"
     )
     keeps_features: bool = Field(
         description="Whether jobs can have the option `keep_features`, of models with a backbone"

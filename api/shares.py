@@ -38,7 +38,7 @@ class OwnerThreads:
             return await to_thread.run_sync(partial(function, *args, **options), limiter=self._all)
 
     @asynccontextmanager
-    async def turn(self, owner: str) -> AsyncIterator[None]:
+    async def slot(self, owner: str) -> AsyncIterator[None]:
         """Count the block as one of the threads; what runs in it has a thread of anyio."""
         async with self._owners.setdefault(owner, CapacityLimiter(self._share)), self._all:
             yield

@@ -70,7 +70,7 @@ async def read_submission(
 
         match kind:
             case bodies.JSON:
-                async with services.large_json.turn(owner) if is_long else nullcontext():
+                async with services.large_json.slot(owner) if is_long else nullcontext():
                     job = await threads.run(owner, bodies.read_json, body.rewound())
                     add = partial(bodies.add_json, job)
                     yield Submission(job.options, add, threads, job.draft)

@@ -12,7 +12,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.auth import SCRAPE_TURN, ScraperDep
+from api.auth import SCRAPE_SLOT, ScraperDep
 from api.services import Services
 from worker.jobs.drift import ModelScores, current_scores
 from worker.jobs.errors import StorageUnavailable
@@ -73,7 +73,7 @@ def _scores(models: Sequence[ModelScores]) -> Iterator[GaugeMetricFamily]:
     """The scores of today by bin, and their drift; at most 11 series for each of 20 labels."""
     counts = GaugeMetricFamily(
         "piqueue_scores_today",
-        "Scores of today, in UTC, from `at_least` to less than 0.1 more",
+        "Scores of today, in UTC, from `at_least` to less than `at_least` + 0.1",
         labels=["model", "label", "at_least"],
     )
     drift = GaugeMetricFamily(
@@ -148,7 +148,7 @@ def install(app: FastAPI, services: Services) -> None:
     app.add_middleware(HttpMetrics, registry=registry)
 
 
-@router.get("/metrics", include_in_schema=False, dependencies=[SCRAPE_TURN])
+@router.get("/metrics", include_in_schema=False, dependencies=[SCRAPE_SLOT])
 def read_metrics(request: Request, _caller: ScraperDep) -> Response:
     """Return the metrics; once API keys exist, they need one with the scope `metrics`."""
     body = prometheus_client.generate_latest(request.app.state.metrics)

@@ -35,8 +35,8 @@ class ResultsQuery(BaseModel):
     offset: int | None = Field(
         None,
         ge=0,
-        description="JSONL and CSV of a finished job: leave out this many bytes, to go on with a "
-        "download that broke. Send its `ETag` as `If-Match`",
+        description="JSONL and CSV of a finished job: skip this many bytes, to resume a "
+        "download. Send its `ETag` as `If-Match`",
     )
     status: Literal["succeeded", "failed"] | None = Field(
         None, description="Only items with this status"
@@ -60,7 +60,7 @@ class ResultsQuery(BaseModel):
         None,
         min_length=1,
         max_length=200,
-        description="Only items whose id, URL or file name contains this text, in either case",
+        description="Only items whose id, URL or file name contains this text, regardless of case",
     )
     error: RejectionCode | None = Field(None, description="Only items that failed with this code")
     above: list[str] = Field(

@@ -14,7 +14,7 @@ from api.openapi.literals import EVENTS
 from api.schemas import JobOut
 from api.services import Services, ServicesDep
 from worker.jobs.errors import JobNotFound, LedgerUnavailable
-from worker.jobs.ledger.load import Turn
+from worker.jobs.ledger.load import QueuePosition
 from worker.jobs.record import Job
 
 PROGRESS_EVERY_S = 0.5
@@ -53,27 +53,27 @@ async def stream_events(
     sent = None
     while True:
         try:
-            job, turn = await run_in_threadpool(_read, services, job.id)
+            job, place = await run_in_threadpool(_read, services, job.id)
         except JobNotFound:
             yield ServerSentEvent(event="erased", id="erased", data={"id": job.id})
             return
         except LedgerUnavailable:
             pass  # Keep the stream open: browsers do not reconnect after a 503.
         else:
-            if (job, turn) != sent:
+            if (job, place) != sent:
                 yield ServerSentEvent(
                     event="done" if job.status.done else "progress",
                     id=f"{job.status}-{job.counts.finished}",
-                    data=JobOut.of(job, turn=turn),
+                    data=JobOut.of(job, place=place),
                 )
             if job.status.done:
                 return
-            sent = (job, turn)
+            sent = (job, place)
         if services.job_events.shutting_down:
             return
         await subscription.wait(PROGRESS_EVERY_S, REREAD_EVERY_S)
 
 
-def _read(services: Services, job_id: str) -> tuple[Job, Turn | None]:
+def _read(services: Services, job_id: str) -> tuple[Job, QueuePosition | None]:
     job = services.store.job(job_id)
-    return job, services.load.turn(job)
+    return job, services.load.queue_position(job)

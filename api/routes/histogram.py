@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from api.auth import READ_TURN, CallerDep, own_job
+from api.auth import READ_SLOT, CallerDep, own_job
 from api.errors import problems
 from api.results import cursors
 from api.results.cursors import CursorQuery
@@ -18,7 +18,7 @@ router = APIRouter(tags=["jobs"])
 
 @router.get(
     "/jobs/{job_id}/histogram",
-    dependencies=[READ_TURN],
+    dependencies=[READ_SLOT],
     responses=problems(400, 401, 404, 422, 503),
 )
 def read_histogram(

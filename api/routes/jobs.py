@@ -148,8 +148,8 @@ async def list_jobs(
         Query(
             min_length=1,
             max_length=200,
-            description="Only jobs whose name or id contains this text, in either case. A page may "
-            "then have fewer jobs than `limit`; the last page is the one without `next_cursor`",
+            description="Only jobs whose name or id contains this text, regardless of case. A page "
+            "may then have fewer jobs than `limit`; the last page is the one without `next_cursor`",
         ),
     ] = None,
     cursor: CursorQuery = None,
@@ -189,7 +189,7 @@ async def read_job(
 
     def read() -> JobOut:
         job = own_job(services, caller, job_id)
-        return JobOut.of(job, turn=services.load.turn(job))
+        return JobOut.of(job, place=services.load.queue_position(job))
 
     view = await run_in_threadpool(read)
     if wait and not view.done:

@@ -1,4 +1,4 @@
-"""GET /jobs/{id}/report: what came of a job, as one page to send to others."""
+"""GET /jobs/{id}/report: the report of a job, one HTML file to send to others."""
 
 from functools import partial
 from importlib.metadata import version
@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Response
 from fastapi.responses import HTMLResponse, StreamingResponse
 
-from api.auth import READ_TURN, CallerDep, own_job
+from api.auth import READ_SLOT, CallerDep, own_job
 from api.errors import problems
 from api.middleware.security_headers import POLICY
 from api.openapi.literals import REPORT
@@ -22,7 +22,7 @@ router = APIRouter(tags=["jobs"])
 
 @router.get(
     "/jobs/{job_id}/report",
-    dependencies=[READ_TURN],
+    dependencies=[READ_SLOT],
     response_class=HTMLResponse,
     responses={
         200: {"description": "The report", "content": REPORT},
@@ -41,8 +41,8 @@ def read_report(
     It has the counts of pictures and labels, a histogram of the scores of each label, the labels
     that occur together, the pictures with the surest and the least sure scores, the failures by
     reason and host, the times, and the model; for a job that keeps features, also the largest
-    groups of pictures that are nearly the same. For a job that runs, it is about the results so
-    far. A job of a million pictures takes about half a minute, because all its results are read.
+    groups of pictures that are nearly the same. While the job runs, it covers the results so
+    far. A job of a million pictures takes less than a minute, because all its results are read.
     The report of a finished job has an `ETag`.
     """
     job = own_job(services, caller, job_id)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from api.auth import READ_TURN, CallerDep, own_job
+from api.auth import READ_SLOT, CallerDep, own_job
 from api.errors import problems
 from api.formats import Format, choose
 from api.openapi.literals import RESULTS
@@ -25,7 +25,7 @@ router = APIRouter(tags=["jobs"])
 
 @router.get(
     "/jobs/{job_id}/results",
-    dependencies=[READ_TURN],
+    dependencies=[READ_SLOT],
     response_model=ResultsPage,
     response_model_exclude_unset=True,
     responses={

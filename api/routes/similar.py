@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from api.auth import READ_TURN, CallerDep, own_job
+from api.auth import READ_SLOT, CallerDep, own_job
 from api.errors import problems
 from api.results import cursors
 from api.results.cursors import CursorQuery
@@ -27,7 +27,7 @@ router = APIRouter(tags=["jobs"])
 
 @router.get(
     "/jobs/{job_id}/similar",
-    dependencies=[READ_TURN],
+    dependencies=[READ_SLOT],
     responses=problems(401, 404, 409, 422, 503),
 )
 def read_similar(
@@ -69,7 +69,7 @@ def read_similar(
 
 @router.get(
     "/jobs/{job_id}/duplicates",
-    dependencies=[READ_TURN],
+    dependencies=[READ_SLOT],
     responses=problems(400, 401, 404, 409, 422, 503),
 )
 def read_duplicates(

@@ -5,7 +5,7 @@ from statistics import median
 
 from fastapi import APIRouter
 
-from api.auth import READ_TURN, OwnerDep
+from api.auth import READ_SLOT, OwnerDep
 from api.errors import problems
 from api.formats import AVAILABLE
 from api.schemas import Health, LimitsOut, ModelCardOut, ModelDetailsOut, VariantOut
@@ -58,7 +58,7 @@ def models(services: ServicesDep) -> list[ModelCardOut]:
     return _cards(services, services.catalog.all())
 
 
-@router.get("/models/{reference}", dependencies=[READ_TURN], responses=problems(401, 422, 503))
+@router.get("/models/{reference}", dependencies=[READ_SLOT], responses=problems(401, 422, 503))
 def model(reference: str, services: ServicesDep) -> ModelDetailsOut:
     """Read the card of a model, `name` or `name@version`: also its figures and its sources."""
     card = services.catalog.resolve(reference)

@@ -25,12 +25,12 @@ class Claim:
     packed_specs: bytes = field(repr=False)
     # The checkpointed position at which each earlier attempt died.
     deaths: tuple[int, ...]
-    # How long the job waited for this turn.
+    # How long the job waited for this claim.
     waited_s: float
     # Attempts that were deferred for a reason that the items did not cause.
     deferrals: int = 0
     parts: bool = False
-    # How many items of the job get thumbnails, the first ones.
+    # How many items, the first of the job, get thumbnails.
     thumbnails: int = 0
     traceparent: str | None = None
     # The upload of a job of one item, if it is stored in Redis.

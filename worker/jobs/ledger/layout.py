@@ -31,7 +31,7 @@ class NewJob:
     webhook_url: str | None = field(default=None, repr=False)
     # Whether results are also written to S3.
     parts: bool = False
-    # How many items get thumbnails, the first ones.
+    # How many items, the first of the job, get thumbnails.
     thumbnails: int = 0
     # The options as the client sent them, for `JobReader.options`.
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)

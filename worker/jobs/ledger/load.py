@@ -39,7 +39,7 @@ class Rate:
 
 
 @dataclass(frozen=True)
-class Turn:
+class QueuePosition:
     """When a waiting job starts: 1 is the next chunk; seconds at the recent rate, if there is one.
 
     Both are estimates: jobs that arrive later may go first.
@@ -121,7 +121,7 @@ class Load(RedisClient):
             job_count=job_count,
         )
 
-    def turn(self, job: Job) -> Turn | None:
+    def queue_position(self, job: Job) -> QueuePosition | None:
         """Estimate when a job starts whose items all wait; None for any other job."""
         if job.status is not JobStatus.QUEUED:
             return None
@@ -138,4 +138,4 @@ class Load(RedisClient):
         )
         position = 1 + round(rank / share)
         rate = self.rate().chunks
-        return Turn(position, position / rate if rate else None)
+        return QueuePosition(position, position / rate if rate else None)

@@ -251,15 +251,15 @@ def replace_model(name: str) -> ModelCard:
 def test_a_waiting_job_says_its_position(store: JobStore, redis_client: Redis) -> None:
     load = Load(redis_client)
     jobs = [submit(store, "a", 10) for _ in range(5)]
-    positions = [load.turn(store.job(job_id)) for job_id in jobs]
-    assert [turn and turn.position for turn in positions] == [1, 2, 3, 4, 5]
+    positions = [load.queue_position(store.job(job_id)) for job_id in jobs]
+    assert [place and place.position for place in positions] == [1, 2, 3, 4, 5]
     other = submit(store, "b", 10)
-    turn = load.turn(store.job(other))
-    assert turn is not None
-    assert (turn.position, turn.start_s) == (1, None)
-    assert load.turn(store.job(jobs[2])) == replace(turn, position=5)
+    place = load.queue_position(store.job(other))
+    assert place is not None
+    assert (place.position, place.start_s) == (1, None)
+    assert load.queue_position(store.job(jobs[2])) == replace(place, position=5)
     serve(store, 6)
-    assert load.turn(store.job(jobs[0])) is None
+    assert load.queue_position(store.job(jobs[0])) is None
 
 
 def test_the_oldest_wait_of_each_lane_is_known(store: JobStore, redis_client: Redis) -> None:
