@@ -16,7 +16,6 @@ from model.artifact.subprocess_module import ROOT, ModuleFailed
 from model.images.difference_hash import HASH_BYTES
 from model.neighbours import Neighbours, Projection, find_neighbours, near_duplicates
 
-SHA256_BYTES = 32
 _BLOCK_ROWS = 1024
 _NICE = 10
 

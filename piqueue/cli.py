@@ -163,7 +163,7 @@ def _parser() -> argparse.ArgumentParser:
     about = "write the results of a job"
     results.add_arguments(add("results", about, results.results, results.EXAMPLES))
 
-    about = "write a page of what came of a job, to look at and to send to others"
+    about = "write a report of a job as one HTML file"
     one = add("report", about, _report, _REPORT_EXAMPLES)
     one.add_argument("job")
     file = "default: JOB.html in the current folder"
@@ -209,7 +209,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, about in SERVER_COMMANDS.items():
         add_command(name, about, add_help=False)
 
-    about = "print what lets a shell complete the commands and options of piqueue"
+    about = "print the completion script for a shell"
     one = add_command("completion", about, description=about)
     one.add_argument("shell", choices=["bash", "zsh", "fish"])
     one.set_defaults(command=_completion, program=one.prog)

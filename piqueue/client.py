@@ -116,7 +116,7 @@ class Client(Operations, Connection):
 
     def report(self, job_id: str, target: BinaryIO) -> None:
         """Write the report of a job, an HTML page that loads nothing, to `target`, a file that can
-        seek. For a job that runs, it is about the results so far.
+        seek. While the job runs, it covers the results so far.
 
         Example:
             with open("report.html", "wb") as file:

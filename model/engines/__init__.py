@@ -1,1 +1,1 @@
-"""The engines that run a model: LiteRT on CPUs, TensorFlow on GPUs."""
+"""The engines that run a model: LiteRT, TensorFlow and ONNX Runtime."""

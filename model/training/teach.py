@@ -143,12 +143,12 @@ def join_similar(annotations: Annotations, features: Features) -> Annotations:
     return replace(annotations, groups=groups)
 
 
-def similar_pairs(features: Features, least: float = SAME_SIMILARITY) -> list[tuple[int, int]]:
-    """Pairs of indexes of pictures whose features have a cosine of `least` or more."""
+def similar_pairs(features: Features) -> list[tuple[int, int]]:
+    """Pairs of indexes of pictures whose features have a cosine of SAME_SIMILARITY or more."""
     unit = _unit(features)
     pairs = []
     for start in range(0, len(unit), _BLOCK_ROWS):
-        similar = unit[start : start + _BLOCK_ROWS] @ unit.T >= least
+        similar = unit[start : start + _BLOCK_ROWS] @ unit.T >= SAME_SIMILARITY
         pairs += [
             (start + int(row), int(column))
             for row, column in np.argwhere(similar)

@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-o", "--output", type=Path, metavar="FILE", help="default: standard output")
     formats = get_args(FileFormat)
     add("--format", choices=formats, help="default: by the suffix of FILE, or csv")
-    bom = "begin a CSV file with a byte order mark, by which Excel knows UTF-8"
+    bom = "begin a CSV file with a byte order mark, so that Excel reads it as UTF-8"
     add("--bom", action="store_true", help=bom)
     add = parser.add_argument_group("which pictures").add_argument
     add("--status", choices=get_args(ItemStatus))
@@ -49,11 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, side in (("--above", "at least"), ("--below", "lower than")):
         bound = f"only pictures whose score of LABEL is {side} SCORE; repeat it to combine"
         add(name, action="append", metavar="LABEL:SCORE", help=bound)
-    merge = "if JOB is a retry: with the results of the jobs that it retried"
+    merge = "if JOB is a retry, add the results of the jobs that it retried"
     add("--merge", action="store_const", const="parents", help=merge)
-    add = parser.add_argument_group("what of each picture").add_argument
+    add = parser.add_argument_group("scores").add_argument
     add("--top-k", type=int, metavar="K", help="only the K best scores of a picture")
-    include = "the score of LABEL too, where --top-k leaves it out; for jsonl only"
+    include = "add the score of LABEL if --top-k leaves it out; for jsonl only"
     add("--include", action="append", metavar="LABEL", help=include)
     threshold = "score from which a label is predicted (default: as the model sets it)"
     add("--threshold", type=float, metavar="SCORE", help=threshold)

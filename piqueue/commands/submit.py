@@ -95,11 +95,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     expiry = "time after which the job and its results are deleted"
     add("--expires-in", dest="expires_in_s", type=int, metavar="SECONDS", help=expiry)
     add("--webhook-url", metavar="URL", help="address that Piqueue notifies when the job ends")
-    cache = "use and store scores of pictures seen before"
+    cache = "reuse the scores of pictures that were scored before, and store new ones"
     add("--use-cache", action="store_true", default=None, help=cache)
-    thumbnails = "keep small pictures, which the page and the report of the job show"
+    thumbnails = "keep a small version of each picture, for the page and the report"
     add("--thumbnails", action="store_true", default=None, help=thumbnails)
-    features = "keep what the model sees in each picture, for piqueue teach"
+    features = "keep the features of each picture, for piqueue teach, rescore and similar"
     add("--keep-features", action="store_true", default=None, help=features)
 
 

@@ -59,7 +59,7 @@ def connection_options() -> Parser:
     group = parser.add_argument_group("the API")
     group.add_argument("--url", help="address (default: $PIQUEUE_URL or http://127.0.0.1:8000)")
     group.add_argument("--api-key", metavar="KEY", help="default: $PIQUEUE_API_KEY, which is safer")
-    quiet = "no progress and no hints; of jobs only the ids, of status only the status"
+    quiet = "show no progress and no hints, and print only ids or the status"
     parser.add_argument("-q", "--quiet", action="store_true", help=quiet)
     return parser
 

@@ -1,4 +1,4 @@
-"""Checks a Piqueue installation, whether it works or not, and says what to change."""
+"""Checks a Piqueue installation, running or not, and says what to change."""
 
 import argparse
 import json

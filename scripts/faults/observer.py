@@ -41,13 +41,13 @@ class Observer:
         """Wait for `seconds`, or until the job is done."""
         self._thread.join(seconds)
 
-    def wait_finished(self, finished: int, deadline_s: float = 120) -> None:
+    def wait_finished(self, finished: int) -> None:
         """Wait until this many items are finished.
 
         Raises:
-            JobStalled: they are not after `deadline_s`.
+            JobStalled: they are not after two minutes.
         """
-        self._wait(lambda: self.finished >= finished, deadline_s)
+        self._wait(lambda: self.finished >= finished, 120)
 
     def wait_done(self, deadline_s: float = 150) -> Job:
         """Wait until the job is done, and give it.

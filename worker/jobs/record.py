@@ -35,7 +35,7 @@ class JobStatus(StrEnum):
 
 
 class Lane(StrEnum):
-    """The queue of a job's chunks; workers alternate between both."""
+    """The lane of a job: interactive jobs go first, and bulk jobs keep a share of the workers."""
 
     INTERACTIVE = "interactive"
     BULK = "bulk"
@@ -144,7 +144,7 @@ class Job:
     webhook_url: str | None = field(default=None, repr=False)
     # Whether results are also written to S3.
     parts: bool = False
-    # How many items get thumbnails, the first ones.
+    # How many items, the first of the job, get thumbnails.
     thumbnails: int = 0
     # Whether the features of its pictures are stored.
     keep_features: bool = False

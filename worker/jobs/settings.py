@@ -199,7 +199,7 @@ class Settings(BaseSettings):
     idempotency_ttl_s: int = Field(86400, ge=60)
     """Time for which an Idempotency-Key is stored"""
     max_thumbnails: int = Field(10_000, ge=0)
-    """Thumbnails of a job that asks for them, of up to 4 KB each: those of its first pictures"""
+    """Maximum thumbnails of a job, of up to 4 KB each; its first pictures get them"""
     job_ttl_s: int = Field(7 * 86400, ge=60)
     """Time after which a job and its results expire"""
     cache_ttl_s: int = Field(86400, ge=1)

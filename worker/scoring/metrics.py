@@ -65,7 +65,7 @@ class WorkerMetrics:
         text = "Pictures in a batch"
         self.batch_items = histogram("piqueue_batch_items", text, ["model"], buckets=BATCH_BUCKETS)
         text = (
-            "CPU time a picture of the variant that this worker runs, measured when it was chosen"
+            "CPU time per picture of the variant that this worker runs, measured when it was chosen"
         )
         labels = ["model", "variant"]
         self.variant_s = Gauge("piqueue_variant_seconds", text, labels, registry=self.registry)

@@ -1,1 +1,1 @@
-"""Runs beside the scoring: heartbeat, recovery, model refresh, webhooks and S3 maintenance."""
+"""Background tasks of a worker: heartbeat, recovery, models, webhooks, expiry, comparisons."""

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,7 +103,7 @@ def add_picture_options(parser: argparse.ArgumentParser, output: str) -> None:
     parser.add_argument("--split", help="only rows with this value in the column split: val")
     about = "also use labels that nobody has confirmed"
     parser.add_argument("--use-guessed", action="store_true", help=about)
-    engines, about = ["auto", "litert", "tensorflow"], "engine to use (default: %(default)s)"
+    engines, about = get_args(EngineChoice), "engine to use (default: %(default)s)"
     parser.add_argument("--engine", choices=engines, default="litert", help=about)
     about = "report to write (default: %(default)s)"
     parser.add_argument(

@@ -1,1 +1,1 @@
-"""Uploads and result files, in Redis or S3, and when they expire."""
+"""Uploads, thumbnails, kept features and result files: in a folder, in Redis or on S3."""
