@@ -27,7 +27,7 @@ from worker.jobs.errors import JobRefused, OverQuota, QueueFull, StorageUnavaila
 from worker.jobs.items import ItemSpec
 from worker.jobs.ledger.api_keys import ANYONE
 from worker.jobs.ledger.layout import ExpiringKey, NewJob, Shape, SubmissionLimits
-from worker.jobs.models.catalog import ModelCard
+from worker.jobs.models.artifact import ModelCard
 from worker.jobs.record import Job, Lane, new_job_id
 from worker.jobs.storage.thumbnails import MOST_BYTES
 from worker.jobs.traces import span, traceparent

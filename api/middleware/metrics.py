@@ -17,7 +17,7 @@ from api.services import Services
 from worker.jobs.drift import ModelScores, current_scores
 from worker.jobs.errors import StorageUnavailable
 from worker.jobs.ledger.score_days import today
-from worker.jobs.models.catalog import SCORE_BINS
+from worker.jobs.models.artifact import SCORE_BINS
 
 # A path or method that a caller invents must not become a series of its own.
 NO_ROUTE = "none"

@@ -9,7 +9,7 @@ from api.reports.summary import LISTED_PICTURES, Picture
 from api.results.similar import similar_pictures
 from api.services import Services
 from worker.jobs.errors import FeaturesNotKept, JobNotDone
-from worker.jobs.models.catalog import ModelCard
+from worker.jobs.models.artifact import ModelCard
 from worker.jobs.record import Job
 from worker.jobs.storage.similar import SimilarPictures, Summary
 

@@ -20,7 +20,7 @@ from api.results.histogram import BINS
 from worker.jobs.host_statistics import HostTally, heaviest_hosts
 from worker.jobs.items import RejectionCode
 from worker.jobs.ledger.reader import StoredResult
-from worker.jobs.models.catalog import ModelCard
+from worker.jobs.models.artifact import ModelCard
 from worker.jobs.record import JOB_ERRORS, Job, JobStatus, utc
 from worker.jobs.storage.thumbnails import MEDIA_TYPE
 

@@ -9,7 +9,7 @@ from math import ceil
 from api.results.histogram import BINS, bin_of
 from worker.jobs.items import ItemSpec, RejectionCode, Timings
 from worker.jobs.ledger.reader import StoredResult
-from worker.jobs.models.catalog import ModelCard
+from worker.jobs.models.artifact import ModelCard
 
 # The pictures of a label that are listed as the surest, and as many as the least sure.
 LISTED_PICTURES = 6

@@ -5,7 +5,7 @@ from typing import Any
 
 from api.results.selection import ResultView
 from worker.jobs.errors import ParameterInvalid
-from worker.jobs.models.catalog import ModelCard
+from worker.jobs.models.artifact import ModelCard
 from worker.jobs.record import Job
 from worker.jobs.storage.blobs import BlobStore
 from worker.jobs.storage.features import Kept, with_kept

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 from api.results import cursors
 from api.results.page import PAGE_SCAN_ITEMS
 from worker.jobs.ledger.reader import StoredResult
-from worker.jobs.models.catalog import ModelCard
+from worker.jobs.models.artifact import ModelCard
 
 BINS = 100
 # A bin begins at the number that a caller writes with two decimals, so that no score is counted on

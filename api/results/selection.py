@@ -12,7 +12,7 @@ from api.results.cursors import MAX_PAGE_ITEMS
 from worker.jobs.errors import ParameterInvalid
 from worker.jobs.items import ItemSpec, RejectionCode
 from worker.jobs.ledger.reader import StoredResult
-from worker.jobs.models.catalog import ModelCard
+from worker.jobs.models.artifact import ModelCard
 
 LISTED_LABELS = 50
 MAX_NAMED_LABELS = 20

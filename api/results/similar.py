@@ -1,7 +1,7 @@
 """Reads what is alike in a job, once its pictures were compared."""
 
 from worker.jobs.errors import FeaturesNotKept, JobNotDone
-from worker.jobs.models.catalog import ModelCard
+from worker.jobs.models.artifact import ModelCard
 from worker.jobs.record import Job
 from worker.jobs.storage.blobs import BlobStore
 from worker.jobs.storage.similar import SimilarPictures

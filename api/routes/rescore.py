@@ -17,7 +17,7 @@ from api.openapi.literals import RESCORED, RESCORES
 from api.schemas import JobOptions, JobOut, RescoreIn
 from api.services import Services, ServicesDep
 from worker.jobs.errors import JobRefused
-from worker.jobs.models.catalog import ModelCard
+from worker.jobs.models.artifact import ModelCard
 from worker.jobs.record import Job
 
 router = APIRouter(tags=["jobs"])

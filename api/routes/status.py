@@ -13,7 +13,7 @@ from api.services import Services, ServicesDep
 from worker.jobs.errors import ModelNotFound, NotReady
 from worker.jobs.ledger.api_keys import ANYONE
 from worker.jobs.ledger.workers import WorkerModels
-from worker.jobs.models.catalog import ModelCard
+from worker.jobs.models.artifact import ModelCard
 
 _SHOWN = {"name", "version", "sha256", "labels", "top_k", "created", "backbone"}
 

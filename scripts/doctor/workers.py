@@ -8,7 +8,7 @@ from scripts.doctor.redis import open_redis
 from worker.jobs.errors import LedgerUnavailable, PiqueueError
 from worker.jobs.ledger.api_keys import KeyStore
 from worker.jobs.ledger.workers import WORKER_SILENT_S, ModelPresence, WorkerModels, Workers
-from worker.jobs.models.catalog import ModelCard
+from worker.jobs.models.artifact import ModelCard
 from worker.jobs.models.configured import open_catalog
 from worker.jobs.settings import Settings, is_loopback
 

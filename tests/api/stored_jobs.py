@@ -21,7 +21,8 @@ from worker.jobs.ledger.connection import connect
 from worker.jobs.ledger.functions import Library
 from worker.jobs.ledger.layout import NewJob, Shape
 from worker.jobs.ledger.store import _LUA, JobStore
-from worker.jobs.models.catalog import ModelCard, ModelCatalog
+from worker.jobs.models.artifact import ModelCard
+from worker.jobs.models.catalog import ModelCatalog
 from worker.jobs.models.folder import ModelFolder
 from worker.jobs.record import CsvShape, Job, Lane, new_job_id
 from worker.jobs.settings import ARTIFACTS_PATH

@@ -9,7 +9,7 @@ import pytest
 from api.routes.page import SAMPLES
 from scripts.local.stack import Stack
 from tests.api.web_page import Page
-from worker.jobs.models.catalog import CARD_NAME, Artifact
+from worker.jobs.models.artifact import CARD_NAME, Artifact
 from worker.jobs.settings import ARTIFACTS_PATH
 
 SCENES = json.loads((ARTIFACTS_PATH / "scenes" / "4" / CARD_NAME).read_text())

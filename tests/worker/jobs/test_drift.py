@@ -11,7 +11,8 @@ from tests.worker.registry import add_version
 from worker.jobs.drift import LEAST_SCORES, current_scores, stability_index
 from worker.jobs.ledger import score_days
 from worker.jobs.ledger.score_days import DAYS, ScoreDays, today
-from worker.jobs.models.catalog import SCORE_BINS, ModelCatalog
+from worker.jobs.models.artifact import SCORE_BINS
+from worker.jobs.models.catalog import ModelCatalog
 from worker.jobs.models.folder import ModelFolder
 from worker.jobs.record import ModelRef
 

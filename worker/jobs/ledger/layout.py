@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from worker.jobs.host_statistics import read_hosts
-from worker.jobs.models.catalog import ModelCard
+from worker.jobs.models.artifact import ModelCard
 from worker.jobs.record import Counts, CsvShape, Job, JobStatus, Lane, ModelRef
 
 

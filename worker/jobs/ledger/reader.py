@@ -13,7 +13,7 @@ from worker.jobs.errors import JobNotFound
 from worker.jobs.items import ItemResult, ItemSpec, unpack_results, unpack_specs
 from worker.jobs.ledger.connection import RedisClient
 from worker.jobs.ledger.layout import job_key, read_job
-from worker.jobs.models.catalog import ModelCard
+from worker.jobs.models.artifact import ModelCard
 from worker.jobs.record import Job, JobStatus
 
 RESULTS_READ_CHUNKS = 16

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from worker.jobs.ledger.connection import RedisClient
-from worker.jobs.models.catalog import SCORE_BINS
+from worker.jobs.models.artifact import SCORE_BINS
 
 # Days, in UTC, that are kept; today is the last of them.
 DAYS = 7

@@ -8,7 +8,8 @@ from pathlib import Path
 import structlog
 
 from worker.jobs.errors import StorageUnavailable
-from worker.jobs.models.catalog import CARD_NAME, PROMOTED_NAME, Artifact, Promotions
+from worker.jobs.models.artifact import CARD_NAME, Artifact
+from worker.jobs.models.catalog import PROMOTED_NAME, Promotions
 from worker.jobs.models.folder import new_folder
 from worker.jobs.s3 import Folder
 

@@ -15,7 +15,7 @@ import httpx2
 import structlog
 
 from worker.jobs.errors import ModelUnavailable
-from worker.jobs.models.catalog import CARD_NAME, Artifact
+from worker.jobs.models.artifact import CARD_NAME, Artifact
 from worker.jobs.models.folder import ModelFolder, new_folder
 
 ATTEMPTS = 5

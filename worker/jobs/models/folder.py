@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
-from worker.jobs.models.catalog import CARD_NAME, PROMOTED_NAME, Artifact, Promotions
+from worker.jobs.models.artifact import CARD_NAME, Artifact
+from worker.jobs.models.catalog import PROMOTED_NAME, Promotions
 
 
 class ModelFolder:

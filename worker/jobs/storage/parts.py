@@ -12,7 +12,7 @@ from redis import Redis
 from worker.jobs.items import ItemResult
 from worker.jobs.ledger.claims import Claim
 from worker.jobs.ledger.reader import StoredResult
-from worker.jobs.models.catalog import ModelCard
+from worker.jobs.models.artifact import ModelCard
 from worker.jobs.record import Job
 from worker.jobs.results import ResultOut
 from worker.jobs.s3 import Folder

@@ -13,7 +13,7 @@ from worker.jobs.ledger.claims import Claim
 from worker.jobs.ledger.layout import NewJob, Shape
 from worker.jobs.ledger.load import Load
 from worker.jobs.ledger.store import MIN_SLOTS, JobStore
-from worker.jobs.models.catalog import ModelCard
+from worker.jobs.models.artifact import ModelCard
 from worker.jobs.record import Lane, new_job_id
 
 BULK_SHARE = 0.2

@@ -13,7 +13,7 @@ from worker.jobs.ledger.layout import NewJob, Shape
 from worker.jobs.ledger.load import Load
 from worker.jobs.ledger.store import IdState, JobStore
 from worker.jobs.ledger.workers import Workers
-from worker.jobs.models.catalog import ModelCard
+from worker.jobs.models.artifact import ModelCard
 from worker.jobs.record import Job, JobStatus, Lane, new_job_id
 from worker.jobs.storage.redis_blobs import RedisBlobs
 
