@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 from array import array
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from random import randrange
@@ -19,6 +20,7 @@ from api.intake.admission import (
     upload_limit_bytes,
 )
 from api.intake.items import ItemReceiver
+from api.intake.numbers import NumberColumns
 from api.intake.uploads import Uploads
 from api.results.table import Layout
 from api.schemas import JobOptions
@@ -82,7 +84,7 @@ class JobBuilder(ItemReceiver):
         self._ephemeral = ephemeral
         self._parts = None if ephemeral else services.parts
         self._parent_job, self._rescore_of = parent_job, rescore_of
-        self._layout = Layout()
+        self._layout, self._numbers = Layout(), NumberColumns()
         self._model = services.catalog.resolve(options.reference)
         if options.keep_features:
             check_features(services, self._model)
@@ -143,6 +145,8 @@ class JobBuilder(ItemReceiver):
         if payload is not None:
             check_room(self._services)
             self._uploads.add(spec.id, payload)
+        if spec.columns:
+            self._numbers.add(spec.columns)
         self._pending.append(spec)
         if len(self._pending) >= WRITE_CHUNKS * self._chunk_items:
             check_capacity(self._services, self._owner, self.count)
@@ -208,6 +212,10 @@ class JobBuilder(ItemReceiver):
         self.problems.check()
 
     def _new_job(self) -> NewJob:
+        shape = self.csv or self._layout.shape()
+        if self._parent_job is None and self._rescore_of is None:
+            # Otherwise they are those of the other job, so that results of both have one schema.
+            shape = replace(shape, numbers=self._numbers.found)
         return NewJob(
             id=self.job_id,
             owner=self._owner,
@@ -218,7 +226,7 @@ class JobBuilder(ItemReceiver):
             metadata=self._options.metadata,
             parent_job=self._parent_job,
             rescore_of=self._rescore_of,
-            csv=self.csv or self._layout.shape(),
+            csv=shape,
             webhook_url=self._options.webhook_url,
             use_cache=self._options.use_cache,
             keep_features=self._options.keep_features,

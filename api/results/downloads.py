@@ -15,7 +15,7 @@ from api.results.embeddings import Embeddings
 from api.results.selection import ResultsQuery, ResultView
 from api.results.table import Table, free_names
 from worker.jobs.errors import FormatUnavailable
-from worker.jobs.record import Job
+from worker.jobs.record import Job, NumberKind
 from worker.jobs.results import ResultOut
 
 _SERVER = version_of("piqueue-server")
@@ -94,6 +94,8 @@ def parquet(
 ) -> Iterator[bytes]:
     """Write a table as Parquet, a row group at a time; `embeddings` are its last columns.
 
+    A submitted column of numbers has the type int64 or double, and null for an empty cell.
+
     Raises:
         FormatUnavailable: pyarrow is not installed; it is imported at the first use.
     """
@@ -106,8 +108,10 @@ def parquet(
             "install piqueue-server[parquet], or request csv or jsonl"
         ) from None
     text, number, labels = pyarrow.string(), pyarrow.float64(), pyarrow.list_(pyarrow.string())
+    given = {None: text, NumberKind.INTEGER: pyarrow.int64(), NumberKind.DECIMAL: number}
+    inputs = [given[kind] for kind in table.input_kinds]
     scores = [number if is_number else text for _, is_number in table.scores]
-    kinds = [*[text] * (table.input_count + 1), *scores, labels, text, text]
+    kinds = [*inputs, text, *scores, labels, text, text]
     names = [*table.header]
     if embeddings is not None:
         names += free_names(embeddings.columns, names)
@@ -120,6 +124,9 @@ def parquet(
         with ParquetWriter(buffer, schema) as writer:
             while group := list(islice(results, group_rows)):
                 columns: list[Any] = list(zip(*map(table.cells, group), strict=True))
+                for at, kind in enumerate(table.input_kinds):
+                    if kind is not None:
+                        columns[at] = [kind.read(cell) if cell else None for cell in columns[at]]
                 if embeddings is not None:
                     columns += embeddings.arrays(group)
                 writer.write_batch(pyarrow.record_batch(columns, schema=schema))

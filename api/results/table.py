@@ -56,6 +56,8 @@ class Table:
         scores = [name for name, _ in self.scores]
         added = ("status", *scores, "labels", "error_code", "error_detail")
         self.input_count = len(shape.header)
+        # The kind of each submitted column, None for text.
+        self.input_kinds = [shape.numbers.get(name) for name in shape.header]
         self.header = (*shape.header, *free_names(added, shape.header))
         self._input = shape.header
         self._source_at = shape.header.index(shape.url_column)

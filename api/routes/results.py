@@ -62,7 +62,13 @@ def read_results(
     `labels` (in CSV joined by `;`), `error_code` and `error_detail` follow. If the input has a
     column of one of these names, the added one gets `_` at its end. A model with `top_k` has the
     columns `top_1`, `score_1`, `top_2` and so on instead of one for each label. In a job of several
-    models, all these names begin with that of the model, as in `scenes/beach`. In CSV, text that
+    models, all these names begin with that of the model, as in `scenes/beach`.
+
+    In Parquet, a submitted column is int64 or double if it has nothing but numbers and empty cells,
+    which become null. This is decided over all items when the job is submitted, so the type is the
+    same whatever is selected, and for the retries of the job. Numbers have digits and a decimal
+    point: at most 15 digits, no `+`, exponent or thousands separator, and no leading zeros. The id
+    and columns with any other cell stay text, as do all columns in JSONL. In CSV, text that
     begins with `=`, `+`, `-`, `@`, tab or a line break is prefixed with `'`, so that no spreadsheet
     evaluates it, unless it is a plain number such as -1.5. The same holds for the full-width forms
     of these signs, and for text that begins with invisible characters such as a byte order mark.

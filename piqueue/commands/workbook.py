@@ -14,8 +14,9 @@ from piqueue.commands.terminal import CommandFailed
 SHEET_ROWS = 1_048_576
 SHEET_COLUMNS = 16_384
 CELL_CHARS = 32_767
-# Numbers that Excel keeps as they are written. It would make 7 of 007, and keeps 15 digits.
-_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?|-?[0-9](\.[0-9]+)?e-[0-9]{2}")
+# Numbers that Excel keeps as they are written. It would make 7 of 007, and keeps 15 digits. Scores
+# have five decimals, and the API writes the lowest ones as 1e-05 to 9e-05.
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?|[1-9]e-05")
 _DIGITS = 15
 # The API puts an apostrophe before a cell of a CSV file that a spreadsheet would evaluate.
 _ESCAPED = re.compile(r"'[=+\-@\t\r\n]")

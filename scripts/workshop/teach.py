@@ -221,7 +221,9 @@ def _rows(client: Client, job_id: str, column: str) -> Iterator[tuple[dict[str, 
         client.download(job_id, file, "parquet", embeddings=True, status="succeeded")
         table = pyarrow.parquet.ParquetFile(file)
         given_by = f"{column}_variant"
-        names = [one.name for one in table.schema_arrow if one.type == pyarrow.string()]
+        # A name may be a number.
+        kinds = (pyarrow.string(), pyarrow.int64())
+        names = [one.name for one in table.schema_arrow if one.type in kinds]
         texts = [name for name in names if not name.endswith("embedding_variant")]
         for batch in table.iter_batches(_READ_ROWS, columns=[*texts, column, given_by]):
             embeddings = batch.column(column)
@@ -238,7 +240,7 @@ def _rows(client: Client, job_id: str, column: str) -> Iterator[tuple[dict[str, 
 def _names(row: Mapping[str, Any]) -> list[str]:
     """What a table of labels may call the picture of a row of results, the likeliest name first."""
     given = [row.get(name) for name in ("name", "id", "filename", "source", "url")]
-    names = [name for name in (*given, *row.values()) if name]
+    names = [str(name) for name in (*given, *row.values()) if name is not None and name != ""]
     digest = row["sha256"]
     return [*names, *(name.rstrip("/").rpartition("/")[2] for name in names), digest[:32]]
 

@@ -1,6 +1,6 @@
 """Jobs as values: status, lane, model, counts and record."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -77,16 +77,29 @@ class ModelRef:
         return "+".join(f"{one.name}@{one.version}:{one.sha256[:16]}" for one in self.parts)
 
 
+class NumberKind(StrEnum):
+    """What all cells of a submitted column are that are not empty: 64-bit integers or doubles."""
+
+    INTEGER = "integer"
+    DECIMAL = "decimal"
+
+    def read(self, cell: str) -> int | float:
+        """The number that a cell is."""
+        return int(cell) if self is NumberKind.INTEGER else float(cell)
+
+
 @dataclass(frozen=True)
 class CsvShape:
     """The columns of the submitted table, which results repeat, or those derived from other items.
 
-    `url_column` holds the file name of an upload; without `id_column` results have no ids.
+    `url_column` holds the file name of an upload; without `id_column` results have no ids. The
+    columns in `numbers` hold only numbers, in all items of the job.
     """
 
     header: tuple[str, ...]
     url_column: str
     id_column: str | None
+    numbers: Mapping[str, NumberKind] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -528,7 +528,27 @@ def test_columns_of_items_without_a_table_are_in_order_of_first_use(
         ["1", "http://127.0.0.2/b", "", "", ""],
         ["c", "http://127.0.0.2/c", "3", "2", "4"],
     ]
-    assert parquet(client, job).column("ark").to_pylist() == [None, None, "2"]
+    assert parquet(client, job).column("ark").to_pylist() == [None, None, 2]
+
+
+def test_a_submitted_column_of_numbers_is_numeric_in_parquet(client: httpx2.Client) -> None:
+    header = "id,url,count,price,code,none"
+    rows = ("1,{},3,9.50,007,", "2,{}x,,2,8,", "3,{},12,1,9,")
+    body = "\n".join((header, *rows)).replace("{}", "http://127.0.0.2/")
+    job = submit(client, body, id_column="id")
+    wanted = {"id": "string", "count": "int64", "price": "double", "code": "string"}
+    retry = wait_done(client, client.post(f"/jobs/{job['id']}/retry").json())
+    for found in (
+        parquet(client, job),
+        parquet(client, job, status="succeeded"),
+        parquet(client, retry, search="0.2/x"),
+        parquet(client, retry, merge="parents"),
+    ):
+        assert {name: str(found.schema.field(name).type) for name in wanted} == wanted
+    assert found.column("count").to_pylist() == [3, None, 12]
+    assert found.column("price").to_pylist() == [9.5, 2, 1]
+    assert found.column("none").to_pylist() == ["", "", ""]
+    assert [row[2:4] for row in table(client, job)[1:]] == [["3", "9.50"], ["", "2"], ["12", "1"]]
 
 
 def test_uploads_are_named_by_their_file(client: httpx2.Client) -> None:

@@ -46,7 +46,9 @@ def test_numbers_are_numbers_and_everything_else_stays_as_it_is_written() -> Non
     assert sheet.freeze_panes == "A2"
 
 
-@pytest.mark.parametrize("cell", ["1234567890123456", "+1", "1,5", "1e5", "-", ".5", "٣", "0x1"])
+@pytest.mark.parametrize(
+    "cell", ["1234567890123456", "+1", "1,5", "1e5", "1e-10", "-", ".5", "٣", "0x1"]
+)
 def test_a_column_with_a_cell_that_excel_would_change_is_text(cell: str) -> None:
     (sheet,) = written(("7",), (cell,), header=["id"])
     assert [*sheet.values] == [("id",), ("7",), (cell,)]

@@ -191,14 +191,15 @@ def test_pictures_of_a_table_are_named_by_any_of_its_columns(shell: Shell, walke
         Site({f"/{index}.jpg": answering(index) for index in range(13)}) as site,
         (shell.folder / "products.csv").open("w", newline="") as file,
     ):
-        rows = [(f"sku-{index}", site.url(f"/{index}.jpg")) for index in range(13)]
-        csv.writer(file).writerows([("sku", "picture"), *rows])
+        rows = [(f"sku-{at}", site.url(f"/{at}.jpg"), 4000 + at) for at in range(13)]
+        csv.writer(file).writerows([("sku", "picture", "number"), *rows])
         file.flush()
         table = "products.csv --url-column picture --id-column sku --keep-features"
         job = shell.run(f"piqueue submit {table} --no-wait").split()[0]
         shell.run(f"piqueue submit --resume {job}")
     labels = [(f"sku-{index}", str(int(index % 3 == 0))) for index in range(6)]
-    labels += [(f"{index}.jpg", str(int(index % 3 == 0))) for index in range(6, 12)]
+    labels += [(f"{index}.jpg", str(int(index % 3 == 0))) for index in range(6, 9)]
+    labels += [(f"{4000 + index}", str(int(index % 3 == 0))) for index in range(9, 12)]
     labels += [("sku-99", "0")]
     write_labels(shell.folder / "skus.csv", labels)
     told = shell.run(f"piqueue teach skus skus.csv --from {job} 2>&1")

@@ -8,7 +8,7 @@ from typing import Any
 
 from worker.jobs.host_statistics import read_hosts
 from worker.jobs.models.artifact import ModelCard
-from worker.jobs.record import Counts, CsvShape, Job, JobStatus, Lane, ModelRef
+from worker.jobs.record import Counts, CsvShape, Job, JobStatus, Lane, ModelRef, NumberKind
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,8 @@ def fields_of(job: NewJob) -> dict[str, Any]:
         "unlisted": None if job.listed else 1,
         "options": json.dumps(job.options) if job.options else None,
         "csv": job.csv and json.dumps([job.csv.header, job.csv.url_column, job.csv.id_column]),
+        # Not in `csv`, which an API of an older version reads during an upgrade.
+        "numbers": json.dumps(job.csv.numbers) if job.csv and job.csv.numbers else None,
     }
     return {
         "owner": job.owner,
@@ -109,7 +111,6 @@ def read_job(job_id: str, meta: Mapping[str, str]) -> Job:
     def maybe(field: str) -> int | None:
         return int(meta[field]) if field in meta else None
 
-    csv = json.loads(meta["csv"]) if "csv" in meta else None
     return Job(
         id=job_id,
         owner=meta["owner"],
@@ -140,9 +141,16 @@ def read_job(job_id: str, meta: Mapping[str, str]) -> Job:
         parent_job=meta.get("parent_job"),
         rescore_of=meta.get("rescore_of"),
         error=meta.get("error"),
-        csv=CsvShape(tuple(csv[0]), *csv[1:]) if csv else None,
+        csv=_csv_shape(meta) if "csv" in meta else None,
         webhook_url=meta.get("webhook_url"),
         parts=meta.get("parts") == "1",
         thumbnails=int(meta.get("thumbnails", 0)),
         keep_features=meta.get("keep_features") == "1",
     )
+
+
+def _csv_shape(meta: Mapping[str, str]) -> CsvShape:
+    header, url_column, id_column = json.loads(meta["csv"])
+    numbers = json.loads(meta.get("numbers", "{}"))
+    kinds = {name: NumberKind(kind) for name, kind in numbers.items()}
+    return CsvShape(tuple(header), url_column, id_column, kinds)
