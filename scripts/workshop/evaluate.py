@@ -1,6 +1,7 @@
 """Evaluates a model on labelled pictures, and writes a report as HTML and as JSON."""
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -66,12 +67,14 @@ def _evaluate(options: argparse.Namespace) -> int:
         ],
         "training": _training_log(folder / CSV_NAME),
     }
+    correct = _correct_command(pictures, options.output) if wrong else None
     cards = [_wrong_card(scored, truth, *cell) for cell in wrong[:WRONG_SHOWN]]
     page.write_report(
         options.output,
         metrics,
         "evaluation.html",
         cards=cards,
+        correct=correct,
         calibration=_calibration_charts(metrics),
         curves=[_threshold_chart(name, one) for name, one in metrics["labels"].items()],
         curves_legend=legend(list(_CURVES)),
@@ -88,7 +91,18 @@ def _evaluate(options: argparse.Namespace) -> int:
         for name, ends in overall["intervals_95"].items()
     )
     print(f"{scored} on {len(truth)} pictures: {', '.join(figures)}")
+    if correct:
+        wrong_count = len({row for row, _ in wrong})
+        print(f"{wrong_count} pictures have wrong predictions. To correct wrong labels:\n{correct}")
     return 0
+
+
+def _correct_command(pictures: scoring.Pictures, report: Path) -> str | None:
+    """The command that shows the wrong predictions to a person; None if no table has the labels."""
+    if pictures.table is None:
+        return None
+    paths = (pictures.folder, "--csv", pictures.table, "--mistakes", report.with_suffix(".json"))
+    return shlex.join(map(str, ("piqueue", "label", *paths)))
 
 
 def _wrong_card(

@@ -9,7 +9,12 @@ from piqueue.commands.terminal import CommandFailed, ExitCode, connection_option
 from scripts.commands.parser import command_parser
 from scripts.workshop.label_table import LabelTable
 from scripts.workshop.labelling.label_page import serve
-from scripts.workshop.labelling.predictions_source import Prediction, predict, read_predictions
+from scripts.workshop.labelling.predictions_source import (
+    Prediction,
+    predict,
+    read_mistakes,
+    read_predictions,
+)
 from scripts.workshop.labelling.session import LabelSession, Picture
 from scripts.workshop.labelling.teaching import Teaching
 from worker.jobs.settings import load_settings
@@ -22,6 +27,8 @@ examples:
   piqueue label images --csv data.csv                   the labels are the columns of 0 and 1
   piqueue label photos --model scenes                   suggests the predictions of a model
   piqueue label photos --scores results.csv             suggests predictions from results
+  piqueue label photos --csv labels.csv --mistakes evaluation.json
+                                                        shows what a model gets wrong
   piqueue label photos --csv labels.csv --from job_01…  can teach a model at the end
 
 On the page, the keys 1, 2, … toggle labels, Enter saves and continues, and ? lists all keys."""
@@ -36,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     about = "results of these pictures, .csv or .jsonl"
     source.add_argument("--scores", type=Path, metavar="FILE", help=about)
     source.add_argument("--model", metavar="NAME[@VERSION]", help="score the pictures first")
+    about = "show only the wrong predictions in this report of evaluate, the worst first"
+    source.add_argument("--mistakes", type=Path, metavar="JSON", help=about)
     about = "job that keeps features of these pictures, from which the page can teach a model"
     parser.add_argument("--from", dest="job", metavar="JOB", help=about)
     options = parser.parse_args(arguments)
@@ -68,8 +77,12 @@ def label(options: argparse.Namespace) -> int:
         predictions = read_predictions(options.scores, pictures)
     elif options.model:
         predictions = predict(pictures, options.model, load_settings())
-    uncertain = sorted(predictions, key=lambda name: predictions[name].margin)
-    order = [*uncertain, *(name for name in pictures if name not in predictions)]
+    order = sorted(predictions, key=lambda name: predictions[name].margin)
+    if options.mistakes:
+        predictions = read_mistakes(options.mistakes, pictures)
+        order = [*predictions]
+    else:
+        order += [name for name in pictures if name not in predictions]
     table = open_table(
         options.table or folder / "labels.csv",
         options.labels,

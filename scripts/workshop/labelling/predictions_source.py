@@ -67,6 +67,41 @@ def read_predictions(path: Path, names: Collection[str]) -> dict[str, Prediction
     return found
 
 
+def read_mistakes(path: Path, names: Collection[str]) -> dict[str, Prediction]:
+    """The wrong predictions for the pictures `names` in a report, in its order.
+
+    `path` is the JSON file that `piqueue evaluate` has written. A prediction has the scores of the
+    labels that are wrong.
+
+    Raises:
+        CommandFailed: the file is no such report, or has no mistake with these pictures.
+    """
+    scores: dict[str, dict[str, float]] = {}
+    predicted: dict[str, set[str]] = {}
+    try:
+        for wrong in json.loads(path.read_text(encoding="utf-8"))["wrong_predictions"]:
+            name, label = wrong["name"], wrong["label"]
+            scores.setdefault(name, {})[label] = float(wrong["score"])
+            predicted.setdefault(name, set()).update(() if wrong["truth"] else (label,))
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise CommandFailed(
+            f"{path} cannot be read as a report ({error!r}): give the .json file that "
+            "`piqueue evaluate` wrote"
+        ) from None
+    found = {
+        name: Prediction.of(given, predicted[name], {})
+        for name, given in scores.items()
+        if name in names
+    }
+    if not found:
+        raise CommandFailed(
+            f"{path} has no wrong prediction of these pictures: give the folder of its pictures"
+            if scores
+            else f"{path} has no wrong prediction: there is nothing to correct"
+        )
+    return found
+
+
 _Result = tuple[list[str | None], dict[str, float], list[str]]
 
 

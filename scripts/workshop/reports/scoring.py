@@ -27,13 +27,19 @@ MODEL_HELP = "NAME, NAME@VERSION, or the folder of an artifact"
 
 @dataclass(frozen=True)
 class Pictures:
-    """Picture files; `truth` (n, n_labels) says which have which label, None without labels."""
+    """Picture files; `truth` (n, n_labels) says which have which label, None without labels.
+
+    `table` has the labels in columns of 0 and 1, of pictures in `folder`; None if they come from
+    elsewhere.
+    """
 
     source: str
     names: tuple[str, ...]
     paths: tuple[Path, ...]
     labels: tuple[str, ...] = ()
     truth: NDArray[np.bool_] | None = None
+    table: Path | None = None
+    folder: Path | None = None
 
     def select(self, rows: Sequence[int]) -> Self:
         """The pictures with the indexes `rows`."""
@@ -172,6 +178,7 @@ def _from_table(
 ) -> Pictures:
     split, images = options.split, options.images
     columns, rows = read_rows(table, (NAME, SPLIT) if split else (NAME,))
+    named = table if set(labels) & set(columns) else None
     if LABEL in columns and not set(labels) & set(columns):
         columns += labels
         rows = [row | {label: str(int(row[LABEL] == label)) for label in labels} for row in rows]
@@ -204,7 +211,7 @@ def _from_table(
     names = tuple(row[NAME] for row in rows)
     truth = np.array([[row[label] == "1" for label in known] for row in rows], np.bool_)
     paths = tuple(folder / name for name in names)
-    return Pictures(source, names, paths, known, truth if known else None)
+    return Pictures(source, names, paths, known, truth if known else None, named, folder)
 
 
 def score(

@@ -87,7 +87,11 @@ def test_every_metric_is_that_of_the_served_scores(
     assert first["score"] == pytest.approx(score_of(240), abs=0.002)
     assert (second["name"], second["truth"]) == ("e.png", True)
     assert [row[1:] for row in red["curve"]][50] == [0.6667, 0.6667, 0.6667]
-    assert "colours@4 on 6 pictures: macro average precision 0.82" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "colours@4 on 6 pictures: macro average precision 0.82" in told
+    correct = f"piqueue label {table.parent}/images --csv {table} --mistakes {tmp_path}/report.json"
+    assert f"2 pictures have wrong predictions. To correct wrong labels:\n{correct}\n" in told
+    assert correct in (tmp_path / "report.html").read_text()
 
 
 def test_labels_that_nobody_confirmed_are_measured_only_on_request(

@@ -180,6 +180,30 @@ def test_the_least_certain_predictions_come_first_and_are_suggestions_until_conf
     assert labels_of(table) == {"sub/c.tiff": ("city",), "a.jpg": ("beach",)}
 
 
+def test_wrong_predictions_of_a_report_come_worst_first_and_their_labels_can_be_corrected(
+    page: LabelPage, folder: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "labels.csv"
+    table.write_text("name,beach,city\na.jpg,1,0\nb.jpg,1,0\nsub/c.tiff,0,1\n")
+    wrong = [
+        {"name": "sub/c.tiff", "label": "beach", "truth": False, "score": 0.98},
+        {"name": "b.jpg", "label": "city", "truth": False, "score": 0.7},
+        {"name": "sub/c.tiff", "label": "city", "truth": True, "score": 0.4},
+        {"name": "gone.jpg", "label": "city", "truth": True, "score": 0.4},
+    ]
+    report = tmp_path / "evaluation.json"
+    report.write_text(json.dumps({"wrong_predictions": wrong}))
+    with labelling("label", folder, "--csv", table, "--mistakes", report) as (url, _):
+        page.open(url, "sub/c.tiff")
+        assert page.one("#place").text == "1 of 2"
+        assert page.pressed() == ["city"]
+        assert [score.text for score in page.all(".score")] == ["0.98", "0.40"]
+        page.press("1", "2", Keys.ENTER)
+        page.shows("b.jpg", "labelled")
+        assert [score.text for score in page.all(".score")] == ["", "0.70"]
+        saved(page, table, dict.fromkeys(("a.jpg", "b.jpg", "sub/c.tiff"), ("beach",)))
+
+
 def test_a_model_scores_the_pictures_before_they_are_shown(
     page: LabelPage, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -467,6 +491,9 @@ def test_of_a_model_with_many_labels_some_are_to_be_named(tmp_path: Path) -> Non
         (["--scores", "data.csv"], "cannot be read as results"),
         (["--scores", "photos"], "photos: give scores as .csv or .jsonl"),
         (["--scores", "gone.csv"], "gone.csv does not exist: correct the path"),
+        (["--mistakes", "data.csv"], "give the .json file that `piqueue evaluate` wrote"),
+        (["--mistakes", "none.json"], "none.json has no wrong prediction: there is nothing to"),
+        (["--mistakes", "other.json"], "has no wrong prediction of these pictures: give the"),
         (["--csv", "semicolons.csv"], "separated by semicolons or tabs: save it with commas"),
         (["--csv", "utf16.csv"], "is not UTF-8"),
         (["--csv", "twice.csv"], "row 3: a.jpg is listed twice"),
@@ -482,6 +509,9 @@ def test_invalid_input_is_reported(
 ) -> None:
     monkeypatch.chdir(folder.parent)
     Path("data.csv").write_text("name,url\na.jpg,x\n")
+    Path("none.json").write_text('{"wrong_predictions": []}')
+    other = {"name": "z.jpg", "label": "beach", "truth": True, "score": 0.1}
+    Path("other.json").write_text(json.dumps({"wrong_predictions": [other]}))
     Path("twice.csv").write_text("name,beach\na.jpg,1\na.jpg,0\n")
     Path("wrong.csv").write_text("name,beach\na.jpg,yes\n")
     Path("semicolons.csv").write_text("name;beach\na.jpg;1\n")
