@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, BinaryIO, Self, TypeVar, Unpack
+from typing import Any, BinaryIO, Literal, Self, TypeVar, Unpack
 
 import anyio
 import httpx2
@@ -101,9 +101,11 @@ class AsyncClient(Operations, Connection):
         """Write all finished items to `target`; a download that breaks goes on."""
         await self._download(Download.of_results(job_id, target, results_format, filters))
 
-    async def report(self, job_id: str, target: BinaryIO) -> None:
+    async def report(
+        self, job_id: str, target: BinaryIO, *, merge: Literal["parents"] | None = None
+    ) -> None:
         """Write the report of a job, an HTML page that loads nothing, to `target`."""
-        await self._download(Download.of_report(job_id, target))
+        await self._download(Download.of_report(job_id, target, merge))
 
     async def _download(self, download: Download) -> None:
         async def once() -> bool:

@@ -168,6 +168,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("job")
     file = "default: JOB.html in the current folder"
     one.add_argument("-o", "--output", type=Path, metavar="FILE", help=file)
+    one.add_argument("--merge", action="store_const", const="parents", help=results.MERGE)
 
     one = add("cancel", "stop a job and keep its results", _cancel)
     one.add_argument("job")
@@ -262,7 +263,7 @@ def _report(options: argparse.Namespace) -> int:
     with connect(options) as client:
         output = options.output or Path(f"{client.job(options.job).id}.html")
         with written_whole(output) as file:
-            client.report(options.job, file)
+            client.report(options.job, file, merge=options.merge)
     print(output)
     return 0
 

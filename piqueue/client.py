@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO, Self, TypeVar, Unpack
+from typing import Any, BinaryIO, Literal, Self, TypeVar, Unpack
 
 import httpx2
 
@@ -114,15 +114,18 @@ class Client(Operations, Connection):
         """
         self._download(Download.of_results(job_id, target, results_format, filters))
 
-    def report(self, job_id: str, target: BinaryIO) -> None:
+    def report(
+        self, job_id: str, target: BinaryIO, *, merge: Literal["parents"] | None = None
+    ) -> None:
         """Write the report of a job, an HTML page that loads nothing, to `target`, a file that can
-        seek. While the job runs, it covers the results so far.
+        seek. While the job runs, it covers the results so far. With `merge="parents"`, the report
+        of a retry covers the jobs that it retried too.
 
         Example:
             with open("report.html", "wb") as file:
                 client.report(job.id, file)
         """
-        self._download(Download.of_report(job_id, target))
+        self._download(Download.of_report(job_id, target, merge))
 
     def _download(self, download: Download) -> None:
         def once() -> bool:

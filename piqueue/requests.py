@@ -435,9 +435,10 @@ class Download:
         return cls(Request(NoneType, "GET", _job(job_id, "/results"), params), target, resumes=True)
 
     @classmethod
-    def of_report(cls, job_id: str, target: BinaryIO) -> Self:
+    def of_report(cls, job_id: str, target: BinaryIO, merge: Literal["parents"] | None) -> Self:
         """The download of the report of a job."""
-        return cls(Request(NoneType, "GET", _job(job_id, "/report")), target)
+        params = {"merge": merge} if merge else {}
+        return cls(Request(NoneType, "GET", _job(job_id, "/report"), params), target)
 
     def request(self) -> Request[None]:
         """The request for what is missing."""

@@ -42,11 +42,16 @@ def duplicates_of(
     try:
         similar = similar_pictures(services.blobs, job, model)
     except (FeaturesNotKept, JobNotDone):
-        return True, lambda: None
+        return True, no_duplicates
     compared = similar.summary() is not None
     if not compared:
         services.comparisons.request(job.id)
     return compared, lambda: _read(services, job, similar)
+
+
+def no_duplicates() -> Duplicates | None:
+    """The near-duplicates of a job whose pictures are not compared."""
+    return None
 
 
 def _read(services: Services, job: Job, similar: SimilarPictures) -> Duplicates:

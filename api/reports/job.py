@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -73,7 +73,7 @@ class LabelPart:
 
 
 def job_report(
-    job: Job,
+    line: Sequence[Job],
     model: ModelCard,
     options: Mapping[str, Any],
     results: Iterator[StoredResult],
@@ -82,17 +82,20 @@ def job_report(
 ) -> Iterator[bytes]:
     """Write the report of a job as HTML: its head at once, the rest after all results are read.
 
-    In between, a line break for each BLOCK_RESULTS keeps the connection open. `thumbnails_of` gives
+    `line` is the job, or what `ancestry` gives for a retry, with the results of all these jobs. In
+    between, a line break for each BLOCK_RESULTS keeps the connection open. `thumbnails_of` gives
     the thumbnails of items by index, of those that have one. `read_duplicates` gives the
     near-duplicates, if the job can have them.
     """
+    job, counts = line[-1], line[0].counts
     title = page.shortened(job.name or job.id, 120)
-    counts = job.counts
     subtitle = [
         f"{page.number(counts.total)} {'picture' if counts.total == 1 else 'pictures'}",
         f"model {_models(model)}",
-        f"submitted {page.stamp(utc(job.created_ms))}",
+        f"submitted {page.stamp(utc(line[0].created_ms))}",
     ]
+    if retries := len(line) - 1:
+        subtitle.append("retried once" if retries == 1 else f"retried {retries} times")
     head = {"title": title, "kind": "report of a job", "subtitle": " · ".join(subtitle)}
     yield page.render(_templates(), "opening.html", **head).encode()
     summary = Summary(model)
@@ -100,7 +103,7 @@ def job_report(
         for stored in block:
             summary.add(stored)
         yield b"\n"
-    values = _values(job, model, options, summary)
+    values = _values(line, model, options, summary)
     values["duplicates"] = duplicates = read_duplicates()
     shown = [picture.index for label in values["labels"] for picture in label.pictures]
     shown += [picture.index for picture in duplicates.pictures] if duplicates else []
@@ -124,18 +127,20 @@ def failure_words() -> dict[str, tuple[str, str]]:
 
 
 def _values(
-    job: Job, model: ModelCard, options: Mapping[str, Any], summary: Summary
+    line: Sequence[Job], model: ModelCard, options: Mapping[str, Any], summary: Summary
 ) -> dict[str, Any]:
     """The values of the template job.html."""
-    counts = job.counts
+    job, counts = line[-1], line[0].counts
     failed = sum(failure.count for failure in summary.failures.values())
     ranked = sorted(range(len(model.labels)), key=lambda at: -summary.labels[at].predicted)
     if len(ranked) > LISTED_LABELS:
         ranked = [at for at in ranked if summary.labels[at].predicted]
     listed = ranked[:LISTED_LABELS]
-    took_s = _took_s(job)
+    took_s = _took_s(line)
     return {
         "job": job,
+        "parents": [parent.id for parent in line[:-1]],
+        "counts": counts,
         "status": STATUS_WORDS[job.status],
         "error": job.error and JOB_ERRORS[job.error],
         "model": model,
@@ -147,7 +152,7 @@ def _values(
         "unlisted_labels": len(ranked) - len(listed),
         "pairs": _pairs(summary, model, sorted(listed[:PAIRED_LABELS])),
         "failures": _failures(summary.failures),
-        "hosts": heaviest_hosts(job.hosts, LISTED_HOSTS),
+        "hosts": heaviest_hosts(_hosts(line), LISTED_HOSTS),
         "failures_of": _failures_of,
         "stages": [
             (name, page.number(quantile(times, 0.5)), page.number(quantile(times, 0.95)))
@@ -159,9 +164,9 @@ def _values(
         "formats": ", ".join(
             f"{page.number(count)} {name.upper()}" for name, count in summary.formats.most_common()
         ),
-        "times": _times(job, took_s),
+        "times": _times(line, took_s),
         "took_s": took_s,
-        "rate_per_s": round(counts.finished / took_s, 1) if took_s else 0,
+        "rate_per_s": round(sum(one.counts.finished for one in line) / took_s, 1) if took_s else 0,
         "options": _options(options),
         "metadata": page.shortened(
             json.dumps(job.metadata, ensure_ascii=False), MOST_METADATA_CHARS
@@ -239,25 +244,40 @@ def _failures_of(host: HostTally) -> str:
     return ", ".join(parts)
 
 
-def _took_s(job: Job) -> float | None:
-    """The seconds since the job started, until it was done; None if it has not started."""
-    if job.started_ms is None:
-        return None
-    until_ms = job.finished_ms or round(datetime.now(UTC).timestamp() * 1000)
-    return max(until_ms - job.started_ms, 1) / 1000
+def _hosts(line: Sequence[Job]) -> list[HostTally]:
+    """The sums of the hosts of all jobs."""
+    found: dict[str | None, HostTally] = {}
+    for job in line:
+        for tally in job.hosts:
+            found.setdefault(tally.name, HostTally(tally.name)).absorb(tally)
+    return list(found.values())
 
 
-def _times(job: Job, took_s: float | None) -> list[tuple[str, str]]:
-    """The times of a job that are known, in words."""
+def _took_s(line: Sequence[Job]) -> float | None:
+    """The seconds that the jobs ran, so far or in all; None if none has started."""
+    now_ms = round(datetime.now(UTC).timestamp() * 1000)
+    spans_ms = [
+        max((job.finished_ms or now_ms) - job.started_ms, 1)
+        for job in line
+        if job.started_ms is not None
+    ]
+    return sum(spans_ms) / 1000 if spans_ms else None
+
+
+def _times(line: Sequence[Job], took_s: float | None) -> list[tuple[str, str]]:
+    """The times of the jobs that are known, in words."""
+    first, last = line[0], line[-1]
     stamps = {
-        "Submitted": job.created_ms,
-        "Started": job.started_ms,
-        "Finished": job.finished_ms,
-        "Deleted": job.expires_ms,
+        "Submitted": first.created_ms,
+        "Started": first.started_ms,
+        "Retried": last.created_ms if len(line) > 1 else None,
+        "Finished": last.finished_ms,
+        "Deleted": last.expires_ms,
     }
     rows = [(name, page.stamp(utc(ms))) for name, ms in stamps.items() if ms is not None]
-    if took_s is not None and job.started_ms is not None:
-        rows.append(("Waited to start", page.duration((job.started_ms - job.created_ms) / 1000)))
+    if took_s is not None and first.started_ms is not None:
+        waited_s = (first.started_ms - first.created_ms) / 1000
+        rows.append(("Waited to start", page.duration(waited_s)))
         rows.append(("Took", page.duration(took_s)))
     return rows
 

@@ -146,7 +146,12 @@ function models(job) {
 function showFacts(job) {
   const parts = [models(job), make("code", { textContent: job.id }),
     `submitted ${new Date(job.created_at).toLocaleString()}`, `kept until ${new Date(job.expires_at).toLocaleString()}`];
-  if (job.parent_job) parts.push(make("a", { href: `#${job.parent_job}`, textContent: "retry of an earlier job" }));
+  if (job.parent_job) {
+    parts.push(make("a", { href: `#${job.parent_job}`, textContent: "retry of an earlier job" }));
+    const both = make("a", { href: `jobs/${job.id}/report?merge=parents`, target: "_blank", textContent: "report of both" });
+    both.addEventListener("click", (event) => attempt(() => download(event, `${job.id}.html`)));
+    parts.push(both);
+  }
   if (job.rescore_of) parts.push(make("a", { href: `#${job.rescore_of}`, textContent: "scores what an earlier job kept" }));
   if (job.error) parts.push(job.error);
   $("facts").replaceChildren(...parts.flatMap((part, at) => at ? [" · ", part] : [part]));

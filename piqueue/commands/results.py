@@ -23,6 +23,7 @@ _SUFFIXES: dict[str, FileFormat] = {
     ".parquet": "parquet",
     ".xlsx": "xlsx",
 }
+MERGE = "if JOB is a retry, add the results of the jobs that it retried"
 EXAMPLES = """\
 examples:
   piqueue results job_01J… -o results.xlsx
@@ -49,9 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, side in (("--above", "at least"), ("--below", "lower than")):
         bound = f"only pictures whose score of LABEL is {side} SCORE; repeat it to combine"
         add(name, action="append", metavar="LABEL:SCORE", help=bound)
-    merge = "if JOB is a retry, add the results of the jobs that it retried"
-    add("--merge", action="store_const", const="parents", help=merge)
-    add = parser.add_argument_group("scores").add_argument
+    add("--merge", action="store_const", const="parents", help=MERGE)
+    add = parser.add_argument_group("what of each picture").add_argument
     add("--top-k", type=int, metavar="K", help="only the K best scores of a picture")
     include = "add the score of LABEL if --top-k leaves it out; for jsonl only"
     add("--include", action="append", metavar="LABEL", help=include)

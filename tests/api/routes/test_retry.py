@@ -5,10 +5,12 @@ import csv
 import hashlib
 import io
 import json
+import re
 import time
 import uuid
 from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -17,6 +19,7 @@ import pytest
 from aiohttp import web
 from redis import Redis
 
+from piqueue import cli
 from scripts.local.stack import Stack
 from tests.api.polling import wait_done
 from tests.api.stored_jobs import (
@@ -452,6 +455,47 @@ def test_filters_and_formats_apply_to_a_chain_of_retries(
     assert [row[0] for row in rows[1:]] == wanted
     table = pyarrow.parquet.read_table(io.BytesIO(answers["parquet"].content))
     assert table.column("id").to_pylist() == wanted
+
+
+def test_a_report_of_a_chain_of_retries_counts_each_item_once(
+    client: httpx2.Client, line: list[Job]
+) -> None:
+    good = sum(outcome(index)[1] for index in range(COUNT))
+    answer = client.get(f"/jobs/{line[2].id}/report", params={"merge": "parents"})
+    text = " ".join(re.sub("<[^>]*>", " ", answer.text).split())
+    assert f"{COUNT:,} pictures · model scenes@4" in text
+    assert "retried 2 times" in text
+    assert f"{good:,} scored {COUNT - good:,} failed" in text
+    assert f"{COUNT - good:,} × " in text
+    assert all(job.id in answer.text for job in line)
+    alone = client.get(f"/jobs/{line[2].id}/report")
+    assert line[0].id not in alone.text
+    assert alone.headers["etag"] != answer.headers["etag"]
+
+
+def test_the_report_of_a_retry_and_its_parent_shows_the_pictures_of_both(
+    client: httpx2.Client, flaky: Flaky, tmp_path: Path
+) -> None:
+    flaky.status = {"/1.jpg": 500, "/3.jpg": 500}
+    urls = [flaky.site.url(f"/{index}.jpg") for index in range(4)]
+    body = {"urls": urls, "thumbnails": True}
+    parent = wait_done(client, client.post("/jobs", json=body).json())
+    flaky.status = {"/3.jpg": 404}
+    retry = wait_done(client, client.post(f"/jobs/{parent['id']}/retry").json())
+
+    def pictures(job: dict[str, Any], *options: str) -> set[str]:
+        """The thumbnails in the report that the command writes."""
+        output = tmp_path / "report.html"
+        arguments = ["report", job["id"], "--url", str(client.base_url), "-o", str(output)]
+        assert cli.main([*arguments, *options]) == 0
+        return set(re.findall(r"data:image/webp;base64,[^\"]+", output.read_text()))
+
+    of_parent, of_retry = pictures(parent), pictures(retry)
+    assert (len(of_parent), len(of_retry)) == (2, 1)
+    assert pictures(retry, "--merge") == of_parent | of_retry
+    client.delete(f"/jobs/{parent['id']}")
+    answer = client.get(f"/jobs/{retry['id']}/report", params={"merge": "parents"})
+    assert (answer.status_code, answer.json()["code"]) == (409, "parent_gone")
 
 
 def test_a_retry_is_merged_while_it_runs(client: httpx2.Client, flaky: Flaky) -> None:

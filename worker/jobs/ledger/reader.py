@@ -201,6 +201,21 @@ class JobReader(RedisClient):
         later = bisect_right(chunks, parent_index, key=parent_index_of_first)
         return max(0, later - 1) * retry.chunk_items
 
+    def retried(self, retry: Job, parent_indexes: Iterable[int]) -> dict[int, int]:
+        """The indexes of items in a retry by their indexes in its parent, of those that it has.
+
+        Raises:
+            JobNotFound: the retry was erased or has expired.
+        """
+        found = {}
+        for parent_index in parent_indexes:
+            start = self.retry_index(retry, parent_index)
+            chunk = range(start, min(start + retry.chunk_items, retry.counts.total))
+            for index, spec in self.specs(retry, chunk).items():
+                if spec.parent_index == parent_index:
+                    found[parent_index] = index
+        return found
+
 
 def _job(job_id: str, meta: dict[bytes, bytes]) -> Job:
     return read_job(job_id, {field.decode(): value.decode() for field, value in meta.items()})
