@@ -73,5 +73,6 @@ export function modelOf(job) {
   return {
     labels: models.flatMap((one) => one.labels.map((label) => `${one.name}/${label}`)),
     top_k: models.find((one) => one.top_k)?.top_k,
+    parts: models.map(({ name, activation }) => ({ prefix: `${name}/`, activation })),
   };
 }

@@ -12,7 +12,17 @@ const MOST_BUTTONS = 20;
 let job = null, model = null, labelAtHand = () => "", onChange = () => {};
 let item = null, thresholds = {};
 
-const isChoice = () => model.activation === "softmax";
+// The models of the job with their labels; of a choice, a picture has one label.
+let parts = [];
+
+const partsOf = ({ parts = [{ prefix: "", activation: model.activation }], labels }) =>
+  parts.map(({ prefix, activation }) => ({
+    isChoice: activation === "softmax",
+    labels: labels.filter((label) => label.startsWith(prefix)),
+    has: (label) => label.startsWith(prefix),
+  }));
+const partOf = (label) => parts.find(({ has }) => has(label));
+const isChoice = () => parts.length === 1 && parts[0].isChoice;
 
 // The label of a column: those of several models are "name/label".
 const asColumn = (label) => label.replaceAll("/", "_");
@@ -20,22 +30,26 @@ const asColumn = (label) => label.replaceAll("/", "_");
 const byScore = () => Object.entries(item.scores).sort(([, one], [, other]) => other - one).map(([label]) => label);
 
 // What the page shows of a picture: of a choice, the likeliest label.
-const shownLabels = () => isChoice() ? byScore().slice(0, 1) : labelsAt(item, thresholds);
+const shownLabels = () => parts.flatMap(({ isChoice, has }) =>
+  isChoice ? byScore().filter(has).slice(0, 1) : labelsAt(item, thresholds).filter(has));
 const answered = () => marks().get(item.index)?.labels ?? shownLabels();
 
 function buttonLabels() {
-  const all = Object.keys(item.scores);
-  return all.length > MOST_BUTTONS || isChoice() ? byScore().slice(0, MOST_BUTTONS) : all;
+  return parts.flatMap(({ isChoice, has }) => {
+    const all = Object.keys(item.scores).filter(has);
+    return all.length > MOST_BUTTONS || isChoice ? byScore().filter(has).slice(0, MOST_BUTTONS) : all;
+  });
 }
 
 // `atHand` gives the label that the results are filtered or ordered by, or "".
 export function openCorrections(current, atHand) {
   [job, model, labelAtHand] = [current, modelOf(current) ?? null, atHand];
-  // A result of several models may lack some of their scores.
-  const canMark = model && !(job.models && model.top_k);
-  useMarks(canMark ? job : null);
-  $("corrections").hidden = !canMark;
-  if (canMark) showCounts();
+  useMarks(model ? job : null);
+  $("corrections").hidden = !model;
+  if (!model) return;
+  parts = partsOf(model);
+  $("all-labels").replaceChildren(...model.labels.map((value) => make("option", { value })));
+  showCounts();
 }
 
 export function closeCorrections() {
@@ -91,26 +105,41 @@ export function showCorrection(shown, shownThresholds) {
   [item, thresholds] = [shown, shownThresholds];
   $("correct").hidden = !marks() || !item.scores;
   if ($("correct").hidden) return;
-  $("correct-labels").replaceChildren(...buttonLabels().map((label, at) => {
+  $("other-label").hidden = buttonLabels().length === model.labels.length;
+  $("other-label").value = "";
+  showButtons();
+  showAnswer();
+}
+
+function showButtons() {
+  $("correct-labels").replaceChildren(...[...new Set([...buttonLabels(), ...answered()])].map((label, at) => {
     const button = make("button", { type: "button" }, ...(at < 9 ? [make("kbd", { textContent: at + 1 }), " "] : []), label);
     button.dataset.label = label;
     button.addEventListener("click", () => flip(label));
     return button;
   }));
-  showAnswer();
 }
 
-// Marks with one label more or less than `labels`.
+// Marks with one label more or less than `labels`; of a choice, another one replaces it.
 function flip(label, labels = answered()) {
-  if (isChoice()) mark(labels.includes(label) ? [] : [label]);
-  else mark(Object.keys(item.scores).filter((one) => labels.includes(one) !== (one === label)));
+  const { isChoice, has } = partOf(label);
+  mark(model.labels.filter((one) => one === label ? !labels.includes(one) : labels.includes(one) && !(isChoice && has(one))));
 }
 
 // The label that is wrong, if there is no doubt which: the one at hand, or the only one shown.
 function wrongLabel() {
   const shown = shownLabels(), atHand = labelAtHand();
-  if (isChoice() || (shown.length === 1 && !atHand)) return shown[0];
-  return atHand in item.scores ? atHand : undefined;
+  if (isChoice() || (parts.length === 1 && shown.length === 1 && !atHand)) return shown[0];
+  if (!(atHand in item.scores)) return undefined;
+  const { isChoice: isOfChoice, has } = partOf(atHand);
+  return isOfChoice ? shown.find(has) : atHand;
+}
+
+// The labels of the table: of a choice among several models, those that a picture has.
+function tableLabels(rows) {
+  if (parts.length === 1) return model.labels;
+  const used = new Set(rows.flatMap(({ labels }) => labels));
+  return parts.flatMap(({ isChoice, labels }) => isChoice ? labels.filter((label) => used.has(label)) : labels);
 }
 
 // `next` shows the next result; `change` is called with the index of the item whose mark changed,
@@ -134,12 +163,21 @@ export function startCorrections(next, change) {
   const keys = { r: right, w: wrong, u: undo };
   for (const [id, act] of [["mark-right", right], ["mark-wrong", wrong], ["undo-mark", undo], ["undo-last", undo]]) $(id).addEventListener("click", act);
   document.addEventListener("keydown", (event) => {
-    if (!$("picture").open || $("correct").hidden || event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (!$("picture").open || $("correct").hidden || event.target === $("other-label") || event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
     const label = /^[1-9]$/.test(event.key) ? buttonLabels()[event.key - 1] : undefined;
     const act = label === undefined ? keys[event.key.toLowerCase()] : () => flip(label);
     if (!act || (act === undo && $("undo-mark").disabled)) return;
     event.preventDefault();
     act();
+  });
+  $("other-label").addEventListener("change", ({ target }) => {
+    const label = target.value.trim();
+    if (!model.labels.includes(label)) return;
+    target.value = "";
+    if (!answered().includes(label)) flip(label);
+    showButtons();
+    showAnswer();
+    $("close-picture").focus();
   });
   $("forget-marks").addEventListener("click", () => {
     if (!confirm("Remove all your marks of this job?")) return;
@@ -147,8 +185,8 @@ export function startCorrections(next, change) {
     changed();
   });
   $("download-labels").addEventListener("click", () => {
-    const rows = marks().all().map((one) => ({ ...one, labels: one.labels.map(asColumn) }));
-    const table = new Blob([labelTable(rows, model.labels.map(asColumn), isChoice())], { type: "text/csv" });
+    const marked = marks().all(), rows = marked.map((one) => ({ ...one, labels: one.labels.map(asColumn) }));
+    const table = new Blob([labelTable(rows, tableLabels(marked).map(asColumn), isChoice())], { type: "text/csv" });
     const link = make("a", { href: URL.createObjectURL(table), download: "labels.csv" });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60000);

@@ -7,6 +7,7 @@ from typing import Any
 import httpx2
 from msgspec import convert
 from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.keys import Keys
 
 from model.training.data.table import LEFT_OUT
 from piqueue import Result
@@ -22,7 +23,8 @@ from worker.jobs.models.folder import ModelFolder
 from worker.jobs.record import Job
 from worker.jobs.settings import ARTIFACTS_PATH
 
-IMAGENET = ModelCatalog([ModelFolder(ARTIFACTS_PATH)], "imagenet").resolve(None)
+CATALOG = ModelCatalog([ModelFolder(ARTIFACTS_PATH)], "imagenet")
+IMAGENET = CATALOG.resolve(None)
 # beach, city, sunset, trees
 SCORES = [(0.9, 0, 0, 0), (0.8, 0, 0, 0.7), (0.1, 0.2, 0, 0), (0.6, 0, 0, 0.1), (0.7, 0.9, 0, 0)]
 
@@ -214,6 +216,43 @@ def test_a_model_of_one_label_a_picture_gives_a_table_of_one_label(
     ]
     config, annotations, _ = _read_labels(path)
     assert (config.label_col, annotations.names) == ("label", ("0.jpg", "1.jpg"))
+    assert page.messages() == []
+
+
+def test_of_several_models_a_choice_has_one_label_and_any_label_can_be_named(
+    page: Page, stack: Stack
+) -> None:
+    rest = [0.0001] * 998
+    vectors = [(0.9, 0, 0, 0, 0.6, 0.3, *rest), (0.1, 0, 0, 0.8, 0.2, 0.7, *rest)]
+    with ledger(stack.redis_url) as store:
+        job = store_job(
+            *(store, 2, lambda index: ItemSpec(f"{index}.jpg", None)),
+            lambda index: scored(*vectors[index]),
+            model=CATALOG.resolve("scenes+imagenet"),
+        )
+    first, second, other = (f"imagenet/{IMAGENET.labels[at]}" for at in (0, 1, 500))
+    page.open(f"{stack.url}/#{job.id}")
+    open_first(page)
+    says(page, "#correct-text", f"Is this right: scenes/beach, {first}?")
+    assert page.violations() == []
+    press(page, "r")
+    says(page, "#correct-text", f"Is this right: scenes/trees, {second}?")
+    press(page, "w")
+    says(page, "#correct-text", "Which labels are wrong? Press their numbers.")
+    press(page, "46")
+    says(page, "#correct-text", f"Corrected: {first}")
+    page.one("#other-label").send_keys(other, Keys.ENTER)
+    says(page, "#correct-text", f"Corrected: {other}")
+    pressed = page.all("#correct-labels [aria-pressed=true]")
+    assert [one.text for one in pressed] == [other]
+    page.one("#close-picture").click()
+    labels = LabelTable.open(table(page))
+    columns = ("scenes_beach", "scenes_city", "scenes_sunset", "scenes_trees")
+    assert labels.labels == (*columns, first.replace("/", "_"), other.replace("/", "_"))
+    assert {name: sorted(labels.get(name) or ()) for name in labels.rows} == {
+        "0.jpg": [first.replace("/", "_"), "scenes_beach"],
+        "1.jpg": [other.replace("/", "_")],
+    }
     assert page.messages() == []
 
 
