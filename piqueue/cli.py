@@ -307,11 +307,17 @@ def _delete(options: argparse.Namespace) -> int:
     return 0
 
 
+# zsh completes nothing before this is done, which its own start file may leave out.
+_ZSH_COMPLETION = "(( $+functions[compdef] )) || { autoload -Uz compinit && compinit; }"
+
+
 def _completion(options: argparse.Namespace) -> int:
     try:
         from argcomplete.shell_integration import shellcode
     except ImportError:
         raise CommandFailed("it needs argcomplete: pip install 'piqueue[completion]'") from None
+    if options.shell == "zsh":
+        print(_ZSH_COMPLETION)
     print(shellcode(["piqueue"], shell=options.shell))
     return 0
 

@@ -2,6 +2,8 @@
 
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from importlib.metadata import version
@@ -12,6 +14,7 @@ import pytest
 from piqueue import cli
 from scripts.commands.__main__ import MODULES
 from scripts.local.stack import ROOT
+from tests.browser import unavailable
 from tests.documents import Shell
 
 
@@ -40,21 +43,41 @@ def test_the_server_has_a_module_for_each_of_its_commands(
     assert "there is no 'sbmit': did you mean submit?" in capsys.readouterr().err
 
 
-def test_bash_completes_commands_and_options(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shell = Shell(tmp_path)
+# What each shell does when Tab is pressed, without a terminal: prints a completion a line, with
+# its description after a colon or tab.
+COMPLETE = {
+    "bash": 'eval "$(piqueue completion bash)"\n'
+    "COMP_WORDS=(TYPED); COMP_LINE='TYPED'; COMP_CWORD=$((${#COMP_WORDS[@]} - 1))\n"
+    "COMP_POINT=${#COMP_LINE}; COMP_TYPE=9\n"
+    "_python_argcomplete piqueue; printf '%s\\n' \"${COMPREPLY[@]}\"",
+    "zsh": 'eval "$(piqueue completion zsh)"; print -- $_comps[piqueue]\n'
+    '_describe() { print -rl -- "${completions[@]}" }\n'
+    "words=(TYPED); BUFFER='TYPED'; CURSOR=${#BUFFER}; _python_argcomplete",
+    "fish": "piqueue completion fish | source; complete -C 'TYPED'",
+}
+
+
+@pytest.mark.parametrize("name", COMPLETE)
+def test_a_shell_completes_commands_and_options(name: str, tmp_path: Path) -> None:
+    if shutil.which(name) is None:
+        unavailable(f"the completion for {name}, which is missing: apt-get install {name}")
+    start = [name, "-f", "-c"] if name == "zsh" else [name, "-c"]
+    shell = Shell(tmp_path, {"HOME": str(tmp_path)})
     for words, expected in (
         ("re", "report rescore results retry review"),
         ("results --a", "--api-key --above"),
     ):
-        line = f"piqueue {words}"
-        printed = shell.run(
-            f'eval "$(piqueue completion bash)"; COMP_WORDS=({line}); COMP_LINE="{line}"\n'
-            f"COMP_CWORD={len(words.split())}; COMP_POINT={len(line)}; COMP_TYPE=9\n"
-            '_python_argcomplete piqueue; echo "${COMPREPLY[@]}"'
-        )
-        assert sorted(printed.split()) == sorted(expected.split())
+        line = COMPLETE[name].replace("TYPED", f"piqueue {words}")
+        printed = shell.run(shlex.join([*start, line])).splitlines()
+        if name == "zsh":
+            assert printed.pop(0) == "_python_argcomplete"
+        found = [re.split("[:\t]", one)[0].strip() for one in printed]
+        assert sorted(found) == sorted(expected.split())
+
+
+def test_completion_needs_a_library(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setitem(sys.modules, "argcomplete", None)
     monkeypatch.delitem(sys.modules, "argcomplete.shell_integration", raising=False)
     assert cli.main(["completion", "bash"]) == 1
