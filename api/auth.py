@@ -99,7 +99,8 @@ SubmitterDep = Annotated[ApiKey, Security(_caller, scopes=[Scope.SUBMIT])]
 ScraperDep = Annotated[ApiKey, Security(_caller, scopes=[Scope.METRICS])]
 
 
-def _owner(caller: CallerDep) -> str:
+# FastAPI would run it in a thread if it were not async.
+async def _owner(caller: CallerDep) -> str:
     return caller.owner
 
 

@@ -16,7 +16,6 @@ from worker.jobs.ledger.server import RedisServer
 from worker.jobs.ledger.store import JobStore
 from worker.jobs.ledger.workers import ModelPresence, Workers
 from worker.jobs.models.configured import open_catalog
-from worker.jobs.queue import WakeUps, make_celery
 from worker.jobs.settings import Settings
 from worker.jobs.storage.blobs import open_storage
 from worker.jobs.storage.comparisons import Comparisons
@@ -25,7 +24,7 @@ from worker.jobs.webhooks.secrets import WebhookSecrets
 
 
 class Services:
-    """Stores, wake-ups, catalog and job events; all safe to use from many threads."""
+    """Stores, catalog and job events; all safe to use from many threads."""
 
     def __init__(self, settings: Settings) -> None:
         """Build them; the first use opens the connections."""
@@ -49,7 +48,6 @@ class Services:
         self.workers = Workers(redis)
         # `parts` is None unless results are written to S3.
         self.blobs, self.parts = open_storage(settings, redis)
-        self.wake_ups = WakeUps(make_celery(settings))
         self.catalog = open_catalog(settings)
         self.presence = ModelPresence(redis)
         self.score_days = ScoreDays(redis)

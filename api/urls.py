@@ -31,7 +31,7 @@ def own_path(path: str) -> str:
     return root_path.get() + path
 
 
-def refuse_unfit_parameters(request: Request) -> None:
+async def refuse_unfit_parameters(request: Request) -> None:
     """Refuse a query parameter that would have no effect, such as a filter misspelt.
 
     Raises:

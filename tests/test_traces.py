@@ -32,7 +32,6 @@ from worker.fetching.s3 import S3Fetcher
 from worker.jobs.items import ItemSpec
 from worker.jobs.ledger.layout import NewJob, Shape
 from worker.jobs.ledger.store import JobStore
-from worker.jobs.queue import WakeUps, make_celery
 from worker.jobs.record import Lane, new_job_id
 from worker.jobs.settings import load_settings
 from worker.jobs.traces import CHUNKS_IN_TRACE, span, start_traces, stop_traces
@@ -308,8 +307,7 @@ def test_celerys_log_line_of_a_failed_chunk_has_the_job_id(
         store = JobStore(redis)
         job = NewJob(new_job_id(), "anyone", SCENES, ttl_s=3600)
         redis.hset(f"piqueue:{{{job.id}}}:in", "0", "not packed by us")
-        wake_ups = store.submit(job, Shape(Lane.BULK, 1, 10))
-        WakeUps(make_celery(load_settings(redis_url=traced_stack.redis_url))).send(wake_ups)
+        store.submit(job, Shape(Lane.BULK, 1, 10))
         deadline = time.monotonic() + DEADLINE_S
         while not (
             failed := [

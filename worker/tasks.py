@@ -5,7 +5,8 @@ from celery import Celery
 from celery.worker.request import Request
 
 from worker.jobs.errors import LedgerUnavailable
-from worker.jobs.queue import WORK, make_celery
+from worker.jobs.wake_up import WORK
+from worker.queue import make_celery
 from worker.scoring.chunk import run_next
 from worker.scoring.runtime import Runtime
 

@@ -154,7 +154,7 @@ class JobBuilder(ItemReceiver):
             self._services.store.put_chunk(self.job_id, first, *chunks.values())
 
     def finish(self, entry: ExpiringKey | None = None) -> str:
-        """Write the job's record, with the entry of its idempotency key, and wake the workers.
+        """Write the job's record, with the entry of its idempotency key, and wake workers.
 
         Returns the id of the job.
 
@@ -185,13 +185,12 @@ class JobBuilder(ItemReceiver):
         upload_limit = upload_limit_bytes(services) if upload_bytes else math.inf
         limits = SubmissionLimits(quota, self._settings.max_backlog_items, upload_limit)
         try:
-            wake_ups = store.submit(job, shape, entry, chunks, uploads, limits, upload_bytes)
+            store.submit(job, shape, entry, chunks, uploads, limits, upload_bytes)
         except (OverQuota, QueueFull):
             check_capacity(services, self._owner, self.count)  # says which limit
             check_upload_bytes(services, self._owner, upload_bytes)
             raise
         self._erase_on_exit = False
-        services.wake_ups.send(wake_ups)
         log.info("job_submitted", job_id=self.job_id, items=self.count, lane=lane)
         return self.job_id
 

@@ -17,7 +17,7 @@ from scripts.local.stack import Stack
 from scripts.local.supervised_process import StartFailed
 from worker.jobs.ledger.connection import connect
 from worker.jobs.ledger.workers import Workers
-from worker.jobs.queue import QUEUE
+from worker.jobs.wake_up import QUEUE
 
 # On their PYTHONPATH, kills workers that decode a picture that a PictureServer poisoned.
 POISON_PATH = Path(__file__).parent / "poison"

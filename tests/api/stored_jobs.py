@@ -45,9 +45,9 @@ def rejected(rejection: Rejection = TIMEOUT) -> ItemResult:
 
 _HELD = """
 offer_step_of_job('submit_held', function()
-  local wake_ups = submit()
+  local outcome = submit()
   make_unready()
-  return wake_ups
+  return outcome
 end)
 offer_step_of_job('take', function()
   return describe(ARGV[2], claim(ARGV[2], false, 600000), 0)

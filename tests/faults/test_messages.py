@@ -9,8 +9,6 @@ from scripts.local.stack import Stack
 from tests.faults.conftest import BOUND_S, RunTrial
 from tests.worker.jobs.ledger.test_store import claim, submit
 from worker.jobs.ledger.store import JobStore
-from worker.jobs.queue import WakeUps, make_celery
-from worker.jobs.settings import load_settings
 from worker.upkeep.recovery import recover_stalled_work
 
 
@@ -42,20 +40,17 @@ def test_a_message_delivered_three_times_counts_once(
     assert trial.pictures.request_count == 400, "a picture was fetched again"
 
 
-def test_concurrent_recovery_runs_return_each_chunk_once(
-    redis_client: Redis, redis_url: str
-) -> None:
+def test_concurrent_recovery_runs_return_each_chunk_once(redis_client: Redis) -> None:
     store = JobStore(redis_client)
     job_id, chunks = submit(store, total=40)
     for chunk in chunks:
         claim(store, job_id, chunk)
         redis_client.zadd("piqueue:due", {f"lease {job_id} {chunk} 10 1": 1})
-    wake_ups = WakeUps(make_celery(load_settings(redis_url=redis_url)))
     together = threading.Barrier(8)
 
     def one() -> None:
         together.wait()
-        recover_stalled_work(store, wake_ups)
+        recover_stalled_work(store)
 
     recoveries = [threading.Thread(target=one) for _ in range(together.parties)]
     for thread in recoveries:

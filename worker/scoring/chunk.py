@@ -213,7 +213,7 @@ def _score(
 def _release(runtime: Runtime, claim: Claim) -> None:
     """Release a chunk for another worker: at once if one may be able to score it."""
     delay_s = NO_WORKER_RETRY_S if runtime.others_unable(claim.model.key) else 0
-    runtime.wake_ups.send(runtime.store.release(claim, delay_s))
+    runtime.store.release(claim, delay_s)
 
 
 def _write_part(runtime: Runtime, claim: Claim, results: Sequence[ItemResult]) -> bool:

@@ -27,7 +27,6 @@ from worker.jobs.ledger.score_days import ScoreDays
 from worker.jobs.ledger.store import JobStore
 from worker.jobs.ledger.workers import ModelPresence, Workers
 from worker.jobs.models.configured import open_catalog
-from worker.jobs.queue import WakeUps, make_celery
 from worker.jobs.record import ModelRef
 from worker.jobs.settings import Settings, require_boto3
 from worker.jobs.storage.blobs import open_storage
@@ -105,7 +104,6 @@ class Runtime:
         self.presence = ModelPresence(redis)
         self.score_days = ScoreDays(redis)
         self.score_tally = ScoreTally()
-        self.wake_ups = WakeUps(make_celery(settings))
         # The result files and the fetcher are None if the settings name no bucket for them.
         self.blobs, self.parts = open_storage(settings, redis)
         self.s3_fetcher = _open_s3_fetcher(settings)

@@ -4,7 +4,6 @@ import structlog
 
 from worker.jobs.errors import LedgerUnavailable
 from worker.jobs.ledger.store import RECOVERED_AT_ONCE, JobStore
-from worker.jobs.queue import WakeUps
 from worker.scoring.runtime import Runtime
 from worker.upkeep.periodic import PeriodicThread
 
@@ -22,17 +21,16 @@ class Recovery(PeriodicThread):
 
     def _recover(self) -> None:
         try:
-            recover_stalled_work(self._runtime.store, self._runtime.wake_ups)
+            recover_stalled_work(self._runtime.store)
         except LedgerUnavailable as error:
             log.warning("recovery_failed", reason=str(error))
 
 
-def recover_stalled_work(store: JobStore, wake_ups: WakeUps) -> None:
+def recover_stalled_work(store: JobStore) -> None:
     """Do what is due, and wake workers if chunks wait and no message says so."""
     while True:
-        missing, due = store.recover()
+        due = store.recover()
         if due:
             log.info("recovered", due=due)
         if len(due) < RECOVERED_AT_ONCE:
-            break
-    wake_ups.send(missing)
+            return

@@ -16,9 +16,9 @@ from scripts.local.embedded_redis import EmbeddedRedis
 from tests.redis_servers import require_redis_servers
 from worker.jobs.errors import LedgerUnavailable
 from worker.jobs.ledger.connection import connect, connect_async, ledger_errors
-from worker.jobs.queue import make_celery
 from worker.jobs.redis_url import RedisAddress
 from worker.jobs.settings import Settings
+from worker.queue import make_celery
 
 PASSWORD = "sec/ret@#"
 QUOTED = "sec%2Fret%40%23"

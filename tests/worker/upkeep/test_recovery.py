@@ -4,36 +4,29 @@ from redis import Redis
 
 from tests.worker.jobs.ledger.test_store import claim, submit
 from worker.jobs.ledger.store import RECOVERED_AT_ONCE, JobStore
-from worker.jobs.queue import WakeUps, make_celery
-from worker.jobs.settings import load_settings
 from worker.upkeep.recovery import recover_stalled_work
 
 
 def test_a_lost_wake_up_is_sent_again_and_no_more_than_workers_have_slots(
-    redis_client: Redis, redis_url: str
+    redis_client: Redis,
 ) -> None:
-    store, wake_ups = (
-        JobStore(redis_client),
-        WakeUps(make_celery(load_settings(redis_url=redis_url))),
-    )
-    recover_stalled_work(store, wake_ups)
+    store = JobStore(redis_client)
+    recover_stalled_work(store)
     assert redis_client.llen("piqueue:wake-ups") == 0
     submit(store, total=400)
+    redis_client.delete("piqueue:wake-ups")
     for _ in range(3):
-        recover_stalled_work(store, wake_ups)
+        recover_stalled_work(store)
         assert redis_client.llen("piqueue:wake-ups") == 4
 
 
-def test_all_that_is_due_is_done_in_one_run(redis_client: Redis, redis_url: str) -> None:
-    store, wake_ups = (
-        JobStore(redis_client),
-        WakeUps(make_celery(load_settings(redis_url=redis_url))),
-    )
+def test_all_that_is_due_is_done_in_one_run(redis_client: Redis) -> None:
+    store = JobStore(redis_client)
     count = 2 * RECOVERED_AT_ONCE + 1
     job_id, chunks = submit(store, total=count, chunk_items=1)
     for chunk in chunks:
         claim(store, job_id, chunk)
         redis_client.zadd("piqueue:due", {f"lease {job_id} {chunk} 1 1": 1})
-    recover_stalled_work(store, wake_ups)
+    recover_stalled_work(store)
     counts = store.job(job_id).counts
     assert (counts.running, counts.waiting) == (0, count)

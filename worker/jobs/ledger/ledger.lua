@@ -1,4 +1,5 @@
--- The ledger's atomic steps, one library with ready.lua. For most steps ARGV[1] is the id of the job.
+-- The ledger's atomic steps, one library with ready.lua, which begins with WAKE_UP (wake_up.py). For most
+-- steps ARGV[1] is the id of the job.
 local JOB, META, ITEMS, RESULTS, DONE, RETURNED, ATTEMPTS, QUARANTINE, DRAFT, IDS
 local WEBHOOK, WEBHOOK_LOG, BLOBS, THUMBNAILS
 
@@ -45,6 +46,8 @@ local DUE = 'piqueue:due'
 local DRAFTS = 'piqueue:drafts'
 -- The list of Celery's queue.
 local QUEUE = 'piqueue:wake-ups'
+-- A model card is written again only once its jobs of this time need it for longer.
+local CARD_SPARE_MS = 3600000
 -- Jobs with an undelivered webhook, by when the next attempt is due (outbox.lua).
 local HOOKS = 'piqueue:hooks'
 -- Finished jobs without a manifest, by when it is due (schedule.py).
@@ -175,9 +178,12 @@ local function make_unready()
   remove_ready(get('lane'), get('owner'), JOB)
 end
 
--- How many more messages make every slot of the workers look for work.
-local function wake_ups(slots)
-  return math.max(0, slots - redis.call('LLEN', QUEUE))
+-- Puts up to `most` messages on the queue, and no more than make every slot of the workers look for work.
+local function wake(slots, most)
+  for number = 1, math.min(most, slots - redis.call('LLEN', QUEUE)) do
+    local name = string.format('%s-%d-%d', JOB or 'recovery', now_ms(), number)
+    redis.call('LPUSH', QUEUE, (string.gsub(WAKE_UP, '{id}', name)))
+  end
 end
 
 local function items_of(chunk)
@@ -232,7 +238,9 @@ end
 local function register(card)
   local digest = redis.sha1hex(card)
   local shared, ttl_ms = 'piqueue:card:' .. digest, number('ttl_ms')
-  if redis.call('PTTL', shared) < ttl_ms then redis.call('SET', shared, card, 'PX', ttl_ms) end
+  if redis.call('PTTL', shared) < ttl_ms then
+    redis.call('SET', shared, card, 'PX', ttl_ms + CARD_SPARE_MS)
+  end
   set('card', digest)
   if not get('unlisted') then redis.call('ZADD', list_of(get('owner')), 0, JOB) end
 end
@@ -338,12 +346,12 @@ end
 -- of an extra key (or '' three times), how many items of this owner and of all owners may be unfinished,
 -- owner and items of the job, how many bytes its owner may store, bytes of the uploads that do not count
 -- yet, then three hashes, each as the number of its fields and values and these: the chunks that are not
--- stored yet, the record, and the uploads that are not stored yet. Returns how many wake-ups to send, -1
+-- stored yet, the record, and the uploads that are not stored yet. Wakes workers, and returns 1, -1
 -- if too many items are unfinished, -2 if the owner would store too much, or false if some items are lost.
 local function submit()
   local status, slots, chunks = get('status'), tonumber(ARGV[2]), tonumber(ARGV[4])
   -- Repeated because the first answer was lost.
-  if status and status ~= 'draft' then return wake_ups(slots) end
+  if status and status ~= 'draft' then return 1 end
   local owner, total = ARGV[10], tonumber(ARGV[11])
   local of_owner, of_all = unpack(redis.call('HMGET', BACKLOG, owner, '*'))
   local fits = (of_owner or 0) + total <= tonumber(ARGV[8]) and (of_all or 0) + total <= tonumber(ARGV[9])
@@ -384,8 +392,10 @@ local function submit()
     redis.call('UNLINK', DRAFT, IDS)
     keep(BLOBS)
   elseif has_uploads then keep(BLOBS) end
-  publish('queued')
-  return math.min(chunks, wake_ups(slots))
+  -- Nobody knows a job that was no draft yet.
+  if status then publish('queued') end
+  wake(slots, chunks)
+  return 1
 end
 
 -- Leases a chunk; returns the attempt.
@@ -520,19 +530,19 @@ local function renew()
 end
 
 -- ARGV: id, chunk, attempt, delay in ms, slots of all workers. The chunk can be claimed after the
--- delay, and the attempt does not count against its items. Returns how many wake-ups to send.
+-- delay, and the attempt does not count against its items.
 local function release()
   local chunk, delay_ms = ARGV[2], tonumber(ARGV[4])
-  if not holds(chunk, ARGV[3]) then return 0 end
+  if not holds(chunk, ARGV[3]) then return end
   if get('status') == 'running' then redis.call('HINCRBY', ATTEMPTS, 'deferrals:' .. chunk, 1) end
   redis.call('HDEL', QUARANTINE, 'at:' .. chunk)
   give_up(chunk, ARGV[3])
   if delay_ms == 0 or get('status') ~= 'running' then
     return_chunk(chunk)
-    return math.min(1, wake_ups(tonumber(ARGV[5])))
+    wake(tonumber(ARGV[5]), 1)
+    return
   end
   redis.call('ZADD', DUE, now_ms() + delay_ms, 'defer ' .. JOB .. ' ' .. chunk)
-  return 0
 end
 
 -- ARGV: id, chunk, attempt, position of the item that is about to be scored, or ''.
@@ -724,7 +734,7 @@ local function erase_idle_draft()
 end
 
 -- ARGV: how much to do at most, slots of all workers. Ends expired leases, makes deferred chunks
--- claimable, and forgets expired jobs. Returns how many wake-ups to send, then what was done.
+-- claimable, forgets expired jobs, and wakes workers if chunks wait. Returns what was done.
 local function recover()
   local done = redis.call('ZRANGE', DUE, '-inf', now_ms(), 'BYSCORE', 'LIMIT', 0, ARGV[1])
   for _, entry in ipairs(done) do
@@ -747,8 +757,8 @@ local function recover()
       forget(rest)
     end
   end
-  local wanted = redis.call('EXISTS', READY) == 1 and wake_ups(tonumber(ARGV[2])) or 0
-  return {wanted, unpack(done)}
+  if redis.call('EXISTS', READY) == 1 then wake(tonumber(ARGV[2]), math.huge) end
+  return done
 end
 
 local function offer_step(name, step, needs_room)

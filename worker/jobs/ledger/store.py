@@ -35,6 +35,7 @@ from worker.jobs.ledger.layout import (
 from worker.jobs.ledger.reader import JobReader
 from worker.jobs.ledger.workers import WORKER_SILENT_S, Workers
 from worker.jobs.record import Lane
+from worker.jobs.wake_up import wake_up
 
 EVENTS_CHANNEL = "piqueue:events"
 # Stored items of a job that is not submitted expire after this long.
@@ -49,7 +50,9 @@ MIN_SLOTS = 4
 # Due entries in one step of recovery, so that no step blocks Redis for long.
 RECOVERED_AT_ONCE = 100
 
-_LUA = "".join(Path(__file__).with_name(f"{name}.lua").read_text() for name in ("ready", "ledger"))
+_LUA = f"local WAKE_UP = [[{wake_up()}]]\n" + "".join(
+    Path(__file__).with_name(f"{name}.lua").read_text() for name in ("ready", "ledger")
+)
 
 
 class IdState(StrEnum):
@@ -109,8 +112,8 @@ class JobStore(JobReader):
         uploads: Mapping[str, bytes] | None = None,
         limits: SubmissionLimits = NO_LIMITS,
         upload_bytes: int = 0,
-    ) -> int:
-        """Make the stored chunks a job, and write `extra`; returns how many wake-ups to send.
+    ) -> None:
+        """Make the stored chunks a job, write `extra`, and wake workers.
 
         `chunks` by index and `uploads` by item are those that are not stored yet; they are few.
         `upload_bytes` is the size of all uploads that no draft has counted.
@@ -138,16 +141,15 @@ class JobStore(JobReader):
         parts = [part for one in hashes for part in (len(one), *one)]
         size = (limits.items_of_owner, limits.items_of_all, job.owner, shape.total)
         stored = (limits.upload_bytes, upload_bytes)
-        wake_ups = self._step(
+        outcome = self._step(
             "submit", job.id, self.slots(), card, chunk_count, *extra_key, *size, *stored, *parts
         )
-        if wake_ups == -1:
+        if outcome == -1:
             raise QueueFull("too many items are waiting: try again later", RETRY_FULL_S)
-        if wake_ups == -2:
+        if outcome == -2:
             raise OverQuota("you store too many pictures: try again later", RETRY_FULL_S)
-        if wake_ups is None:
+        if outcome is None:
             raise LedgerUnavailable("Redis lost some of the items: submit them again")
-        return int(wake_ups)
 
     # Drafts: items are added in several requests, then submitted together.
 
@@ -253,11 +255,11 @@ class JobStore(JobReader):
         lease_ms = int(lease_s * 1000)
         return bool(self._step("renew", claim.job_id, claim.chunk_index, claim.attempt, lease_ms))
 
-    def release(self, claim: Claim, delay_s: float = 0) -> int:
-        """Return a chunk that cannot be scored now, after `delay_s`; gives the wake-ups to send."""
+    def release(self, claim: Claim, delay_s: float = 0) -> None:
+        """Return a chunk that cannot be scored now, after `delay_s`; without one, wake a worker."""
         delay_ms, slots = int(delay_s * 1000), self.slots()
         step = ("release", claim.job_id, claim.chunk_index, claim.attempt, delay_ms, slots)
-        return int(self._step(*step))
+        self._step(*step)
 
     def checkpoint(self, claim: Claim, position: int | None) -> None:
         """Record the item that is about to be scored, in case it kills the worker; None clears."""
@@ -294,14 +296,12 @@ class JobStore(JobReader):
 
     # Recovery.
 
-    def recover(self) -> tuple[int, list[str]]:
-        """Do what is due: expired leases, deferred chunks, expired jobs.
+    def recover(self) -> list[str]:
+        """Do what is due, that of leases, deferred chunks and expired jobs, and wake workers.
 
-        Returns how many wake-ups to send, and the entries that were due, at most
-        RECOVERED_AT_ONCE.
+        Returns the entries that were due, at most RECOVERED_AT_ONCE.
         """
-        wake_ups, *entries = self._step("recover", RECOVERED_AT_ONCE, self.slots())
-        return int(wake_ups), [entry.decode() for entry in entries]
+        return [e.decode() for e in self._step("recover", RECOVERED_AT_ONCE, self.slots())]
 
     def slots(self) -> int:
         """How many chunks all live workers score at a time, read every few seconds."""

@@ -281,10 +281,19 @@ class Ledger(RuleBasedStateMachine):
             self.counts_add_up(job)
         for entry in self.due():
             self.redis.zadd("piqueue:due", {" ".join(entry): 1})
-        while self.store.recover()[1]:
+        while self.store.recover():
             pass
         left = {key.decode().split(":")[1] for key in self.redis.scan_iter()}
-        assert left <= {"clock", "weights", "backlog", "running", "rate", "card", "claim"}
+        assert left <= {
+            "clock",
+            "weights",
+            "backlog",
+            "running",
+            "rate",
+            "card",
+            "claim",
+            "wake-ups",
+        }
         assert self.redis.get("piqueue:running") in (None, b"0")
 
 

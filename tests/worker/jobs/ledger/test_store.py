@@ -1,5 +1,7 @@
 """The ledger on a real Redis: claims, leases, commits, windows, counts and final states."""
 
+import base64
+import json
 from collections.abc import Sequence
 from datetime import date
 
@@ -15,7 +17,10 @@ from worker.jobs.ledger.store import IdState, JobStore
 from worker.jobs.ledger.workers import Workers
 from worker.jobs.models.artifact import ModelCard
 from worker.jobs.record import Job, JobStatus, Lane, new_job_id
+from worker.jobs.settings import load_settings
 from worker.jobs.storage.redis_blobs import RedisBlobs
+from worker.jobs.wake_up import QUEUE, WORK, wake_up
+from worker.queue import make_celery
 
 MODEL = ModelCard(
     name="scenes",
@@ -29,6 +34,8 @@ MODEL = ModelCard(
 REJECTED = ItemResult(
     rejection=Rejection(RejectionCode.NOT_AN_IMAGE, Stage.DECODE, False, "not a picture")
 )
+
+WAKE_UPS = f"piqueue:{QUEUE}"
 
 
 @pytest.fixture
@@ -158,7 +165,7 @@ def test_a_chunk_that_is_done_is_given_out_once_more_at_most_when_redis_lost_its
 
 def recover_until_due(store: JobStore) -> list[str]:
     """Run recovery until a lease of a millisecond has run out; gives what was due."""
-    while not (due := store.recover()[1]):
+    while not (due := store.recover()):
         pass
     return due
 
@@ -174,7 +181,7 @@ def test_only_the_owner_of_a_lease_can_renew_it(store: JobStore) -> None:
     assert not store.renew(first, 30), "it is another's now"
 
 
-def test_a_submission_asks_for_as_many_wake_ups_as_workers_can_use(
+def test_a_submission_sends_as_many_wake_ups_as_workers_can_use(
     store: JobStore, redis_client: Redis
 ) -> None:
     workers = Workers(redis_client)
@@ -183,22 +190,49 @@ def test_a_submission_asks_for_as_many_wake_ups_as_workers_can_use(
     job = NewJob(new_job_id(), "anyone", MODEL, ttl_s=3600)
     for chunk in range(20):
         store.put_chunk(job.id, chunk, [ItemSpec(str(chunk), "http://h/")])
-    assert store.submit(job, Shape(Lane.BULK, 20, 1)) == 10
-    redis_client.rpush("piqueue:wake-ups", *["message"] * 8)
-    assert store.recover() == (2, []), "eight are on the queue"
+    store.submit(job, Shape(Lane.BULK, 20, 1))
+    names = [json.loads(one)["headers"]["id"] for one in redis_client.lrange(WAKE_UPS, 0, -1)]
+    assert len(set(names)) == len(names) == 10
+    redis_client.ltrim(WAKE_UPS, 0, 7)
+    assert store.recover() == []
+    assert redis_client.llen(WAKE_UPS) == 10, "eight were on the queue"
+    redis_client.delete(WAKE_UPS)
     small = NewJob(new_job_id(), "anyone", MODEL, ttl_s=3600)
     store.put_chunk(small.id, 0, [ItemSpec("a", "http://h/")])
-    assert store.submit(small, Shape(Lane.INTERACTIVE, 1, 1)) == 1
-    redis_client.rpush("piqueue:wake-ups", *["message"] * 8)
-    assert store.recover() == (0, [])
+    store.submit(small, Shape(Lane.INTERACTIVE, 1, 1))
+    assert redis_client.llen(WAKE_UPS) == 1
+    redis_client.rpush(WAKE_UPS, *["message"] * 12)
+    store.recover()
+    assert redis_client.llen(WAKE_UPS) == 13
 
 
-def test_without_work_recovery_wakes_nobody(store: JobStore) -> None:
-    assert store.recover() == (0, [])
+def test_a_wake_up_is_what_celery_sends(redis_client: Redis, redis_url: str) -> None:
+    with make_celery(load_settings(redis_url=redis_url)) as celery:
+        celery.send_task(WORK, task_id="name")
+    sent = redis_client.lpop(WAKE_UPS)
+    assert isinstance(sent, bytes)
+    ours, celerys = json.loads(wake_up("name")), json.loads(sent)
+    celerys["properties"]["delivery_tag"] = "name"
+    for message in (ours, celerys):
+        args, options, callbacks = json.loads(base64.b64decode(message.pop("body")))
+        assert (args, options, set(callbacks.values()) - {None}) == ([], {}, set())
+        # Celery also sends properties and headers that have their default.
+        for part in ("headers", "properties"):
+            message[part] = {key: message[part].get(key) for key in json.loads(wake_up())[part]}
+    assert ours == celerys
+
+
+def test_without_work_recovery_wakes_nobody(store: JobStore, redis_client: Redis) -> None:
+    def wake_ups_of_recovery() -> int:
+        redis_client.delete(WAKE_UPS)
+        assert store.recover() == []
+        return redis_client.llen(WAKE_UPS)
+
+    assert wake_ups_of_recovery() == 0
     job_id, _ = submit(store, total=10)
-    assert store.recover() == (4, []), "a message that was lost is sent again"
+    assert wake_ups_of_recovery() == 4, "a message that was lost is sent again"
     claim(store, job_id, 0)
-    assert store.recover() == (0, [])
+    assert wake_ups_of_recovery() == 0
 
 
 def test_an_item_at_which_two_attempts_died_is_quarantined(store: JobStore) -> None:
@@ -343,7 +377,7 @@ def test_a_job_that_expired_unfinished_leaves_the_backlog(
     job_id, _ = submit(store, total=100)
     redis_client.delete(f"piqueue:{{{job_id}}}:meta")
     redis_client.zadd("piqueue:due", {f"expire {job_id} anyone": 1}, xx=True)
-    assert store.recover() == (0, [f"expire {job_id} anyone"])
+    assert store.recover() == [f"expire {job_id} anyone"]
     assert load.open_items().job_count == load.backlog() == 0
     assert not store.claim_next(30, 0.2)
 
@@ -364,10 +398,10 @@ def test_nothing_is_kept_of_jobs_that_expired(
         redis_client.zadd("piqueue:due", {f"expire {job_id} anyone": 1}, xx=True)
         if expired_by == "redis":
             redis_client.delete(f"piqueue:{{{job_id}}}:meta")
-    assert len(store.recover()[1]) == 4
+    assert len(store.recover()) == 4
     left = {key.decode() for key in redis_client.scan_iter() if b"rate" not in key}
     assert left == {
-        *("piqueue:clock", "piqueue:backlog", "piqueue:running"),
+        *("piqueue:clock", "piqueue:backlog", "piqueue:running", WAKE_UPS),
         # These expire by themselves.
         *(key for key in left if key.startswith(("piqueue:card:", "piqueue:claim:"))),
     }
@@ -378,7 +412,7 @@ def test_a_submission_that_is_repeated_by_a_retry_counts_once(store: JobStore, l
     shape = Shape(Lane.BULK, total=10, chunk_items=10)
     store.put_chunk(job.id, 0, [ItemSpec(str(index), "http://h/") for index in range(10)])
     store.submit(job, shape)
-    assert store.submit(job, shape) > 0
+    store.submit(job, shape)
     assert load.backlog() == 10
 
 

@@ -1,18 +1,12 @@
-"""Wake-ups: Celery messages that make a worker claim what waits in the ledger."""
+"""The Celery app with which a worker receives wake-ups; the ledger sends them."""
 
-import structlog
 from celery import Celery
 from kombu import Queue as KombuQueue
-from kombu.exceptions import OperationalError
 
 from worker.jobs.ledger.connection import sentinel_options
 from worker.jobs.redis_url import RedisAddress
 from worker.jobs.settings import Settings
-
-WORK = "piqueue.work"
-# The list of this queue in Redis, which ledger.lua measures, has the prefix piqueue: before it.
-QUEUE = "wake-ups"
-log = structlog.get_logger()
+from worker.jobs.wake_up import QUEUE
 
 
 def make_celery(settings: Settings) -> Celery:
@@ -57,20 +51,3 @@ def make_celery(settings: Settings) -> Celery:
         },
     )
     return celery
-
-
-class WakeUps:
-    """Sends messages that make workers look for work; they carry nothing."""
-
-    def __init__(self, celery: Celery) -> None:
-        self._celery = celery
-
-    def send(self, count: int) -> None:
-        """Send `count` wake-ups; recovery sends again what cannot be sent now."""
-        try:
-            for _ in range(count):
-                self._celery.send_task(
-                    WORK, queue=QUEUE, retry_policy={"max_retries": 1, "interval_start": 0.1}
-                )
-        except OperationalError as error:
-            log.warning("wake_up_failed", reason=str(error))
