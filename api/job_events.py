@@ -1,7 +1,7 @@
 """Job events: clients wait for a job to change without polling Redis."""
 
 import asyncio
-from collections import defaultdict, deque
+from collections import OrderedDict, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TypeVar
@@ -13,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 
 from api.schemas import JobOut
 from worker.jobs.ledger.connection import connect_async
+from worker.jobs.ledger.reader import JobWithResults
 from worker.jobs.ledger.store import EVENTS_CHANNEL
 from worker.jobs.record import Job, JobStatus
 
@@ -27,7 +28,7 @@ REMEMBERED_JOBS = 1000
 log = structlog.get_logger()
 
 
-JobT = TypeVar("JobT", Job, JobOut)
+JobT = TypeVar("JobT", Job, JobOut, JobWithResults)
 
 
 class Subscription:
@@ -65,7 +66,8 @@ class JobEvents:
     def __init__(self, redis_url: str) -> None:
         self._redis_url = redis_url
         self._subscriptions: defaultdict[str, set[Subscription]] = defaultdict(set)
-        self._ended: deque[str] = deque(maxlen=REMEMBERED_JOBS)
+        # The events of the last ends, by job.
+        self._ended: OrderedDict[str, bytes] = OrderedDict()
         self._loop: asyncio.AbstractEventLoop | None = None
         self.shutting_down = False
 
@@ -109,11 +111,18 @@ class JobEvents:
             if not self._subscriptions[job_id]:
                 del self._subscriptions[job_id]
 
-    async def wait_done(self, job_id: str, read: Callable[[], JobT], timeout_s: float) -> JobT:
+    async def wait_done(
+        self,
+        job_id: str,
+        read: Callable[[], JobT],
+        timeout_s: float,
+        at_end: Callable[[bytes], JobT | None] = lambda _: None,
+    ) -> JobT:
         """Return the job, as `read` gives it in a thread, once it is done, after `timeout_s`, or
         when this process shuts down.
 
-        It is not read before an event says that it is done, or REREAD_EVERY_S have passed.
+        It is not read before an event says that it is done, or REREAD_EVERY_S have passed, and not
+        at all if `at_end` can make it from that event.
         """
         deadline = asyncio.get_running_loop().time() + timeout_s
         with self.subscribe(job_id) as subscription:
@@ -124,6 +133,8 @@ class JobEvents:
                 wait_s = max(0, min(left_s, REREAD_EVERY_S))
                 if not self.shutting_down:
                     await subscription.wait(min_s=wait_s, max_s=wait_s)
+                if (event := self._ended.get(job_id)) and (ended := at_end(event)) is not None:
+                    return ended
                 job = await run_in_threadpool(read)
                 if job.status.done or left_s <= REREAD_EVERY_S or self.shutting_down:
                     return job
@@ -140,17 +151,20 @@ class JobEvents:
                     log.warning("job_events_disconnected", reason=str(error))
                     await asyncio.sleep(RECONNECT_S)
 
-    def _dispatch(self, message: str) -> None:
-        job_id, _, status = message.partition(" ")
+    def _dispatch(self, message: bytes) -> None:
+        head = message.partition(b"\n")[0]
+        job_id, status = head.decode().split()[:2]
         final = status == "erased" or JobStatus(status).done
         if final:
-            self._ended.append(job_id)
+            self._ended[job_id] = message
+            if len(self._ended) > REMEMBERED_JOBS:
+                self._ended.popitem(last=False)
         if job_id in self._subscriptions:
             for subscription in self._subscriptions[job_id]:
                 subscription.notify(final=final)
 
 
-async def _messages(pubsub: PubSub) -> AsyncIterator[str]:
+async def _messages(pubsub: PubSub) -> AsyncIterator[bytes]:
     """Give each message; raises TimeoutError if the server is silent, such as one that is gone."""
     while True:
         message = await pubsub.get_message(timeout=SILENT_S)
@@ -160,4 +174,4 @@ async def _messages(pubsub: PubSub) -> AsyncIterator[str]:
         if message is None:
             raise TimeoutError("Redis does not answer")
         if message["type"] == "message":
-            yield message["data"].decode()
+            yield message["data"]

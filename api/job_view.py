@@ -8,6 +8,7 @@ from api.results.selection import Selection
 from api.schemas import JobOut
 from api.services import Services
 from worker.jobs.errors import JobNotDone
+from worker.jobs.ledger.reader import JobWithResults
 from worker.jobs.record import Job, JobStatus
 
 POLL_S = 1
@@ -19,7 +20,11 @@ def job_view(services: Services, job_id: str) -> JobOut:
     Raises:
         JobNotFound: there is no such job, or it has expired.
     """
-    job, model, results = services.store.job_and_results(job_id)
+    return _view(services.store.job_and_results(job_id))
+
+
+def _view(found: JobWithResults) -> JobOut:
+    job, model, results = found
     if not job.status.done:
         return JobOut.of(job)
     page = results_page(results, Selection(model), PAGE_ITEMS)
@@ -36,8 +41,13 @@ def require_done(job: Job, action: str) -> None:
 
 async def wait_for_job(services: Services, job_id: str, timeout_s: float) -> JobOut:
     """Read a job as `job_view` does once it is done, or after `timeout_s`."""
+
+    def at_end(event: bytes) -> JobOut | None:
+        found = services.store.ended_job(event)
+        return None if found is None else _view(found)
+
     read = partial(job_view, services, job_id)
-    return await services.job_events.wait_done(job_id, read, timeout_s)
+    return await services.job_events.wait_done(job_id, read, timeout_s, at_end)
 
 
 def retry_after(job: JobOut) -> dict[str, str]:

@@ -57,7 +57,8 @@ class JobBuilder(ItemReceiver):
     """One submission as a context manager; leaving it before `finish` erases what was stored.
 
     With `check_only`, nothing is stored. An `ephemeral` job is in no list, expires soon after its
-    caller has stopped waiting, and its results are not written to S3. With `with_fingerprint`,
+    caller has stopped waiting, and its results are not written to S3. The caller of an `awaited`
+    job waits for its end. With `with_fingerprint`,
     items count in `fingerprint`. With `rescore_of`, the features of that job are scored. With
     `draft_id`, that draft is submitted, and kept if its submission is refused.
     """
@@ -70,6 +71,7 @@ class JobBuilder(ItemReceiver):
         *,
         check_only: bool = False,
         ephemeral: bool = False,
+        awaited: bool = False,
         with_fingerprint: bool = False,
         parent_job: str | None = None,
         rescore_of: str | None = None,
@@ -81,7 +83,7 @@ class JobBuilder(ItemReceiver):
         self._owner = owner
         self._options = options
         self._check_only = check_only
-        self._ephemeral = ephemeral
+        self._ephemeral, self._awaited = ephemeral, awaited
         self._parts = None if ephemeral else services.parts
         self._parent_job, self._rescore_of = parent_job, rescore_of
         self._layout, self._numbers = Layout(), NumberColumns()
@@ -221,6 +223,7 @@ class JobBuilder(ItemReceiver):
             model=self._model,
             ttl_s=self._ttl_s,
             listed=not self._ephemeral,
+            awaited=self._awaited,
             name=self._options.name,
             metadata=self._options.metadata,
             parent_job=self._parent_job,

@@ -93,9 +93,16 @@ async def read_submission(
 
 
 def submit(
-    services: Services, owner: str, submission: Submission, key: str | None = None
+    services: Services,
+    owner: str,
+    submission: Submission,
+    key: str | None = None,
+    *,
+    awaited: bool = False,
 ) -> tuple[str, bool]:
     """Create a job; return its id, and whether an earlier request with this key had created it.
+
+    With `awaited`, its caller waits for its end.
 
     Raises:
         PiqueueError: the job was refused; nothing of it is stored.
@@ -111,7 +118,12 @@ def submit(
 
     def create(make_entry: MakeEntry) -> str:
         with JobBuilder(
-            services, owner, options, ephemeral=ephemeral, with_fingerprint=key is not None
+            services,
+            owner,
+            options,
+            ephemeral=ephemeral,
+            awaited=awaited,
+            with_fingerprint=key is not None,
         ) as builder:
             submission.add_items_to(builder)
             return builder.finish(make_entry(builder.fingerprint, builder.job_id))

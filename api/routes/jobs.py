@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -67,7 +68,12 @@ async def submit_job(
             response.headers["Location"] = own_path(f"/jobs/{job.id}")
             return JobOut.of(job)
         job_id, replayed = await submission.threads.run(
-            owner, submit, services, owner, submission, idempotency_key
+            owner,
+            partial(submit, awaited=bool(_preferred_wait_s(prefer))),
+            services,
+            owner,
+            submission,
+            idempotency_key,
         )
     if replayed:
         response.headers["Idempotency-Replayed"] = "true"
@@ -244,15 +250,20 @@ async def _answer_when_done(
     services: Services, job_id: str, response: Response, prefer: str | None
 ) -> JobOut:
     """Wait for the job as long as the client prefers to, and return it."""
-    wait_s = 0
-    if preference := re.search(r"\bwait=([0-9]{1,4})\b", prefer or ""):
-        wait_s = min(int(preference[1]), MAX_WAIT_S)
+    wait_s = _preferred_wait_s(prefer)
+    if wait_s is not None:
         response.headers["Preference-Applied"] = f"wait={wait_s}"
-    view = await wait_for_job(services, job_id, wait_s)
-    if preference and view.done:
+    view = await wait_for_job(services, job_id, wait_s or 0)
+    if wait_s is not None and view.done:
         response.status_code = 200
     response.headers.update(retry_after(view))
     return view
+
+
+def _preferred_wait_s(prefer: str | None) -> int | None:
+    """Read how long a client prefers to wait, at most MAX_WAIT_S; None without a preference."""
+    preference = re.search(r"\bwait=([0-9]{1,4})\b", prefer or "")
+    return min(int(preference[1]), MAX_WAIT_S) if preference else None
 
 
 def _etag(job: JobOut, results: bool) -> str:

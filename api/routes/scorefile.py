@@ -11,7 +11,6 @@ from api.intake.bodies import FORM, add_file, content_type
 from api.intake.forms import read_parts
 from api.intake.received import receive_body
 from api.intake.submission import Submission, submit
-from api.job_view import wait_for_job
 from api.openapi.literals import SCOREFILE_BODY, SCORES
 from api.schemas import JobOptions
 from api.services import Services, ServicesDep
@@ -41,21 +40,23 @@ async def score_file(request: Request, services: ServicesDep, owner: OwnerDep) -
         submission = Submission(
             JobOptions(priority=Lane.INTERACTIVE), partial(add_file, parts), threads, ephemeral=True
         )
-        job_id, _ = await threads.run(owner, submit, services, owner, submission)
-    results = None
+        awaited = partial(submit, awaited=True)
+        job_id, _ = await threads.run(owner, awaited, services, owner, submission)
+    store, stored = services.store, None
+    read = partial(store.job_and_results, job_id)
     try:
-        results = (await wait_for_job(services, job_id, wait_s)).results
+        found = await services.job_events.wait_done(job_id, read, wait_s, store.ended_job)
+        stored = next(found.results, None)
     finally:
         # A picture that has scores is deleted already.
-        if not results or results[0].scores is None:
+        if not stored or stored.result.scores is None:
             await run_in_threadpool(_erase, services, job_id)
-    if not results:
+    if not stored:
         raise NoAnswer(f"no worker scored the picture within {wait_s:g} s: try again later")
-    (result,) = results
-    if result.scores is None:
-        assert result.error is not None
-        raise UploadRejected(f"{result.error.code}: {result.error.detail}")
-    return result.scores
+    if rejection := stored.result.rejection:
+        raise UploadRejected(f"{rejection.code}: {rejection.detail}")
+    assert stored.result.scores is not None
+    return found.model.answer(stored.result.scores)[0]
 
 
 def _erase(services: Services, job_id: str) -> None:

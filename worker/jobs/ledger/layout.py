@@ -21,6 +21,8 @@ class NewJob:
     ttl_s: int
     # Whether the lists of its owner have it.
     listed: bool = True
+    # Whether its submitter waits; of one item, the event of its end then has its results.
+    awaited: bool = False
     name: str | None = None
     metadata: Mapping[str, Any] | None = None
     parent_job: str | None = None
@@ -86,6 +88,7 @@ def fields_of(job: NewJob) -> dict[str, Any]:
         "keep_features": 1 if job.keep_features else None,
         "thumbnails": job.thumbnails or None,
         "unlisted": None if job.listed else 1,
+        "awaited": 1 if job.awaited else None,
         "options": json.dumps(job.options) if job.options else None,
         "csv": job.csv and json.dumps([job.csv.header, job.csv.url_column, job.csv.id_column]),
         # Not in `csv`, which an API of an older version reads during an upgrade.

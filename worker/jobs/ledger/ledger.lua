@@ -8,7 +8,7 @@ local FIELDS = {'owner', 'lane', 'total', 'chunk_items', 'chunk_count', 'created
   'expires_ms', 'ttl_ms', 'model', 'version', 'sha256', 'model_key', 'use_cache', 'uploads', 'parts',
   'thumbnails', 'keep_features', 'rescore_of', 'traceparent', 'webhook_url', 'max_failures', 'status',
   'closed', 'next_number', 'ready_ms', 'next_chunk', 'done_chunks', 'given_up', 'running', 'succeeded',
-  'failed', 'cached', 'unlisted'}
+  'failed', 'cached', 'unlisted', 'awaited'}
 -- What was read of the record and what is set, and the fields and values that are not written yet.
 local RECORD, CHANGES
 
@@ -153,7 +153,19 @@ local function count_uploads(owner, bytes)
   end
 end
 
-local function finish(status)
+-- Tells that a job of one item is done, with what its reader needs: the lengths of the parts, then these,
+-- which are the fields and values of the record, the items and the results.
+local function publish_end(status, results)
+  write()
+  local parts, lengths = redis.call('HGETALL', META), {}
+  parts[#parts + 1] = redis.call('HGET', ITEMS, 0)
+  parts[#parts + 1] = results
+  for at, part in ipairs(parts) do lengths[at] = #part end
+  publish(status .. ' ' .. table.concat(lengths, ' ') .. '\n' .. table.concat(parts))
+end
+
+-- `results` are those of a job of one item, if it has some.
+local function finish(status, results)
   local unfinished = number('total') - number('succeeded') - number('failed')
   set_status(status)
   set('finished_ms', wall_ms(), 'cancelled', unfinished, 'running', 0)
@@ -162,7 +174,7 @@ local function finish(status)
   if number('parts') == 1 then redis.call('ZADD', MANIFESTS, now_ms(), JOB) end
   settle()
   if unfinished > 0 then remove_ready(get('lane'), get('owner'), JOB) end
-  publish(status)
+  if results and number('awaited') == 1 then publish_end(status, results) else publish(status) end
 end
 
 local function claimable()
@@ -416,7 +428,8 @@ local function claim(chunk, is_returned, lease_ms)
   if get('status') == 'queued' then
     set_status('running')
     set('started_ms', wall_ms())
-    publish('running')
+    -- Nobody follows a job that is in no list.
+    if not get('unlisted') then publish('running') end
   end
   set('ready_ms', now_ms())
   return attempt
@@ -648,8 +661,9 @@ local function commit(id, chunk, attempt, results, thumbnail_bytes, thumbnails, 
     set('error', 'failure_budget')
     finish('failed')
   elseif done == number('chunk_count') then
-    if failed == 0 then finish('succeeded')
-    elseif succeeded == 0 then finish('failed')
+    local its_results = number('total') == 1 and results
+    if failed == 0 then finish('succeeded', its_results)
+    elseif succeeded == 0 then finish('failed', its_results)
     else finish('partially_succeeded') end
   elseif status == 'cancelling' and number('running') == 0 then
     finish('cancelled')

@@ -1,11 +1,12 @@
 """Reads jobs: records, model cards, items and results."""
 
+import hashlib
 import json
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import count, islice
-from typing import Any
+from itertools import accumulate, count, islice, pairwise
+from typing import Any, NamedTuple
 
 from redis import Redis
 
@@ -34,6 +35,19 @@ class StoredResult:
     attempts: int
 
 
+class JobWithResults(NamedTuple):
+    """A job, its model card, and its results as they are read."""
+
+    job: Job
+    model: ModelCard
+    results: Iterator[StoredResult]
+
+    @property
+    def status(self) -> JobStatus:
+        """The status of the job."""
+        return self.job.status
+
+
 class JobReader(RedisClient):
     """Reads jobs in Redis; every method raises LedgerUnavailable if Redis does not answer."""
 
@@ -50,7 +64,7 @@ class JobReader(RedisClient):
         """
         return _job(job_id, self._meta(job_id))
 
-    def job_and_results(self, job_id: str) -> tuple[Job, ModelCard, Iterator[StoredResult]]:
+    def job_and_results(self, job_id: str) -> JobWithResults:
         """Read a job, its model card and its results, a small job in one round trip.
 
         Raises:
@@ -67,7 +81,29 @@ class JobReader(RedisClient):
         job = _job(job_id, meta)
         few = zip(chunks[: job.chunk_count], specs, results, strict=False)
         found = self.results(job) if job.chunk_count > FEW_CHUNKS else _results(job, few)
-        return job, self._card(job_id, meta[b"card"]), found
+        return JobWithResults(job, self._card(job_id, meta[b"card"]), found)
+
+    def ended_job(self, event: bytes) -> JobWithResults | None:
+        """Read a job of one item from the event of its end, without asking Redis.
+
+        None if nobody was expected to wait for it, or this process does not know its model card.
+        """
+        head, _, body = event.partition(b"\n")
+        job_id, _, *lengths = head.decode().split()
+        if not lengths:
+            return None
+        ends = accumulate(map(int, lengths), initial=0)
+        *fields, specs, results = (body[at:end] for at, end in pairwise(ends))
+        meta = dict(zip(fields[::2], fields[1::2], strict=True))
+        if meta[b"card"] not in self._cards:
+            return None
+        job = _job(job_id, meta)
+        return JobWithResults(job, self._cards[meta[b"card"]], _results(job, [(0, specs, results)]))
+
+    def remember_card(self, model: ModelCard, packed: str) -> None:
+        """Remember a model card that a job gets, so that it need not be read."""
+        digest = hashlib.sha1(packed.encode(), usedforsecurity=False).hexdigest()
+        self._cards.setdefault(digest.encode(), model)
 
     def _meta(self, job_id: str) -> dict[bytes, bytes]:
         meta: dict[bytes, bytes] = self._redis.hgetall(job_key(job_id, "meta"))

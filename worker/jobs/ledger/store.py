@@ -135,6 +135,7 @@ class JobStore(JobReader):
         if shape.max_failures is not None:
             fields["max_failures"] = shape.max_failures
         card = job.model.model_dump_json()
+        self.remember_card(job.model, card)
         extra_key = (extra.key, extra.value, extra.ttl_s) if extra else ("", "", "")
         packed = {index: pack_specs(specs) for index, specs in (chunks or {}).items()}
         hashes = [_flat(one) for one in (packed, fields, uploads or {})]

@@ -1,16 +1,17 @@
 """Reading jobs from a real Redis."""
 
 from itertools import islice
+from typing import Any
 
 import pytest
 from redis import Redis
 
 from tests.worker.jobs.ledger.test_ready import serve, submit
-from tests.worker.jobs.ledger.test_store import MODEL
+from tests.worker.jobs.ledger.test_store import MODEL, REJECTED
 from worker.jobs.items import ItemResult, ItemSpec
 from worker.jobs.ledger.layout import NewJob, Shape
 from worker.jobs.ledger.reader import LIST_READ
-from worker.jobs.ledger.store import JobStore
+from worker.jobs.ledger.store import EVENTS_CHANNEL, JobStore
 from worker.jobs.record import JobStatus, Lane, new_job_id
 
 
@@ -62,3 +63,28 @@ def test_an_unlisted_job_is_read_by_its_id_alone(store: JobStore, redis_client: 
     redis_client.zadd("piqueue:due", {f"expire {job.id} a": 1}, xx=True)
     store.recover()
     assert not redis_client.keys(f"*{job.id}*")
+
+
+@pytest.mark.parametrize("result", [ItemResult(scores=(0.25, 0.5)), REJECTED])
+def test_the_event_of_the_end_of_one_item_is_all_that_its_submitter_reads(
+    store: JobStore, redis_client: Redis, result: ItemResult
+) -> None:
+    job = NewJob(new_job_id(), "a", MODEL, 60, awaited=True, metadata={"text": "a\nb c"})
+    pubsub: Any = redis_client.pubsub  # redis-py does not annotate it
+    with pubsub(ignore_subscribe_messages=True) as events:
+        events.subscribe(EVENTS_CHANNEL)
+        store.submit(job, Shape(Lane.BULK, 1, 1), chunks={0: [ItemSpec("\n", "http://h/")]})
+        (claim,) = store.claim_next(30, 0.2)
+        store.commit(claim, [result])
+        received = (events.get_message(timeout=5) for _ in range(9))
+        told = list(islice((message["data"] for message in received if message), 2))
+    assert [event.split()[:2] for event in told] == [
+        [job.id.encode(), status]
+        for status in (b"running", b"failed" if result is REJECTED else b"succeeded")
+    ]
+    assert store.ended_job(told[0]) is None
+    ended, stored = store.ended_job(told[1]), store.job_and_results(job.id)
+    assert ended is not None
+    assert ended[:2] == stored[:2]
+    assert list(ended.results) == list(stored.results)
+    assert JobStore(redis_client).ended_job(told[1]) is None, "its model card must be read"
