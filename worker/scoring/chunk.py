@@ -180,7 +180,8 @@ def _score(
     known = rescored(runtime, claim, predictor)
     payloads = load_payloads(runtime, claims, known.keys())
     if claim.first_try:
-        limits = Limits(settings.batch_size, settings.max_pixels, runtime.memory)
+        batch = settings.batch_size
+        limits = Limits(batch, settings.max_pixels, runtime.memory, claim.keep_features)
         cached = (
             partial(runtime.cache.get, claim.job_id, claim.model.key, predictor.variant)
             if claim.use_cache and not claim.keep_features
@@ -204,7 +205,7 @@ def _score(
             yield
             runtime.store.checkpoint(claim, None)
 
-    limits = Limits(1, settings.max_pixels, runtime.memory)
+    limits = Limits(1, settings.max_pixels, runtime.memory, claim.keep_features)
     return classify(
         payloads, count, predictor, limits, quarantined, on_image=thumbnails.add, known=known
     )
@@ -267,6 +268,8 @@ def _commit(
 
 def _discard_scored(runtime: Runtime, claim: Claim, results: Sequence[ItemResult]) -> None:
     """Delete the uploads that have scores; the others may be retried."""
+    if claim.upload is not None:  # it was in Redis, and the commit has deleted it
+        return
     pairs = zip(claim.specs, results, strict=True)
     scored = [spec.id for spec, result in pairs if result.scores and spec.url is None]
     runtime.blobs.discard(claim.job_id, scored)

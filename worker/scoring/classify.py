@@ -40,11 +40,15 @@ class LoadedPayload:
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of one batch and one picture, and the memory budget that all threads decode in."""
+    """Limits of one batch and one picture, and the memory budget that all threads decode in.
+
+    With `keep_features`, results also have the features and difference hashes of their pictures.
+    """
 
     batch_size: int
     max_pixels: int
     memory: MemoryBudget = DEFAULT_MEMORY_BUDGET
+    keep_features: bool = False
 
 
 def classify(
@@ -79,11 +83,11 @@ def classify(
                 on_image(payload.position, image)
                 batch.append((payload.position, image))
             if len(batch) == limits.batch_size:
-                _score(batch, predictor, results)
+                _score(batch, predictor, results, limits.keep_features)
                 batch = []
     if batch:
         with context(batch[-1][0]):
-            _score(batch, predictor, results)
+            _score(batch, predictor, results, limits.keep_features)
     if len(results) != count:
         raise ValueError(f"{len(results)} of {count} items arrived")
     return [results[position] for position in range(count)]
@@ -118,7 +122,10 @@ def _decode(
 
 
 def _score(
-    batch: list[tuple[int, DecodedImage]], predictor: Predictor, results: dict[int, ItemResult]
+    batch: list[tuple[int, DecodedImage]],
+    predictor: Predictor,
+    results: dict[int, ItemResult],
+    keep_features: bool,
 ) -> None:
     """Add the scores of a batch to the results of its items."""
     started = time.monotonic()
@@ -128,7 +135,7 @@ def _score(
         log.error("forward_pass_failed", batch=len(batch), reason=str(error))
         if len(batch) > 1:
             for single in batch:
-                _score([single], predictor, results)
+                _score([single], predictor, results, keep_features)
             return
         position = batch[0][0]
         rejection = Rejection(RejectionCode.MODEL_ERROR, Stage.INFER, True, str(error))
@@ -137,6 +144,7 @@ def _score(
     infer_ms = _ms_since(started) // len(batch)
     for (position, image), prediction in zip(batch, predictions, strict=True):
         result = results[position]
+        features = prediction.features if keep_features else {}
         results[position] = replace(
             result,
             scores=tuple(round(score, SCORE_DECIMALS) for score in prediction.scores),
@@ -144,9 +152,9 @@ def _score(
             variant=predictor.variant,
             features={
                 backbone: PackedFeatures(variant, pack_features(values))
-                for backbone, (variant, values) in prediction.features.items()
+                for backbone, (variant, values) in features.items()
             },
-            difference_hash=difference_hash(image.pixels) if prediction.features else b"",
+            difference_hash=difference_hash(image.pixels) if features else b"",
         )
 
 
