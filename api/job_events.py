@@ -4,7 +4,8 @@ import asyncio
 from collections import OrderedDict, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import structlog
 from redis.asyncio.client import PubSub
@@ -165,13 +166,20 @@ class JobEvents:
 
 
 async def _messages(pubsub: PubSub) -> AsyncIterator[bytes]:
-    """Give each message; raises TimeoutError if the server is silent, such as one that is gone."""
+    """Give each message; raises TimeoutError if the server is silent, such as one that is gone.
+
+    It reads from the connection, because `PubSub.get_message` would add a health check and retries
+    to each message.
+    """
+    connection: Any = pubsub.connection
+    receive = partial(connection.read_response, timeout=SILENT_S, push_request=True)
     while True:
-        message = await pubsub.get_message(timeout=SILENT_S)
-        if message is None:
+        answer = await receive()
+        if answer is None:
             await pubsub.ping()
-            message = await pubsub.get_message(timeout=SILENT_S)
-        if message is None:
+            answer = await receive()
+        if answer is None:
             raise TimeoutError("Redis does not answer")
-        if message["type"] == "message":
-            yield message["data"]
+        kind, *rest = answer
+        if kind == b"message":
+            yield rest[-1]
