@@ -25,5 +25,7 @@ def unpack_features(packed: Sequence[bytes | memoryview]) -> NDArray[np.float32]
     """Return the features (n, n_features) of pictures from what `pack_features` gave for each."""
     rows = np.frombuffer(b"".join(packed), np.uint8).reshape(len(packed), -1)
     ranges = np.ascontiguousarray(rows[:, :_RANGE_BYTES]).view("<f4")
-    steps = rows[:, _RANGE_BYTES:].astype(np.float32)
-    return np.asarray(steps * ranges[:, 1:] + ranges[:, :1], np.float32)
+    features = rows[:, _RANGE_BYTES:].astype(np.float32)
+    features *= ranges[:, 1:]
+    features += ranges[:, :1]
+    return features

@@ -49,7 +49,9 @@ class Head:
         self, features: NDArray[np.floating[Any]], activation: Activation
     ) -> NDArray[np.float64]:
         """The scores (n, n_labels) of pictures by their features (n, n_features)."""
-        logits = (features.astype(np.float32) @ self.kernel + self.bias).astype(np.float64)
+        logits = (features.astype(np.float32, copy=False) @ self.kernel + self.bias).astype(
+            np.float64
+        )
         if activation == "sigmoid":
             return np.asarray(np.exp(-np.logaddexp(0, -logits)))
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))

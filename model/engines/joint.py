@@ -1,6 +1,7 @@
 """Scores images with several models, whose common backbones run once."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,10 +39,10 @@ class JointPredictor:
             part.warm_up()
 
     @property
-    def backbones(self) -> frozenset[str] | None:
-        """See `NetworkPredictor.backbones`."""
-        found = {part.backbone for part in self._parts}
-        return None if None in found else frozenset(one for one in found if one is not None)
+    def backbones(self) -> tuple[str, ...] | None:
+        """See `NetworkPredictor.backbones`; in the order of the parts."""
+        found = dict.fromkeys(part.backbone for part in self._parts)
+        return None if None in found else tuple(one for one in found if one is not None)
 
     def predict(self, images: Images) -> list[Prediction]:
         """See `Predictor.predict`."""
@@ -52,9 +53,9 @@ class JointPredictor:
                 outputs[part.network] = part.network.run(images)
         return _joined([part.predictions(outputs[part.network]) for part in self._parts])
 
-    def of_features(self, features: Mapping[str, Features]) -> list[Prediction]:
+    def of_features(self, features: Mapping[str, Features]) -> NDArray[np.floating[Any]]:
         """See `NetworkPredictor.of_features`."""
-        return _joined([part.of_features(features) for part in self._parts])
+        return np.hstack([part.of_features(features) for part in self._parts])
 
 
 def _joined(by_part: Sequence[Sequence[Prediction]]) -> list[Prediction]:

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -90,31 +90,29 @@ class NetworkPredictor:
         return self.predictions(self.network.run(images))
 
     @property
-    def backbones(self) -> frozenset[str] | None:
+    def backbones(self) -> tuple[str, ...] | None:
         """The backbones whose features suffice for its scores; None if it needs the images."""
-        return None if self.backbone is None else frozenset([self.backbone])
+        return None if self.backbone is None else (self.backbone,)
 
-    def of_features(self, features: Mapping[str, Features]) -> list[Prediction]:
-        """Score pictures by the features of each of `backbones`, with values (n, n_features).
+    def of_features(self, features: Mapping[str, Features]) -> NDArray[np.floating[Any]]:
+        """The scores (n, n_labels) by the features of each of `backbones`: values (n, n_features).
 
         They are calibrated as those of the variant that gave them.
         """
         assert self.backbone is not None
         variant, values = features[self.backbone]
-        return self._predictions(values, variant)
+        return self._scores(values, variant)
 
     def predictions(self, outputs: NDArray[np.float32]) -> list[Prediction]:
         """Make the predictions of pictures from the outputs (n, width) of the network."""
-        return self._predictions(outputs, self.variant)
+        backbone, variant = self.backbone, self.variant
+        return [
+            Prediction(tuple(row), {backbone: Features(variant, values)} if backbone else {})
+            for row, values in zip(self._scores(outputs, variant).tolist(), outputs, strict=True)
+        ]
 
-    def _predictions(self, outputs: NDArray[np.float32], variant: str) -> list[Prediction]:
+    def _scores(self, outputs: NDArray[np.float32], variant: str) -> NDArray[np.floating[Any]]:
         # A model without the variant that gave the features scores them as those of float.
         card = self._cards.get(variant, self._cards["float"])
         raw = outputs if self._head is None else self._head.scores(outputs, card.activation)
-        scores = calibrated(raw, card.calibration, card.activation)
-        return [
-            Prediction(
-                tuple(row), {self.backbone: Features(variant, values)} if self.backbone else {}
-            )
-            for row, values in zip(scores.tolist(), outputs, strict=True)
-        ]
+        return calibrated(raw, card.calibration, card.activation)

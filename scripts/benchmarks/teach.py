@@ -37,6 +37,7 @@ from scripts.benchmarks.synthetic_jobs import (
 from scripts.benchmarks.throughput import score_urls
 from scripts.local.stack import ROOT
 from worker.jobs.items import PackedFeatures
+from worker.jobs.logs import configure_logs
 from worker.jobs.settings import ARTIFACTS_PATH, load_settings
 from worker.jobs.storage.features import block_name, pack_blocks
 from worker.scoring.chunk import run_next
@@ -66,6 +67,7 @@ def teach(run: BenchmarkRun) -> Iterator[Figure]:
         per_picture = sum(stored) / (len(some) * run.scale.rounds)
         note = "1,280 features each"
         yield Figure.of("features, bytes a picture", "B", [per_picture], ("<=", 1400), note)
+    configure_logs(as_json=True)  # as in a worker, whose log is a part of its work
     with run.stack(workers=0) as stack, Connection(stack.url) as connection:
         settings = load_settings(
             redis_url=stack.redis_url, storage_url=stack.storage_url, threads=1

@@ -4,7 +4,7 @@ import json
 import sys
 import zlib
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple, Self
@@ -156,9 +156,13 @@ class ItemResult:
         )
 
 
+# Rows have no cycles, and looking for them would take a third of the time.
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+
+
 def pack(rows: Sequence[Any]) -> bytes:
     """Compress JSON rows for Redis."""
-    return zlib.compress(json.dumps(rows, separators=(",", ":")).encode(), PACK_LEVEL)
+    return zlib.compress(_encode(rows).encode(), PACK_LEVEL)
 
 
 def unpack(packed: bytes) -> list[Any]:
@@ -191,6 +195,19 @@ def pack_results(attempt: int, results: Sequence[ItemResult]) -> bytes:
 
 def unpack_results(packed: bytes) -> tuple[int, list[ItemResult]]:
     """Read what `pack_results` wrote: the attempt and the results."""
+    attempt, rows = _unpack_rows(packed)
+    return attempt, [ItemResult.from_row(row) for row in rows]
+
+
+def unpack_pictures(packed: bytes) -> Iterator[tuple[ImageFacts | None, ItemResult | None]]:
+    """Read the facts of each picture, and its result if it has no scores, in half the time."""
+    _, rows = _unpack_rows(packed)
+    for row in rows:
+        image = row[2]
+        yield image and ImageFacts(*image), ItemResult.from_row(row) if row[1] else None
+
+
+def _unpack_rows(packed: bytes) -> tuple[int, list[list[Any]]]:
     stream = zlib.decompressobj()
     attempt, rows = json.loads(stream.decompress(packed))
     if stream.unused_data:
@@ -206,7 +223,7 @@ def unpack_results(packed: bytes) -> tuple[int, list[ItemResult]]:
                 end = start + row[0]
                 row[0] = [round(step / SCORE_STEPS, SCORE_DECIMALS) for step in steps[start:end]]
                 start = end
-    return attempt, [ItemResult.from_row(row) for row in rows]
+    return attempt, rows
 
 
 def pack_specs(specs: Sequence[ItemSpec]) -> bytes:

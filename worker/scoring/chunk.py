@@ -272,7 +272,8 @@ def _discard_scored(runtime: Runtime, claim: Claim, results: Sequence[ItemResult
         return
     pairs = zip(claim.specs, results, strict=True)
     scored = [spec.id for spec, result in pairs if result.scores and spec.url is None]
-    runtime.blobs.discard(claim.job_id, scored)
+    if scored:
+        runtime.blobs.discard(claim.job_id, scored)
 
 
 def _cache_scores(runtime: Runtime, claim: Claim, results: Sequence[ItemResult]) -> None:

@@ -51,9 +51,10 @@ def load_payloads(
             urls[position] = spec.url
         else:
             uploads[position] = spec.id
-    payloads = runtime.blobs.get(claim.job_id, uploads.values())
-    for position, payload in zip(uploads, payloads, strict=True):
-        yield LoadedPayload(position, UPLOAD_GONE if payload is None else payload)
+    if uploads:
+        payloads = runtime.blobs.get(claim.job_id, uploads.values())
+        for position, payload in zip(uploads, payloads, strict=True):
+            yield LoadedPayload(position, UPLOAD_GONE if payload is None else payload)
     if not urls:
         return
     outcomes = _fetch(runtime, urls)

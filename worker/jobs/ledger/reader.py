@@ -3,7 +3,7 @@
 import hashlib
 import json
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, count, islice, pairwise
 from typing import Any, NamedTuple
@@ -11,7 +11,14 @@ from typing import Any, NamedTuple
 from redis import Redis
 
 from worker.jobs.errors import JobNotFound
-from worker.jobs.items import ItemResult, ItemSpec, unpack_results, unpack_specs
+from worker.jobs.items import (
+    ImageFacts,
+    ItemResult,
+    ItemSpec,
+    unpack_pictures,
+    unpack_results,
+    unpack_specs,
+)
 from worker.jobs.ledger.connection import RedisClient
 from worker.jobs.ledger.layout import job_key, read_job
 from worker.jobs.models.artifact import ModelCard
@@ -184,6 +191,21 @@ class JobReader(RedisClient):
             for stored in _results(job, zip(chunks, specs, results, strict=True)):
                 if stored.index >= start_index:
                     yield stored
+
+    def pictures(
+        self, job: Job, indexes: Sequence[int]
+    ) -> dict[int, tuple[ImageFacts | None, ItemResult | None]]:
+        """Read the facts of the pictures of some finished items, by index, and failed results.
+
+        Gives none if the job was erased.
+        """
+        chunks = list(dict.fromkeys(index // job.chunk_items for index in indexes))
+        packed = self._redis.hmget(job_key(job.id, "res"), chunks) if chunks else []
+        found: dict[int, tuple[ImageFacts | None, ItemResult | None]] = {}
+        for chunk, one in zip(chunks, packed, strict=True):
+            if one is not None:
+                found.update(enumerate(unpack_pictures(one), start=chunk * job.chunk_items))
+        return {index: found[index] for index in indexes if index in found}
 
     def specs(self, job: Job, indexes: Iterable[int]) -> dict[int, ItemSpec]:
         """Read some items of a job by index, those that it has, finished or not.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from worker.jobs.items import ItemResult, PackedFeatures
+from worker.jobs.items import ImageFacts, ItemResult, PackedFeatures
 from worker.jobs.ledger.reader import StoredResult
 from worker.jobs.record import Job
 from worker.jobs.storage.blobs import BlobStore
@@ -90,25 +90,31 @@ def block_name(chunk_index: int, backbone: str) -> str:
 def with_kept(
     blobs: BlobStore, job: Job, backbone: str, results: Iterable[StoredResult]
 ) -> Iterator[tuple[StoredResult, Kept | None]]:
-    """Pair results, in index order, with what is kept of their pictures, or None if nothing is.
-
-    A damaged block counts as missing, and is logged.
-    """
+    """Pair results, in index order, with what is kept of their pictures, or None if nothing is."""
     for some in _by_chunks(job, results):
-        chunks = dict.fromkeys(stored.index // job.chunk_items for stored in some)
-        names = [block_name(chunk, backbone) for chunk in chunks]
-        blocks = {}
-        for chunk, block in zip(chunks, blobs.get_features(job.id, names), strict=True):
-            if block is None:
-                continue
-            try:
-                blocks[chunk] = unpack_block(block)
-            except ValueError as error:
-                log.error("features_damaged", of_job=job.id, of_chunk=chunk, reason=str(error))
-        for stored in some:
-            kept = blocks.get(stored.index // job.chunk_items, {})
-            image = stored.result.image
-            yield stored, kept.get(image.sha256) if image else None
+        pictures = [(stored.index, stored.result.image) for stored in some]
+        yield from zip(some, kept_of(blobs, job, backbone, pictures), strict=True)
+
+
+def kept_of(
+    blobs: BlobStore, job: Job, backbone: str, pictures: Iterable[tuple[int, ImageFacts | None]]
+) -> list[Kept | None]:
+    """What is kept of pictures, given by index, in their order; None for those without facts.
+
+    All are in memory at once. A damaged block counts as missing, and is logged.
+    """
+    located = [(index // job.chunk_items, image) for index, image in pictures]
+    chunks = dict.fromkeys(chunk for chunk, _ in located)
+    names = [block_name(chunk, backbone) for chunk in chunks]
+    blocks: dict[int, dict[str, Kept]] = {}
+    for chunk, block in zip(chunks, blobs.get_features(job.id, names), strict=True):
+        if block is None:
+            continue
+        try:
+            blocks[chunk] = unpack_block(block)
+        except ValueError as error:
+            log.error("features_damaged", of_job=job.id, of_chunk=chunk, reason=str(error))
+    return [blocks.get(chunk, {}).get(image.sha256) if image else None for chunk, image in located]
 
 
 def _by_chunks(job: Job, results: Iterable[StoredResult]) -> Iterator[Sequence[StoredResult]]:

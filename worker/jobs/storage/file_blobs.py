@@ -161,10 +161,11 @@ class FileBlobs(RedisClient):
                 _write(folder / name, block)
 
     def get_features(self, job_id: str, names: Sequence[str]) -> Iterator[bytes | None]:
+        folder = self._job(job_id) / FEATURES
         for name in names:
             with self._errors():
                 try:
-                    block = (self._job(job_id) / FEATURES / name).read_bytes()
+                    block = (folder / name).read_bytes()
                 except FileNotFoundError:
                     block = None
             yield block
