@@ -5,6 +5,7 @@ pictures of a folder with labels.csv, whose columns are `name`, `split` and the 
 """
 
 import csv
+import gc
 import os
 import subprocess
 import sys
@@ -67,11 +68,14 @@ def teach(run: BenchmarkRun) -> Iterator[Figure]:
         per_picture = sum(stored) / (len(some) * run.scale.rounds)
         note = "1,280 features each"
         yield Figure.of("features, bytes a picture", "B", [per_picture], ("<=", 1400), note)
-    configure_logs(as_json=True)  # as in a worker, whose log is a part of its work
     with run.stack(workers=0) as stack, Connection(stack.url) as connection:
         settings = load_settings(
             redis_url=stack.redis_url, storage_url=stack.storage_url, threads=1
         )
+        # As the main module of a worker does.
+        configure_logs(as_json=True)
+        gc.collect()
+        gc.freeze()
         runtime = Runtime(settings)
         yield _taught(run, runtime, connection, stack.url)
         yield from _rescored(run, runtime, connection, scored_per_s)
@@ -120,7 +124,11 @@ def _taught(run: BenchmarkRun, runtime: Runtime, connection: Connection, url: st
 def _rescored(
     run: BenchmarkRun, runtime: Runtime, connection: Connection, scored_per_s: float
 ) -> Iterator[Figure]:
-    """Score the features of a large job in this process, with a worker's own code."""
+    """Score the features of a large job in this process, with a worker's own code.
+
+    A CPU second is one of all that a worker does between the claim of a chunk and its commit:
+    Redis, the files of features, the heads and its log.
+    """
     count = run.scale.scored_rows
     job_id = _scored(run, runtime, connection, count)
     started = time.perf_counter()
