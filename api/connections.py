@@ -39,12 +39,12 @@ _readers.header_field_re = re.compile(
 
 
 class _Flow(FlowControl):
-    """Reads nothing while `held`, whatever a request asks for."""
+    """Reads nothing while `paused_for_others`, whatever a request asks for."""
 
-    held = False
+    paused_for_others = False
 
     def resume_reading(self) -> None:
-        if not self.held:
+        if not self.paused_for_others:
             super().resume_reading()
 
 
@@ -139,7 +139,7 @@ class Connection(H11Protocol):
     def _defer(self, rest: bytes, took_s: float) -> None:
         """Receive the rest later, and read nothing before; the part before it took `took_s`."""
         self._rest = rest
-        self.flow.held = True
+        self.flow.paused_for_others = True
         self.flow.pause_reading()
         Connection._deferred_count += 1
         self.loop.call_later((2 * Connection._deferred_count - 1) * took_s, self._receive_rest)
@@ -149,7 +149,7 @@ class Connection(H11Protocol):
         rest, self._rest = self._rest, b""
         self.data_received(rest)
         if not self._rest and not self.transport.is_closing():
-            self.flow.held = False
+            self.flow.paused_for_others = False
             self.flow.resume_reading()
 
     def handle_events(self) -> None:

@@ -1,1 +1,1 @@
-"""Subcommands of `piqueue` that run beside the server: doctor and models."""
+"""Subcommands of `piqueue` that need the server's packages: doctor, keys and models."""

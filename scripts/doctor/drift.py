@@ -1,4 +1,4 @@
-"""Checks whether the scores of promoted models have parted from those of their validation sets."""
+"""Checks whether the scores of promoted models differ from those of their validation sets."""
 
 from collections.abc import Iterator
 
