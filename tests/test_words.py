@@ -42,7 +42,7 @@ PHRASES = {
 NAMES = {
     *("account", "agreement", "alone", "apart", "arrivals", "aside", "cell", "child", "cut"),
     *("finding", "half", "held", "hosts", "judge", "look", "memory", "note", "opinions"),
-    *("places", "seen", "showing", "turns", "watch"),
+    *("places", "seen", "showing", "turn", "turns", "watch"),
 }
 # Where a word stands in its ordinary sense: part of the path, the word, why.
 ALLOWED = (
