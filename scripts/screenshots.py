@@ -1,9 +1,13 @@
 """Takes the pictures of the documentation in a real browser: `python -m scripts.screenshots`."""
 
+import os
+import re
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+import httpx2
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
@@ -11,6 +15,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 
 from scripts.benchmarks.browser import chromium
+from scripts.local.serve import SAMPLES
 from scripts.local.stack import ROOT, Stack
 
 IMAGES_PATH = ROOT / "docs" / "images"
@@ -23,6 +28,18 @@ APPEARANCES = {
     "-narrow": ("light", 360, 780),
 }
 
+# Answers for some of the sample photos; the page shows the others.
+LABELS = """\
+name,water,palms
+beach.jpg,1,0
+palm_beach.jpg,1,1
+palm_sunset.jpg,1,1
+campus.jpg,0,0
+fig.jpg,0,0
+forest_stream.jpg,1,0
+mountains.jpg,0,0
+"""
+
 
 def main() -> int:
     """Write the pictures; the exit code is 1 where there is no Chromium."""
@@ -31,26 +48,42 @@ def main() -> int:
         with (
             tempfile.TemporaryDirectory() as folder,
             chromium() as browser,
-            Stack(Path(folder)) as stack,
+            Stack(Path(folder), env=registry(Path(folder))) as stack,
         ):
-            take_all(browser, stack.url)
+            take_all(browser, stack.url, Path(folder))
     except FileNotFoundError as error:
         print(f"no pictures are taken: {error}")
         return 1
     return 0
 
 
-def take_all(browser: Chrome, url: str) -> None:
-    """Take the views of the page at `url`, and of a report."""
+def registry(folder: Path) -> dict[str, str]:
+    """The registry to which the label page adds a model."""
+    return {"PIQUEUE_REGISTRY_URL": str(folder / "registry")}
+
+
+def take_all(browser: Chrome, url: str, folder: Path) -> None:
+    """Take the views of the page at `url`, of a report, and of the label page."""
     take_start(browser, url)
     submit_samples(browser)
+    job_id = browser.current_url.partition("#")[2].partition("?")[0]
     for suffix, appearance in APPEARANCES.items():
         take(browser, suffix, *appearance)
     take_corrections(browser)
-    browser.get(str(browser.find_element(By.ID, "report").get_property("href")))
+    report = str(browser.find_element(By.ID, "report").get_property("href"))
+    take_similar(browser)
+    browser.get(report)
+    take_each(browser, "report-page")
+    take_models(browser, url)
+    take_teach(browser, url, job_id, folder / "labels.csv")
+
+
+def take_each(browser: Chrome, name: str) -> None:
+    """Take what the browser shows in each appearance."""
     for suffix, appearance in APPEARANCES.items():
         appear(browser, *appearance)
-        save(browser, f"report-page{suffix}.png")
+        WebDriverWait(browser, DEADLINE_S).until(shows_its_pictures)
+        save(browser, f"{name}{suffix}.png")
 
 
 def take_start(browser: Chrome, url: str) -> None:
@@ -104,19 +137,74 @@ def take_corrections(browser: Chrome) -> None:
     dialog = browser.find_element(By.ID, "picture")
     WebDriverWait(browser, DEADLINE_S).until(lambda _: dialog.is_displayed())
     press(browser, "rrrr1")  # a mountain is no beach
-    for appearance, name in (("", "picture-page.png"), ("-dark", "picture-page-dark.png")):
-        appear(browser, *APPEARANCES[appearance])
-        WebDriverWait(browser, DEADLINE_S).until(
-            lambda page: page.execute_script("return document.querySelector('.large img').width")
-        )
-        save(browser, name)
+    take_each(browser, "picture-page")
+    appear(browser, *APPEARANCES[""])
     press(browser, f"{Keys.ARROW_RIGHT}rrr")
     browser.find_element(By.ID, "close-picture").click()
     appear(browser, *APPEARANCES[""])
     browser.find_element(By.CSS_SELECTOR, "#go-on summary").click()
-    browser.execute_script("document.querySelector('#corrections').scrollIntoView()")
-    WebDriverWait(browser, DEADLINE_S).until(shows_its_pictures)
-    save(browser, "corrections-page.png")
+    for suffix, appearance in APPEARANCES.items():
+        appear(browser, *appearance)
+        browser.execute_script("document.querySelector('#corrections').scrollIntoView()")
+        WebDriverWait(browser, DEADLINE_S).until(shows_its_pictures)
+        save(browser, f"corrections-page{suffix}.png")
+
+
+def take_similar(browser: Chrome) -> None:
+    """Take a picture with those that are similar to it."""
+    appear(browser, *APPEARANCES[""])
+    browser.find_element(By.CSS_SELECTOR, "#rows button").click()
+    wait = WebDriverWait(browser, DEADLINE_S)
+    wait.until(lambda page: page.find_element(By.CSS_SELECTOR, ".similar").is_displayed())
+    browser.find_element(By.CSS_SELECTOR, ".similar summary").click()
+    wait.until(lambda page: page.find_elements(By.CSS_SELECTOR, ".similar img"))
+    for suffix, appearance in APPEARANCES.items():
+        appear(browser, *appearance)
+        browser.execute_script("document.querySelector('.similar').scrollIntoView()")
+        wait.until(shows_its_pictures)
+        save(browser, f"similar-page{suffix}.png")
+    browser.find_element(By.ID, "close-picture").click()
+
+
+def take_models(browser: Chrome, url: str) -> None:
+    """Take one picture of a job of several models, with the labels of all."""
+    samples = [("files", (path.name, path.read_bytes())) for path in sorted(SAMPLES.glob("*.jpg"))]
+    with httpx2.Client(base_url=url, timeout=DEADLINE_S) as client:
+        options = ("options", (None, '{"models": ["scenes", "imagenet"], "thumbnails": true}'))
+        job = client.post("/jobs", files=[*samples, options]).raise_for_status().json()
+    appear(browser, *APPEARANCES[""])
+    browser.get(f"{url}/#{job['id']}")
+    wait = WebDriverWait(browser, DEADLINE_S)
+    wait.until(lambda page: page.find_element(By.ID, "chip").text == "Done")
+    wait.until(shows_its_pictures)
+    browser.find_element(By.CSS_SELECTOR, "#rows button").click()
+    wait.until(lambda page: page.find_element(By.ID, "picture").is_displayed())
+    take_each(browser, "models-page")
+
+
+def take_teach(browser: Chrome, url: str, job_id: str, table: Path) -> None:
+    """Take the label page, and a model that it has taught."""
+    table.write_text(LABELS)
+    options = ("--csv", str(table), "--from", job_id, "--no-browser")
+    command = [sys.executable, "-m", "piqueue.cli", "label", str(SAMPLES), *options]
+    env = {**os.environ, **registry(table.parent), "PIQUEUE_URL": url}
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as labelling:
+        assert labelling.stdout
+        try:
+            found = re.search(r"http://\S+/", labelling.stdout.readline())
+            assert found
+            browser.get(found[0])
+            wait = WebDriverWait(browser, DEADLINE_S)
+            wait.until(lambda page: page.find_elements(By.CSS_SELECTOR, "#labels button"))
+            take_each(browser, "label-page")
+            appear(browser, *APPEARANCES[""])
+            browser.find_element(By.ID, "teach-button").click()
+            browser.find_element(By.ID, "teach-name").send_keys("water", Keys.ENTER)
+            text = browser.find_element(By.ID, "teach-text")
+            wait.until(lambda _: text.text and not text.text.startswith("Teaching"))
+            take_each(browser, "teach-page")
+        finally:
+            labelling.terminate()
 
 
 def press(browser: Chrome, keys: str) -> None:
@@ -130,9 +218,13 @@ def save(browser: Chrome, name: str) -> None:
 
 
 def shows_its_pictures(browser: Chrome) -> bool:
-    """Whether the results are there and their pictures are loaded."""
-    pictures = browser.find_elements(By.CSS_SELECTOR, "#rows img")
-    return bool(pictures) and all(one.get_property("naturalWidth") for one in pictures)
+    """Whether all pictures of the page are loaded, and there are some."""
+    return bool(
+        browser.execute_script(
+            "const all = [...document.images].filter(({ hidden }) => !hidden);"
+            "return all.length && all.every(({ naturalWidth }) => naturalWidth)"
+        )
+    )
 
 
 if __name__ == "__main__":

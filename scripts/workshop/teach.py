@@ -343,6 +343,6 @@ def _print_doubtful(taught: Taught, annotations: Annotations, targets: Sequence[
     if found:
         print(f"\nlabels that may be wrong: {len(found)}")
     for row, column in found[:_SHOWN]:
-        has = "has" if annotations.labels[row, column] > 0.5 else "has not"
+        has = "has" if annotations.labels[row, column] > 0.5 else "lacks"
         score = taught.scores[row, column]
         print(f"  {annotations.title(row)} {has} {targets[column]}, with a score of {score:.2f}")

@@ -37,4 +37,6 @@ class Teaching:
         if done.returncode:
             ended = f"piqueue teach ended with {done.returncode}: run it in a terminal"
             raise CommandFailed(done.stderr.strip() or ended)
-        return "\n".join(filter(None, (done.stderr.strip(), done.stdout.strip())))
+        # LiteRT reports there which of its parts it uses.
+        told = [line for line in done.stderr.splitlines() if not line.startswith("INFO: ")]
+        return "\n".join([*told, done.stdout.strip()])
