@@ -7,7 +7,7 @@ from heapq import heappush, heapreplace, nlargest
 from math import ceil
 
 from api.results.histogram import BINS, bin_of
-from worker.jobs.items import ItemSpec, RejectionCode, Timings
+from worker.jobs.items import HIGH_SCORE, ItemSpec, RejectionCode, Timings
 from worker.jobs.ledger.reader import StoredResult
 from worker.jobs.models.artifact import ModelCard
 
@@ -96,8 +96,9 @@ class Summary:
         self.scored += 1
         if not result.cached:
             self._add_times(result.timings, fetched=stored.spec.url is not None)
-        low, thresholds = self._low, self._thresholds
-        high = [(score, at) for at, score in enumerate(result.scores) if score >= low]
+        low, thresholds, scores = self._low, self._thresholds, result.scores
+        at_all = range(len(scores)) if result.high is None or low < HIGH_SCORE else result.high
+        high = [(scores[at], at) for at in at_all if scores[at] >= low]
         predicted = [pair for pair in high if pair[0] >= thresholds[pair[1]]]
         if self._top_k and len(predicted) > self._top_k:
             predicted = nlargest(self._top_k, predicted)

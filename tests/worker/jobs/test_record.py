@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from worker.jobs.items import (
+    HIGH_SCORE,
     ImageFacts,
     ItemResult,
     Rejection,
@@ -45,6 +46,13 @@ def test_long_scores_come_back_exact_to_five_decimals(labels: int) -> None:
         )
         assert (after.scores is None) == (before.scores is None)
         assert after.scores == pytest.approx(before.scores, abs=1.3e-5)
+        scores = after.scores or ()
+        high, nearly = (
+            {at for at, score in enumerate(scores) if score >= least}
+            for least in (HIGH_SCORE, HIGH_SCORE - 1e-5)
+        )
+        assert high <= {*(after.high or ())} <= nearly
+        assert (after.high is None) == (after.scores is None)
 
 
 def test_scores_of_0_and_1_stay_exact() -> None:
