@@ -14,7 +14,8 @@ from scripts.workshop.preview import jpeg_preview
 from scripts.workshop.reports.metrics import Metrics
 from scripts.workshop.reports.scoring import Scored
 
-THUMBNAIL_PIXELS = 220
+# A click enlarges a picture.
+THUMBNAIL_PIXELS = 480
 _TEMPLATES = Path(__file__).parent / "templates"
 
 

@@ -154,6 +154,9 @@ def test_the_report_is_one_page_that_loads_nothing_in_a_browser(
         assert image.get_property("naturalHeight") == 20
     assert HOSTILE in {name.text for name in tab.all(".card .file")}
     assert "b.png" in tab.all("section")[-1].text
+    small = images[0].size["width"]
+    tab.one(".card summary").click()
+    assert images[0].size["width"] > 2 * small, "a click enlarges a picture"
     wide = browser.execute_script("return document.documentElement.scrollWidth > innerWidth")
     assert wide is False
     assert tab.messages() == []
