@@ -12,7 +12,7 @@ from model.images.decode import decode
 from model.predictor import Predictor, load_predictor
 
 ROOT = Path(__file__).resolve().parents[1]
-ARTIFACT = ROOT / "model" / "bundled" / "scenes" / "4"
+ARTIFACT = ROOT / "model" / "bundled" / "scenes" / "5"
 SAMPLES = ROOT / "scripts" / "samples"
 GOLDEN = Path(__file__).with_name("golden_scores.json")
 TOLERANCE = 0.005

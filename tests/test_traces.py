@@ -140,7 +140,7 @@ def test_a_job_is_one_trace_from_the_request_to_each_stage(
     for chunk in chunks:
         assert chunk.service == "piqueue-worker"
         assert chunk.parent_id == submitting.span_id
-        assert chunk.attributes["model"] == "scenes@4"
+        assert chunk.attributes["model"] == "scenes@5"
         assert (chunk.attributes["outcome"], chunk.attributes["items"]) == ("committed", 1)
         stages = Counter(span.name for span in spans if span.parent_id == chunk.span_id)
         scored = "failed.not_an_image" not in chunk.attributes

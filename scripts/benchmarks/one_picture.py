@@ -22,7 +22,7 @@ PAUSE_S = 0.02
 
 def one_picture(run: BenchmarkRun) -> Iterator[Figure]:
     """Post one picture and wait for its score, alternating with the same work in this process."""
-    predictor = load_predictor(ARTIFACTS_PATH / "scenes" / "4", "litert")
+    predictor = load_predictor(ARTIFACTS_PATH / "scenes" / "5", "litert")
     predictor.warm_up()
     size = predictor.card.input_size
     payloads = read_pictures(run.pictures)

@@ -45,7 +45,7 @@ from worker.jobs.storage.features import block_name, pack_blocks
 from worker.scoring.chunk import run_next
 from worker.scoring.runtime import Runtime
 
-SCENES = ARTIFACTS_PATH / "scenes" / "4"
+SCENES = ARTIFACTS_PATH / "scenes" / "5"
 # Pictures of a job, and labelled ones.
 JOB_PICTURES, LABELLED = 400, 1000
 POSITIVES = (20, 50, 100, None)

@@ -91,7 +91,7 @@ def score_urls(url: str, urls: list[str], **options: object) -> float:
 
 def bare_scorer(variant: VariantChoice = "float") -> Callable[[Sequence[bytes]], Pace]:
     """Load a model; gives a function that decodes and scores payloads without any service."""
-    artifact = ARTIFACTS_PATH / "scenes" / "4"
+    artifact = ARTIFACTS_PATH / "scenes" / "5"
     predictor = load_predictor(artifact, "litert", BARE_THREADS, BARE_BATCH_SIZE, variant)
     predictor.warm_up()
     size = predictor.card.input_size

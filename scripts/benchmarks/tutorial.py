@@ -38,6 +38,6 @@ def create_app(artifact: Path) -> FastAPI:
 
 if __name__ == "__main__":
     listener = socket.create_server(("127.0.0.1", 0))
-    app = create_app(ARTIFACTS_PATH / "scenes" / "4")
+    app = create_app(ARTIFACTS_PATH / "scenes" / "5")
     print(listener.getsockname()[1], flush=True)  # connections wait until the server runs
     uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])

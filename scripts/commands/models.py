@@ -32,11 +32,11 @@ These commands use the registry, PIQUEUE_REGISTRY_URL, and not the API. Every AP
 the same registry sees a change within seconds. Existing jobs keep their version.
 
 examples:
-  piqueue models add models/scenes/5
+  piqueue models add models/scenes/6
   piqueue models add cats.keras --name cats --labels cats.txt --scaling tf
   piqueue models add cats.onnx --name cats --labels cats.txt --scaling torch --activation softmax
-  piqueue models add https://example.com/scenes-6.zip --sha256 9f86d081884c7d65…
-  piqueue models promote scenes 5
+  piqueue models add https://example.com/scenes-7.zip --sha256 9f86d081884c7d65…
+  piqueue models promote scenes 6
   piqueue models rollback scenes"""
 
 

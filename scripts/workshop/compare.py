@@ -16,8 +16,8 @@ _MEASURES = ("average_precision", "f1", "expected_calibration_error")
 
 _EXAMPLES = """\
 examples:
-  piqueue compare scenes@4 models/scenes/5 labels.csv --split val
-  piqueue compare scenes@4 models/scenes/5 photos/ -o comparison.html     without labels
+  piqueue compare scenes@5 models/scenes/6 labels.csv --split val
+  piqueue compare scenes@5 models/scenes/6 photos/ -o comparison.html     without labels
 
 A file with the same name and the suffix .json has the same metrics as JSON."""
 

@@ -22,8 +22,8 @@ WRONG_SHOWN = 24
 _EXAMPLES = """\
 examples:
   piqueue evaluate scenes labels.csv --split val
-  piqueue evaluate model/bundled/scenes/4 labels.csv --images photos -o scenes-4.html
-  piqueue evaluate scenes@4 photos/           with photos/beach/*.jpg, photos/city/*.jpg, …
+  piqueue evaluate model/bundled/scenes/5 labels.csv --images photos -o scenes-5.html
+  piqueue evaluate scenes@5 photos/           with photos/beach/*.jpg, photos/city/*.jpg, …
 
 A file with the same name and the suffix .json has the same metrics as JSON."""
 

@@ -125,7 +125,7 @@ class Settings(BaseSettings):
     s3://bucket/prefix; if unset, PIQUEUE_ARTIFACTS_PATH if that is set"""
     model_url: _HttpUrl | None = None
     """URL of a zipped <version> folder to download when a process starts, such as
-    https://example.com/scenes-5.zip"""
+    https://example.com/scenes-6.zip"""
     model_sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
     """SHA-256 of the file at PIQUEUE_MODEL_URL"""
     models_cache_path: Path = Path("~/.cache/piqueue/models")

@@ -23,7 +23,7 @@ class Scenes(litserve.LitAPI):
 
     def setup(self, device: str) -> None:  # noqa: ARG002
         """Load the model in each worker."""
-        self.predictor = load_predictor(ARTIFACTS_PATH / "scenes" / "4", "litert", 1, 1)
+        self.predictor = load_predictor(ARTIFACTS_PATH / "scenes" / "5", "litert", 1, 1)
         self.predictor.warm_up()
 
     def decode_request(self, request: Request) -> Any:

@@ -28,7 +28,7 @@ class Scorer:
     """Decodes and scores a batch."""
 
     def __init__(self) -> None:
-        self._predictor = load_predictor(ARTIFACTS_PATH / "scenes" / "4", "litert", 1, BATCH_SIZE)
+        self._predictor = load_predictor(ARTIFACTS_PATH / "scenes" / "5", "litert", 1, BATCH_SIZE)
         self._predictor.warm_up()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:

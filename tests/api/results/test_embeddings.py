@@ -41,7 +41,7 @@ def embeddings(client: httpx2.Client, job: dict[str, Any], **query: str) -> Any:
 
 
 def expected(path: Path) -> NDArray[np.float32]:
-    predictor = load_predictor(ARTIFACTS_PATH / "scenes" / "4", "litert")
+    predictor = load_predictor(ARTIFACTS_PATH / "scenes" / "5", "litert")
     (prediction,) = predictor.predict([decode(path.read_bytes(), predictor.card.input_size).pixels])
     (features,) = prediction.features.values()
     return features.values

@@ -70,7 +70,7 @@ def test_a_job_whose_items_arrive_out_of_order_gives_each_its_own_scores(
     items = all_results(client, job)
     assert [item["index"] for item in items] == list(range(100))
     assert [item["source"]["url"] for item in items] == urls
-    predictor = load_predictor(ARTIFACTS_PATH / "scenes" / "4")
+    predictor = load_predictor(ARTIFACTS_PATH / "scenes" / "5")
     expected = predictor.predict([decode(picture).pixels for picture in pictures])
     for item, picture, prediction in zip(items, pictures, expected, strict=True):
         assert item["image"]["sha256"] == hashlib.sha256(picture).hexdigest()
@@ -118,7 +118,7 @@ def test_uploaded_files_are_scored_and_named_by_their_file_name(
     client: httpx2.Client, pictures: list[bytes]
 ) -> None:
     files = [("files", (f"p{index}.jpg", picture)) for index, picture in enumerate(pictures[:20])]
-    options = {"name": "my folder", "metadata": {"order": [1, None]}, "model": "scenes@4"}
+    options = {"name": "my folder", "metadata": {"order": [1, None]}, "model": "scenes@5"}
     answer = client.post("/jobs", files=files, data={"options": json.dumps(options)})
 
     assert answer.status_code == 202
@@ -213,7 +213,7 @@ def test_a_hundred_invalid_items_are_listed_and_the_rest_counted(client: httpx2.
         ({"json": {"urls": []}}, 422, "job_refused", "no items"),
         ({"json": {"urls": ["http://h/"], "items": []}}, 422, "job_refused", "either"),
         ({"json": {"urls": ["http://h/"], "modle": "x"}}, 422, "job_refused", "modle"),
-        ({"json": {"urls": ["http://h/"], "model": "cats"}}, 422, "model_not_found", "scenes@4"),
+        ({"json": {"urls": ["http://h/"], "model": "cats"}}, 422, "model_not_found", "scenes@5"),
         ({"json": {"urls": ["http://h/"], "model": "scenes@99"}}, 422, "model_not_found", "@99"),
         ({"content": b"{", "headers": {"content-type": "application/json"}}, 400, "body", "JSON"),
         ({"content": b"x", "headers": {"content-type": "text/html"}}, 415, "unsupp", "text/html"),

@@ -12,7 +12,7 @@ from tests.api.web_page import Page
 from worker.jobs.models.artifact import CARD_NAME, Artifact
 from worker.jobs.settings import ARTIFACTS_PATH
 
-SCENES = json.loads((ARTIFACTS_PATH / "scenes" / "4" / CARD_NAME).read_text())
+SCENES = json.loads((ARTIFACTS_PATH / "scenes" / "5" / CARD_NAME).read_text())
 
 
 def test_one_click_scores_the_sample_photos(
@@ -58,15 +58,16 @@ def test_the_page_offers_no_samples_that_are_not_installed(
 
 def test_the_card_of_a_model_is_a_click_away(page: Page, stack: Stack) -> None:
     page.open(stack.url)
-    page.choose("#model", "scenes@4")
+    page.choose("#model", "scenes@5")
     page.one("#about-model").click()
     page.wait("figures", lambda: page.all("#model-card td"))
     text = page.one("#model-card").text
-    assert page.one("#model-title").text == "scenes@4"
+    assert page.one("#model-title").text == "scenes@5"
     measured = SCENES["metrics"]["validation"]
     assert f"{100 * measured['macro_average_precision']:.1f} %" in text
     row = page.one("#model-card tbody tr").text
-    assert row == f"beach 0.50 {100 * measured['average_precision_beach']:.1f} % 96.4 %"
+    figures = (measured["average_precision_beach"], measured["binary_accuracy_beach"])
+    assert row == " ".join(("beach 0.50", *(f"{100 * one:.1f} %" for one in figures)))
     assert all(source["name"] in text for source in SCENES["sources"])
     assert SCENES["notes"] in text
     assert page.violations() == []
@@ -84,7 +85,7 @@ def test_the_card_of_a_model_is_a_click_away(page: Page, stack: Stack) -> None:
 
 def test_a_model_is_read_with_its_figures_and_sources(client: httpx2.Client) -> None:
     listed = next(one for one in client.get("/models").json() if one["name"] == "scenes")
-    for reference in ("scenes", "scenes@4"):
+    for reference in ("scenes", "scenes@5"):
         read = client.get(f"/models/{reference}").raise_for_status().json()
         assert {name: read[name] for name in listed} == listed
         assert (read["metrics"], read["notes"]) == (SCENES["metrics"], SCENES["notes"])
@@ -97,9 +98,9 @@ def test_a_model_is_read_with_its_figures_and_sources(client: httpx2.Client) -> 
 
 def test_a_card_whose_figures_are_no_figures_is_ignored() -> None:
     card = {**SCENES, "metrics": {"validation": {"macro_average_precision": float("nan")}}}
-    read = Artifact.read(json.dumps(card).encode(), "scenes/4")
+    read = Artifact.read(json.dumps(card).encode(), "scenes/5")
     assert read is not None
     assert json.loads(read.details.model_dump_json())["metrics"]["validation"] == {
         "macro_average_precision": None
     }
-    assert Artifact.read(json.dumps({**SCENES, "metrics": [1]}).encode(), "scenes/4") is None
+    assert Artifact.read(json.dumps({**SCENES, "metrics": [1]}).encode(), "scenes/5") is None

@@ -169,7 +169,7 @@ def test_a_retry_has_the_options_its_parent_was_submitted_with(
     created, expires = (datetime.fromisoformat(job[f"{at}_at"]) for at in ("created", "expires"))
     assert (expires - created).total_seconds() == pytest.approx(3600, abs=1)
     assert store.job(job["id"]).webhook_url == options["webhook_url"]
-    assert store.options(job["id"]) == {**options, "model": "scenes@4"}
+    assert store.options(job["id"]) == {**options, "model": "scenes@5"}
     same = retry(client, parent)
     # More, if the job in between was still scoring when it was over its budget.
     assert same["counts"]["cached"] >= job["counts"]["total"], "those were scored just now"
@@ -349,7 +349,7 @@ def test_a_job_is_not_retried_with_a_model_that_was_replaced(
     )
     answer = client.post(f"/jobs/{job.id}/retry")
     assert (answer.status_code, answer.json()["code"]) == (422, "model_not_found")
-    assert "scenes@4" in answer.json()["detail"]
+    assert "scenes@5" in answer.json()["detail"]
 
 
 def test_an_unknown_job_is_not_retried(client: httpx2.Client) -> None:
@@ -463,7 +463,7 @@ def test_a_report_of_a_chain_of_retries_counts_each_item_once(
     good = sum(outcome(index)[1] for index in range(COUNT))
     answer = client.get(f"/jobs/{line[2].id}/report", params={"merge": "parents"})
     text = " ".join(re.sub("<[^>]*>", " ", answer.text).split())
-    assert f"{COUNT:,} pictures · model scenes@4" in text
+    assert f"{COUNT:,} pictures · model scenes@5" in text
     assert "retried 2 times" in text
     assert f"{good:,} scored {COUNT - good:,} failed" in text
     assert f"{COUNT - good:,} × " in text

@@ -27,7 +27,7 @@ def test_scorefile_scores_one_picture_through_the_queue(client: httpx2.Client) -
     assert answer.status_code == 200
     scores = answer.json()
     assert list(scores) == ["beach", "city", "sunset", "trees"]
-    (expected,) = load_predictor(ARTIFACTS_PATH / "scenes" / "4").predict([decode(picture).pixels])
+    (expected,) = load_predictor(ARTIFACTS_PATH / "scenes" / "5").predict([decode(picture).pixels])
     np.testing.assert_allclose(list(scores.values()), expected.scores, atol=1e-4)
 
 
@@ -103,7 +103,7 @@ def test_readiness_says_what_the_configuration_of_redis_can_lose(
 
 def test_models_are_listed_with_their_labels(client: httpx2.Client) -> None:
     imagenet, scenes = client.get("/models").json()
-    assert (scenes["name"], scenes["version"], scenes["default"]) == ("scenes", "4", True)
+    assert (scenes["name"], scenes["version"], scenes["default"]) == ("scenes", "5", True)
     assert scenes["labels"] == ["beach", "city", "sunset", "trees"]
     assert set(scenes["thresholds"]) == set(scenes["labels"])
     assert (scenes["current"], scenes["top_k"], scenes["warm_workers"]) == (True, None, 1)

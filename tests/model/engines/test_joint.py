@@ -127,7 +127,7 @@ def test_a_network_is_freed_with_its_last_predictor(folders: dict[str, Path]) ->
 def test_models_of_different_sizes_are_refused(folders: dict[str, Path]) -> None:
     parts = [
         load_predictor(folders["plain"], "litert"),
-        load_predictor(Path("model/bundled/scenes/4")),
+        load_predictor(Path("model/bundled/scenes/5")),
     ]
     with pytest.raises(ValueError, match=r"scenes takes images of .*: submit a job for each"):
         JointPredictor(parts)

@@ -445,7 +445,7 @@ def test_training_sets_tensorflow_up_before_it_is_loaded(tmp_path: Path) -> None
         assert ran.stdout.split() == [expected, "true"]
 
 
-BUNDLED = Path("model/bundled/scenes/4")
+BUNDLED = Path("model/bundled/scenes/5")
 
 
 def test_the_bundled_model_is_complete_small_and_good_enough() -> None:

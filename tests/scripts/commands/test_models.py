@@ -72,7 +72,7 @@ def test_a_model_is_not_written_among_the_bundled_ones(
     made: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     monkeypatch.delenv("PIQUEUE_REGISTRY_URL", raising=False)
-    for arguments in (["add", str(made)], ["promote", "scenes", "4"], ["rollback", "scenes"]):
+    for arguments in (["add", str(made)], ["promote", "scenes", "5"], ["rollback", "scenes"]):
         assert "set PIQUEUE_REGISTRY_URL to the registry" in rejected(capsys, *arguments)
     assert main(["models", "list"]) == 0
 
@@ -96,7 +96,7 @@ def test_an_added_model_is_listed_and_promoted(
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
     assert lines["places@1"].endswith("  current")
     assert "current" not in lines["places@2"]
-    assert lines["scenes@4"].endswith("  current default")
+    assert lines["scenes@5"].endswith("  current default")
     assert "top 5 of 1000 labels  23 MB a thread" in lines["imagenet@1"]
     assert main(["models", "list", "--json"]) == 0
     listed = {(one["name"], one["version"]): one for one in json.loads(capsys.readouterr().out)}
@@ -296,10 +296,10 @@ def test_an_added_keras_or_onnx_file_scores_the_next_job(
 def test_the_commands_of_the_document_work(registry: Path, colours: Path, tmp_path: Path) -> None:
     shell = Shell(tmp_path)
     _, version, adopt = runnable("docs/models.md")
-    add_version(tmp_path / "models", "5", name="scenes")
+    add_version(tmp_path / "models", "6", name="scenes")
     printed = shell.run(version)
-    assert "scenes now use scenes@5" in printed
-    assert printed.rstrip().endswith(f"use scenes@4 again, in {registry}")
+    assert "scenes now use scenes@6" in printed
+    assert printed.rstrip().endswith(f"use scenes@5 again, in {registry}")
 
     colours.rename(tmp_path / "cats.keras")
     (tmp_path / "cats.txt").write_text("red\ngreen\nblue\n")

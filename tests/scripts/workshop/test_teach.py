@@ -79,7 +79,7 @@ def walked(shell: Shell) -> str:
 @pytest.mark.timeout(400)
 def test_a_label_is_taught_and_scored_beside_others(shell: Shell, walked: str) -> None:
     assert "taught on 30 pictures" in walked
-    assert "added harbours@1, on the backbone of scenes@4" in walked
+    assert "added harbours@1, on the backbone of scenes@5" in walked
     job = walked.partition("to score ")[2].split()[0]
     assert f"to score {job} with it: piqueue rescore {job} --model harbours@1" in walked
     listed = walked.partition("label these next:\n")[2].split("\n\n")[0].splitlines()
@@ -109,10 +109,10 @@ def test_the_card_says_how_sure_it_is(shell: Shell, walked: str) -> None:
     low, high = card["metrics"]["intervals_95"]["out_of_fold"]["macro_average_precision"]
     assert 0.8 < low <= figures["macro_average_precision"] <= high <= 1
     assert f"average precision {figures['average_precision_harbours']:.3f}" in walked
-    assert card["training"]["backbone_of"] == "scenes@4"
+    assert card["training"]["backbone_of"] == "scenes@5"
     assert card["training"]["pictures"] == {"train": 30}
     assert card["training"]["features"] == {"float": 30}
-    base = load_card(ARTIFACTS_PATH / "scenes" / "4")
+    base = load_card(ARTIFACTS_PATH / "scenes" / "5")
     int8 = card["variants"]["int8"]
     assert (int8["sha256"], int8["calibration"]) == (
         base.variants["int8"].sha256,
@@ -173,7 +173,7 @@ def test_the_next_version_is_not_current_until_it_is_promoted(shell: Shell, walk
         rows = [(f"{index:02}.jpg", int((index % 3 == 0) != (index == 7))) for index in range(30)]
         csv.writer(file).writerows([("name", "upright"), *rows])
     told = shell.run(f"piqueue teach harbours wrong.csv --from {job} --next 2")
-    assert "added harbours@2, on the backbone of scenes@4" in told
+    assert "added harbours@2, on the backbone of scenes@5" in told
     assert "to use it for new jobs: piqueue models promote harbours 2" in told
     assert "row 9 (07.jpg) has upright, with a score of " in told
     assert len(told.partition("label these next:\n")[2].split("\n\n")[0].splitlines()) == 2

@@ -42,7 +42,7 @@ def scores_of_today(client: httpx2.Client) -> dict[str, float]:
     families = text_string_to_metric_families(client.get("/metrics").raise_for_status().text)
     counts: Counter[str] = Counter()
     for sample in (one for family in families for one in family.samples):
-        if sample.name == "piqueue_scores_today" and sample.labels["model"] == "scenes@4":
+        if sample.name == "piqueue_scores_today" and sample.labels["model"] == "scenes@5":
             counts[sample.labels["label"]] += int(sample.value)
     return dict(counts)
 
@@ -78,7 +78,7 @@ def test_a_scrape_shows_the_result_and_the_times_of_every_item(tmp_path: Path) -
             assert time.monotonic() < deadline, f"not all scores were counted: {days}"
             time.sleep(0.2)
 
-    model = "scenes@4"
+    model = "scenes@5"
     assert value("piqueue_items_total", model=model, outcome="succeeded") == 6
     assert value("piqueue_items_total", model=model, outcome="not_an_image") == 1
     assert value("piqueue_items_total", model=model, outcome="fetch_blocked_address") == 1
