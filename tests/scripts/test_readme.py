@@ -41,7 +41,8 @@ def test_the_commands_that_submit_jobs_work(
         text = re.sub(r"(http://)?(localhost|127\.0\.0\.1):8000", stack.url, block.text)
         return Block(block.language, text.replace("https://example.com", site.url("")))
 
-    curl, submit, python, _ = map(here, runnable("README.md"))
+    # The others start Piqueue with Docker, and train a model.
+    curl, submit, python, _, _ = map(here, runnable("README.md"))
     posts, status, results, one = re.split(r"\n(?=curl \S*/jobs/|curl '|curl -F file=)", curl.text)
     [*_, job_id] = re.findall(r'"id": ?"(job_\w+)"', shell.run(posts))
     job = wait_done(client, client.get(f"/jobs/{job_id}").json())
