@@ -15,12 +15,14 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 from pydantic_core import ErrorDetails
 
 from model.artifact.card import Activation, Source
+from model.training.backbones import BACKBONES, BackboneName
 
 
 class TrainingError(ValueError):
@@ -62,7 +64,7 @@ class DataConfig(_Strict):
                 f"but is {list(self.input_shape)}"
             )
         if min(self.resize_shape) < 32:
-            raise ValueError("resize_shape must be at least 32 by 32, the minimum of MobileNetV2")
+            raise ValueError("resize_shape must be at least 32 by 32, the minimum of all backbones")
         columns = [self.image_name_col, self.split_col, self.group_col, *self.label_columns]
         if len({*columns}) < len(columns) or len({*self.targets}) < len(self.targets):
             raise ValueError(
@@ -102,17 +104,24 @@ class TrainingConfig(_Strict):
     """The artifact folder to write, ending in `<name>/<version>`, such as scenes/1."""
     runs_path: Path = Path("runs")
     """Folder of runs; each writes its logs and checkpoints to a subfolder `<name>-<version>`."""
+    backbone: BackboneName = "MobileNetV2"
+    """The network that training starts from; see `model.training.backbones`."""
+    backbone_width: float = 1.0
+    """Factor of the number of its channels, Keras' `alpha`: 0.35, 0.5, 0.75, 1.0, 1.3 or 1.4 of
+    MobileNetV2, 0.75 or 1.0 of MobileNetV3, and 1.0 of EfficientNetV2B0."""
     base_weights: str = "imagenet"
-    """`imagenet` (downloaded by Keras), `none` (random), or a .weights.h5 file of MobileNetV2."""
+    """`imagenet` (downloaded by Keras), `none` (random), or a .weights.h5 file of the backbone."""
     base_weights_sha256: Annotated[str | None, Field(pattern="^[0-9a-f]{64}$")] = None
     """SHA-256 of the file of `base_weights`; another file is refused. The card has it in
-    `training`. Keras publishes none, so without this setting a download is only checked to have
-    the right shapes."""
+    `training`. Without this setting, a download is checked by the MD5 that Keras publishes, and
+    that of MobileNetV2, which has none, only for the right shapes."""
     seed: NonNegativeInt = 1
     head_epochs: PositiveInt = 10
     head_learning_rate: PositiveFloat = 1e-3
-    fine_tune_from_block: Annotated[int, Field(ge=1, le=16)] = 11
-    """The first of MobileNetV2's blocks that is fine-tuned; the earlier ones are frozen."""
+    fine_tune_from_block: int = Field(default_factory=lambda given: _default_block(given))
+    """The first of the backbone's blocks that is fine-tuned; the earlier ones are frozen. 1 to 16
+    of MobileNetV2 (default 11), 10 of MobileNetV3Small (7), 14 of MobileNetV3Large (10), and 20 of
+    EfficientNetV2B0 (13)."""
     augmented_copies: PositiveInt = 8
     """Different augmentations of each picture; more of them need more memory, not more epochs."""
     class_weights: ClassWeights = "none"
@@ -143,12 +152,28 @@ class TrainingConfig(_Strict):
         """The folder of this run's logs and checkpoints."""
         return self.runs_path / f"{self.model_path.parent.name}-{self.model_path.name}"
 
+    @field_validator("backbone_width", "fine_tune_from_block")
+    @classmethod
+    def _of_the_backbone(cls, value: float, info: ValidationInfo) -> float:
+        if name := info.data.get("backbone"):  # else, that is what is wrong
+            backbone = BACKBONES[name]
+            if info.field_name == "backbone_width" and value not in backbone.widths:
+                widths = ", ".join(map(str, backbone.widths))
+                raise ValueError(f"must be one of {widths} for {name}")
+            if info.field_name == "fine_tune_from_block" and not 1 <= value <= len(backbone.blocks):
+                raise ValueError(f"must be 1 to {len(backbone.blocks)} for {name}")
+        return value
+
     @field_validator("model_path")
     @classmethod
     def _name_and_version(cls, path: Path) -> Path:
         if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*/[0-9]+", f"{path.parent.name}/{path.name}"):
             raise ValueError("must end in a name and a version number, such as scenes/1")
         return path
+
+
+def _default_block(given: dict[str, Any]) -> int:
+    return BACKBONES[given.get("backbone", "MobileNetV2")].fine_tune_from_block
 
 
 # Settings that a preset replaces. `smoke` checks that every step works, in a minute; its model is

@@ -94,10 +94,17 @@ def round_to_float16(model: Any) -> None:
     product as float16. Here the product is rounded and divided back, so that the Keras and the
     LiteRT model compute with the same numbers. Otherwise, scores near 0.5 differ by up to 0.1.
     """
-    for layer in leaf_layers(model):
-        if isinstance(layer, keras.layers.BatchNormalization):
-            _round_pair(layer.input._keras_history.operation, layer)
-        elif isinstance(layer, keras.layers.Dense):
+    layers = list(leaf_layers(model))
+    pairs = {
+        layer: layer.input._keras_history.operation
+        for layer in layers
+        if isinstance(layer, keras.layers.BatchNormalization)
+    }
+    for norm, convolution in pairs.items():
+        _round_pair(convolution, norm)
+    alone = [layer for layer in layers if layer not in pairs.values()]
+    for layer in alone:
+        if isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense)):
             for weight in layer.weights:
                 weight.assign(_float16(np.asarray(weight)))
 

@@ -1,4 +1,4 @@
-"""MobileNetV2 trained on ImageNet: its download, its classes, and an artifact of it."""
+"""Networks trained on ImageNet: their download, their classes, and an artifact of MobileNetV2."""
 
 import json
 import socket
@@ -13,12 +13,10 @@ import numpy as np
 from model.artifact.card import Card, Source
 from model.training.adopt import wrap
 from model.training.adoption import PixelScaling
+from model.training.backbones import BACKBONES, BackboneName
 from model.training.export import round_to_float16, write_artifact
 from model.training.quantization.quantize import Pixels, add_int8
 
-WEIGHTS_URL = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2/"
-# Sides in pixels for which weights are published; other sizes use the weights of the last.
-SIDES = (96, 128, 160, 192, 224)
 CLASSES_URL = (
     "https://storage.googleapis.com/download.tensorflow.org/data/imagenet_class_index.json"
 )
@@ -38,24 +36,35 @@ class DownloadFailed(OSError):
     """A published file cannot be downloaded; the message gives the address and the reason."""
 
 
-def load_published(
-    input_shape: tuple[int, int, int] | None = None, sha256: str | None = None
-) -> tuple[Any, Path]:
-    """MobileNetV2 with weights of ImageNet, and their file.
+def keras_network(name: BackboneName, width: float, **options: Any) -> Any:
+    """A network of `keras.applications` with `options`; its input is float (batch, h, w, 3)."""
+    if len(BACKBONES[name].widths) > 1:
+        options["alpha"] = width
+    return getattr(keras.applications, name)(**options)
 
-    It has its top, or none for `input_shape`. `sha256` is the expected hash of the file.
+
+def load_published(
+    input_shape: tuple[int, int, int] | None = None,
+    sha256: str | None = None,
+    name: BackboneName = "MobileNetV2",
+    width: float = 1.0,
+) -> tuple[Any, Path]:
+    """A network with weights of ImageNet, and their file.
+
+    It has no top, but MobileNetV2 without `input_shape` has. `sha256` is the expected hash of the
+    file, by default the MD5 that Keras publishes, if any.
 
     Raises DownloadFailed. A file that does not contain these weights is removed, so that the next
     run downloads it again.
     """
-    height, width, _ = input_shape or (224, 224, 3)
-    side = height if height == width and height in SIDES else SIDES[-1]
-    top = "" if input_shape is None else "_no_top"
-    url = f"{WEIGHTS_URL}mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_{side}{top}.h5"
-    network = keras.applications.MobileNetV2(
-        include_top=input_shape is None, weights=None, input_shape=input_shape
+    backbone = BACKBONES[name]
+    url = backbone.weights_url(width, SIZE if input_shape is None else input_shape[:2])
+    if input_shape is None:
+        url = url.replace("_no_top", "")
+    network = keras_network(
+        name, width, include_top=input_shape is None, weights=None, input_shape=input_shape
     )
-    path = _download(url, sha256)
+    path = _download(url, sha256 or backbone.md5.get(width))
     try:
         network.load_weights(path)
     except (ValueError, OSError) as error:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from model.artifact.calibration import calibrated
 from model.artifact.card import Card
 from model.artifact.score_counts import count_scores
+from model.training.backbones import BACKBONES
 from model.training.bootstrap import draw_figures, interval
 from model.training.checkpoints import Checkpoints, in_order
 from model.training.config import DataConfig, TrainingConfig, TrainingError
@@ -143,6 +144,7 @@ def train(csv_path: Path, data: DataConfig, training: TrainingConfig) -> Card:
         "thresholds": decision.thresholds,
         "activation": activation,
         "input_size": data.resize_shape,
+        "scaling": BACKBONES[training.backbone].scaling,
         "calibration": calibration,
         "metrics": {
             "validation": validation,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from model.training.config import TrainingConfig
 
 _DATA_OVERRIDES = ("images_base_path", "use_guessed")
-_TRAINING_OVERRIDES = ("base_weights", "model_path", "runs_path", "seed")
+_TRAINING_OVERRIDES = ("backbone", "base_weights", "model_path", "runs_path", "seed")
 EXAMPLES = """\
 A table has a column `name`, and either a column `label` with the one label of each picture or a
 column of 0 and 1 for each label. In a folder, the pictures of each label are in a subfolder.
@@ -75,6 +75,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     about = "also use labels that nobody has confirmed"
     group.add_argument("--use_guessed", action="store_true", default=None, help=about)
+    about = "MobileNetV2 (default), MobileNetV3Small, MobileNetV3Large or EfficientNetV2B0"
+    group.add_argument("--backbone", help=about)
     group.add_argument("--base_weights", help="imagenet, none or a .weights.h5 file")
     group.add_argument("--runs_path", type=Path, help="folder of the training logs (runs)")
     group.add_argument("--seed", type=int, help="seed of all random choices")

@@ -8,6 +8,8 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
+from model.training.backbones import BACKBONES, BackboneName
+
 TARGETS = ["red", "blue"]
 SIDE = 48
 
@@ -49,24 +51,34 @@ def data_settings(folder: Path) -> dict[str, object]:
     }
 
 
-def write_base_weights(path: Path, pictures: NDArray[np.uint8]) -> Path:
-    """Random weights of MobileNetV2 that let the colours of `pictures` (n, h, w, 3) through.
+def write_base_weights(
+    path: Path,
+    pictures: NDArray[np.uint8],
+    name: BackboneName = "MobileNetV2",
+    width: float = 1.0,
+) -> Path:
+    """Random weights of a backbone that let the colours of `pictures` (n, h, w, 3) through.
 
     Batch normalisation learns its statistics from them and keeps values in the linear part of
     ReLU6. Without either, 17 blocks of random weights leave nothing of a picture.
     """
     import keras
 
+    from model.training.imagenet import keras_network
+
     keras.utils.set_random_seed(1)
-    base = keras.applications.MobileNetV2(
-        include_top=False, weights=None, input_shape=pictures.shape[1:]
+    base = keras_network(
+        name, width, include_top=False, weights=None, input_shape=pictures.shape[1:]
     )
     for layer in base.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.0
-            if not layer.name.endswith(("project_BN", "Conv_1_bn")):
+            if name == "MobileNetV2" and not layer.name.endswith(("project_BN", "Conv_1_bn")):
                 layer.beta.assign(np.full(layer.beta.shape, 3.0))
-    base(pictures.astype(np.float32) / 127.5 - 1, training=True)
+        elif isinstance(layer, keras.layers.Dropout):
+            layer.rate = 0.0
+    pixels = pictures.astype(np.float32)
+    base(pixels if BACKBONES[name].scales_itself else pixels / 127.5 - 1, training=True)
     base.save_weights(path)
     return path
 

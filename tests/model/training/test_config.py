@@ -30,7 +30,22 @@ def test_an_override_wins_unless_it_is_none(tmp_path: Path) -> None:
         ({"base_weights_sha256": "1f"}, "base_weights_sha256: String should match"),
         ({"batch_size": 0}, "batch_size: Input should be greater than 0"),
         ({"model_path": "scenes"}, "model_path: .* such as scenes/1"),
-        ({"fine_tune_from_block": 17}, "fine_tune_from_block: "),
+        (
+            {"fine_tune_from_block": 17},
+            "fine_tune_from_block: .*must be 1 to 16 for MobileNetV2",
+        ),
+        (
+            {"backbone": "EfficientNetV2B0", "fine_tune_from_block": 21},
+            "fine_tune_from_block: .*must be 1 to 20 for EfficientNetV2B0",
+        ),
+        (
+            {"backbone": "MobileNet"},
+            "backbone: .*'MobileNetV2', .* or 'EfficientNetV2B0' [(]it is 'MobileNet'[)]",
+        ),
+        (
+            {"backbone": "MobileNetV3Small", "backbone_width": 0.5},
+            "backbone_width: .*must be one of 0.75, 1.0 for MobileNetV3Small [(]it is 0.5[)]",
+        ),
     ],
 )
 def test_a_wrong_training_setting_is_named(
@@ -93,6 +108,16 @@ def test_a_word_that_yaml_reads_as_no_text_is_shown(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"absent\.yaml cannot be read"):
         read_config(DataConfig, tmp_path / "absent.yaml")
+
+
+def test_fine_tuning_starts_where_the_backbone_says_unless_it_is_set(tmp_path: Path) -> None:
+    settings = training_settings(tmp_path) | {"backbone": "MobileNetV3Large"}
+    path = write_yaml(tmp_path / "training.yaml", **settings)
+    assert read_config(TrainingConfig, path).fine_tune_from_block == 14
+    settings.pop("fine_tune_from_block")
+    path = write_yaml(tmp_path / "training.yaml", **settings)
+    assert read_config(TrainingConfig, path).fine_tune_from_block == 10
+    assert read_config(TrainingConfig, path, backbone="MobileNetV2").fine_tune_from_block == 11
 
 
 def test_the_full_preset_is_the_default() -> None:

@@ -1,4 +1,4 @@
-"""Downloads of MobileNetV2 from a server of our own: real files with random weights."""
+"""Downloads of backbones from a server of our own: real files with random weights."""
 
 import asyncio
 import hashlib
@@ -13,12 +13,19 @@ import keras
 import numpy as np
 import pytest
 from aiohttp import web
-from keras.src.applications import imagenet_utils, mobilenet_v2
+from keras.src.applications import efficientnet_v2, imagenet_utils, mobilenet_v2, mobilenet_v3
 from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
 
-from model.training import imagenet
+from model.training import backbones, imagenet
+from model.training.backbones import BACKBONES, WEIGHTS_URL, BackboneName
 from model.training.config import DataConfig, TrainingConfig, TrainingError
-from model.training.imagenet import DownloadFailed, class_lines, load_network, load_published
+from model.training.imagenet import (
+    DownloadFailed,
+    class_lines,
+    keras_network,
+    load_network,
+    load_published,
+)
 from model.training.network.build import Network, build_network
 from scripts.workshop.make_imagenet import main
 from tests.worker.fetching.site import Answer, Site
@@ -29,8 +36,9 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 SHAPE = (96, 96, 3)
-BACKBONE = "/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_96_no_top.h5"
-WHOLE = "/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5"
+BACKBONE = "/mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_96_no_top.h5"
+WHOLE = "/mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5"
+SMALL = "/mobilenet_v3/weights_mobilenet_v3_small_224_0.75_float_no_top_v2.h5"
 CLASSES = "/imagenet_class_index.json"
 
 
@@ -44,7 +52,7 @@ class Publisher:
         self.files: dict[str, bytes] = {}
         self.fault: Answer | None = None
         self.cache = cache
-        self.site = Site(dict.fromkeys((BACKBONE, WHOLE, CLASSES), self._answer))
+        self.site = Site(dict.fromkeys((BACKBONE, WHOLE, SMALL, CLASSES), self._answer))
 
     @property
     def asked(self) -> list[str]:
@@ -67,7 +75,7 @@ def publisher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Publi
     monkeypatch.setattr("keras.src.backend.config._KERAS_DIR", str(cache))
     publisher = Publisher(cache)
     with publisher.site as site:
-        monkeypatch.setattr(imagenet, "WEIGHTS_URL", site.url("/"))
+        monkeypatch.setattr(backbones, "WEIGHTS_URL", site.url("/"))
         monkeypatch.setattr(imagenet, "CLASSES_URL", site.url(CLASSES))
         yield publisher
 
@@ -94,7 +102,7 @@ def same_weights(one: Any, other: Any) -> bool:
     return all(np.array_equal(*pair) for pair in pairs)
 
 
-def start_training(folder: Path, **settings: str) -> Network:
+def start_training(folder: Path, **settings: object) -> Network:
     data = {
         "input_shape": SHAPE,
         "resize_shape": SHAPE[:2],
@@ -123,7 +131,7 @@ def test_training_starts_with_the_published_weights_and_downloads_them_once(
     sha256 = hashlib.sha256(backbone_file).hexdigest()
     assert start_training(tmp_path, base_weights_sha256=sha256).base_sha256 == sha256
     assert publisher.asked == [BACKBONE]
-    for weights in ("imagenet", str(publisher.cache / "models" / BACKBONE[1:])):
+    for weights in ("imagenet", str(publisher.cache / "models" / Path(BACKBONE).name)):
         with pytest.raises(TrainingError, match=r"base_weights.*(hash does not match|SHA-256)"):
             start_training(tmp_path, base_weights=weights, base_weights_sha256="0" * 64)
 
@@ -182,7 +190,7 @@ def test_a_failed_download_stops_training_with_a_message_and_is_not_kept(
 def test_an_unreachable_publisher_stops_training_with_a_message(
     publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(imagenet, "WEIGHTS_URL", "http://127.0.0.1:1/")
+    monkeypatch.setattr(backbones, "WEIGHTS_URL", "http://127.0.0.1:1/")
     with pytest.raises(TrainingError, match=r"refused.*Without internet, give the path of"):
         start_training(tmp_path)
 
@@ -191,7 +199,7 @@ def test_a_partial_file_of_a_killed_run_is_downloaded_again(
     publisher: Publisher, backbone: Any, backbone_file: bytes
 ) -> None:
     publisher.files[BACKBONE] = backbone_file
-    kept = publisher.cache / "models" / BACKBONE[1:]
+    kept = publisher.cache / "models" / Path(BACKBONE).name
     kept.parent.mkdir()
     kept.write_bytes(backbone_file[: len(backbone_file) // 2])
     with pytest.raises(DownloadFailed, match=r"run again \(.*truncated file"):
@@ -200,8 +208,40 @@ def test_a_partial_file_of_a_killed_run_is_downloaded_again(
     assert publisher.asked == [BACKBONE]
 
 
-def test_the_addresses_are_those_of_keras() -> None:
-    assert imagenet.WEIGHTS_URL == mobilenet_v2.BASE_WEIGHT_PATH
+def test_another_backbone_is_downloaded_with_the_hash_that_keras_publishes(
+    publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = keras.applications.MobileNetV3Small(
+        include_top=False, weights=None, input_shape=SHAPE, alpha=0.75
+    )
+    publisher.files[SMALL] = as_published(small, tmp_path)
+    settings: dict[str, object] = {"backbone": "MobileNetV3Small", "backbone_width": 0.75}
+    with pytest.raises(
+        TrainingError, match=r"hash does not match.*of MobileNetV3Small .alpha 0\.75"
+    ):
+        start_training(tmp_path, **settings)
+    md5 = hashlib.md5(publisher.files[SMALL]).hexdigest()
+    monkeypatch.setitem(BACKBONES["MobileNetV3Small"].md5, 0.75, md5)
+    started = start_training(tmp_path, **settings)
+    loaded = [*started.frozen_backbone.weights, *started.tuned_backbone.weights]
+    base = {path_in_network(weight): np.asarray(weight) for weight in small.weights}
+    assert {path_in_network(weight) for weight in loaded} == base.keys()
+    for weight in loaded:
+        assert np.array_equal(weight, base[path_in_network(weight)]), weight.path
+    assert publisher.asked == [SMALL]
+
+
+def test_the_addresses_and_hashes_are_those_of_keras() -> None:
+    assert WEIGHTS_URL + "mobilenet_v2/" == mobilenet_v2.BASE_WEIGHT_PATH
+    assert WEIGHTS_URL + "mobilenet_v3/" == mobilenet_v3.BASE_WEIGHT_PATH
+    assert WEIGHTS_URL + "efficientnet_v2/" == efficientnet_v2.BASE_WEIGHTS_PATH
+    for size in ("small", "large"):
+        name: BackboneName = "MobileNetV3Small" if size == "small" else "MobileNetV3Large"
+        assert BACKBONES[name].md5 == {
+            width: mobilenet_v3.WEIGHTS_HASHES[f"{size}_224_{width}_float"][1]
+            for width in BACKBONES[name].widths
+        }
+    assert BACKBONES["EfficientNetV2B0"].md5 == {1.0: efficientnet_v2.WEIGHTS_HASHES["b0"][1]}
     assert imagenet.CLASSES_URL == imagenet_utils.CLASS_INDEX_PATH
     assert imagenet.CLASSES_MD5 in inspect.getsource(imagenet_utils.decode_predictions)
 
@@ -213,7 +253,7 @@ def test_a_file_has_the_name_that_keras_gives_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     publisher.fault = a_page
-    monkeypatch.setattr(mobilenet_v2, "BASE_WEIGHT_PATH", publisher.site.url("/"))
+    monkeypatch.setattr(mobilenet_v2, "BASE_WEIGHT_PATH", publisher.site.url("/mobilenet_v2/"))
     with pytest.raises(OSError, match="signature not found"):
         keras.applications.MobileNetV2(include_top=input_shape is None, input_shape=input_shape)
     assert len(publisher.kept) == 1
@@ -221,6 +261,38 @@ def test_a_file_has_the_name_that_keras_gives_it(
         load_published(input_shape)
     assert len(publisher.asked) == 1
     assert publisher.kept == []
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "side"),
+    [
+        ("MobileNetV2", 0.35, 128),
+        ("MobileNetV2", 1.4, 224),
+        ("MobileNetV3Small", 0.75, 96),
+        ("MobileNetV3Large", 1.0, 96),
+        ("EfficientNetV2B0", 1.0, 96),
+    ],
+)
+def test_the_address_of_each_backbone_is_that_of_keras(
+    publisher: Publisher,
+    name: BackboneName,
+    width: float,
+    side: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    publisher.fault, url = a_page, publisher.site.url
+    monkeypatch.setattr(mobilenet_v2, "BASE_WEIGHT_PATH", url("/mobilenet_v2/"))
+    monkeypatch.setattr(mobilenet_v3, "BASE_WEIGHT_PATH", url("/mobilenet_v3/"))
+    monkeypatch.setattr(efficientnet_v2, "BASE_WEIGHTS_PATH", url("/efficientnet_v2/"))
+    with pytest.raises((OSError, ValueError)):  # the page has no weights
+        keras_network(name, width, include_top=False, input_shape=(side, side, 3))
+    (asked,) = publisher.asked
+    assert BACKBONES[name].weights_url(width, (side, side)) == url(asked)
+
+
+def test_wide_networks_have_weights_of_one_size_for_all_pictures() -> None:
+    wide = BACKBONES["MobileNetV2"].weights_url(1.4, (96, 96))
+    assert wide.endswith("mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.4_224_no_top.h5")
 
 
 def test_the_whole_network_and_its_classes_are_downloaded(

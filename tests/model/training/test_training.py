@@ -343,16 +343,6 @@ def test_batch_normalisation_keeps_its_statistics(artifact: Path, untrained: Net
         assert not np.allclose(before[path], after[path], rtol=1e-3, atol=0), path
 
 
-def test_the_tuned_backbone_gives_the_same_features_in_training_and_in_serving(
-    untrained: Network,
-) -> None:
-    features = np.random.default_rng(3).normal(size=(4, *untrained.tuned_backbone.input_shape[1:]))
-    while_training = np.asarray(untrained.tuned_backbone(features, training=True))
-    assert while_training == pytest.approx(
-        np.asarray(untrained.tuned_backbone(features, training=False))
-    )
-
-
 def test_a_seed_fixes_the_first_weights(artifact: Path, untrained: Network) -> None:
     folder = artifact.parents[2]
     data = DataConfig.model_validate(data_settings(folder))
