@@ -521,11 +521,12 @@ class LimitsOut(BaseModel):
     waiting_items: int = Field(description="Items you have waiting")
     quota_drafts: int = Field(description="How many drafts you may have")
     quota_upload_bytes: int = Field(
-        description="Size that all your stored uploads and thumbnails may have, in drafts and jobs"
+        description="Size that all your stored uploads, thumbnails and kept features may have, in "
+        "drafts and jobs"
     )
     upload_bytes: int = Field(
-        description="Size of your stored uploads and thumbnails; uploads that have scores are "
-        "deleted"
+        description="Size of your stored uploads, thumbnails and kept features; uploads that have "
+        "scores are deleted"
     )
     draft_idle_s: int = Field(
         description="A draft that nobody adds to for this time is erased while there is no room"

@@ -138,7 +138,8 @@ def check_upload_bytes(services: Services, owner: str, upload_bytes: int) -> Non
     if stored + upload_bytes > most:
         raise OverQuota(
             f"Piqueue stores {stored} bytes of your pictures, and the limit is {most} now: wait "
-            "until some are scored, or delete drafts and jobs with failed pictures or thumbnails",
+            "until some are scored, or delete drafts and jobs with failed pictures, thumbnails or "
+            "features",
             RETRY_UNKNOWN_S,
         )
 

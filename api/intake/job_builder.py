@@ -179,11 +179,12 @@ class JobBuilder(ItemReceiver):
             self._parts.expect(self.job_id, job.ttl_s)
         if job.thumbnails:
             services.blobs.expect_thumbnails(self.job_id, job.ttl_s)
+        upload_bytes = self._uploads.byte_count
         if job.keep_features:
+            check_upload_bytes(services, self._owner, upload_bytes)
             services.blobs.put(self.job_id, {}, job.ttl_s)
         check_memory(services.load)
         quota = math.inf if self._owner == ANYONE else self._settings.quota_items
-        upload_bytes = self._uploads.byte_count
         upload_limit = upload_limit_bytes(services) if upload_bytes else math.inf
         limits = SubmissionLimits(quota, self._settings.max_backlog_items, upload_limit)
         try:

@@ -188,9 +188,9 @@ class Settings(BaseSettings):
     quota_drafts: int = Field(1000, ge=1)
     """Maximum drafts of one caller; beyond it, new ones are refused with 429"""
     quota_upload_bytes: int = Field(100_000_000_000, ge=1)
-    """Maximum size of the stored uploads and thumbnails of one caller, in drafts and jobs; beyond
-    it, more uploads are refused with 429, and new jobs get no thumbnails. If there are several API
-    keys, none may store more than what is left"""
+    """Maximum size of the stored uploads, thumbnails and kept features of one caller, in drafts and
+    jobs; beyond it, more uploads and jobs that keep features are refused with 429, and other new
+    jobs get no thumbnails. If there are several API keys, none may store more than what is left"""
     draft_ttl_s: int = Field(86400, ge=60)
     """Time after which a draft that is not submitted expires"""
     draft_idle_s: int = Field(300, ge=1)

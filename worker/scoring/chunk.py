@@ -95,9 +95,8 @@ def _run_claimed(
                 if not all(_write_part(runtime, claim, results) for claim, results in scored):
                     log.info("lease_lost")
                     return [{"outcome": "lease_lost"}] * len(claims), True
-                for claim, results in scored:
-                    _keep_features(runtime, claim, results)
-                accepted, waits = _commit(runtime, scored, to_commit)
+                kept = [_keep_features(runtime, *one) for one in scored]
+                accepted, waits = _commit(runtime, scored, to_commit, kept)
     except CannotLoad as error:
         log.info("chunk_released", model=model_name(claims[0].model), reason=str(error))
         for claim in claims:
@@ -234,14 +233,16 @@ def _write_part(runtime: Runtime, claim: Claim, results: Sequence[ItemResult]) -
     return True
 
 
-def _keep_features(runtime: Runtime, claim: Claim, results: Sequence[ItemResult]) -> None:
+def _keep_features(runtime: Runtime, claim: Claim, results: Sequence[ItemResult]) -> int:
     """Store the features of a chunk, if its job wants it; the scores matter more than a full disk.
+
+    Returns the bytes that are stored.
 
     Raises:
         StorageUnavailable: the store does not answer.
     """
     if not claim.keep_features:
-        return
+        return 0
     blocks = {
         block_name(claim.chunk_index, backbone): block
         for backbone, block in pack_blocks(results).items()
@@ -250,17 +251,20 @@ def _keep_features(runtime: Runtime, claim: Claim, results: Sequence[ItemResult]
         runtime.blobs.put_features(claim.job_id, blocks)
     except QueueFull as error:
         log.warning("features_not_kept", reason=str(error))
+        return 0
+    return sum(map(len, blocks.values()))
 
 
 def _commit(
     runtime: Runtime,
     scored: Sequence[tuple[Claim, Sequence[ItemResult]]],
     thumbnails: Sequence[StoredThumbnails],
+    feature_bytes: Sequence[int],
 ) -> tuple[list[bool], bool]:
     """Commit results as `commit_all` does; while Redis is full, keep them and try again."""
     while True:
         try:
-            return runtime.store.commit_all(scored, thumbnails)
+            return runtime.store.commit_all(scored, thumbnails, feature_bytes)
         except LedgerFull as error:
             log.warning("commit_waits", reason=str(error))
             time.sleep(COMMIT_RETRY_S)

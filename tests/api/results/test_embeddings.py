@@ -34,6 +34,10 @@ def submit(client: httpx2.Client, **options: Any) -> dict[str, Any]:
     return wait_done(client, client.post("/jobs", files=form).raise_for_status().json())
 
 
+def upload_bytes(client: httpx2.Client) -> int:
+    return int(client.get("/limits").raise_for_status().json()["upload_bytes"])
+
+
 def embeddings(client: httpx2.Client, job: dict[str, Any], **query: str) -> Any:
     params = {"format": "parquet", "embeddings": "true", **query}
     body = client.get(job["links"]["results"], params=params).raise_for_status().content
@@ -111,8 +115,10 @@ def test_a_picture_takes_at_most_1400_bytes_until_its_job_is_deleted(
     folder = Path(stack.storage_url) / job["id"][-2:] / job["id"] / "features"
     sizes = [path.stat().st_size for path in folder.iterdir()]
     assert 3 * WIDTH < sum(sizes) <= 4 * 1400
+    stored = upload_bytes(reader)
     reader.delete(job["links"]["self"]).raise_for_status()
     assert not folder.exists()
+    assert upload_bytes(reader) <= stored - sum(sizes), "features count as stored"
 
 
 def test_a_job_of_several_models_has_a_column_for_each_backbone(reader: httpx2.Client) -> None:

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from redis import Redis
 
-from piqueue import Client, PiqueueApiError, cli
+from piqueue import Client, JobOptions, PiqueueApiError, cli
 from scripts.local.stack import Stack
 from tests.conftest import STACK_ENV
 from tests.pictures import jpeg
@@ -58,6 +59,20 @@ def test_the_drafts_and_jobs_of_a_caller_store_pictures_up_to_a_limit(client: Cl
     assert client.limits().upload_bytes == len(jpeg(1))
     client.submit_files({"b": jpeg(2)})
     assert client.limits().upload_bytes == len(jpeg(1)) + len(jpeg(2))
+
+
+def test_a_caller_over_the_limit_gets_no_job_that_keeps_features(
+    bounded: Stack, client: Client
+) -> None:
+    with Redis.from_url(bounded.redis_url) as redis:
+        redis.hset("piqueue:uploads:owners", "anyone", 10**9)  # as features may
+        try:
+            with pytest.raises(PiqueueApiError, match="thumbnails or features") as refused:
+                client.submit_urls(["http://127.0.0.1:1/a.jpg"], JobOptions(keep_features=True))
+            assert (refused.value.status, refused.value.code) == (429, "over_quota")
+            client.submit_urls(["http://127.0.0.1:1/a.jpg"])
+        finally:
+            redis.hdel("piqueue:uploads:owners", "anyone")
 
 
 def test_a_folder_that_is_larger_than_the_quota_is_refused_before_it_is_sent(

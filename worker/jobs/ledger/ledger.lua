@@ -36,7 +36,7 @@ end
 
 -- Unfinished items by job, as 'count lane owner', and their sums by owner and, under '*', of all.
 local OPEN, BACKLOG = 'piqueue:open', 'piqueue:backlog'
--- Bytes of the uploads and thumbnails that are stored, by job and by owner.
+-- Bytes of the uploads, thumbnails and features that are stored, by job and by owner.
 local JOB_UPLOADS, OWNER_UPLOADS = 'piqueue:uploads:jobs', 'piqueue:uploads:owners'
 -- Items that are leased, of all jobs.
 local RUNNING = 'piqueue:running'
@@ -604,11 +604,11 @@ local function add_hosts(counted)
   redis.call('HSET', META, 'hosts', cjson.encode(hosts))
 end
 
--- Arguments: id, chunk, attempt, results, bytes of its thumbnails, these or '' if they are not stored in
--- Redis, succeeded, failed, cached, host statistics or '', how many codes of failures, these with their
--- counts, then bytes and ids of the uploads that have scores. The first commit of a chunk wins. Returns
--- whether this one did.
-local function commit(id, chunk, attempt, results, thumbnail_bytes, thumbnails, succeeded_now, failed_now,
+-- Arguments: id, chunk, attempt, results, bytes of its thumbnails and features, the thumbnails or '' if
+-- they are not stored in Redis, succeeded, failed, cached, host statistics or '', how many codes of
+-- failures, these with their counts, then bytes and ids of the uploads that have scores. The first commit
+-- of a chunk wins. Returns whether this one did.
+local function commit(id, chunk, attempt, results, stored_bytes, thumbnails, succeeded_now, failed_now,
     cached, hosts, codes, ...)
   use(id)
   local status, rest = get('status'), {...}
@@ -625,7 +625,7 @@ local function commit(id, chunk, attempt, results, thumbnail_bytes, thumbnails, 
     redis.call('HSET', THUMBNAILS, chunk, thumbnails)
     keep(THUMBNAILS)
   end
-  count_uploads(get('owner'), tonumber(thumbnail_bytes))
+  count_uploads(get('owner'), tonumber(stored_bytes))
   if not end_latest_lease(chunk, attempt) then
     -- The lease of this attempt had expired, and no other worker has claimed the chunk.
     redis.call('ZREM', DUE, 'defer ' .. JOB .. ' ' .. chunk)

@@ -281,15 +281,19 @@ class JobStore(JobReader):
         self,
         scored: Sequence[tuple[Claim, Sequence[ItemResult]]],
         thumbnails: Sequence[StoredThumbnails] | None = None,
+        feature_bytes: Sequence[int] | None = None,
     ) -> tuple[list[bool], bool]:
         """Do what `commit` does for several chunks, and delete the uploads that have scores.
+
+        `feature_bytes` are the sizes of the features that are kept of each.
 
         Returns what `commit` does for each, and whether any chunk waits.
         """
         stored = thumbnails or [NO_THUMBNAILS] * len(scored)
+        kept = feature_bytes or [0] * len(scored)
         commits = [
-            _commit_args(claim, results, of_chunk)
-            for (claim, results), of_chunk in zip(scored, stored, strict=True)
+            _commit_args(claim, results, of_chunk, kept_bytes)
+            for (claim, results), of_chunk, kept_bytes in zip(scored, stored, kept, strict=True)
         ]
         args = [part for commit in commits for part in (len(commit), *commit)]
         waits, *accepted = self._step("commit_all", *args)
@@ -333,7 +337,10 @@ def _flat(fields: Mapping[Any, Any]) -> list[Any]:
 
 
 def _commit_args(
-    claim: Claim, results: Sequence[ItemResult], thumbnails: StoredThumbnails
+    claim: Claim,
+    results: Sequence[ItemResult],
+    thumbnails: StoredThumbnails,
+    feature_bytes: int,
 ) -> list[Any]:
     """Make the arguments of `commit` in ledger.lua."""
     if len(results) != len(claim.specs):
@@ -347,7 +354,7 @@ def _commit_args(
         claim.chunk_index,
         claim.attempt,
         pack_results(claim.tries, results),
-        thumbnails.byte_count,
+        thumbnails.byte_count + feature_bytes,
         thumbnails.for_ledger,
         len(results) - failed,
         failed,
