@@ -47,6 +47,13 @@ def test_the_python_that_was_asked_for_is_used(
     assert kept.exists() == ("has none" in message), "nothing is removed before a Python is found"
 
 
+def test_serve_installs_what_the_results_in_the_documents_need() -> None:
+    """docs/using.md writes results.parquet with what scripts/serve starts."""
+    [extras] = re.findall(r'/scripts/bootstrap" (.+)', (ROOT / "scripts/serve").read_text())
+    assert "-o results.parquet" in (ROOT / "docs/using.md").read_text()
+    assert extras.split() == ["local", "parquet"]
+
+
 def test_bootstrap_and_ci_know_the_versions_that_the_project_supports() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lower, upper = re.findall(r"3\.(\d+)", project["requires-python"])

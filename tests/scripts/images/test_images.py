@@ -216,13 +216,14 @@ def test_an_image_is_built_in_stages_pinned_and_not_run_as_root(path: Path) -> N
     assert f'image.version="{version}"' in " ".join(result)
 
 
-def test_the_image_of_the_worker_decodes_heic_unless_it_is_built_without() -> None:
+def test_the_arguments_of_a_build_add_extras() -> None:
     lines = instructions(ROOT / "Dockerfile.worker")
     assert "ARG HEIC=1" in lines
-    [extras] = [extras for line in lines for extras in re.findall(r'"\.\[(\S+)\]"', line)]
 
-    def installed(**arguments: str) -> list[str]:
+    def installed(name: str = "Dockerfile.worker", **arguments: str) -> list[str]:
         """Let the shell expand the extras, as the build does."""
+        texts = instructions(ROOT / name)
+        [extras] = [extras for line in texts for extras in re.findall(r'"\.\[(\S+)\]"', line)]
         command = ["sh", "-c", f'echo "{extras}"']
         done = subprocess.run(command, env=arguments, capture_output=True, text=True, check=True)
         return done.stdout.strip().split(",")
@@ -231,8 +232,14 @@ def test_the_image_of_the_worker_decodes_heic_unless_it_is_built_without() -> No
     assert installed(HEIC="", GPU="1") == ["local", "s3", "traces", "gpu"]
     assert 'ARG ONNX=""' in lines
     assert installed(HEIC="", ONNX="1") == ["local", "s3", "traces", "onnx"]
+    for name, others in (("Dockerfile.api", ["api"]), ("Dockerfile.worker", ["local"])):
+        assert 'ARG PARQUET=""' in instructions(ROOT / name)
+        assert installed(name) == [*others, "s3", "traces"]
+        assert installed(name, PARQUET="1") == [*others, "s3", "traces", "parquet"]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert set(installed(HEIC="1", GPU="1", ONNX="1")) <= set(project["optional-dependencies"])
+    assert set(installed(HEIC="1", GPU="1", ONNX="1", PARQUET="1")) <= set(
+        project["optional-dependencies"]
+    )
 
 
 def test_the_image_of_the_worker_keeps_what_s3_needs(tmp_path: Path) -> None:
