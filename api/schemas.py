@@ -429,7 +429,10 @@ class DryRunOut(BaseModel):
     model: ModelOut
     sampled: int = Field(description="URLs that were fetched and scored as a sample")
     hosts: list[HostOut] = Field(description="Those with failures first")
-    eta_s: int | None = Field(description="At the recent rate; null if nothing was scored recently")
+    eta_s: int | None = Field(
+        description="At the rate of the sample, or of the last minute if that is higher; null if "
+        "nothing was scored"
+    )
 
 
 class JobsPage(BaseModel):

@@ -1,5 +1,7 @@
 """Takes the pictures of the documentation in a real browser: `python -m scripts.screenshots`."""
 
+import io
+import json
 import os
 import re
 import subprocess
@@ -8,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import httpx2
+from PIL import Image
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
@@ -15,6 +18,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 
 from scripts.benchmarks.browser import chromium
+from scripts.local.image_server import ImageServer
 from scripts.local.serve import SAMPLES
 from scripts.local.stack import ROOT, Stack
 
@@ -27,6 +31,10 @@ APPEARANCES = {
     "-dark": ("dark", 1100, 960),
     "-narrow": ("light", 360, 780),
 }
+# Of a job that runs: slow enough to be seen, with pictures that are missing or damaged.
+SLOW_COUNT = 1000
+SLOW_S = 0.5
+PIQUEUE = (sys.executable, "-m", "piqueue.cli")
 
 # Answers for some of the sample photos; the page shows the others.
 LABELS = """\
@@ -48,22 +56,31 @@ def main() -> int:
         with (
             tempfile.TemporaryDirectory() as folder,
             chromium() as browser,
-            Stack(Path(folder), env=registry(Path(folder))) as stack,
+            Stack(Path(folder), env=settings(Path(folder))) as stack,
         ):
             take_all(browser, stack.url, Path(folder))
+            take_key(browser, stack)
     except FileNotFoundError as error:
         print(f"no pictures are taken: {error}")
         return 1
     return 0
 
 
-def registry(folder: Path) -> dict[str, str]:
-    """The registry to which the label page adds a model."""
-    return {"PIQUEUE_REGISTRY_URL": str(folder / "registry")}
+def settings(folder: Path) -> dict[str, str]:
+    """The registry to which the label page adds a model, and access to slow pictures."""
+    return {
+        "PIQUEUE_REGISTRY_URL": str(folder / "registry"),
+        "PIQUEUE_FETCH_ALLOW_NETWORKS": "127.0.0.1/32",
+    }
+
+
+def environment(url: str, folder: Path) -> dict[str, str]:
+    """The environment of the command."""
+    return {**os.environ, **settings(folder), "PIQUEUE_URL": url}
 
 
 def take_all(browser: Chrome, url: str, folder: Path) -> None:
-    """Take the views of the page at `url`, of a report, and of the label page."""
+    """Take the views of the page at `url`, of the reports, and of the label page."""
     take_start(browser, url)
     submit_samples(browser)
     job_id = browser.current_url.partition("#")[2].partition("?")[0]
@@ -75,15 +92,20 @@ def take_all(browser: Chrome, url: str, folder: Path) -> None:
     browser.get(report)
     take_each(browser, "report-page")
     take_models(browser, url)
+    take_jobs(browser, url)
+    take_evaluations(browser, url, job_id, folder)
     take_teach(browser, url, job_id, folder / "labels.csv")
 
 
-def take_each(browser: Chrome, name: str) -> None:
-    """Take what the browser shows in each appearance."""
-    for suffix, appearance in APPEARANCES.items():
-        appear(browser, *appearance)
-        WebDriverWait(browser, DEADLINE_S).until(shows_its_pictures)
-        save(browser, f"{name}{suffix}.png")
+def take_each(
+    browser: Chrome, name: str, *, has_pictures: bool = True, height: int | None = None
+) -> None:
+    """Take what the browser shows in each appearance, in wide ones with this height in pixels."""
+    for suffix, (scheme, width, usual) in APPEARANCES.items():
+        appear(browser, scheme, width, height if height and width > NARROW else usual)
+        if has_pictures:
+            WebDriverWait(browser, DEADLINE_S).until(shows_its_pictures)
+        save(browser, f"{name}{suffix}")
 
 
 def take_start(browser: Chrome, url: str) -> None:
@@ -91,12 +113,10 @@ def take_start(browser: Chrome, url: str) -> None:
     browser.get(url)
     wait = WebDriverWait(browser, DEADLINE_S)
     wait.until(lambda page: page.find_element(By.ID, "try-samples").is_displayed())
-    appear(browser, "light", 1100, 560)
-    save(browser, "start-page.png")
-    appear(browser, *APPEARANCES[""])
+    take_each(browser, "start-page", has_pictures=False, height=560)
     browser.find_element(By.ID, "about-model").click()
     wait.until(lambda page: page.find_elements(By.CSS_SELECTOR, "#model-card td"))
-    save(browser, "model-page.png")
+    take_each(browser, "model-page", has_pictures=False)
     browser.find_element(By.ID, "close-model").click()
 
 
@@ -123,14 +143,14 @@ def take(browser: Chrome, suffix: str, scheme: str, width: int, height: int) -> 
     top = "document.body" if width > NARROW else "document.querySelector('#results')"
     browser.execute_script(f"{top}.scrollIntoView()")
     wait.until(shows_its_pictures)
-    save(browser, f"results-page{suffix}.png")
+    save(browser, f"results-page{suffix}")
 
 
 def take_corrections(browser: Chrome) -> None:
     """Mark the results, and take one of them large and the table of labels that they make."""
     # With this threshold, more pictures are beaches than should be.
     browser.execute_script(
-        "const slider = document.querySelector('.histogram input'); slider.value = 0.2;"
+        "const slider = document.querySelector('.histogram input'); slider.value = 0.1;"
         "slider.dispatchEvent(new Event('input'));"
         "document.querySelector('#rows button').click()"
     )
@@ -147,7 +167,7 @@ def take_corrections(browser: Chrome) -> None:
         appear(browser, *appearance)
         browser.execute_script("document.querySelector('#corrections').scrollIntoView()")
         WebDriverWait(browser, DEADLINE_S).until(shows_its_pictures)
-        save(browser, f"corrections-page{suffix}.png")
+        save(browser, f"corrections-page{suffix}")
 
 
 def take_similar(browser: Chrome) -> None:
@@ -162,7 +182,7 @@ def take_similar(browser: Chrome) -> None:
         appear(browser, *appearance)
         browser.execute_script("document.querySelector('.similar').scrollIntoView()")
         wait.until(shows_its_pictures)
-        save(browser, f"similar-page{suffix}.png")
+        save(browser, f"similar-page{suffix}")
     browser.find_element(By.ID, "close-picture").click()
 
 
@@ -170,7 +190,8 @@ def take_models(browser: Chrome, url: str) -> None:
     """Take one picture of a job of several models, with the labels of all."""
     samples = [("files", (path.name, path.read_bytes())) for path in sorted(SAMPLES.glob("*.jpg"))]
     with httpx2.Client(base_url=url, timeout=DEADLINE_S) as client:
-        options = ("options", (None, '{"models": ["scenes", "imagenet"], "thumbnails": true}'))
+        given = {"models": ["scenes", "imagenet"], "thumbnails": True, "name": "two models"}
+        options = ("options", (None, json.dumps(given)))
         job = client.post("/jobs", files=[*samples, options]).raise_for_status().json()
     appear(browser, *APPEARANCES[""])
     browser.get(f"{url}/#{job['id']}")
@@ -182,12 +203,70 @@ def take_models(browser: Chrome, url: str) -> None:
     take_each(browser, "models-page")
 
 
+def take_jobs(browser: Chrome, url: str) -> None:
+    """Take a job while it runs, and the list of jobs."""
+    photos = [path.read_bytes() for path in sorted(SAMPLES.glob("*.jpg"))]
+
+    def payload_of(name: str) -> bytes | None:
+        number = int(name)
+        missing, damaged = number % 40 == 1, number % 60 == 2
+        return None if missing else photos[number % len(photos)][: 5000 if damaged else None]
+
+    with ImageServer(payload_of, SLOW_S) as server, httpx2.Client(base_url=url) as client:
+        urls = [server.url_of(str(number)) for number in range(SLOW_COUNT)]
+        body = {"urls": urls, "name": "catalogue, spring", "thumbnails": True}
+        job = client.post("/jobs", json=body).raise_for_status().json()
+        appear(browser, *APPEARANCES[""])
+        browser.get(f"{url}/#{job['id']}")
+        wait = WebDriverWait(browser, DEADLINE_S)
+        wait.until(lambda page: page.find_elements(By.CSS_SELECTOR, "#rate svg"))
+        wait.until(lambda page: page.find_elements(By.CSS_SELECTOR, "#failures li"))
+        take_each(browser, "running-page")
+        browser.get(f"{url}/#jobs")
+        wait.until(lambda page: len(page.find_elements(By.CSS_SELECTOR, "#job-rows tr")) > 1)
+        take_each(browser, "jobs-page", has_pictures=False, height=560)
+        client.post(f"/jobs/{job['id']}/cancel").raise_for_status()
+
+
+def take_evaluations(browser: Chrome, url: str, job_id: str, folder: Path) -> None:
+    """Take the reports of a taught model, and of how the bundled one differs."""
+    table, taught = SAMPLES / "labels.csv", folder / "taught.csv"
+    rows = [line.split(",") for line in table.read_text().splitlines()]
+    # The last but one label has one picture, which is too few to teach.
+    taught.write_text("".join(f"{','.join((*row[:3], *row[4:]))}\n" for row in rows))
+    for name, command in (
+        ("", ("teach", "holiday", taught, "--from", job_id)),
+        ("evaluation", ("evaluate", "holiday", table)),
+        ("comparison", ("compare", "holiday", "scenes", table)),
+    ):
+        output = folder / f"{name}.html"
+        given = [*map(str, command), *(("-o", str(output)) if name else ())]
+        subprocess.run([*PIQUEUE, *given], env=environment(url, folder), check=True)
+        if name:
+            browser.get(output.as_uri())
+            take_each(browser, f"{name}-page", has_pictures=False)
+
+
+def take_key(browser: Chrome, stack: Stack) -> None:
+    """Take the form that asks for an API key."""
+    env = {**os.environ, "PIQUEUE_REDIS_URL": stack.redis_url}
+    subprocess.run(
+        [*PIQUEUE, "keys", "add", "shop"], env=env, stdout=subprocess.DEVNULL, check=True
+    )
+    browser.get(stack.url)
+    browser.refresh()
+    WebDriverWait(browser, DEADLINE_S).until(
+        lambda page: page.find_element(By.ID, "ask-key").is_displayed()
+    )
+    take_each(browser, "key-page", has_pictures=False, height=300)
+
+
 def take_teach(browser: Chrome, url: str, job_id: str, table: Path) -> None:
     """Take the label page, and a model that it has taught."""
     table.write_text(LABELS)
     options = ("--csv", str(table), "--from", job_id, "--no-browser")
-    command = [sys.executable, "-m", "piqueue.cli", "label", str(SAMPLES), *options]
-    env = {**os.environ, **registry(table.parent), "PIQUEUE_URL": url}
+    command = [*PIQUEUE, "label", str(SAMPLES), *options]
+    env = environment(url, table.parent)
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as labelling:
         assert labelling.stdout
         try:
@@ -213,16 +292,23 @@ def press(browser: Chrome, keys: str) -> None:
 
 
 def save(browser: Chrome, name: str) -> None:
-    """Save what the browser shows; without loss, so that text stays sharp."""
-    browser.save_screenshot(str(IMAGES_PATH / name))
+    """Save what the browser shows, without loss where that is the smaller file."""
+    picture = Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB")
+    files = io.BytesIO(), io.BytesIO()
+    picture.save(files[0], "WEBP", lossless=True, method=6)
+    picture.save(files[1], "WEBP", quality=90, method=6)
+    (IMAGES_PATH / f"{name}.webp").write_bytes(min((one.getvalue() for one in files), key=len))
 
 
 def shows_its_pictures(browser: Chrome) -> bool:
-    """Whether all pictures of the page are loaded, and there are some."""
+    """Whether all pictures of the page are loaded and painted, and there are some."""
     return bool(
         browser.execute_script(
             "const all = [...document.images].filter(({ hidden }) => !hidden);"
-            "return all.length && all.every(({ naturalWidth }) => naturalWidth)"
+            "if (!all.length || !all.every(({ naturalWidth }) => naturalWidth)) return false;"
+            "const painted = () => new Promise((done) =>"
+            "  requestAnimationFrame(() => requestAnimationFrame(() => done(true))));"
+            "return Promise.all(all.map((one) => one.decode())).then(painted, () => false)"
         )
     )
 

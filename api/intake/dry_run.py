@@ -31,7 +31,8 @@ async def dry_run(services: Services, owner: str, submission: Submission) -> Dry
     sampled = 0
     if builder.sample:
         hosts, sampled, sample_rate = await _try(services, owner, reference, builder.sample)
-        rate = rate or sample_rate
+        # The last minute may have been idle.
+        rate = max(rate, sample_rate)
     return DryRunOut(
         items=builder.count,
         model=services.catalog.resolve(reference),

@@ -24,6 +24,7 @@ _SUFFIXES: dict[str, FileFormat] = {
     ".xlsx": "xlsx",
 }
 MERGE = "if JOB is a retry, add the results of the jobs that it retried"
+BOM = "begin a CSV file with a byte order mark, so that Excel reads it as UTF-8"
 EXAMPLES = """\
 examples:
   piqueue results job_01J… -o results.xlsx
@@ -39,8 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-o", "--output", type=Path, metavar="FILE", help="default: standard output")
     formats = get_args(FileFormat)
     add("--format", choices=formats, help="default: by the suffix of FILE, or csv")
-    bom = "begin a CSV file with a byte order mark, so that Excel reads it as UTF-8"
-    add("--bom", action="store_true", help=bom)
+    add("--bom", action="store_true", help=BOM)
     add = parser.add_argument_group("which pictures").add_argument
     add("--status", choices=get_args(ItemStatus))
     add("--label", help="only pictures with this label")
@@ -64,8 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def results(options: argparse.Namespace) -> int:
     """Write the results of a job to a file or to standard output; gives the exit code."""
     form = results_format(options.output, options.format)
-    if options.bom and form != "csv":
-        raise CommandFailed(f"--bom is for CSV, and the results are {form}: leave it out")
+    check_bom(options, form)
     if options.output:
         check_folder(options.output)
     filters: Filters = {}
@@ -83,6 +82,13 @@ def results(options: argparse.Namespace) -> int:
         received.seek(0)
         shutil.copyfileobj(received, sys.stdout.buffer)
     return 0
+
+
+def check_bom(options: argparse.Namespace, form: FileFormat | None) -> None:
+    """Raise CommandFailed if --bom is given, and no CSV file is written."""
+    if options.bom and form != "csv":
+        are = f"the results are {form}" if form else "there is no -o FILE"
+        raise CommandFailed(f"--bom is for CSV, and {are}: leave it out")
 
 
 def write_results(

@@ -10,7 +10,7 @@ from typing import get_args
 from piqueue.client import Client
 from piqueue.commands.pictures import listed
 from piqueue.commands.progress import Progress, note, tell
-from piqueue.commands.results import results_format, write_results
+from piqueue.commands.results import BOM, check_bom, results_format, write_results
 from piqueue.commands.s3_listing import Listed, list_pictures
 from piqueue.commands.sources import (
     Lines,
@@ -71,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="results as .csv, .jsonl, .parquet or .xlsx",
     )
+    add("--bom", action="store_true", help=BOM)
     overwrite = "let -o replace the table that is submitted"
     add("--overwrite-input", action="store_true", help=overwrite)
     resume = "continue with a job; if its upload was interrupted, name SOURCE again"
@@ -117,8 +118,8 @@ def submit(options: argparse.Namespace) -> int:
             f"-o {options.output}: there are no results with --no-wait or --dry-run: leave out one "
             "of the options"
         )
+    check_bom(options, results_format(options.output) if options.output else None)
     if options.output:
-        results_format(options.output)
         check_folder(options.output)
         for name in options.sources if not options.overwrite_input else ():
             if is_same(Path(name), options.output):
@@ -174,7 +175,8 @@ class _Submission:
         self.job = self._follow(self.job)
         if options.output:
             with written_whole(options.output) as file:
-                write_results(self._client, self.job.id, file, results_format(options.output))
+                form = results_format(options.output)
+                write_results(self._client, self.job.id, file, form, bom=options.bom)
         elif self.job.counts.total <= MOST_SHOWN:
             for result in self._client.results(self.job.id):
                 print(scores(result))
@@ -194,7 +196,7 @@ class _Submission:
             state = "is not completely uploaded, and is deleted when others need its room"
             command += options.sources
         if options.output:
-            command += ["-o", str(options.output)]
+            command += ["-o", str(options.output), *(["--bom"] if options.bom else [])]
             command += ["--overwrite-input"] * options.overwrite_input
         if options.url:
             command += ["--url", options.url]
@@ -302,7 +304,7 @@ def _dry_run(client: Client, options: argparse.Namespace, source: Source | None)
             )
     print(f"{tried.items} pictures for {tried.model.name}@{tried.model.version}")
     if tried.eta_s is not None:
-        print(f"estimated time, at the recent rate: {tried.eta_s} s")
+        print(f"estimated time: {tried.eta_s} s")
     failed_count = 0
     for host in tried.hosts:
         failed_count += sum(host.failures.values())

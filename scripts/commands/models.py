@@ -51,7 +51,11 @@ def _run(options: argparse.Namespace) -> int:
     catalog = open_catalog(settings)
     if options.action != "list":
         require_registry(settings)
-    registry = settings.registry_url or settings.artifacts_path
+    read_by = (
+        f"PIQUEUE_REGISTRY_URL is {settings.registry_url}"
+        if settings.registry_url
+        else f"PIQUEUE_ARTIFACTS_PATH is {settings.artifacts_path}"
+    )
     match options.action:
         case "list":
             _list(catalog, as_json=options.json)
@@ -61,12 +65,12 @@ def _run(options: argparse.Namespace) -> int:
             with writing(settings):
                 card = catalog.promote(options.name, options.version)
             new = f"{card.name}@{card.version}"
-            print(f"new jobs with the model {card.name} now use {new}, in {registry}")
+            print(f"new jobs with the model {card.name} now use {new}, where {read_by}")
         case "rollback":
             with writing(settings):
                 card = catalog.roll_back(options.name)
             new = f"{card.name}@{card.version}"
-            print(f"new jobs with the model {card.name} use {new} again, in {registry}")
+            print(f"new jobs with the model {card.name} use {new} again, where {read_by}")
     return 0
 
 

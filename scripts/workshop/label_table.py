@@ -265,9 +265,9 @@ def label_columns(
 
 def check_label(label: str) -> None:
     """Raise CommandFailed if a text cannot be the column of a label."""
-    if not label.strip() or label in _RESERVED or set(label) & set(",;/\r\n"):
+    if not label.strip() or label in _RESERVED or set(label) & set(";/\r\n"):
         raise CommandFailed(
-            f"{label!r} cannot be a label: it must not be empty, contain , ; / or a line break, "
+            f"{label!r} cannot be a label: it must not be empty, contain ; / or a line break, "
             f"or be {', '.join(_RESERVED)}"
         )
 

@@ -1,6 +1,7 @@
 """Opens a page for labelling the pictures of a folder, the least certain predictions first."""
 
 import argparse
+import csv
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -55,7 +56,10 @@ def add_table_options(parser: argparse.ArgumentParser, table: str) -> None:
     """Add the options that `label` and `review` share; `table` is the name of the table's."""
     about = "table to create or extend (default: FOLDER/labels.csv)"
     parser.add_argument(table, dest="table", type=Path, metavar="CSV", help=about)
-    about = "labels of the table (default: its columns of 0 and 1, or those of the model)"
+    about = (
+        "labels of the table, one with a comma in double quotes (default: its columns of 0 and 1, "
+        "or those of the model)"
+    )
     parser.add_argument("--labels", metavar="A,B,…", help=about)
     parser.add_argument("--no-browser", action="store_true", help="only print the page's address")
 
@@ -94,21 +98,34 @@ def label(options: argparse.Namespace) -> int:
 
 
 def open_table(path: Path, labels: str | None, scored: Iterable[str]) -> LabelTable:
-    """The table at `path`, or a new one with `labels`, comma separated, or else `scored`.
+    """The table at `path`, or a new one with `labels`, a row of CSV, or else `scored`.
 
     Raises:
         CommandFailed: the table is invalid, or it is new and there are no labels for it.
     """
-    names = [label.strip() for label in labels.split(",")] if labels else []
+    names = _label_names(labels) if labels else []
     if path.exists():
         return LabelTable.open(path, names)
     if not names and len(names := list(dict.fromkeys(scored))) > MOST_SCORED:
         raise CommandFailed(
-            f"the model has {len(names):,} labels: name those to answer with --labels a,b,c"
+            f"the model has {len(names):,} labels: name those to answer with --labels a,b,c, and "
+            """quote one that has a comma, as in --labels 'a,"b, c"'"""
         )
     if not names:
         raise CommandFailed(f"{path} does not exist yet: give its labels with --labels a,b,c")
     return LabelTable.create(path, names)
+
+
+def _label_names(labels: str) -> list[str]:
+    """The labels of an option, such as `beach,"maillot, tank suit"`."""
+    try:
+        [names] = csv.reader([labels], skipinitialspace=True, strict=True)
+    except (csv.Error, ValueError) as error:
+        raise CommandFailed(
+            f"--labels {labels}: {error}: separate labels with commas, and quote one that has a "
+            """comma, as in 'beach,"maillot, tank suit"'"""
+        ) from None
+    return [name.strip() for name in names]
 
 
 def run_session(session: LabelSession, *, browser: bool, teaching: Teaching | None = None) -> int:

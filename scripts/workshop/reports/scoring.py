@@ -110,7 +110,7 @@ def add_picture_options(parser: argparse.ArgumentParser, output: str) -> None:
     about = "also use labels that nobody has confirmed"
     parser.add_argument("--use-guessed", action="store_true", help=about)
     engines, about = get_args(EngineChoice), "engine to use (default: %(default)s)"
-    parser.add_argument("--engine", choices=engines, default="litert", help=about)
+    parser.add_argument("--engine", choices=engines, default="auto", help=about)
     about = "report to write (default: %(default)s)"
     parser.add_argument(
         "-o", "--output", type=_html_path, metavar="FILE", default=output, help=about

@@ -192,6 +192,11 @@ def check_json_bom_and_page(
     assert table.read_text("utf-8").startswith("\ufeffid,")
     assert cli.main(["results", job["id"], "--bom", "--format", "jsonl"]) == 1
     assert "--bom is for CSV, and the results are jsonl" in capsys.readouterr().err
+    again = tmp_path / "again.csv"
+    assert cli.main([*resumed, "--bom", "-o", str(again)]) == 0
+    assert again.read_bytes() == table.read_bytes()
+    assert cli.main([*resumed, "--bom"]) == 1
+    assert "--bom is for CSV, and there is no -o FILE" in capsys.readouterr().err
     book = tmp_path / "results.xlsx"
     assert cli.main(["results", job["id"], "-o", str(book)]) == 0
     header, row = openpyxl.load_workbook(book).active.values

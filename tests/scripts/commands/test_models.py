@@ -91,7 +91,7 @@ def test_an_added_model_is_listed_and_promoted(
     assert "piqueue models promote places 2" in capsys.readouterr().out
     assert main(["models", "promote", "places", "2"]) == 0
     assert main(["models", "rollback", "places"]) == 0
-    assert f"use places@1 again, in {registry}" in capsys.readouterr().out
+    assert f"again, where PIQUEUE_REGISTRY_URL is {registry}" in capsys.readouterr().out
     assert main(["models", "list"]) == 0
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
     assert lines["places@1"].endswith("  current")
@@ -299,7 +299,7 @@ def test_the_commands_of_the_document_work(registry: Path, colours: Path, tmp_pa
     add_version(tmp_path / "models", "6", name="scenes")
     printed = shell.run(version)
     assert "scenes now use scenes@6" in printed
-    assert printed.rstrip().endswith(f"use scenes@5 again, in {registry}")
+    assert printed.rstrip().endswith(f"again, where PIQUEUE_REGISTRY_URL is {registry}")
 
     colours.rename(tmp_path / "cats.keras")
     (tmp_path / "cats.txt").write_text("red\ngreen\nblue\n")

@@ -14,6 +14,7 @@ from model.artifact.card import Calibration
 from scripts.commands.__main__ import main
 from scripts.workshop.reports.metrics import evaluate_scores
 from tests.browser import Tab
+from tests.model.onnx_networks import write_colours_onnx
 from tests.scripts.workshop.known_scores import loads_nothing, score_of, write_model, write_photos
 
 # Keras passes NumPy an array type that NumPy 2.4 deprecates.
@@ -92,6 +93,13 @@ def test_every_metric_is_that_of_the_served_scores(
     correct = f"piqueue label {table.parent}/images --csv {table} --mistakes {tmp_path}/report.json"
     assert f"2 pictures have wrong predictions. To correct wrong labels:\n{correct}\n" in told
     assert correct in (tmp_path / "report.html").read_text()
+
+
+def test_a_model_of_onnx_needs_no_option(tmp_path: Path) -> None:
+    table = write_photos(tmp_path, PHOTOS)
+    folder = tmp_path / "colours/1"
+    write_colours_onnx(folder)
+    assert evaluated(tmp_path, folder, table)["labels"]["blue"]["precision"] == 1
 
 
 def test_labels_that_nobody_confirmed_are_measured_only_on_request(

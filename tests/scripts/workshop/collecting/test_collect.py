@@ -145,7 +145,7 @@ def test_photos_of_other_keywords_get_no_label(unsplash: UnsplashSite, data: Pat
     assert labels == {"drawn.jpg": "1", "tagged.jpg": "1", "both.jpg": "0", "city0.jpg": "0"}
 
 
-@pytest.mark.parametrize("words", ["name", "a,b", " ", "a;b", "a/1"])
+@pytest.mark.parametrize("words", ["name", " ", "a;b", "a/1"])
 def test_a_keyword_that_cannot_be_a_label_is_rejected(
     unsplash: UnsplashSite, data: Path, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -475,8 +475,13 @@ def test_requests_without_the_token_or_by_another_host_name_are_rejected(folder:
 def test_of_a_model_with_many_labels_some_are_to_be_named(tmp_path: Path) -> None:
     with pytest.raises(CommandFailed, match="has 1,000 labels: name those to answer with --labels"):
         open_table(tmp_path / "labels.csv", None, (f"kind, {number}" for number in range(1000)))
-    table = open_table(tmp_path / "labels.csv", "kind 1,kind 2", ["kind 1"])
-    assert tuple(table.labels) == ("kind 1", "kind 2")
+    named = 'maillot, "maillot, tank suit"'
+    table = open_table(tmp_path / "labels.csv", named, ["maillot"])
+    table.answer("a.jpg", ["maillot, tank suit"])
+    table.save()
+    again = open_table(tmp_path / "labels.csv", None, ())
+    assert again.labels == ("maillot", "maillot, tank suit")
+    assert again.get("a.jpg") == frozenset({"maillot, tank suit"})
 
 
 @pytest.mark.parametrize(
@@ -485,6 +490,10 @@ def test_of_a_model_with_many_labels_some_are_to_be_named(tmp_path: Path) -> Non
         ([], "give its labels with --labels a,b,c"),
         (["--labels", "beach,beach"], "the labels must differ"),
         (["--labels", "beach,name"], "'name' cannot be a label"),
+        (
+            ["--labels", '"maillot, tank suit'],
+            "with commas, and quote one that has",
+        ),
         (["--csv", "data.csv", "--labels", "sea"], "has no column sea"),
         (["--csv", "data.csv"], "has no label: add a column of 0 and 1"),
         (["--scores", "empty.jsonl"], "has no scores of these pictures"),
