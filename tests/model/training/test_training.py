@@ -448,7 +448,7 @@ def test_the_bundled_model_is_complete_small_and_good_enough() -> None:
     assert card.files["litert"].bytes < 5_000_000
     assert card.files["keras"].bytes < 12_000_000
     int8 = card.variants["int8"]
-    assert int8.bytes < 3_000_000
+    assert int8.bytes < card.files["litert"].bytes
     for name in ("macro_average_precision", "binary_accuracy"):
         assert int8.metrics["validation"][name] >= card.metrics["validation"][name] - 0.005
     against = (
