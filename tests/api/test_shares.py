@@ -106,7 +106,7 @@ def test_an_owner_has_two_large_json_bodies_in_memory_at_a_time(
         read.append(1)
         return read_json(file)
 
-    def held(*_: object) -> NoReturn:
+    def held(*_: object, **_named: object) -> NoReturn:
         submitted.append(1)
         assert released.wait(20)
         raise JobNotFound("job_x")

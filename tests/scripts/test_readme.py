@@ -7,9 +7,11 @@ from pathlib import Path
 
 import httpx2
 import pytest
+import yaml
 from aiohttp import web
 
 from model.artifact.card import load_card
+from model.training.config import DataConfig, TrainingConfig
 from scripts.local.stack import ROOT, Stack
 from tests.api.polling import wait_done
 from tests.documents import Block, Shell, runnable
@@ -100,7 +102,10 @@ def write_photos(folder: Path) -> None:
 def test_the_commands_that_train_work(tmp_path: Path) -> None:
     shell = Shell(tmp_path)
     write_photos(tmp_path)
-    train, evaluate = runnable("docs/training.md")
+    train, data, training, evaluate = runnable("docs/training.md")
+    DataConfig.model_validate(yaml.safe_load(data.text))
+    folder = {"model_path": tmp_path / "models/scenes/6"}
+    TrainingConfig.model_validate(yaml.safe_load(training.text) | folder)
     shell.run(tiny(train))
     shell.run(evaluate)
     report = json.loads((tmp_path / "comparison.json").read_text())

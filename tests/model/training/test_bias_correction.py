@@ -9,7 +9,7 @@ from keras import layers
 from numpy.typing import NDArray
 
 from model.training.export import leaf_layers
-from model.training.quantization.bias_correction import corrected_bias
+from model.training.quantization import bias_correction
 
 # Keras hands NumPy an array type that NumPy 2.4 finds old-fashioned.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -63,12 +63,12 @@ def round_weights(model: Any) -> None:
 def test_the_mean_of_each_channel_is_that_of_float(
     first: Any, with_norm: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("model.training.quantization.bias_correction.STEPS", 10)
+    monkeypatch.setattr(bias_correction, "STEPS", 10)
     norm = layers.BatchNormalization() if with_norm else None
     model, pictures = network(first(not with_norm), norm), samples()
     before = model.get_weights()
     expected = model.predict(pictures, verbose=0).mean(axis=0)
-    with corrected_bias(model, pictures):
+    with bias_correction.corrected_bias(model, pictures):
         round_weights(model)
         found = model.predict(pictures, verbose=0).mean(axis=0)
     for one, other in zip(model.get_weights(), before, strict=True):
@@ -82,7 +82,7 @@ def test_the_mean_of_each_channel_is_that_of_float(
 def test_convolutions_in_groups_are_left_as_they_are() -> None:
     model = network(layers.Conv2D(6, 3, groups=3), None)
     before = model.get_weights()
-    with corrected_bias(model, samples()):
+    with bias_correction.corrected_bias(model, samples()):
         for one, other in zip(model.get_weights(), before, strict=True):
             np.testing.assert_array_equal(one, other)
     model.predict(samples()[:1], verbose=0)
