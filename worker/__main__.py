@@ -34,8 +34,8 @@ def main() -> int:
         configure_logs(as_json=settings.log_json)
         start_traces("piqueue-worker")
         check_at_start(settings.redis_url)
-        # Modules live as long as the process: to look at them takes a collection 30 ms each time.
-        # Not the models: those that are evicted are collected.
+        # Modules live as long as the process, and each collection would scan them for 30 ms. Models
+        # are loaded later, so that evicted ones are still collected.
         gc.collect()
         gc.freeze()
         runtime = Runtime(settings)

@@ -4,9 +4,8 @@ import csv
 import json
 import re
 import shutil
+import subprocess
 import sys
-from collections.abc import Sequence
-from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from model.predictor import load_predictor
 from model.training.config import DataConfig
 from model.training.data.dataset import read_data
 from scripts.commands.__main__ import main
+from scripts.local.stack import ROOT
 from tests.model.training.pictures import (
     SIDE,
     data_settings,
@@ -179,23 +179,29 @@ def test_the_name_of_the_model_is_asked_for(
     assert "model_path: Field required" in capsys.readouterr().err
 
 
-def test_an_opencv_that_needs_a_display_is_reported(
-    source: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class NoDisplay:
-        """Fails as the import of opencv-python does without libGL."""
+# Fails as the import of opencv-python does without libGL.
+NO_DISPLAY = """
+import sys
 
-        def find_spec(self, name: str, *_: Sequence[str] | None) -> ModuleSpec | None:
-            if name == "cv2":
-                raise ImportError("libGL.so.1: cannot open shared object file", name="cv2")
-            return None
+class NoDisplay:
+    def find_spec(self, name, *_):
+        if name == "cv2":
+            raise ImportError("libGL.so.1: cannot open shared object file", name="cv2")
 
-    for name in [name for name in sys.modules if name.startswith(("imgaug", "cv2", "model.train"))]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(sys, "meta_path", [NoDisplay(), *sys.meta_path])
-    arguments = [source / "kinds.csv", "--images", source / "images", "--model", source / "mine/1"]
-    assert train(source, *arguments) == 2
-    assert "opencv-contrib-python-headless" in capsys.readouterr().err
+sys.meta_path.insert(0, NoDisplay())
+from scripts.commands.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_an_opencv_that_needs_a_display_is_reported(source: Path) -> None:
+    arguments: list[str | Path] = ["train", source / "kinds.csv", "--images", source / "images"]
+    arguments += ["--model", source / "mine/1"]
+    answer = subprocess.run(
+        [sys.executable, "-c", NO_DISPLAY, *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+    assert answer.returncode == 2, answer.stderr
+    assert "opencv-contrib-python-headless" in answer.stderr
 
 
 def test_the_installed_opencv_needs_no_display() -> None:
