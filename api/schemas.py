@@ -430,8 +430,8 @@ class DryRunOut(BaseModel):
     sampled: int = Field(description="URLs that were fetched and scored as a sample")
     hosts: list[HostOut] = Field(description="Those with failures first")
     eta_s: int | None = Field(
-        description="At the rate of the sample, or of the last minute if that is higher; null if "
-        "nothing was scored"
+        description="At the rate of the sample without its first pictures, which may wait for the "
+        "model, or of the last minute if that is higher; null if nothing was scored"
     )
 
 
