@@ -87,6 +87,19 @@ class ItemReceiver(ABC):
         self._line = line
         self._accept(spec, payload)
 
+    def add_admitted(self, spec: ItemSpec) -> None:
+        """Add the next item, a URL or an upload without payload, that another job has admitted.
+
+        It is not checked again, which would take most of the time. `csv` must be that of its job.
+
+        Raises:
+            TooLarge: the job would hold too many items.
+        """
+        self._check_count()
+        self.count += 1
+        self._line = None
+        self._accept(spec, None)
+
     def _check_count(self) -> None:
         most = self._settings.max_items
         if self.count >= most:

@@ -86,6 +86,8 @@ class JobBuilder(ItemReceiver):
         self._ephemeral, self._awaited = ephemeral, awaited
         self._parts = None if ephemeral else services.parts
         self._parent_job, self._rescore_of = parent_job, rescore_of
+        # Its columns of numbers are those of the other job: results of both have one schema.
+        self._derived = parent_job is not None or rescore_of is not None
         self._layout, self._numbers = Layout(), NumberColumns()
         self._model = services.catalog.resolve(options.reference)
         if options.keep_features:
@@ -147,7 +149,7 @@ class JobBuilder(ItemReceiver):
         if payload is not None:
             check_room(self._services)
             self._uploads.add(spec.id, payload)
-        if spec.columns:
+        if spec.columns and not self._derived:
             self._numbers.add(spec.columns)
         self._pending.append(spec)
         if len(self._pending) >= WRITE_CHUNKS * self._chunk_items:
@@ -215,8 +217,7 @@ class JobBuilder(ItemReceiver):
 
     def _new_job(self) -> NewJob:
         shape = self.csv or self._layout.shape()
-        if self._parent_job is None and self._rescore_of is None:
-            # Otherwise they are those of the other job, so that results of both have one schema.
+        if not self._derived:
             shape = replace(shape, numbers=self._numbers.found)
         return NewJob(
             id=self.job_id,

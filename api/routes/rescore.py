@@ -64,8 +64,8 @@ def _rescore(
     check_capacity(services, scored.owner, scored.counts.finished)
     with JobBuilder(services, scored.owner, options, rescore_of=scored.id) as builder:
         builder.csv = scored.csv
-        for stored in services.store.results(scored):
-            builder.add(replace(stored.spec, parent_index=stored.index))
+        for index, spec in services.store.finished_specs(scored):
+            builder.add_admitted(replace(spec, parent_index=index))
         return builder.finish(make_entry(fingerprint, builder.job_id))
 
 

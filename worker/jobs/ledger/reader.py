@@ -182,15 +182,31 @@ class JobReader(RedisClient):
         Raises:
             JobNotFound: the job was erased or expired before all was read.
         """
-        finished = self._finished_chunks(job, start_index // job.chunk_items)
+        for stored in _results(job, self._packed(job, start_index // job.chunk_items)):
+            if stored.index >= start_index:
+                yield stored
+
+    def finished_specs(self, job: Job) -> Iterator[tuple[int, ItemSpec]]:
+        """Read the index and item of all finished items, without their results.
+
+        Raises:
+            JobNotFound: the job was erased or expired before all was read.
+        """
+        for chunk, specs, results in self._packed(job):
+            if specs is None:
+                raise JobNotFound(job.id)
+            if results is not None:
+                yield from enumerate(unpack_specs(specs), start=chunk * job.chunk_items)
+
+    def _packed(self, job: Job, first: int = 0) -> Iterator[tuple[int, bytes | None, bytes | None]]:
+        """Read finished chunks from `first`, a few at a time: index, items and results."""
+        finished = self._finished_chunks(job, first)
         while chunks := list(islice(finished, RESULTS_READ_CHUNKS)):
             with self._redis.pipeline(transaction=False) as pipe:
                 pipe.hmget(job_key(job.id, "res"), chunks)
                 pipe.hmget(job_key(job.id, "in"), chunks)
                 results, specs = pipe.execute()
-            for stored in _results(job, zip(chunks, specs, results, strict=True)):
-                if stored.index >= start_index:
-                    yield stored
+            yield from zip(chunks, specs, results, strict=True)
 
     def pictures(
         self, job: Job, indexes: Sequence[int]

@@ -88,3 +88,16 @@ def test_the_event_of_the_end_of_one_item_is_all_that_its_submitter_reads(
     assert ended[:2] == stored[:2]
     assert list(ended.results) == list(stored.results)
     assert JobStore(redis_client).ended_job(told[1]) is None, "its model card must be read"
+
+
+@pytest.mark.parametrize("total", [40, 400])
+def test_the_items_of_finished_chunks_are_read_without_those_that_were_cancelled(
+    store: JobStore, total: int
+) -> None:
+    job_id = submit(store, "a", total)
+    serve(store, 3)
+    store.cancel(job_id)
+    job = store.job(job_id)
+    found = list(store.finished_specs(job))
+    assert found == [(stored.index, stored.spec) for stored in store.results(job)]
+    assert len(found) == 30
