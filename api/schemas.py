@@ -546,6 +546,9 @@ class LimitsOut(BaseModel):
     keeps_features: bool = Field(
         description="Whether jobs can have the option `keep_features`, of models with a backbone"
     )
+    reads_heic: bool = Field(
+        description="Whether all workers can decode HEIC pictures; true while there is none"
+    )
     rate_per_s: float = Field(description="Recently finished items a second, of all callers")
 
 

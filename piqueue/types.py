@@ -335,6 +335,7 @@ class Limits(Struct, frozen=True):
     max_thumbnails: int
     rate_per_s: float
     keeps_features: bool
+    reads_heic: bool
 
 
 class Problem(Struct, frozen=True):

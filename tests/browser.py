@@ -4,6 +4,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 import pytest
@@ -41,6 +42,21 @@ class Tab:
         while not _holds(found):
             assert time.monotonic() < deadline, f"no {what}: {self.one('body').text}"
             time.sleep(0.05)
+
+    @contextmanager
+    def width(self, pixels: int) -> Iterator[None]:
+        """Make the page so wide while the block runs."""
+        size = {"width": pixels, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+        self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        try:
+            yield
+        finally:
+            self.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+    def fits(self) -> bool:
+        """Whether the page can be read without scrolling sideways."""
+        wide = "return document.documentElement.scrollWidth > innerWidth"
+        return not self.browser.execute_script(wide)
 
     def messages(self) -> list[str]:
         """Give what the browser reports: script errors, violations of the content policy."""

@@ -119,5 +119,6 @@ def limits(services: ServicesDep, owner: OwnerDep) -> LimitsOut:
         waiting_items=load.backlog(owner),
         upload_bytes=stored_bytes,
         upload_room_bytes=room_bytes,
+        reads_heic=services.workers.reads_heic(),
         rate_per_s=round(load.rate().items, 1),
     )

@@ -1,7 +1,7 @@
 // The list of the caller's jobs.
 
 import { ask, modelName, post, read } from "./api.js";
-import { $, make, noError, number, setOptions, setText, showError } from "./dom.js";
+import { $, count, make, noError, number, setOptions, setText, showError } from "./dom.js";
 import { forgetMarks } from "./marks.js";
 import { kindOf, STATUS } from "./words.js";
 
@@ -26,7 +26,7 @@ async function showJobs() {
     const { jobs, more } = await readJobs();
     if (turn !== asked) return;
     noError("jobs-error");
-    showRows(jobs);
+    showRows(jobs, more);
     $("more-jobs").hidden = !more;
     if (jobs.some((job) => !job.done)) timer = setTimeout(showJobs, REFRESH_MS);
   } catch (error) {
@@ -49,7 +49,7 @@ async function readJobs() {
   return { jobs, more: true };
 }
 
-function showRows(jobs) {
+function showRows(jobs, more) {
   const old = new Map([...$("job-rows").children].map((row) => [row.dataset.state, row]));
   // A row that did not change keeps its element, and so the focus.
   const rows = jobs.map((job) => old.get(JSON.stringify(job)) ?? rowOf(job));
@@ -59,7 +59,8 @@ function showRows(jobs) {
   while ($("job-rows").children.length > rows.length) $("job-rows").lastChild.remove();
   $("jobs-table").hidden = !jobs.length;
   const filtered = $("jobs-status").value || $("jobs-search").value.trim();
-  setText($("jobs-note"), jobs.length ? "" : filtered ? "No job matches." : "There is no job yet. Submit one under “New job”.");
+  const none = filtered ? "No job matches." : "There is no job yet. Submit one under “New job”.";
+  setText($("jobs-note"), jobs.length ? `${more ? "The newest " : ""}${count(jobs.length, "job")}` : none);
 }
 
 const shortTime = (text) => new Date(text).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });

@@ -4,11 +4,12 @@
 const PICTURE = new RegExp(
   "^(?:\\xff\\xd8\\xff|\\x89PNG\\r\\n\\x1a\\n|GIF8[79]a|RIFF....WEBP|BM....\\0{4}|II[*+]\\0|MM\\0[*+]" +
   "|....ftyp(?:avi[fs]|hei|hev|mif1|msf1|mia|crx)|\\0\\0\\0\\x0c(?:jP  |JXL )|\\xff\\x4f\\xff\\x51|\\xff\\x0a)", "s");
-const HEIC = /^....ftyp(?:hei|hev|mif1|msf1)/s;
+// An AVIF may begin with a brand that both have, and then names its own among the others.
+const HEIC = /^....ftyp(?:hei|hev|(?:mif|msf|mia).(?!.{4}(?:.{4}){0,15}?avi[fs]))/s, HEAD_BYTES = 80;
 
 async function headOf(file) {
   try {
-    return String.fromCharCode(...new Uint8Array(await file.slice(0, 32).arrayBuffer()));
+    return String.fromCharCode(...new Uint8Array(await file.slice(0, HEAD_BYTES).arrayBuffer()));
   } catch {
     return "";  // it cannot be read
   }
@@ -23,10 +24,11 @@ export class Chosen {
   clear() {
     this.files = new Map();  // id -> File
     this.skipped = [];
-    this.heicCount = 0;
+    this.heic = [];  // those that are left out
   }
 
-  async add(files) {
+  // HEIC is left out unless the service reads it.
+  async add(files, readsHeic) {
     const byPath = files.sort(([one], [other]) => one.localeCompare(other, undefined, { numeric: true }));
     for (const [path, file] of byPath) {
       const head = await headOf(file);
@@ -34,7 +36,10 @@ export class Chosen {
         this.skipped.push(path);
         continue;
       }
-      this.heicCount += HEIC.test(head);
+      if (!readsHeic && HEIC.test(head)) {
+        this.heic.push(path);
+        continue;
+      }
       let id = asReturned(path);
       for (let n = 2; this.files.has(id); n++) id = `${asReturned(path)} (${n})`;
       this.files.set(id, file);

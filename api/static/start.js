@@ -2,7 +2,7 @@
 
 import { ask, post, read, service } from "./api.js";
 import { columnsOf, urlColumnOf } from "./csv.js";
-import { $, count, make, noError, setOptions, showError, size } from "./dom.js";
+import { $, count, make, noError, number, setOptions, setText, showError, size } from "./dom.js";
 import { openModel } from "./model.js";
 import { Chosen, dropped } from "./pictures.js";
 import { upload } from "./upload.js";
@@ -28,20 +28,18 @@ function readyCount() {
 }
 
 function chosenText() {
-  const { files, skipped, heicCount } = chosen;
+  const { files, skipped, heic } = chosen;
+  const some = (names) => names.slice(0, LISTED_SKIPPED).join(", ") + (names.length > LISTED_SKIPPED ? ", …" : "");
   let text = `${count(files.size, "picture")}, ${size(chosen.bytes)}`;
-  if (skipped.length) {
-    const some = skipped.slice(0, LISTED_SKIPPED).join(", ") + (skipped.length > LISTED_SKIPPED ? ", …" : "");
-    text += `; ${count(skipped.length, "file")} without a picture skipped: ${some}`;
-  }
-  if (heicCount) text += `; ${heicCount} in HEIC, which not every service reads: JPEG always works`;
+  if (skipped.length) text += `; ${count(skipped.length, "file")} without a picture skipped: ${some(skipped)}`;
+  if (heic.length) text += `; ${number(heic.length)} in HEIC left out: ${some(heic)}. This service cannot read HEIC: save them as JPEG`;
   return text;
 }
 
 export function showForm() {
   for (const kind of ["files", "urls", "csv"]) $(`from-${kind}`).hidden = kind !== source();
-  $("chosen-text").textContent = chosenText();
-  $("chosen").hidden = !chosen.files.size && !chosen.skipped.length;
+  setText($("chosen-text"), chosenText());
+  $("chosen").hidden = !chosen.files.size && !chosen.skipped.length && !chosen.heic.length;
   const ready = readyCount();
   $("start").disabled = !ready || uploading !== null;
   $("start").textContent = ready && source() !== "csv" ? `Score ${count(ready, "picture")}` : "Score";
@@ -61,7 +59,7 @@ export function showModels() {
 
 async function addFiles(files) {
   $("form").elements.source.value = "files";
-  await chosen.add(files);
+  await chosen.add(files, service.limits?.reads_heic ?? true);
   showForm();
 }
 
@@ -103,7 +101,9 @@ async function sendFiles(options, pictures = chosen) {
   const show = (sent) => {
     $("upload-progress").max = total;
     $("upload-progress").value = sent;
-    $("upload-count").textContent = `${sent.toLocaleString()} of ${count(total, "picture")} uploaded`;
+    $("upload-count").textContent = `${number(sent)} of ${count(total, "picture")} uploaded`;
+    // A screen reader is told of every quarter.
+    setText($("spoken-upload"), `${25 * Math.floor(4 * sent / total)} % uploaded`);
   };
   show(0);
   $("form").hidden = true;
@@ -126,7 +126,7 @@ async function sendFiles(options, pictures = chosen) {
 async function sendSamples(options) {
   const pictures = new Chosen();
   await pictures.add(await Promise.all((await read("samples")).map(async (name) =>
-    [name, new File([await (await ask(`samples/${name}`)).blob()], name)])));
+    [name, new File([await (await ask(`samples/${name}`)).blob()], name)])), true);
   return sendFiles(options, pictures);
 }
 

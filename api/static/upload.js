@@ -21,8 +21,11 @@ function* batches(files) {
 
 // A batch that failed is sent again; no picture is added twice. Returns the job and the files that
 // are not part of it. `onSent` is called with the number of files sent so far.
-export async function upload({ files, skipped }, options, signal, onSent) {
-  const refused = skipped.map((id) => ({ id, detail: "not a picture by its first bytes" }));
+export async function upload({ files, skipped, heic }, options, signal, onSent) {
+  const refused = [
+    ...skipped.map((id) => ({ id, detail: "not a picture by its first bytes" })),
+    ...heic.map((id) => ({ id, detail: "HEIC, which this service cannot read: save it as JPEG" })),
+  ];
   const most = service.limits?.max_item_bytes ?? Infinity;
   const fits = new Map();
   for (const [id, file] of files) {
@@ -49,7 +52,7 @@ export async function upload({ files, skipped }, options, signal, onSent) {
         onSent(sent += batch.length);
       }
     }));
-    if (refused.length === files.size + skipped.length) {
+    if (refused.length === files.size + skipped.length + heic.length) {
       throw new Problem(422, { detail: "None of these files is a picture that can be scored.", problems: refused });
     }
     const job = await retrying(() => post(`jobs/${draft.id}/submit`, {}, { signal }), signal);

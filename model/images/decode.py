@@ -102,6 +102,11 @@ def decode_here(payload: bytes, size: tuple[int, int], max_pixels: int) -> Decod
         raise ImageRejected(fault, str(error) or type(error).__name__) from error
 
 
+def reads_heic() -> bool:
+    """Whether this process can decode HEIC, which needs a package that not every worker has."""
+    return find_spec(_HEIF_PACKAGE) is not None
+
+
 def _decoder_of(payload: bytes) -> str:
     """The first of FORMATS whose decoder accepts the first bytes of the payload.
 
@@ -109,7 +114,7 @@ def _decoder_of(payload: bytes) -> str:
         ImageRejected: none does.
     """
     if detect_format(payload) == "HEIF":
-        if find_spec(_HEIF_PACKAGE) is None:
+        if not reads_heic():
             raise ImageRejected(
                 ImageFault.UNSUPPORTED_FORMAT,
                 "this worker cannot decode HEIC: install the package pillow-heif there",

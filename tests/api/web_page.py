@@ -12,6 +12,18 @@ from selenium.webdriver.support.select import Select
 from tests.browser import Tab
 from tests.pictures import jpeg
 
+_FIND = "document.querySelector('%s')"
+_LISTEN = """
+window.heard = [];
+new MutationObserver((changes) => {
+  const regions = changes.map(({ target }) => (target.closest ? target : target.parentElement)
+    .closest("[role=status], [role=alert], [aria-live], output"));
+  for (const region of new Set(regions)) {
+    if (region?.checkVisibility()) window.heard.push(region.textContent);
+  }
+}).observe(document.body, { subtree: true, childList: true, characterData: true });
+"""
+
 
 class Page(Tab):
     """The page of a running Piqueue, as a person uses it; downloads go to `downloads`."""
@@ -67,6 +79,34 @@ class Page(Tab):
             "dataTransfer.items.add(new File([arguments[1]], arguments[0]));"
             "document.dispatchEvent(new DragEvent('drop', {dataTransfer, cancelable: true}))",
             *(name, content),
+        )
+
+    def drop_files(self, *paths: Path) -> None:
+        """Drag files from the desktop onto the field for them, and drop them there."""
+        box = self.one("#drop").rect
+        files = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+        for step in ("dragEnter", "dragOver", "drop"):
+            at = {"x": box["x"] + box["width"] / 2, "y": box["y"] + 10}
+            event = {"type": step, **at, "data": files}
+            self.browser.execute_cdp_cmd("Input.dispatchDragEvent", event)
+
+    def listen(self) -> None:
+        """Record from now on what a screen reader says: changes of live regions."""
+        self.browser.execute_script(_LISTEN)
+
+    def heard(self) -> list[str]:
+        """Give what a screen reader has said since `listen`, in order."""
+        heard: list[str] = self.browser.execute_script("return window.heard")
+        return heard
+
+    def politeness(self, selector: str) -> str | None:
+        """Give how the browser tells a screen reader of changes: polite, assertive or None."""
+        node = self.browser.execute_cdp_cmd("Runtime.evaluate", {"expression": _FIND % selector})
+        found = {"objectId": node["result"]["objectId"], "fetchRelatives": False}
+        tree = self.browser.execute_cdp_cmd("Accessibility.getPartialAXTree", found)
+        properties = tree["nodes"][0].get("properties", [])
+        return next(
+            (str(one["value"]["value"]) for one in properties if one["name"] == "live"), None
         )
 
     def violations(self) -> list[str]:

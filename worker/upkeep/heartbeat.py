@@ -6,6 +6,7 @@ import time
 
 import structlog
 
+from model.images.decode import reads_heic
 from worker.jobs.errors import LedgerFull, LedgerUnavailable
 from worker.scoring.runtime import Runtime
 from worker.upkeep.periodic import PeriodicThread
@@ -30,6 +31,7 @@ class Heartbeat(PeriodicThread):
             "watchdog", HEARTBEAT_S, self._exit_if_stuck, stop_s=HEARTBEAT_S
         )
         self._runtime = runtime
+        self._reads_heic = reads_heic()
         self._loop_ticked_at = self._heartbeat_ended_at = time.monotonic()
         # While Redis is unavailable, Celery's loop waits to connect again and does not tick.
         self._redis_failed_at = time.monotonic()
@@ -40,7 +42,7 @@ class Heartbeat(PeriodicThread):
         A Redis that takes no writes does not stop the start; the next heartbeats report it.
         """
         try:
-            self._runtime.workers.heartbeat(self._runtime.worker_id, self._runtime.slots)
+            self._report_alive()
         except LedgerFull as error:
             log.warning("heartbeat_missed", reason=str(error))
         # At once: the first picture may block the interpreter before these threads run.
@@ -64,14 +66,17 @@ class Heartbeat(PeriodicThread):
         self._loop_ticked_at = time.monotonic()
 
     def _send(self) -> None:
-        runtime = self._runtime
         try:
-            runtime.workers.heartbeat(runtime.worker_id, runtime.slots)
+            self._report_alive()
             self._add_scores()
         except LedgerUnavailable as error:
             log.warning("heartbeat_missed", reason=str(error))
             self._redis_failed_at = time.monotonic()
         self._heartbeat_ended_at = time.monotonic()
+
+    def _report_alive(self) -> None:
+        worker_id, slots = self._runtime.worker_id, self._runtime.slots
+        self._runtime.workers.heartbeat(worker_id, slots, reads_heic=self._reads_heic)
 
     def _add_scores(self) -> None:
         counts = self._runtime.score_tally.take()

@@ -5,12 +5,15 @@ import json
 import random
 import re
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import httpx2
+import pillow_heif
 import pytest
 from aiohttp import web
+from PIL import Image
 from redis import Redis
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -29,6 +32,7 @@ from tests.worker.fetching.site import Answer, Site
 from worker.jobs.items import ItemResult, ItemSpec, RejectionCode
 from worker.jobs.ledger.api_keys import ANYONE, KeyStore, Scope
 from worker.jobs.ledger.layout import NewJob, Shape
+from worker.jobs.ledger.workers import Workers
 from worker.jobs.models.catalog import ModelCatalog
 from worker.jobs.models.folder import ModelFolder
 from worker.jobs.record import Job, JobStatus, Lane, new_job_id
@@ -143,6 +147,50 @@ def test_a_hostile_file_name_is_shown_as_text(page: Page, stack: Stack, tmp_path
     assert refused.text.startswith(f"no{HOSTILE}: not a JPEG")
     assert page.all("#left-out img") == []
     assert page.browser.title == "Done – Piqueue"
+    assert page.messages() == []
+
+
+def test_heic_is_scored_where_workers_read_it_and_else_left_out_before_the_upload(
+    page: Page, stack: Stack, client: httpx2.Client, tmp_path: Path
+) -> None:
+    phone, camera = tmp_path / "phone.heic", tmp_path / "camera.jpg"
+    pillow_heif.register_heif_opener()
+    Image.open(BytesIO(jpeg(1))).save(phone, "HEIF")
+    camera.write_bytes(jpeg(2))
+    page.open(stack.url)
+    page.drop_files(phone)
+    page.wait("picture", lambda: page.one("#start").text == "Score 1 picture")
+    assert "HEIC" not in page.one("#chosen-text").text
+    page.start("Done")
+    assert page.names(1) == ["phone.heic"]
+    (result,) = client.get(f"/jobs/{page.job_id()}/results").json()["items"]
+    assert (result["image"]["format"], result["image"]["width"]) == ("heif", 320)
+    with Redis.from_url(stack.redis_url) as redis:
+        workers = Workers(redis)
+        workers.heartbeat("without-heic", 1, reads_heic=False)
+        try:
+            page.browser.refresh()
+            page.open(stack.url)
+            page.drop_files(phone)
+            page.wait("text", page.one("#chosen-text").is_displayed)
+            says = (
+                "1 in HEIC left out: phone.heic. This service cannot read HEIC: save them as JPEG"
+            )
+            assert page.one("#chosen-text").text == f"0 pictures, 0 kB; {says}"
+            assert not page.one("#start").is_enabled()
+            page.listen()
+            page.drop_files(camera)
+            page.wait("picture", lambda: page.one("#start").text == "Score 1 picture")
+            (heard,) = page.heard()
+            assert heard.startswith("1 picture, ")
+            assert heard.endswith(says)
+            assert page.politeness("#chosen-text") == "polite"
+            page.start("Done")
+        finally:
+            workers.forget("without-heic")
+    assert page.names(1) == ["camera.jpg"]
+    says = "phone.heic: HEIC, which this service cannot read: save it as JPEG"
+    assert [one.text for one in page.all("#refused-files li")] == [says]
     assert page.messages() == []
 
 
@@ -417,13 +465,13 @@ def test_a_job_that_runs_shows_its_progress_and_failures_as_they_come(
         store.submit(NewJob(job_id, ANYONE, MODEL, ttl_s=3600), Shape(Lane.BULK, 4, 2))
         page.open(f"{stack.url}/#{job_id}")
         page.wait("job that waits", lambda: page.one("#chip").text == "Waiting")
+        page.listen()
         first, second = store.claim(job_id, 0), store.claim(job_id, 1)
         store.commit(first, [scored(0.9, 0, 0, 0), rejected()])
         page.wait("job that runs", lambda: page.one("#chip").text == "Running")
         page.wait_for_text("#stats", "Remaining\n2")
         assert "Failed\n1" in page.one("#stats").text
         assert page.one("#failures").text.startswith("1 × The host took too long Retry later.")
-        assert page.one("#spoken").text == "50 % finished"
         assert page.names(2) == [f"{spec_of(i).id}: {spec_of(i).url}" for i in range(2)]
         page.wait_for_text(".sides", "1 above")
         page.wait("chart of the rate", lambda: page.all("#rate polyline"))
@@ -432,6 +480,12 @@ def test_a_job_that_runs_shows_its_progress_and_failures_as_they_come(
         page.rows(4)
         page.wait_for_text(".sides", "2 above")
         assert not page.all("#rate polyline")
+        said = ["50 % finished", "2 results", "3 scored, 1 failed", "4 results"]
+        assert [text for text in page.heard() if text in said] == said
+        page.choose("#by-status", "Failed")
+        page.wait("count", lambda: page.heard()[-1] == "1 of the 4 results match")
+        live = ("#chip", "#spoken", "#shown", "output")
+        assert [page.politeness(one) for one in live] == ["polite"] * len(live)
     assert page.messages() == []
 
 
@@ -492,11 +546,19 @@ def test_the_jobs_are_listed_filtered_and_managed(
     row = page.one(f"#job-rows tr:has(a[href='#{failed.id}'])")
     assert "Failed" in row.text
     assert "4 of 4, 4 failed" in row.text
+    for pixels in (1100, 740, 360):
+        with page.width(pixels):
+            retry, delete = row.find_elements(By.TAG_NAME, "button")
+            assert page.fits(), pixels
+            assert pixels == 740 or retry.rect["y"] == delete.rect["y"]
     page.choose("#jobs-status", "Done")
     page.wait("filter", lambda: not page.all(link))
     page.choose("#jobs-status", "All")
+    page.listen()
     page.one("#jobs-search").send_keys("CATALOGUE")
     page.wait("one job", lambda: len(page.all("#job-rows tr")) == 1)
+    assert page.heard()[-1] == "1 job"
+    assert page.politeness("#jobs-note") == "polite"
     assert page.one("#job-rows a").text == "Spring catalogue"
     page.one("#job-rows a").click()
     page.wait("job", lambda: page.one("#job-title").text == "Spring catalogue")

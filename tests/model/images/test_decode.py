@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from api.intake.admission import SNIFF_BYTES, looks_like_image
-from model.images.decode import decode
+from model.images.decode import decode, reads_heic
 from model.images.result import DecodedImage, ImageFault, ImageRejected
 from model.images.signatures import AVIF_BRANDS, detect_format
 from tests.hostile import KINDS
@@ -669,7 +669,9 @@ def test_heic_is_decoded_only_where_its_package_is_installed(
     payload = WHOLE["heif"].replace(b"ftypheic", b"ftyp" + brand, 1)
     assert looks_like_image(payload[:SNIFF_BYTES])
     assert_corners(decode(payload))
+    assert reads_heic()
     monkeypatch.setattr("model.images.decode.find_spec", lambda _: None)
+    assert not reads_heic()
     with pytest.raises(ImageRejected, match="package pillow-heif") as caught:
         decode(payload)
     assert caught.value.code == ImageFault.UNSUPPORTED_FORMAT

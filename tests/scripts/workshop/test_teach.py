@@ -141,6 +141,11 @@ def test_the_label_page_ends_in_a_taught_model(shell: Shell, walked: str, browse
         page.one("#teach-name").send_keys("berths", Keys.ENTER)
         page.wait("model", lambda: "added berths@1" in page.one("#teach-text").text)
         assert "taught on 32 pictures" in page.one("#teach-text").text
+        with page.width(360):
+            wide = "const text = arguments[0]; return text.scrollWidth > text.clientWidth"
+            assert not browser.execute_script(wide, page.one("#teach-text"))
+            buttons = [one.rect["y"] for one in page.all("header button")]
+            assert (page.fits(), len(set(buttons))) == (True, 1)
         assert page.violations() == []
         refused = httpx2.post(f"{url}teach", json={"name": "--from"})
         assert refused.status_code == 422

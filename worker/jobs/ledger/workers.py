@@ -15,14 +15,18 @@ from worker.jobs.record import ModelRef
 WORKER_SILENT_S = 15
 # Workers by the time of their last heartbeat, and the slots of each.
 _WORKERS, _SLOTS = "piqueue:workers", "piqueue:slots"
+# Those that cannot decode HEIC pictures.
+_WITHOUT_HEIC = "piqueue:workers:without_heic"
 _LUA = """
 offer('heartbeat', function()
   for _, gone in ipairs(redis.call('ZRANGE', KEYS[1], '-inf', now_ms() - ARGV[3], 'BYSCORE')) do
     redis.call('ZREM', KEYS[1], gone)
     redis.call('HDEL', KEYS[2], gone)
+    redis.call('SREM', KEYS[3], gone)
   end
   redis.call('ZADD', KEYS[1], now_ms(), ARGV[1])
   redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
+  redis.call(ARGV[4] == '1' and 'SREM' or 'SADD', KEYS[3], ARGV[1])
 end)
 """
 # A request for a model expires this long after the last chunk that needed it.
@@ -37,16 +41,17 @@ class Workers(RedisClient):
         super().__init__(redis)
         self._library = Library(redis, "workers", _LUA)
 
-    def heartbeat(self, worker_id: str, slots: int) -> None:
+    def heartbeat(self, worker_id: str, slots: int, *, reads_heic: bool = True) -> None:
         """Record that a worker is alive and runs `slots` chunks at a time; forget dead ones."""
-        args = (worker_id, slots, WORKER_SILENT_S * 1000)
-        self._library.call("heartbeat", args, [_WORKERS, _SLOTS])
+        args = (worker_id, slots, WORKER_SILENT_S * 1000, int(reads_heic))
+        self._library.call("heartbeat", args, [_WORKERS, _SLOTS, _WITHOUT_HEIC])
 
     def forget(self, worker_id: str) -> None:
         """Record that a worker has stopped."""
         with self._redis.pipeline(transaction=True) as pipe:
             pipe.zrem(_WORKERS, worker_id)
             pipe.hdel(_SLOTS, worker_id)
+            pipe.srem(_WITHOUT_HEIC, worker_id)
             pipe.execute()
 
     def live(self) -> dict[str, int]:
@@ -61,6 +66,11 @@ class Workers(RedisClient):
         return {
             worker.decode(): int(slots[worker]) for worker, at_ms in heartbeats if at_ms > silent_ms
         }
+
+    def reads_heic(self) -> bool:
+        """Whether every live worker can decode HEIC; True if there is none."""
+        live = self.live()
+        return not live or not any(self._redis.smismember(_WITHOUT_HEIC, list(live)))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 // The dialog that teaches a model of the labels so far, where a job keeps features of the pictures.
 
-import { $ } from "../page/dom.js";
+import { $, make } from "../page/dom.js";
 import { allSent } from "./answers.js";
 import { ask } from "./server.js";
 import { state } from "./state.js";
@@ -29,6 +29,7 @@ async function teach() {
 }
 
 function showText(text, isBad) {
-  $("teach-text").textContent = text;
+  const lines = text.split("\n").map((line) => make("span", { className: line.startsWith(" ") ? "inner" : "", textContent: line }));
+  $("teach-text").replaceChildren(...lines);
   $("teach-text").classList.toggle("bad", isBad);
 }
