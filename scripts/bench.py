@@ -11,23 +11,23 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from scripts.benchmarks.batching import batching
-from scripts.benchmarks.benchmark_run import QUICK, BenchmarkRun, Scale
-from scripts.benchmarks.bulk_upload import bulk_upload
-from scripts.benchmarks.fairness import fairness
-from scripts.benchmarks.figures import Figure, table
-from scripts.benchmarks.folder_upload import folder_upload
-from scripts.benchmarks.footprint import footprint
-from scripts.benchmarks.job_reads import job_reads
-from scripts.benchmarks.one_picture import one_picture
-from scripts.benchmarks.page import page
-from scripts.benchmarks.peer_comparison import peers
-from scripts.benchmarks.redis_memory import redis_memory
-from scripts.benchmarks.report import report
-from scripts.benchmarks.similar import similar
-from scripts.benchmarks.teach import teach
-from scripts.benchmarks.throughput import throughput
-from scripts.benchmarks.training_memory import training_memory
+from scripts.benchmarks.jobs.bulk_upload import bulk_upload
+from scripts.benchmarks.jobs.folder_upload import folder_upload
+from scripts.benchmarks.jobs.job_reads import job_reads
+from scripts.benchmarks.jobs.page import page
+from scripts.benchmarks.jobs.redis_memory import redis_memory
+from scripts.benchmarks.jobs.report import report
+from scripts.benchmarks.jobs.similar import similar
+from scripts.benchmarks.scoring.batching import batching
+from scripts.benchmarks.scoring.fairness import fairness
+from scripts.benchmarks.scoring.footprint import footprint
+from scripts.benchmarks.scoring.one_picture import one_picture
+from scripts.benchmarks.scoring.peer_comparison import peers
+from scripts.benchmarks.scoring.throughput import throughput
+from scripts.benchmarks.support.benchmark_run import QUICK, BenchmarkRun, Scale
+from scripts.benchmarks.support.figures import Figure, table
+from scripts.benchmarks.training.teach import teach
+from scripts.benchmarks.training.training_memory import training_memory
 
 BENCHMARKS = {
     measure.__name__: measure

@@ -17,7 +17,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 
-from scripts.benchmarks.browser import chromium
+from scripts.benchmarks.support.browser import chromium
 from scripts.local.image_server import ImageServer
 from scripts.local.serve import SAMPLES
 from scripts.local.stack import ROOT, Stack

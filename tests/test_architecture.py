@@ -10,8 +10,6 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "architecture.md").read_text()
 PACKAGES = ("api", "model", "piqueue", "scripts", "worker")
 MOST_MODULES = 14
-# The benchmarks are as many as there are things to measure.
-EXEMPT = {"scripts/benchmarks"}
 
 
 def python_folders() -> dict[str, list[str]]:
@@ -60,5 +58,4 @@ def test_a_folder_says_in_one_sentence_what_it_is_for(folder: str) -> None:
     assert docstring.endswith(".")
     if folder != "piqueue":  # which gives its public names too
         assert len(body) == 1
-    if folder not in EXEMPT:
-        assert len(python_folders()[folder]) <= MOST_MODULES
+    assert len(python_folders()[folder]) <= MOST_MODULES

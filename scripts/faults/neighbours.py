@@ -17,9 +17,14 @@ from typing import Any
 import httpx2
 from PIL import Image
 
-from scripts.benchmarks.connection import Connection
-from scripts.benchmarks.figures import percentile
-from scripts.benchmarks.synthetic_jobs import claim_all, score_all, submit_table, write_table
+from scripts.benchmarks.support.connection import Connection
+from scripts.benchmarks.support.figures import percentile
+from scripts.benchmarks.support.synthetic_jobs import (
+    claim_all,
+    score_all,
+    submit_table,
+    write_table,
+)
 from scripts.faults.observer import JobStalled
 from scripts.faults.pictures import PictureServer
 from scripts.local.stack import Stack

@@ -4,10 +4,15 @@ from collections.abc import Iterator
 
 from redis import Redis
 
-from scripts.benchmarks.benchmark_run import BenchmarkRun
-from scripts.benchmarks.connection import Connection
-from scripts.benchmarks.figures import Figure
-from scripts.benchmarks.synthetic_jobs import claim_all, score_all, submit_table, write_table
+from scripts.benchmarks.support.benchmark_run import BenchmarkRun
+from scripts.benchmarks.support.connection import Connection
+from scripts.benchmarks.support.figures import Figure
+from scripts.benchmarks.support.synthetic_jobs import (
+    claim_all,
+    score_all,
+    submit_table,
+    write_table,
+)
 from worker.jobs.ledger.connection import connect
 from worker.jobs.ledger.store import JobStore
 

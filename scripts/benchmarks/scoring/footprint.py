@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from scripts.benchmarks.benchmark_run import START_DEADLINE_S, BenchmarkRun, resident_mb
-from scripts.benchmarks.figures import Figure
-from scripts.benchmarks.throughput import score_urls
+from scripts.benchmarks.scoring.throughput import score_urls
+from scripts.benchmarks.support.benchmark_run import START_DEADLINE_S, BenchmarkRun, resident_mb
+from scripts.benchmarks.support.figures import Figure
 from scripts.local.embedded_redis import EmbeddedRedis
 from scripts.local.stack import ROOT
 from scripts.local.supervised_process import SupervisedProcess

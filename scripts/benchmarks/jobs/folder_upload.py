@@ -11,9 +11,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from scripts.benchmarks.benchmark_run import BenchmarkRun, resident_mb
-from scripts.benchmarks.figures import Figure
-from scripts.benchmarks.pictures import make_picture
+from scripts.benchmarks.support.benchmark_run import BenchmarkRun, resident_mb
+from scripts.benchmarks.support.figures import Figure
+from scripts.benchmarks.support.pictures import make_picture
 from scripts.local.stack import ROOT
 from worker.jobs.ledger.connection import connect
 

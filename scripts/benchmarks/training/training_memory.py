@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from scripts.benchmarks.benchmark_run import BenchmarkRun
-from scripts.benchmarks.figures import Figure
+from scripts.benchmarks.support.benchmark_run import BenchmarkRun
+from scripts.benchmarks.support.figures import Figure
 from scripts.local.stack import ROOT
 
 SIDE = 224

@@ -9,7 +9,7 @@ if sys.orig_argv[1:3] == ["-m", "worker"]:
     sys.path.insert(0, str(Path.cwd()))
     from model.engines.litert import LiteRTPredictor
     from model.engines.prediction import Prediction
-    from scripts.benchmarks.batching import batch_s
+    from scripts.benchmarks.scoring.batching import batch_s
 
     def _predict(self: LiteRTPredictor, images: Sequence[object]) -> list[Prediction]:
         time.sleep(batch_s(len(images)))

@@ -11,11 +11,11 @@ from importlib.util import find_spec
 from itertools import cycle
 from typing import IO
 
-from scripts.benchmarks.benchmark_run import BenchmarkRun, cpu_s, serving
-from scripts.benchmarks.connection import Connection, picture_field
-from scripts.benchmarks.figures import Figure, alternate, percentile, ratios
-from scripts.benchmarks.pictures import read_pictures
-from scripts.benchmarks.throughput import bare_scorer, score_urls
+from scripts.benchmarks.scoring.throughput import bare_scorer, score_urls
+from scripts.benchmarks.support.benchmark_run import BenchmarkRun, cpu_s, serving
+from scripts.benchmarks.support.connection import Connection, picture_field
+from scripts.benchmarks.support.figures import Figure, alternate, percentile, ratios
+from scripts.benchmarks.support.pictures import read_pictures
 from scripts.local.stack import ROOT
 
 CLIENTS = 16
@@ -30,7 +30,7 @@ def peers(run: BenchmarkRun) -> Iterator[Figure]:
     payloads = read_pictures(run.pictures)
     log_path = run.new_folder("litserve") / "log"
     with (
-        serving(log_path, "scripts.benchmarks.peers.litserve_server") as url,
+        serving(log_path, "scripts.benchmarks.scoring.peers.litserve_server") as url,
         run.stack() as stack,
     ):
         yield _one_client(run, stack.url, url, payloads)
@@ -110,7 +110,7 @@ def _post_from_many(url: str, payloads: Sequence[bytes]) -> float:
 def _ray_data(run: BenchmarkRun, urls: Sequence[str]) -> Iterator[Callable[[], float]]:
     """Run Ray while the block runs; gives what scores all URLs and returns pictures a second."""
     log_path = run.new_folder("ray") / "log"
-    command = [sys.executable, "-m", "scripts.benchmarks.peers.ray_data"]
+    command = [sys.executable, "-m", "scripts.benchmarks.scoring.peers.ray_data"]
     with (
         log_path.open("w") as log,
         subprocess.Popen(

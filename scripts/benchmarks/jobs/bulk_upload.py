@@ -7,10 +7,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from scripts.benchmarks.benchmark_run import BenchmarkRun, resident_mb
-from scripts.benchmarks.connection import Connection
-from scripts.benchmarks.figures import Figure, percentile
-from scripts.benchmarks.synthetic_jobs import submit_table, write_table
+from scripts.benchmarks.support.benchmark_run import BenchmarkRun, resident_mb
+from scripts.benchmarks.support.connection import Connection
+from scripts.benchmarks.support.figures import Figure, percentile
+from scripts.benchmarks.support.synthetic_jobs import submit_table, write_table
 from worker.jobs.ledger.connection import connect
 from worker.jobs.ledger.layout import job_key
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from tempfile import mkdtemp
 
-from scripts.benchmarks.pictures import write_pictures
+from scripts.benchmarks.support.pictures import write_pictures
 from scripts.local.embedded_redis import REDIS_MEMORY
 from scripts.local.stack import ROOT, Stack
 from scripts.local.supervised_process import SupervisedProcess
@@ -72,7 +72,7 @@ class BenchmarkRun:
     def image_server(self) -> Iterator[list[str]]:
         """Serve the pictures while the block runs; gives their URLs."""
         log_path = self.new_folder("image-server") / "log"
-        with serving(log_path, "scripts.benchmarks.pictures", str(self.pictures)) as url:
+        with serving(log_path, "scripts.benchmarks.support.pictures", str(self.pictures)) as url:
             yield [f"{url}/{index}.jpg" for index in range(self.scale.pictures)]
 
     def stack(

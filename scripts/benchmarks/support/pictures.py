@@ -1,6 +1,6 @@
 """Synthetic pictures, each different, that take as long to decode as photos.
 
-`python -m scripts.benchmarks.pictures FOLDER` serves them and prints its port.
+`python -m scripts.benchmarks.support.pictures FOLDER` serves them and prints its port.
 """
 
 import io

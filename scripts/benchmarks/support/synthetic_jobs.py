@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from scripts.benchmarks.connection import Connection
+from scripts.benchmarks.support.connection import Connection
 from worker.jobs.items import ImageFacts, ItemResult, Timings
 from worker.jobs.ledger.claims import Claim
 from worker.jobs.ledger.store import JobStore

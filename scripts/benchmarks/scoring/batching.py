@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from scripts.benchmarks.benchmark_run import ENV, BenchmarkRun
-from scripts.benchmarks.connection import Connection, picture_field
-from scripts.benchmarks.figures import Figure
-from scripts.benchmarks.pictures import read_pictures
+from scripts.benchmarks.support.benchmark_run import ENV, BenchmarkRun
+from scripts.benchmarks.support.connection import Connection, picture_field
+from scripts.benchmarks.support.figures import Figure
+from scripts.benchmarks.support.pictures import read_pictures
 from scripts.local.stack import Stack
 
 BATCH_SIZE, CLIENTS = 64, 64

@@ -10,10 +10,10 @@ from itertools import cycle
 from pathlib import Path
 
 from piqueue import Client
-from scripts.benchmarks.benchmark_run import BenchmarkRun, cpu_s, resident_mb
-from scripts.benchmarks.connection import Connection
-from scripts.benchmarks.figures import Figure
-from scripts.benchmarks.synthetic_jobs import (
+from scripts.benchmarks.support.benchmark_run import BenchmarkRun, cpu_s, resident_mb
+from scripts.benchmarks.support.connection import Connection
+from scripts.benchmarks.support.figures import Figure
+from scripts.benchmarks.support.synthetic_jobs import (
     claim_all,
     score_all,
     submit_table,

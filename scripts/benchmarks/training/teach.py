@@ -1,7 +1,8 @@
 """What shared backbones, kept features and taught heads cost.
 
-`python -m scripts.benchmarks.teach FOLDER` compares taught heads with the fine-tuned model: on the
-pictures of a folder with labels.csv, whose columns are `name`, `split` and the labels of `scenes`.
+`python -m scripts.benchmarks.training.teach FOLDER` compares taught heads with the fine-tuned
+model: on the pictures of a folder with labels.csv, whose columns are `name`, `split` and the labels
+of `scenes`.
 """
 
 import csv
@@ -26,17 +27,17 @@ from model.engines.network import SharedNetworks
 from model.engines.prediction import Prediction
 from model.images.decode import decode
 from model.predictor import Predictor, load_predictor
-from scripts.benchmarks.benchmark_run import BenchmarkRun, cpu_s
-from scripts.benchmarks.connection import Connection
-from scripts.benchmarks.figures import Figure, alternate, ratios
-from scripts.benchmarks.pictures import read_pictures
-from scripts.benchmarks.synthetic_jobs import (
+from scripts.benchmarks.scoring.throughput import score_urls
+from scripts.benchmarks.support.benchmark_run import BenchmarkRun, cpu_s
+from scripts.benchmarks.support.connection import Connection
+from scripts.benchmarks.support.figures import Figure, alternate, ratios
+from scripts.benchmarks.support.pictures import read_pictures
+from scripts.benchmarks.support.synthetic_jobs import (
     claim_all,
     submit_table,
     synthetic_results,
     write_table,
 )
-from scripts.benchmarks.throughput import score_urls
 from scripts.local.stack import ROOT
 from worker.jobs.items import PackedFeatures
 from worker.jobs.logs import configure_logs

@@ -12,10 +12,10 @@ from typing import Any
 
 from redis import Redis
 
-from scripts.benchmarks.benchmark_run import ENV, BenchmarkRun
-from scripts.benchmarks.connection import Connection, picture_field
-from scripts.benchmarks.figures import Figure, alternate, percentile, ratios
-from scripts.benchmarks.pictures import make_picture
+from scripts.benchmarks.support.benchmark_run import ENV, BenchmarkRun
+from scripts.benchmarks.support.connection import Connection, picture_field
+from scripts.benchmarks.support.figures import Figure, alternate, percentile, ratios
+from scripts.benchmarks.support.pictures import make_picture
 from scripts.local.embedded_redis import EmbeddedRedis
 from scripts.local.stack import Stack
 from worker.jobs.items import ItemResult, ItemSpec

@@ -8,10 +8,10 @@ from typing import TypeVar
 
 from model.images.decode import decode
 from model.predictor import VariantChoice, load_predictor
-from scripts.benchmarks.benchmark_run import BenchmarkRun, cpu_s, serving
-from scripts.benchmarks.connection import Connection, picture_field
-from scripts.benchmarks.figures import Figure, alternate, ratios
-from scripts.benchmarks.pictures import read_pictures
+from scripts.benchmarks.support.benchmark_run import BenchmarkRun, cpu_s, serving
+from scripts.benchmarks.support.connection import Connection, picture_field
+from scripts.benchmarks.support.figures import Figure, alternate, ratios
+from scripts.benchmarks.support.pictures import read_pictures
 from worker.jobs.settings import ARTIFACTS_PATH
 
 BARE_THREADS, BARE_BATCH_SIZE = 2, 16
@@ -53,7 +53,7 @@ def throughput(run: BenchmarkRun) -> Iterator[Figure]:
         note = "what 0.75 needs where other programs use the cores too"
         yield Figure.of("CPU time a picture / bare", "x", ratios(cpu), ("<=", 1 / 0.75), note)
         log_path = run.new_folder("tutorial") / "log"
-        with serving(log_path, "scripts.benchmarks.tutorial") as tutorial_url:
+        with serving(log_path, "scripts.benchmarks.scoring.tutorial") as tutorial_url:
 
             def tutorial() -> float:
                 return post_each(tutorial_url, payloads[: scale.tutorial])[0]

@@ -1,7 +1,7 @@
 """What it costs to compare the pictures of a job, and what that finds.
 
-`python -m scripts.benchmarks.similar FOLDER` measures the groups of near-duplicates on a folder of
-photos: 100 of them are changed, in ways that make near-duplicates of them.
+`python -m scripts.benchmarks.jobs.similar FOLDER` measures the groups of near-duplicates on a
+folder of photos: 100 of them are changed, in ways that make near-duplicates of them.
 """
 
 import hashlib
@@ -21,9 +21,9 @@ from model.compare import Comparison, Picture, compare
 from model.images.decode import decode
 from model.images.difference_hash import difference_hash
 from model.predictor import load_predictor
-from scripts.benchmarks.benchmark_run import BenchmarkRun
-from scripts.benchmarks.figures import Figure
-from scripts.benchmarks.teach import SCENES
+from scripts.benchmarks.support.benchmark_run import BenchmarkRun
+from scripts.benchmarks.support.figures import Figure
+from scripts.benchmarks.training.teach import SCENES
 
 WIDTH = 1280
 # The made-up features have this many dimensions, as photos of related subjects.

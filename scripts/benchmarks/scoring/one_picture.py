@@ -9,10 +9,10 @@ from redis import Redis
 
 from model.images.decode import decode
 from model.predictor import load_predictor
-from scripts.benchmarks.benchmark_run import BenchmarkRun
-from scripts.benchmarks.connection import Connection, picture_field
-from scripts.benchmarks.figures import Figure, alternate, percentile
-from scripts.benchmarks.pictures import read_pictures
+from scripts.benchmarks.support.benchmark_run import BenchmarkRun
+from scripts.benchmarks.support.connection import Connection, picture_field
+from scripts.benchmarks.support.figures import Figure, alternate, percentile
+from scripts.benchmarks.support.pictures import read_pictures
 from worker.jobs.ledger.connection import connect
 from worker.jobs.settings import ARTIFACTS_PATH
 

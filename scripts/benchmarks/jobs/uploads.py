@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from scripts.benchmarks.figures import Figure, alternate, ratios, table
+from scripts.benchmarks.support.figures import Figure, alternate, ratios, table
 from scripts.local.embedded_redis import EmbeddedRedis
 from worker.jobs.ledger.connection import connect
 from worker.jobs.record import new_job_id

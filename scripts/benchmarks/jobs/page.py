@@ -2,10 +2,15 @@
 
 from collections.abc import Iterator
 
-from scripts.benchmarks.benchmark_run import BenchmarkRun
-from scripts.benchmarks.connection import Connection
-from scripts.benchmarks.figures import Figure
-from scripts.benchmarks.synthetic_jobs import claim_all, score_all, submit_table, write_table
+from scripts.benchmarks.support.benchmark_run import BenchmarkRun
+from scripts.benchmarks.support.connection import Connection
+from scripts.benchmarks.support.figures import Figure
+from scripts.benchmarks.support.synthetic_jobs import (
+    claim_all,
+    score_all,
+    submit_table,
+    write_table,
+)
 from worker.jobs.ledger.connection import connect
 from worker.jobs.ledger.store import JobStore
 
@@ -47,7 +52,7 @@ def page(run: BenchmarkRun) -> Iterator[Figure]:
     """Scroll, filter, order and re-threshold; the results are synthetic."""
     from selenium.webdriver.support.wait import WebDriverWait
 
-    from scripts.benchmarks.browser import chromium
+    from scripts.benchmarks.support.browser import chromium
 
     table = run.new_folder("page") / "table.csv"
     write_table(table, RESULTS)

@@ -1,0 +1,1 @@
+"""Benchmarks of jobs around their scoring: uploads, reads, reports and the results page."""

@@ -1,0 +1,1 @@
+"""Benchmarks of scoring: rates, latency and fairness, compared with bare scoring and with peers."""

@@ -1,0 +1,1 @@
+"""What the benchmarks share: the run, its figures, pictures, connections and synthetic jobs."""
