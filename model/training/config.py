@@ -199,7 +199,9 @@ def read_config(kind: type[Config], path: Path | None, **overrides: object) -> C
     try:
         return kind.model_validate(settings)
     except ValidationError as error:
-        wrong = [_wrong(kind, e) for e in error.errors()]
+        # A default that depends on another setting is unknown while any setting is wrong.
+        errors = [e for e in error.errors() if e["type"] != "default_factory_not_called"]
+        wrong = [_wrong(kind, e) for e in errors]
         known = f"correct them; the settings are {', '.join(kind.model_fields)}"
         where = "the settings are wrong" if path is None else f"{path} has wrong settings"
         raise TrainingError("\n  ".join([f"{where}:", *wrong, known])) from error

@@ -19,8 +19,11 @@ from piqueue.commands.progress import set_quiet, tell
 from piqueue.errors import PiqueueApiError
 from piqueue.types import Job, Result
 
-# Errors of the API name a query parameter; the command line has an option for it.
+# Errors of the API name query parameters and a header; the command line has options for them.
 _QUERY_COLUMN = re.compile(r"\?(url|id)_column=")
+_BY_HEADER = "send the header Authorization: Bearer pq_…"
+# Options are short: with less in common, nearly every word resembles --help.
+_ALIKE = 0.75
 
 
 class Parser(argparse.ArgumentParser):
@@ -32,6 +35,17 @@ class Parser(argparse.ArgumentParser):
             near = get_close_matches(str(value), choices, 1)
             hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(choices)}"
             raise argparse.ArgumentError(action, f"there is no {value!r}: {hint}")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """See `ArgumentParser.parse_known_args`; says which option an unknown one resembles."""
+        parsed, unknown = super().parse_known_args(args, namespace)
+        return parsed, [self._resembling(one) for one in unknown]
+
+    def _resembling(self, unknown: str) -> str:
+        name, *hint = unknown.partition("=")[0].split(" ")  # a parser of a command has added one
+        near = [] if hint else get_close_matches(name, self._option_string_actions, 1, _ALIKE)
+        is_option = name.startswith("--") and near
+        return f"{unknown} (did you mean {near[0]}?)" if is_option else unknown
 
     def error(self, message: str) -> NoReturn:
         """See `ArgumentParser.error`."""
@@ -83,6 +97,7 @@ def run(program: str, command: Callable[[], int]) -> int:
         return command()
     except PiqueueApiError as error:
         detail = _QUERY_COLUMN.sub(r"--\1-column", error.detail)
+        detail = detail.replace(_BY_HEADER, "set PIQUEUE_API_KEY to yours, or give --api-key")
         tell(f"{program}: {detail}")
         for row in error.problems:
             tell(refusal(row.get("index"), row.get("id"), row["detail"]))

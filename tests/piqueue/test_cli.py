@@ -13,6 +13,7 @@ import pytest
 
 from piqueue import cli
 from scripts.commands.__main__ import MODULES
+from scripts.commands.__main__ import main as server_main
 from scripts.local.stack import ROOT
 from tests.browser import unavailable
 from tests.documents import Shell
@@ -41,6 +42,13 @@ def test_the_server_has_a_module_for_each_of_its_commands(
     with pytest.raises(SystemExit):
         cli.main(["sbmit"])
     assert "there is no 'sbmit': did you mean submit?" in capsys.readouterr().err
+    for main, command, wrong, near in (
+        (cli.main, "submit", "--modell=scenes", "--model"),
+        (server_main, "train", "--presett", "--preset"),
+    ):
+        with pytest.raises(SystemExit):
+            main([command, "photos", wrong])
+        assert f"{wrong} (did you mean {near}?)\n" in capsys.readouterr().err
 
 
 # What each shell does when Tab is pressed, without a terminal: prints a completion a line, with

@@ -64,6 +64,10 @@ def review(options: argparse.Namespace) -> int:
             raise CommandFailed(
                 f"{job.id} is {job.status}: finish it with piqueue submit --resume {job.id}"
             )
+        if not job.counts.succeeded:
+            raise CommandFailed(
+                f"{job.id} has no scored pictures: piqueue results {job.id} says why"
+            )
         card = next((card for card in client.models() if card.sha256 == job.model.sha256), None)
         table = open_table(
             options.table or folder / "labels.csv", options.labels, card.labels if card else ()

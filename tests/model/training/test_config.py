@@ -56,6 +56,7 @@ def test_a_wrong_training_setting_is_named(
         read_config(TrainingConfig, path)
     assert str(path) in str(caught.value)
     assert "initial_learning_rate" in str(caught.value), "the known settings are listed"
+    assert "default factory" not in str(caught.value), "what the others must be is no mistake"
 
 
 @pytest.mark.parametrize(

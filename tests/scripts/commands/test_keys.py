@@ -36,7 +36,7 @@ def test_keys_are_created_used_and_removed(
         # For a second the API takes it that there are no keys.
         assert eventually(lambda: httpx2.get(f"{stack.url}/jobs").status_code == 401)
         assert cli.main(["submit", str(picture)]) == 1
-        assert "this API needs a key" in capsys.readouterr().err
+        assert "this API needs a key: set PIQUEUE_API_KEY to yours" in capsys.readouterr().err
         monkeypatch.setenv("PIQUEUE_API_KEY", key.strip())
         assert cli.main(["submit", str(picture)]) == 0
         assert main(["keys", "rotate", "Alice B."]) == 0
