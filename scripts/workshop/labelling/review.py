@@ -66,7 +66,7 @@ def review(options: argparse.Namespace) -> int:
             )
         if not job.counts.succeeded:
             raise CommandFailed(
-                f"{job.id} has no scored pictures: piqueue results {job.id} says why"
+                f"{job.id} has no scored pictures: read why with piqueue results {job.id}"
             )
         card = next((card for card in client.models() if card.sha256 == job.model.sha256), None)
         table = open_table(

@@ -187,7 +187,7 @@ def test_an_unfinished_job_and_one_without_scored_pictures_are_reported(
     assert f"{draft.id} is draft: finish it with" in capsys.readouterr().err
     failed = api.wait(api.submit_urls([site.url("/a-web-page")]).id, 60)
     assert main(["review", failed.id, "--folder", str(tmp_path)]) == 1
-    told = f"{failed.id} has no scored pictures: piqueue results {failed.id} says why"
+    told = f"{failed.id} has no scored pictures: read why with piqueue results {failed.id}"
     assert told in capsys.readouterr().err
     (tmp_path / "labels.csv").write_text("name,beach,city,sunset,trees\na.jpg,1,0,0,0\n")
     known = api.wait(api.submit_items([Item(url=site.url("/0.jpg"), id="a.jpg")]).id, 60)
