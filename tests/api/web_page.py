@@ -82,8 +82,8 @@ class Page(Tab):
         )
 
     def drop_files(self, *paths: Path) -> None:
-        """Drag files from the desktop onto the field for them, and drop them there."""
-        box = self.one("#drop").rect
+        """Drag files from the desktop onto the page, and drop them there."""
+        box = self.one("main").rect
         files = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
         for step in ("dragEnter", "dragOver", "drop"):
             at = {"x": box["x"] + box["width"] / 2, "y": box["y"] + 10}

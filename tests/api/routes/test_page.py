@@ -39,6 +39,10 @@ from worker.jobs.record import Job, JobStatus, Lane, new_job_id
 from worker.jobs.settings import ARTIFACTS_PATH
 
 IMAGENET = ModelCatalog([ModelFolder(ARTIFACTS_PATH)], "imagenet").resolve(None)
+COLOURS_OF_A_BAR = """
+const bar = document.querySelector(".bar");
+return [bar.firstChild, bar].map((one) => getComputedStyle(one).backgroundColor);
+"""
 HOSTILE = "<img src=x onerror=document.title='owned'>.jpg"
 
 
@@ -170,8 +174,8 @@ def test_heic_is_scored_where_workers_read_it_and_else_left_out_before_the_uploa
         workers.heartbeat("without-heic", 1, reads_heic=False)
         try:
             page.browser.refresh()
-            page.open(stack.url)
-            page.drop_files(phone)
+            page.wait("job", lambda: page.one("#chip").text == "Done")
+            page.drop_files(phone)  # while a job is shown
             page.wait("text", page.one("#chosen-text").is_displayed)
             says = (
                 "1 in HEIC left out: phone.heic. This service cannot read HEIC: save them as JPEG"
@@ -622,6 +626,11 @@ def test_every_view_is_accessible_in_each_appearance(page: Page, stack: Stack) -
                     page.wait("jobs", lambda: page.all("#job-rows tr"))
                 if view == "job":
                     page.wait("results", lambda: page.all("#rows li"))
+                    forced = {"features": [{"name": "forced-colors", "value": "active"}]}
+                    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", forced)
+                    bar, rest = browser.execute_script(COLOURS_OF_A_BAR)
+                    assert bar != rest, "the bars are seen"
+                    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
                     found[scheme, width, "list"] = page.violations()
                     page.click("[value=gallery]")
                     page.click("#rows button")
