@@ -175,7 +175,7 @@ def train(csv_path: Path, data: DataConfig, training: TrainingConfig) -> Card:
             every = Rows.all_of(images)
             as_float = raw_scores((fresh / LITERT_NAME).read_bytes(), every, activation)
 
-            def further(card: Card, content: bytes, float_layers: int) -> Judgement:
+            def further(card: Card, content: bytes, float_layers: int | None) -> Judgement:
                 as_int8 = raw_scores(content, every, activation)
                 taught, faults = judge_taught(card, as_float, as_int8, annotations)
                 if faults:
@@ -258,7 +258,7 @@ def quantize_folds(
     without: Sequence[Weights],
     images: Pixels | Rows,
     folds: NDArray[np.intp],
-    float_layers: int,
+    float_layers: int | None,
 ) -> Scores:
     """The raw scores of every training picture by the mean that never saw it, in int8.
 

@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m scripts.workshop.make_imagenet", description=__doc__
     )
     parser.add_argument(
-        "--folder", type=Path, default=ROOT / "model" / "bundled" / "imagenet" / "1"
+        "--folder", type=Path, default=ROOT / "model" / "bundled" / "imagenet" / "2"
     )
     about = "100 or more pictures of what the model will see: adds an int8 variant if it is as good"
     parser.add_argument("--pictures", type=Path, metavar="FOLDER", help=about)

@@ -118,7 +118,7 @@ def test_the_cache_returns_all_scores(client: httpx2.Client) -> None:
     photo = (SAMPLES / "mountains.jpg").read_bytes()
     seen = []
     for _ in range(2):
-        options = b'{"model": "imagenet@1", "use_cache": true}'
+        options = b'{"model": "imagenet@2", "use_cache": true}'
         parts: list[Any] = [
             ("files", ("a.jpg", photo)),
             ("options", (None, options, "application/json")),

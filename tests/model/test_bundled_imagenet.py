@@ -15,7 +15,7 @@ from tests.golden import ROOT, SAMPLES, TOLERANCE
 # Keras hands NumPy an array type that NumPy 2.4 finds old-fashioned.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-ARTIFACT = ROOT / "model" / "bundled" / "imagenet" / "1"
+ARTIFACT = ROOT / "model" / "bundled" / "imagenet" / "2"
 GOLDEN = Path(__file__).with_name("golden_imagenet.json")
 
 
@@ -39,6 +39,24 @@ def test_it_gives_the_golden_scores() -> None:
         for label, score in best.items():
             assert scores[label] == pytest.approx(score, abs=TOLERANCE), (photo, label)
         assert sum(scores.values()) == pytest.approx(1, abs=1e-4)
+
+
+def test_its_int8_file_gives_the_same_first_answers() -> None:
+    card = load_card(ARTIFACT)
+    assert card.variants["int8"].bytes < 4_000_000
+    figures = card.variants["int8"].metrics["validation_against_float"]
+    assert figures["same_first_answer"] >= 0.95
+    as_float, as_int8 = (
+        load_predictor(ARTIFACT, "litert", variant=name) for name in ("float", "int8")
+    )
+    photos = sorted(json.loads(GOLDEN.read_text())["scores"])
+    pixels = [decode((SAMPLES / photo).read_bytes(), card.input_size).pixels for photo in photos]
+    for photo, before, after in zip(
+        photos, as_float.predict(pixels), as_int8.predict(pixels), strict=True
+    ):
+        assert np.argmax(before.scores) == np.argmax(after.scores), photo
+        np.testing.assert_allclose(after.scores, before.scores, atol=0.1)
+        assert not np.array_equal(after.scores, before.scores), photo
 
 
 def test_classes_that_share_a_first_name_get_all_of_their_names() -> None:

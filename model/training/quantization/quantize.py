@@ -5,7 +5,7 @@ import io
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ from model.training.teach import problems, teach
 Pixels = NDArray[np.uint8]
 # Figures for the card, and the bounds that they miss.
 Judgement = tuple[dict[str, Any], list[str]]
-Also = Callable[[Card, bytes, int], Judgement]
+Also = Callable[[Card, bytes, int | None], Judgement]
 
 INT8_NAME = "model.int8.tflite"
 # Pictures on which the ranges of the activations are measured, and the error of each layer.
@@ -47,7 +47,10 @@ LEAST_PICTURES = 50
 # Pooling and the head stay in float: an int8 sigmoid has 256 steps, so that scores tie.
 FLOAT_OPS = ["MEAN", "FULLY_CONNECTED", "LOGISTIC", "SOFTMAX"]
 # So many of the most sensitive layers stay in float too: the first number that keeps the bounds.
-FLOAT_LAYERS = (0, 4, 10)
+# None: all activations stay in float.
+FLOAT_LAYERS = (0, 4, 10, None)
+# With None, the weights of these are int8; depthwise convolutions are faster in float.
+INT8_WEIGHTS = ("CONV_2D", "FULLY_CONNECTED")
 # What int8 may change: labels beyond their thresholds, first answers of a softmax, these metrics.
 MOST_FLIPPED, LEAST_SAME_FIRST, MOST_LOST = 0.005, 0.95, 0.005
 BOUNDED = ("macro_average_precision", "binary_accuracy")
@@ -63,8 +66,13 @@ class Quantizer:
         self._debugger = self._convert([])
         self._layers: list[tuple[str, float]] = []
 
-    def quantized(self, float_layers: int) -> bytes:
-        """Return the LiteRT model with so many of the most sensitive layers in float."""
+    def quantized(self, float_layers: int | None) -> bytes:
+        """Return the LiteRT model with so many of the most sensitive layers in float.
+
+        None: with activations in float, of which an operation with int8 weights quantizes its own.
+        """
+        if float_layers is None:
+            return self._with_int8_weights()
         debugger = self._debugger
         if float_layers:
             sensitive = self.most_sensitive()[:float_layers]
@@ -81,6 +89,27 @@ class Quantizer:
         self._layers = self._layers or _errors(self._debugger)
         errors = [error for _, error in self._layers]
         return sorted(range(len(errors)), key=errors.__getitem__, reverse=True)
+
+    def _with_int8_weights(self) -> bytes:
+        import tensorflow as tf
+        from ai_edge_quantizer import qtyping
+        from ai_edge_quantizer.quantizer import Quantizer as WeightQuantizer
+
+        with tempfile.TemporaryDirectory() as scratch:
+            self._network.export(scratch, format="tf_saved_model", verbose=False)
+            as_float = tf.lite.TFLiteConverter.from_saved_model(scratch).convert()
+        weights = qtyping.TensorQuantizationConfig(
+            num_bits=8, granularity=qtyping.QuantGranularity.CHANNELWISE
+        )
+        config = qtyping.OpQuantizationConfig(
+            weight_tensor_config=weights, compute_precision=qtyping.ComputePrecision.INTEGER
+        )
+        quantizer = WeightQuantizer(bytearray(as_float))
+        for name in INT8_WEIGHTS:
+            operation = qtyping.TFLOperationName(name)
+            quantizer.update_quantization_recipe(".*", operation, config)
+        with redirect_stderr(io.StringIO()):  # its progress bar
+            return bytes(quantizer.quantize(enable_progress_report=False).quantized_model)
 
     def _convert(self, left_in_float: Sequence[str]) -> Any:
         """A debugger of the network; the bias of these layers is not corrected."""
@@ -136,7 +165,7 @@ def add_int8(
 
     `samples` are pictures as in practice, and others, `judged`, show what int8 changes; `truth`
     (n, n_labels) are their labels, if known. `also` judges a file further: it gets the card, the
-    content and the number of layers in float.
+    content and its number of FLOAT_LAYERS.
 
     Returns None, or why the variant was not added, which is logged too.
     """
@@ -176,7 +205,7 @@ def _add_int8(
     faults: list[str] = []
     for float_layers in FLOAT_LAYERS:
         if float_layers and float_layers >= len(quantizer.most_sensitive()):
-            break  # no layer would be int8
+            continue  # no layer would be int8
         content = quantizer.quantized(float_layers)
         calibration = card.calibration
         if card.activation == "sigmoid":

@@ -72,7 +72,7 @@ def test_the_card_of_a_model_is_a_click_away(page: Page, stack: Stack) -> None:
     assert SCENES["notes"] in text
     assert page.violations() == []
     page.one("#close-model").click()
-    page.choose("#model", "imagenet@1")
+    page.choose("#model", "imagenet@2")
     page.one("#about-model").click()
     page.wait_for_text("#model-body", "1,000 labels")
     assert "Its card has no figures" in page.one("#model-card").text

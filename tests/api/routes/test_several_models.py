@@ -44,7 +44,7 @@ def test_a_picture_gets_the_scores_that_each_model_gives_alone(
     reader: httpx2.Client, job: dict[str, Any]
 ) -> None:
     versions = [f"{one['name']}@{one['version']}" for one in job["models"]]
-    assert versions == ["scenes@5", "imagenet@1"]
+    assert versions == ["scenes@5", "imagenet@2"]
     assert (job["model"]["name"], job["model"]["version"]) == ("scenes+imagenet", "5+1")
     alone = [submit(reader, model=name) for name in BOTH]
     assert [one["models"] for one in alone] == [None, None]
@@ -70,7 +70,7 @@ def test_a_report_names_all_models_and_their_labels(
     reader: httpx2.Client, job: dict[str, Any]
 ) -> None:
     report = reader.get(f"/jobs/{job['id']}/report").raise_for_status().text
-    assert "model scenes@5, imagenet@1 ·" in report
+    assert "model scenes@5, imagenet@2 ·" in report
     for result in job["results"]:
         for label in result["labels"]:
             assert f'<b title="{label}">' in report
@@ -131,7 +131,7 @@ def test_a_query_separates_the_models_by_commas(client: httpx2.Client) -> None:
 @pytest.mark.parametrize(
     ("options", "status", "detail"),
     [
-        ({"models": ["scenes", "cats"]}, 422, "no model 'cats': use one of imagenet@1, scenes@5"),
+        ({"models": ["scenes", "cats"]}, 422, "no model 'cats': use one of imagenet@2, scenes@5"),
         ({"models": ["scenes", "scenes@5"]}, 422, "scenes is named twice"),
         ({"model": "scenes", "models": ["imagenet"]}, 422, "has both model and models"),
         ({"models": []}, 422, "models"),
@@ -157,4 +157,4 @@ def test_a_retry_and_a_draft_keep_the_versions_of_all_models(
     again = client.post(f"{job['links']['self']}/retry").raise_for_status().json()
     assert again["models"] == job["models"]
     with Redis.from_url(stack.redis_url) as redis:
-        assert JobStore(redis).options(again["id"])["models"] == ["scenes@5", "imagenet@1"]
+        assert JobStore(redis).options(again["id"])["models"] == ["scenes@5", "imagenet@2"]

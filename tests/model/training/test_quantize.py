@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 from keras import layers
 from numpy.typing import NDArray
 
@@ -113,15 +114,15 @@ def test_a_variant_that_misses_a_bound_is_not_written_although_layers_stay_in_fl
     before = sorted(path.name for path in folder.iterdir())
     card = load_card(folder)
 
-    def never(given: Card, _content: bytes, float_layers: int) -> Judgement:
+    def never(given: Card, _content: bytes, float_layers: int | None) -> Judgement:
         assert given == card
         tried.append(float_layers)
         return {}, [f"{float_layers} layers in float are too few"]
 
     assert add_int8(full, folder, images(100), images(60, 2), None, never) == (
-        "4 layers in float are too few"
+        "None layers in float are too few"
     )
-    assert tried == [0, 4]  # it has fewer than 10 layers
+    assert tried == [0, 4, None]  # it has fewer than 10 layers
     assert sorted(path.name for path in folder.iterdir()) == before
     assert load_card(folder) == card
 
@@ -145,14 +146,20 @@ def test_the_variant_of_a_model_with_a_head_is_one_of_its_backbone(tmp_path: Pat
 def test_a_layer_that_is_left_in_float_is_larger_and_nearer_to_float() -> None:
     full, pictures = network().full, images(100)
     quantizer = quantize.Quantizer(full, pictures)
-    few, many = (quantizer.quantized(count) for count in (0, 4))
+    few, many, all_activations = (quantizer.quantized(count) for count in (0, 4, None))
     assert len(many) > len(few)
     expected = full.predict(pictures, verbose=0)
     errors = [
         np.abs(quantize.raw_scores(one, pictures, "sigmoid") - expected).mean()
-        for one in (few, many)
+        for one in (few, many, all_activations)
     ]
     assert errors[1] < errors[0]
+    assert 0.0001 < errors[2] < 0.005
+    tensors = Interpreter(model_content=all_activations).get_tensor_details()
+    # Those of five convolutions and a dense layer.
+    kernels = [tensor for tensor in tensors if tensor["dtype"] is np.int8]
+    assert len(kernels) == 6
+    assert all(len(tensor["quantization_parameters"]["scales"]) > 1 for tensor in kernels)
 
 
 def test_too_few_pictures_show_nothing(tmp_path: Path) -> None:

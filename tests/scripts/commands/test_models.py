@@ -97,12 +97,12 @@ def test_an_added_model_is_listed_and_promoted(
     assert lines["places@1"].endswith("  current")
     assert "current" not in lines["places@2"]
     assert lines["scenes@5"].endswith("  current default")
-    assert "top 5 of 1000 labels  23 MB a thread" in lines["imagenet@1"]
+    assert "top 5 of 1000 labels  23 MB a thread" in lines["imagenet@2"]
     assert main(["models", "list", "--json"]) == 0
     listed = {(one["name"], one["version"]): one for one in json.loads(capsys.readouterr().out)}
     assert len(listed) == len(lines)
     assert (listed["places", "1"]["labels"], listed["places", "1"]["current"]) == (4, True)
-    assert listed["imagenet", "1"]["top_k"] == 5
+    assert listed["imagenet", "2"]["top_k"] == 5
     assert json.loads((registry / "places" / "promoted.json").read_text()) == {"history": ["1"]}
 
 
