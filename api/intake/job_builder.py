@@ -40,7 +40,7 @@ INTERACTIVE_ITEMS = 64
 SMALL_JOB_CHUNKS = 4
 SAMPLE_ITEMS = 50
 # Kept features are scored so fast that smaller chunks would mostly cost round trips.
-RESCORED_CHUNK_ITEMS = 256
+RESCORED_CHUNK_ITEMS = 512
 # Chunks written at once: a large job is not kept in memory, nor is each chunk a round trip.
 WRITE_CHUNKS = 16
 # After a failed write S3 may still complete it, at the latest after this time.

@@ -88,8 +88,7 @@ class Rejection:
     http_status: int | None = None
 
 
-@dataclass(frozen=True)
-class ImageFacts:
+class ImageFacts(NamedTuple):
     """Facts about the bytes and, after decoding, the picture; sizes in pixels."""
 
     sha256: str
@@ -138,11 +137,11 @@ class ItemResult:
 
     def to_row(self) -> list[Any]:
         """Write the compact JSON form kept in Redis."""
-        image, rejection, timings = self.image, self.rejection, self.timings
+        rejection, timings = self.rejection, self.timings
         return [
             self.scores,
             rejection and list(astuple(rejection)),
-            image and [image.sha256, image.byte_count, image.format, image.width, image.height],
+            self.image,
             [timings.fetch_ms, timings.decode_ms, timings.infer_ms],
             int(self.cached),
             self.variant,
@@ -157,7 +156,7 @@ class ItemResult:
             scores=None if scores is None else tuple(scores),
             rejection=rejection
             and Rejection(RejectionCode(rejection[0]), Stage(rejection[1]), *rejection[2:]),
-            image=image and ImageFacts(*image),
+            image=image and ImageFacts._make(image),
             timings=Timings(*timings),
             cached=bool(cached),
             variant=variant[0] if variant else None,
@@ -213,7 +212,7 @@ def unpack_pictures(packed: bytes) -> Iterator[tuple[ImageFacts | None, ItemResu
     _, rows, _ = _unpack_rows(packed)
     for row in rows:
         image = row[2]
-        yield image and ImageFacts(*image), ItemResult.from_row(row) if row[1] else None
+        yield image and ImageFacts._make(image), ItemResult.from_row(row) if row[1] else None
 
 
 def _unpack_rows(packed: bytes) -> tuple[int, list[list[Any]], dict[int, list[int]]]:

@@ -116,7 +116,7 @@ def _decode(
         code = RejectionCode(error.code)
         rejection = Rejection(code, Stage.DECODE, False, error.detail)
         return ItemResult(rejection=rejection, image=facts, timings=timings), None
-    facts = replace(facts, format=image.format, width=image.width, height=image.height)
+    facts = facts._replace(format=image.format, width=image.width, height=image.height)
     timings = replace(timings, decode_ms=_ms_since(started))
     return ItemResult(image=facts, timings=timings), image
 

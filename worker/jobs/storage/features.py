@@ -5,7 +5,7 @@ The difference hash of each picture is kept with them.
 
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import structlog
 
@@ -25,8 +25,7 @@ _SHA256_BYTES = 32
 _READ_BLOCKS = 16
 
 
-@dataclass(frozen=True)
-class Kept:
+class Kept(NamedTuple):
     """What is kept of a picture: its packed features and, of 8 bytes, its difference hash.
 
     The hash may be empty. `variant` is that of the backbone.
@@ -76,9 +75,9 @@ def unpack_block(block: bytes) -> dict[str, Kept]:
         raise ValueError("not a block of features: submit the pictures again")
     found, variant = {}, name.rstrip(b"\0").decode("ascii", "replace")
     for start in range(0, len(rows), row_bytes):
-        row = rows[start : start + row_bytes]
-        features, difference_hash = row[_SHA256_BYTES:][:size], row[_SHA256_BYTES + size :]
-        found[row[:_SHA256_BYTES].hex()] = Kept(variant, features, difference_hash)
+        at, end = start + _SHA256_BYTES, start + _SHA256_BYTES + size
+        kept = Kept(variant, rows[at:end], rows[end : start + row_bytes])
+        found[rows[start:at].hex()] = kept
     return found
 
 
