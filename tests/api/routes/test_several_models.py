@@ -45,7 +45,7 @@ def test_a_picture_gets_the_scores_that_each_model_gives_alone(
 ) -> None:
     versions = [f"{one['name']}@{one['version']}" for one in job["models"]]
     assert versions == ["scenes@5", "imagenet@2"]
-    assert (job["model"]["name"], job["model"]["version"]) == ("scenes+imagenet", "5+1")
+    assert (job["model"]["name"], job["model"]["version"]) == ("scenes+imagenet", "5+2")
     alone = [submit(reader, model=name) for name in BOTH]
     assert [one["models"] for one in alone] == [None, None]
     assert len(job["results"]) == len(SAMPLES)
