@@ -1,8 +1,11 @@
 """The blocks of the documents for Docker, run twice without Docker: what a user has stays."""
 
+import os
 import re
 import shutil
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,10 +15,12 @@ from scripts.local.stack import ROOT
 from tests.documents import Block, Shell, block_of, blocks
 
 # Runs `tar` as `docker run` does, with the folders `volume` and `.` in place of the mounts.
-# Other commands do nothing.
+# It has a Redis that rewrites no file; other commands do nothing.
 DOCKER = f"""#!{sys.executable}
 import os, subprocess, sys
 
+if "INFO" in sys.argv:
+    print("aof_rewrite_in_progress:0")
 if "tar" in sys.argv:
     command = sys.argv[sys.argv.index("tar") :]
     os.makedirs("volume", exist_ok=True)
@@ -80,7 +85,7 @@ def test_pinned_images_stay_while_the_registries_do_not_answer(shell: Shell) -> 
 def test_a_backup_replaces_no_other_and_a_restore_no_data(shell: Shell) -> None:
     files = shell.folder / "volume" / "appendonlydir"
     files.mkdir(parents=True)
-    backup, restore = block_of("OPERATIONS.md", "tar czf"), block_of("OPERATIONS.md", "tar xzkf")
+    backup, restore = block_of("OPERATIONS.md", "CONFIG SET"), block_of("OPERATIONS.md", "tar xzkf")
     for data in ("first", "second"):
         (files / "appendonly.aof.manifest").write_text(data)
         shell.run(backup)
@@ -106,6 +111,28 @@ COMMANDS = [
 ]
 
 
+def test_a_backup_succeeds_while_redis_writes(shell: Shell) -> None:
+    file = shell.folder / "volume" / "appendonlydir" / "appendonly.aof.1.incr.aof"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(os.urandom(4_000_000))
+    ended = threading.Event()
+
+    def write() -> None:
+        with file.open("ab") as end:
+            while not ended.wait(0.001):
+                end.write(b"x")
+                end.flush()
+
+    with ThreadPoolExecutor() as pool:
+        writing = pool.submit(write)
+        try:
+            shell.run(block_of("OPERATIONS.md", "CONFIG SET"))
+        finally:
+            ended.set()
+        writing.result()
+    assert len(list(shell.folder.glob("redis-*.tgz"))) == 1
+
+
 def test_one_container_keeps_its_data_in_a_named_volume() -> None:
     commands = [line for line in COMMANDS if re.search(r"docker run .* piqueue$", line)]
     assert len(commands) == 2
@@ -117,5 +144,5 @@ def test_the_commands_of_compose_name_its_services_and_profiles() -> None:
     profiles = {name for one in services.values() for name in one.get("profiles", ())}
     text = "\n".join(line for line in COMMANDS if "docker compose " in line)
     assert set(re.findall(r"--profile (\S+)", text)) == profiles
-    named = re.findall(r"(?:run --rm|exec|create)(?: -v \S+)? (\w+)|--scale (\w+)=", text)
+    named = re.findall(r"(?:run --rm|exec -T|create)(?: -v \S+)? (\w+)|--scale (\w+)=", text)
     assert {"redis", "api", "worker"} <= {run or scaled for run, scaled in named} <= set(services)

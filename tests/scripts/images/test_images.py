@@ -242,6 +242,13 @@ def test_the_arguments_of_a_build_add_extras() -> None:
     )
 
 
+def test_a_build_by_compose_keeps_the_extras_that_the_settings_name() -> None:
+    for name, extra in (("api", "PARQUET"), ("worker", "ONNX")):
+        build = services()[name]["build"]
+        assert build["args"] == {extra: f"${{{extra}:-}}"}
+        assert f'ARG {extra}=""' in instructions(ROOT / build["dockerfile"])
+
+
 def test_the_image_of_the_worker_keeps_what_s3_needs(tmp_path: Path) -> None:
     """Run the command that leaves out the other services of AWS on a copy of botocore."""
     [command] = [
