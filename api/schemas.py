@@ -547,7 +547,7 @@ class LimitsOut(BaseModel):
         description="Whether jobs can have the option `keep_features`, of models with a backbone"
     )
     reads_heic: bool = Field(
-        description="Whether all workers can decode HEIC pictures; true while there is none"
+        description="Whether all workers can decode HEIC pictures; true if no worker runs"
     )
     rate_per_s: float = Field(description="Recently finished items a second, of all callers")
 

@@ -11,7 +11,7 @@ from fastapi.dependencies.utils import get_flat_params
 from fastapi.params import Header, Path
 from starlette.datastructures import QueryParams
 
-from worker.jobs.errors import ParameterInvalid
+from worker.jobs.errors import ParameterInvalid, shortened
 
 MAX_URL_CHARS = 4096
 SHOWN_CHARS = 60
@@ -126,4 +126,4 @@ def source_problem(url: str, s3_buckets: Collection[str]) -> str | None:
 def _shown(url: str) -> str:
     """Quote the beginning of a URL without its query and what may be a password."""
     text = url.partition("?")[0].rpartition("@")[2]
-    return repr(text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}…")
+    return repr(shortened(text, SHOWN_CHARS))

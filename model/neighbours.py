@@ -5,6 +5,7 @@ is compared with those of the cells nearest to it. docs/decisions/similar-pictur
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,10 +64,10 @@ def find_neighbours(rows: Rows, count: int = NEIGHBOURS) -> Neighbours:
     similarity = np.full((total, count), -2, np.float32)
     cells = _cells(rows)
     for members, queries in cells:
-        others = _unit(rows[members])
+        others = unit_rows(rows[members])
         for start in range(0, len(queries), _BLOCK_ROWS):
             asked = queries[start : start + _BLOCK_ROWS]
-            found = _unit(rows[asked]) @ others.T
+            found = unit_rows(rows[asked]) @ others.T
             found[asked[:, None] == members[None]] = -2
             _merge(index, similarity, asked, members, found)
     order = np.argsort(-similarity, axis=1, kind="stable")
@@ -105,7 +106,7 @@ def _cells(rows: Rows) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
     centres = _centres(rows)
     nearest = np.empty((len(rows), min(_PROBES, len(centres))), np.int32)
     for start in range(0, len(rows), _BLOCK_ROWS):
-        far = -(_unit(rows[start : start + _BLOCK_ROWS]) @ centres.T)
+        far = -(unit_rows(rows[start : start + _BLOCK_ROWS]) @ centres.T)
         some = np.argpartition(far, nearest.shape[1] - 1, axis=1)[:, : nearest.shape[1]]
         by_distance = np.argsort(np.take_along_axis(far, some, 1), axis=1)
         nearest[start : start + _BLOCK_ROWS] = np.take_along_axis(some, by_distance, 1)
@@ -138,7 +139,7 @@ def _centres(rows: Rows) -> NDArray[np.float32]:
     random = np.random.default_rng(0)
     count = round(len(rows) ** 0.5)
     sample = random.choice(len(rows), min(len(rows), count * _SAMPLES_A_CELL), replace=False)
-    unit = _unit(rows[np.sort(sample)])
+    unit = unit_rows(rows[np.sort(sample)])
     centres: NDArray[np.float32] = unit[random.choice(len(unit), count, replace=False)]
     for _ in range(_ROUNDS):
         nearest = np.concatenate(
@@ -154,7 +155,8 @@ def _centres(rows: Rows) -> NDArray[np.float32]:
     return centres
 
 
-def _unit(rows: NDArray[np.int8]) -> NDArray[np.float32]:
+def unit_rows(rows: NDArray[Any]) -> NDArray[np.float32]:
+    """The rows (n, width) with the length 1, so that their products are cosines."""
     values = rows.astype(np.float32)
     lengths = np.linalg.norm(values, axis=1, keepdims=True)
     return np.asarray(values / np.maximum(lengths, 1e-12), np.float32)

@@ -10,7 +10,7 @@ from typing import IO
 
 from api.intake.bodies import refuse_other_kinds
 from api.intake.items import ItemReceiver
-from worker.jobs.errors import BodyUnreadable, JobRefused
+from worker.jobs.errors import BodyUnreadable, JobRefused, shortened
 from worker.jobs.items import ItemSpec
 from worker.jobs.record import CsvShape
 
@@ -213,7 +213,7 @@ def _refuse_separator(line: int, text: str, url_column: str) -> None:
 
 def _listed(names: Sequence[str]) -> str:
     text = ", ".join(name if name.isprintable() else repr(name) for name in names)
-    return text if len(text) <= LISTED_CHARS else f"{text[:LISTED_CHARS]}…"
+    return shortened(text, LISTED_CHARS)
 
 
 def _title(header: Sequence[str], column: int) -> str:
@@ -242,4 +242,4 @@ def _surplus_advice(cell: str) -> str:
 
 def shown(text: str) -> str:
     """Quote the beginning of a text for a message."""
-    return repr(text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}…")
+    return repr(shortened(text, SHOWN_CHARS))

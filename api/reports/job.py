@@ -77,8 +77,8 @@ def job_report(
     model: ModelCard,
     options: Mapping[str, Any],
     results: Iterator[StoredResult],
-    thumbnails_of: Callable[[Iterable[int]], Mapping[int, bytes]] = lambda _: {},
-    read_duplicates: Callable[[], Duplicates | None] = lambda: None,
+    thumbnails_of: Callable[[Iterable[int]], Mapping[int, bytes]],
+    read_duplicates: Callable[[], Duplicates | None],
 ) -> Iterator[bytes]:
     """Write the report of a job as HTML: its head at once, the rest after all results are read.
 

@@ -11,8 +11,10 @@ from threadpoolctl import threadpool_limits
 from model.artifact.calibration import calibrated, logits
 from model.artifact.card import Activation, Calibration
 from model.artifact.head import Head
+from model.neighbours import unit_rows
 from model.training.bootstrap import draw_figures, interval
 from model.training.data.dataset import Annotations, Labels, stratified_folds
+from model.training.data.near_duplicates import pairs_where
 from model.training.evaluation import Scores, decide, evaluate, log_loss
 
 Features = NDArray[np.float32]
@@ -26,7 +28,6 @@ MOST_ITERATIONS = 500
 # 100 % are found, and of its 958,420 pairs of different photos 7.
 SAME_SIMILARITY = 0.9
 _FITTED_ON = "out-of-fold scores of the labelled pictures"
-_BLOCK_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -145,16 +146,8 @@ def join_similar(annotations: Annotations, features: Features) -> Annotations:
 
 def similar_pairs(features: Features) -> list[tuple[int, int]]:
     """Pairs of indexes of pictures whose features have a cosine of SAME_SIMILARITY or more."""
-    unit = _unit(features)
-    pairs = []
-    for start in range(0, len(unit), _BLOCK_ROWS):
-        similar = unit[start : start + _BLOCK_ROWS] @ unit.T >= SAME_SIMILARITY
-        pairs += [
-            (start + int(row), int(column))
-            for row, column in np.argwhere(similar)
-            if column < start + row
-        ]
-    return pairs
+    unit = unit_rows(features)
+    return pairs_where(lambda block: unit[block] @ unit.T >= SAME_SIMILARITY, len(unit))
 
 
 def doubtful_labels(labels: Labels, scores: Scores) -> list[tuple[int, int]]:
@@ -186,7 +179,7 @@ def label_next(
     """
     margins = np.abs(logits(scores) - logits(np.asarray(thresholds))).min(axis=1)
     candidates = np.argsort(margins, kind="stable")[: 10 * count]
-    unit = _unit(features[candidates])
+    unit = unit_rows(features[candidates])
     chosen = [0] if len(candidates) else []
     nearest = unit @ unit[0] if chosen else np.empty(0)
     while len(chosen) < min(count, len(candidates)):
@@ -194,8 +187,3 @@ def label_next(
         chosen.append(int(nearest.argmin()))
         nearest = np.maximum(nearest, unit @ unit[chosen[-1]])
     return [int(candidates[one]) for one in chosen]
-
-
-def _unit(features: Features) -> Features:
-    lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    return np.asarray(features / np.maximum(lengths, 1e-12), np.float32)

@@ -12,9 +12,9 @@ from typing import Any, Self
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from scripts.local.embedded_redis import answers
 from scripts.local.stack import Stack, listenable_port
 from scripts.local.supervised_process import StartFailed, SupervisedProcess
 
@@ -65,7 +65,7 @@ class RedisServer:
         """Start it and wait until it answers."""
         self.process.start()
         with self.client(**(login or {})) as client:
-            self.process.wait_until(lambda: _answers(client), _DEADLINE_S, "Redis")
+            self.process.wait_until(lambda: answers(client), _DEADLINE_S, "Redis")
         return self
 
     def client(self, **options: str) -> Redis:
@@ -167,13 +167,6 @@ class SentinelStack(Stack):
             super().stop()
         finally:
             self.service.stop()
-
-
-def _answers(client: Redis) -> bool:
-    try:
-        return bool(client.ping())
-    except RedisError:
-        return False
 
 
 def _knows_all(sentinel: Any) -> bool:

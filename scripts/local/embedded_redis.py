@@ -34,7 +34,7 @@ class _Server(SupervisedProcess):
         super().start()
         try:
             with connect(self.url, timeout_s=2, retries=0) as client:
-                self.wait_until(lambda: _answers(client), _START_DEADLINE_S, "Redis")
+                self.wait_until(lambda: answers(client), _START_DEADLINE_S, "Redis")
         except BaseException:
             self.stop(grace_s=0)
             raise
@@ -125,7 +125,8 @@ def _locked(folder: Path) -> Iterator[int]:
         yield lock.fileno()
 
 
-def _answers(client: redis.Redis) -> bool:
+def answers(client: redis.Redis) -> bool:
+    """Whether a Redis responds to a ping."""
     try:
         return bool(client.ping())
     except redis.RedisError:

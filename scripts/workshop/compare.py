@@ -52,6 +52,11 @@ def _compare(options: argparse.Namespace) -> int:
     truth = after.pictures.truth
     same = before.predicted == after.predicted
     changes = scoring.ranked(~same, abs(before.scores - after.scores))
+    figures = [
+        evaluate_scores(truth, scored.scores, scored.thresholds, scored.labels)
+        for scored in (before, after)
+        if truth is not None
+    ]
     metrics: Metrics = {
         "a": before.model,
         "b": after.model,
@@ -59,8 +64,8 @@ def _compare(options: argparse.Namespace) -> int:
         "pictures": len(same),
         "agreement": share(same),
         "pictures_that_agree": share(same.all(axis=1)),
-        "changes": None if truth is None else _changes(before, after, truth),
-        "labels": _by_label(before, after, truth),
+        "changes": None if truth is None else _changes(before, after, truth, figures),
+        "labels": _by_label(before, after, truth, figures),
         "not_compared": sorted({*known, *other_known} - set(labels)),
         "rejected": before.rejected | after.rejected,
         "changed_predictions": [
@@ -91,13 +96,12 @@ def _compare(options: argparse.Namespace) -> int:
     return 0
 
 
-def _changes(before: scoring.Scored, after: scoring.Scored, truth: Truth) -> Metrics:
+def _changes(
+    before: scoring.Scored, after: scoring.Scored, truth: Truth, figures: Sequence[Metrics]
+) -> Metrics:
     """By how much the overall figures change, with 95 % intervals of the change."""
     old, new = (draws_of(truth, scored.scores, scored.thresholds) for scored in (before, after))
-    old_figures, new_figures = (
-        evaluate_scores(truth, scored.scores, scored.thresholds, scored.labels)["overall"]
-        for scored in (before, after)
-    )
+    old_figures, new_figures = (one["overall"] for one in figures)
     return {
         name: {
             "a": old_figures[name],
@@ -109,7 +113,10 @@ def _changes(before: scoring.Scored, after: scoring.Scored, truth: Truth) -> Met
 
 
 def _by_label(
-    before: scoring.Scored, after: scoring.Scored, truth: Truth | None
+    before: scoring.Scored,
+    after: scoring.Scored,
+    truth: Truth | None,
+    figures: Sequence[Metrics],
 ) -> dict[str, Metrics]:
     by_label: dict[str, Metrics] = {}
     for at, label in enumerate(before.labels):
@@ -125,10 +132,7 @@ def _by_label(
             real = truth[:, at]
             by_label[label]["fixed"] = int(((old != real) & (new == real)).sum())
             by_label[label]["broken"] = int(((old == real) & (new != real)).sum())
-    if truth is None:
-        return by_label
-    for side, scored in (("a", before), ("b", after)):
-        metrics = evaluate_scores(truth, scored.scores, scored.thresholds, scored.labels)
+    for side, metrics in zip("ab", figures, strict=False):  # no figures without a truth
         for label, one in metrics["labels"].items():
             by_label[label] |= {f"{measure}_{side}": one[measure] for measure in _MEASURES}
     return by_label

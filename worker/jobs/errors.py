@@ -235,9 +235,9 @@ class StorageUnavailable(PiqueueError): ...
 class NotReady(PiqueueError): ...
 
 
-def shortened(text: str) -> str:
-    """Cut a sentence that quotes what a caller sent: no answer is as long as its request."""
-    return text if len(text) <= MAX_DETAIL_CHARS else f"{text[:MAX_DETAIL_CHARS]}…"
+def shortened(text: str, most_chars: int = MAX_DETAIL_CHARS) -> str:
+    """Cut a text that quotes what a caller sent: no answer is as long as its request."""
+    return text if len(text) <= most_chars else f"{text[:most_chars]}…"
 
 
 # For what pydantic says with the names of our classes, or without what to do.

@@ -27,7 +27,7 @@ S3_NOT_CONFIGURED = Rejection(
 
 
 def load_payloads(
-    runtime: Runtime, claims: Sequence[Claim], leave_out: Collection[int] = ()
+    runtime: Runtime, claims: Sequence[Claim], leave_out: Collection[int]
 ) -> Iterator[LoadedPayload]:
     """Give the items of a chunk as their bytes arrive: poison items first, uploads, then URLs.
 

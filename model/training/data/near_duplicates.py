@@ -1,9 +1,12 @@
 """Finds pictures that are nearly the same: compressed again, resized, cropped or brightened."""
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
 from model.images.difference_hash import difference_hash
+from model.neighbours import unit_rows
 from model.training.data.arrays import Rows
 from model.training.data.dataset import Pixels
 
@@ -22,15 +25,23 @@ def near_duplicates(images: Pixels, features: NDArray[np.floating]) -> list[tupl
     hashes = np.frombuffer(b"".join(map(difference_hash, Rows.all_of(images))), np.uint8)
     bits = np.unpackbits(hashes).reshape(len(images), -1)
     signs = bits.astype(np.float32) * 2 - 1
-    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-    pairs = []
-    for start in range(0, len(images), _BLOCK_ROWS):
-        block = slice(start, start + _BLOCK_ROWS)
+    unit = unit_rows(features)
+
+    def similar(block: slice) -> NDArray[np.bool_]:
         differing = (signs.shape[1] - signs[block] @ signs.T) / 2
-        similar = (differing <= MOST_BITS) & (unit[block] @ unit.T >= LEAST_SIMILARITY)
-        pairs += [
-            (start + int(row), int(column))
-            for row, column in np.argwhere(similar)
-            if column < start + row
-        ]
-    return pairs
+        return (differing <= MOST_BITS) & (unit[block] @ unit.T >= LEAST_SIMILARITY)
+
+    return pairs_where(similar, len(images))
+
+
+def pairs_where(similar: Callable[[slice], NDArray[np.bool_]], count: int) -> list[tuple[int, int]]:
+    """Pairs of indexes below `count`, the larger one first, that `similar` says are similar.
+
+    It gives the rows of a slice, (n, count).
+    """
+    return [
+        (start + int(row), int(column))
+        for start in range(0, count, _BLOCK_ROWS)
+        for row, column in np.argwhere(similar(slice(start, start + _BLOCK_ROWS)))
+        if column < start + row
+    ]

@@ -20,6 +20,7 @@ from model.artifact.features import pack_features
 from model.compare import Comparison, Picture, compare
 from model.images.decode import decode
 from model.images.difference_hash import difference_hash
+from model.neighbours import unit_rows
 from model.predictor import load_predictor
 from scripts.benchmarks.support.benchmark_run import BenchmarkRun
 from scripts.benchmarks.support.figures import Figure
@@ -97,11 +98,11 @@ def _found_share(count: int, comparison: Comparison) -> float:
         inside = (asked >= start) & (asked < start + _BLOCK)
         if inside.any():
             queries[inside] = _rows(count, start)[asked[inside] - start]
-    queries = _unit(queries)
+    queries = unit_rows(queries)
     best = np.full((len(asked), k), -2, np.float32)
     index = np.full((len(asked), k), -1, np.int64)
     for start in range(0, count, _BLOCK):
-        cosines = queries @ _unit(_rows(count, start)).T
+        cosines = queries @ unit_rows(_rows(count, start)).T
         numbers = np.broadcast_to(np.arange(start, start + cosines.shape[1]), cosines.shape)
         cosines[numbers == asked[:, None]] = -2
         both, whose = np.hstack([best, cosines]), np.hstack([index, numbers])
@@ -111,10 +112,6 @@ def _found_share(count: int, comparison: Comparison) -> float:
     return float(
         np.mean([np.isin(one, other).mean() for one, other in zip(index, found, strict=True)])
     )
-
-
-def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
 
 
 def quality(folder: Path) -> Iterator[str]:

@@ -128,7 +128,7 @@ def _label_names(labels: str) -> list[str]:
     return [name.strip() for name in names]
 
 
-def run_session(session: LabelSession, *, browser: bool, teaching: Teaching | None = None) -> int:
+def run_session(session: LabelSession, *, browser: bool, teaching: Teaching | None) -> int:
     """Serve the page until the user finishes or presses Ctrl-C, and print the result."""
     try:
         serve(session, browser=browser, teaching=teaching)

@@ -267,14 +267,9 @@ class JobStore(JobReader):
         at = "" if position is None else position
         self._step("checkpoint", claim.job_id, claim.chunk_index, claim.attempt, at)
 
-    def commit(
-        self,
-        claim: Claim,
-        results: Sequence[ItemResult],
-        thumbnails: StoredThumbnails = NO_THUMBNAILS,
-    ) -> bool:
+    def commit(self, claim: Claim, results: Sequence[ItemResult]) -> bool:
         """Store a chunk's results; False, without a change, if it has some or its job is over."""
-        (accepted,), _ = self.commit_all([(claim, results)], [thumbnails])
+        (accepted,), _ = self.commit_all([(claim, results)])
         return accepted
 
     def commit_all(
