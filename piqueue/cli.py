@@ -320,7 +320,3 @@ def _completion(options: argparse.Namespace) -> int:
         print(_ZSH_COMPLETION)
     print(shellcode(["piqueue"], shell=options.shell))
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

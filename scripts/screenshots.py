@@ -34,7 +34,7 @@ APPEARANCES = {
 # Of a job that runs: slow enough to be seen, with pictures that are missing or damaged.
 SLOW_COUNT = 1000
 SLOW_S = 0.5
-PIQUEUE = (sys.executable, "-m", "piqueue.cli")
+PIQUEUE = (sys.executable, "-m", "piqueue")
 
 # Answers for some of the sample photos; the page shows the others.
 LABELS = """\

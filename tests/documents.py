@@ -83,7 +83,7 @@ class Shell:
         self.env = {**os.environ, **(env or {}), "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
         self.env |= {"PYTHONPATH": str(ROOT)}
         (folder / "bin").mkdir()
-        programs = {"piqueue": "-m piqueue.cli", "python": "", "pip": "-m pip --no-input"}
+        programs = {"piqueue": "-m piqueue", "python": "", "pip": "-m pip --no-input"}
         for name, arguments in programs.items():
             program = folder / "bin" / name
             program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {arguments} "$@"\n')

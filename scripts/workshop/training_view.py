@@ -1,5 +1,6 @@
 """Shows a training run to a person: each stage, each epoch, and the figures in words."""
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -28,7 +29,8 @@ _STAGES = {"head": "head", "fine_tuning": "fine-tuning"}
 def shown(training: TrainingConfig) -> Iterator[None]:
     """Show the events of a run on standard error.
 
-    The file `LOG_NAME` of the run gets all of them, and what libraries write to standard error.
+    The file `LOG_NAME` of the run gets all of them, and what libraries log or write to standard
+    error.
     """
     training.run_path.mkdir(parents=True, exist_ok=True)
     before = structlog.get_config()
@@ -37,7 +39,7 @@ def shown(training: TrainingConfig) -> Iterator[None]:
         stamp = structlog.processors.TimeStamper("%Y-%m-%d %H:%M:%S")
         structlog.configure(processors=[structlog.stdlib.add_log_level, stamp, view.show])
         try:
-            with _library_output(log.fileno()):
+            with _library_output(log.fileno()), _library_logs(log):
                 yield
         finally:
             view.end_stage()
@@ -58,6 +60,24 @@ def _library_output(log: int) -> Iterator[None]:
     finally:
         os.dup2(ours, 2)
         os.close(ours)
+
+
+@contextmanager
+def _library_logs(log: TextIO) -> Iterator[None]:
+    """Let what libraries of Python log, and their warnings, go to `log` only."""
+    root, tensorflow = logging.getLogger(), logging.getLogger("tensorflow")
+    handler = logging.StreamHandler(log)
+    handler.setFormatter(logging.Formatter(logging.BASIC_FORMAT))
+    # TensorFlow gives its logger a handler for standard error, unless the root has one by then.
+    own, tensorflow.handlers = tensorflow.handlers, []
+    root.addHandler(handler)
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        root.removeHandler(handler)
+        tensorflow.handlers = own
 
 
 class _View:

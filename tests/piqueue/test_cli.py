@@ -98,7 +98,7 @@ def test_a_command_of_the_server_is_not_shadowed_by_the_current_folder(tmp_path:
         (tmp_path / name / "__init__.py").write_text("raise RuntimeError('the wrong one')\n")
     env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
     answer = subprocess.run(
-        [sys.executable, "-P", "-m", "piqueue.cli", "labels", "split", "nowhere.csv"],
+        [sys.executable, "-P", "-m", "piqueue", "labels", "split", "nowhere.csv"],
         cwd=tmp_path,
         env=env,
         capture_output=True,

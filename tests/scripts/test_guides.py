@@ -50,14 +50,14 @@ def test_a_million_pictures(shell: Shell, pictures: Site, tmp_path: Path) -> Non
 def test_schedules(shell: Shell, pictures: Site, tmp_path: Path) -> None:
     nightly, crontab = runnable("docs/schedules.md")
     table = f"url\n{pictures.url('/beach.jpg')}\n"
-    (tmp_path / "2026-11-27.csv").write_text(table)
+    today = shell.run("date +%F").strip()
+    (tmp_path / f"{today}.csv").write_text(table)
     said = [shell.run(nightly) for _ in range(2)]
     assert said == ["0 pictures failed\n"] * 2
     assert len(pictures.requests) == 1, "one job"
 
     *_, command = crontab.text.split(maxsplit=5)
-    today = shell.run("date +%F").strip()
-    (tmp_path / f"{today}.csv").write_text(table)
+    (tmp_path / f"{today}.parquet").unlink()
     # cron gives the shell % for \\%.
     shell.run(command.replace("\\%", "%").replace("/srv/photos", shlex.quote(str(tmp_path))))
     assert (tmp_path / f"{today}.parquet").read_bytes().startswith(b"PAR1")

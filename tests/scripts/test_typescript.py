@@ -43,7 +43,6 @@ def test_a_typescript_client_is_generated_checked_and_works(stack: Stack, tmp_pa
             return Block(block.language, text.replace("https://example.com", site.url("")))
 
         make, program, run = map(here, runnable("docs/typescript.md"))
-        (tmp_path / "package.json").write_text('{"private": true, "type": "module"}')
         (tmp_path / "score.ts").write_text(program.text)
         shell = Shell(tmp_path)
         shell.run(make)

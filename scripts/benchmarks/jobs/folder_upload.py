@@ -30,7 +30,7 @@ def folder_upload(run: BenchmarkRun) -> Iterator[Figure]:
     with run.stack(redis_memory=REDIS_MEMORY) as stack:
         started = time.monotonic()
         subprocess.run(
-            [sys.executable, "-m", "piqueue.cli", "submit", str(photos), "-o", str(results)],
+            [sys.executable, "-m", "piqueue", "submit", str(photos), "-o", str(results)],
             cwd=ROOT,
             env={**os.environ, "PIQUEUE_URL": stack.url},
             check=True,

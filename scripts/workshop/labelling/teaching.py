@@ -28,7 +28,7 @@ class Teaching:
         """
         given = {"PIQUEUE_URL": self.url, "PIQUEUE_API_KEY": self.api_key}
         done = subprocess.run(
-            [sys.executable, "-m", "piqueue.cli", "teach", name, str(table), "--from", self.job],
+            [sys.executable, "-m", "piqueue", "teach", name, str(table), "--from", self.job],
             env=os.environ | {key: value for key, value in given.items() if value},
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -66,7 +66,7 @@ def _address(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def piqueue(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "piqueue.cli", *map(str, arguments)]
+    return [sys.executable, "-m", "piqueue", *map(str, arguments)]
 
 
 def run(*arguments: str | Path, given: str = "") -> subprocess.CompletedProcess[str]:

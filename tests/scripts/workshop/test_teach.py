@@ -129,7 +129,7 @@ def test_the_card_says_how_sure_it_is(shell: Shell, walked: str) -> None:
 def test_the_label_page_ends_in_a_taught_model(shell: Shell, walked: str, browser: Chrome) -> None:
     job = walked.partition("to score ")[2].split()[0]
     page = LabelPage(browser)
-    command = [sys.executable, "-m", "piqueue.cli", "label", "photos", "--csv", "labels.csv"]
+    command = [sys.executable, "-m", "piqueue", "label", "photos", "--csv", "labels.csv"]
     env = {**os.environ, "PYTHONPATH": str(ROOT), **shell.env}
     with served([*command, "--from", job, "--no-browser"], shell.folder, env) as (url, process):
         page.open(url, "30.jpg")

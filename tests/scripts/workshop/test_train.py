@@ -2,10 +2,12 @@
 
 import csv
 import json
+import logging
 import re
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +16,11 @@ import pytest
 from model.artifact.card import load_card
 from model.images.decode import decode
 from model.predictor import load_predictor
-from model.training.config import DataConfig
+from model.training.config import DataConfig, TrainingConfig
 from model.training.data.dataset import read_data
 from scripts.commands.__main__ import main
 from scripts.local.stack import ROOT
+from scripts.workshop.training_view import LOG_NAME, shown
 from tests.model.training.pictures import (
     SIDE,
     data_settings,
@@ -95,6 +98,29 @@ def test_a_folder_for_each_label_trains_a_softmax(
         metrics = json.loads(report.with_suffix(".json").read_text())
         assert metrics["pictures"] == 36
         assert metrics["overall"]["accuracy"] > 0.7
+
+
+@pytest.mark.filterwarnings("default")
+def test_the_log_of_a_run_gets_what_libraries_log_and_the_terminal_does_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training = TrainingConfig(model_path=tmp_path / "mine/1", runs_path=tmp_path)
+    logger = logging.getLogger("tensorflow")
+    before = logger.handlers
+    # As TensorFlow does it on import.
+    logger.handlers = [logging.StreamHandler(sys.stderr)]
+    try:
+        with shown(training):
+            logger.warning("9 calls triggered retracing")
+            warnings.warn("of Keras", stacklevel=1)
+        assert capsys.readouterr().err == ""
+        logger.warning("after the run")
+        assert capsys.readouterr().err == "after the run\n"
+    finally:
+        logger.handlers = before
+    log = (training.run_path / LOG_NAME).read_text()
+    assert log.count("9 calls triggered retracing") == log.count("UserWarning: of Keras") == 1
+    assert "after the run" not in log
 
 
 def check(source: Path, *arguments: object) -> int:

@@ -162,7 +162,7 @@ def test_ctrl_c_keeps_complete_files_and_leaves_no_partial_ones(site: Site, tmp_
     table = write(
         tmp_path / "data.csv", [("a.jpg", site.url("/1.jpg")), ("b.jpg", site.url("/hanging"))]
     )
-    command = [sys.executable, "-m", "piqueue.cli", "download", str(table)]
+    command = [sys.executable, "-m", "piqueue", "download", str(table)]
     with subprocess.Popen(
         command,
         cwd=ROOT,

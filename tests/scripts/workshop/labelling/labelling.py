@@ -68,6 +68,6 @@ def labelling(
     *arguments: str | Path, folder: Path = ROOT
 ) -> AbstractContextManager[tuple[str, subprocess.Popen[str]]]:
     """Run `piqueue label` or `piqueue review`; yields the page's address and the process."""
-    program = [sys.executable, "-m", "piqueue.cli"]
+    program = [sys.executable, "-m", "piqueue"]
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     return served([*program, *map(str, arguments), "--no-browser"], folder, env)
