@@ -67,9 +67,9 @@ class Quantizer:
         self._layers: list[tuple[str, float]] = []
 
     def quantized(self, float_layers: int | None) -> bytes:
-        """Return the LiteRT model with so many of the most sensitive layers in float.
+        """Return the LiteRT model with `float_layers` of the most sensitive layers in float.
 
-        None: with activations in float, of which an operation with int8 weights quantizes its own.
+        With None, activations are float; each operation with int8 weights quantizes its input.
         """
         if float_layers is None:
             return self._with_int8_weights()
