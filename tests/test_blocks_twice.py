@@ -133,6 +133,16 @@ def test_a_backup_succeeds_while_redis_writes(shell: Shell) -> None:
     assert len(list(shell.folder.glob("redis-*.tgz"))) == 1
 
 
+def test_git_leaves_alone_what_the_documents_write(shell: Shell) -> None:
+    shutil.copy(ROOT / ".gitignore", shell.folder)
+    for name in (".env", "piqueue.env", "pinned.yml", "redis-1.tgz", "models/kinds/1/card.json"):
+        (shell.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (shell.folder / name).touch()
+    shutil.rmtree(shell.folder / "bin")
+    listed = shell.run("git init -q && git status --porcelain --untracked-files=all")
+    assert listed.splitlines() == ["?? .gitignore", "?? seconds"]
+
+
 def test_one_container_keeps_its_data_in_a_named_volume() -> None:
     commands = [line for line in COMMANDS if re.search(r"docker run .* piqueue$", line)]
     assert len(commands) == 2
