@@ -47,6 +47,7 @@ from model.training.network.features import (
 )
 from model.training.network.fit import Fit
 from model.training.quantization.quantize import (
+    MOST_TAUGHT,
     Judgement,
     Quantizer,
     add_int8,
@@ -55,6 +56,7 @@ from model.training.quantization.quantize import (
     judge_taught,
     raw_scores,
     some,
+    some_of,
 )
 from model.training.training_log import TrainingLog, from_array
 
@@ -172,12 +174,13 @@ def train(csv_path: Path, data: DataConfig, training: TrainingConfig) -> Card:
 
     def add(fresh: Path) -> None:
         if training.int8:
-            every = Rows.all_of(images)
-            as_float = raw_scores((fresh / LITERT_NAME).read_bytes(), every, activation)
+            taught_on = some_of(len(images), MOST_TAUGHT)
+            pictures, labelled = Rows(images, taught_on), annotations.of(taught_on)
+            as_float = raw_scores((fresh / LITERT_NAME).read_bytes(), pictures, activation)
 
             def further(card: Card, content: bytes, float_layers: int | None) -> Judgement:
-                as_int8 = raw_scores(content, every, activation)
-                taught, faults = judge_taught(card, as_float, as_int8, annotations)
+                as_int8 = raw_scores(content, pictures, activation)
+                taught, faults = judge_taught(card, as_float, as_int8, labelled)
                 if faults:
                     return taught, faults
                 quantized = quantize_folds(network, without, images_train, folds, float_layers)

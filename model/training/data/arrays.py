@@ -19,8 +19,8 @@ Part = TypeVar("Part")
 
 log = structlog.get_logger()
 
-# Rows that are in memory at a time: 150 MB of pictures of 224 x 224 pixels.
-BLOCK_ROWS = 1024
+# Rows that are in memory at a time: 77 MB of pictures of 224 x 224 pixels.
+BLOCK_ROWS = 512
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from model.training.data.dataset import Pixels
 # of its 958,420 pairs of different photos none.
 MOST_BITS = 16
 LEAST_SIMILARITY = 0.85
-_BLOCK_ROWS = 1024
+_BLOCK_ROWS = 256
 
 
 def near_duplicates(images: Pixels, features: NDArray[np.floating]) -> list[tuple[int, int]]:

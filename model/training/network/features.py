@@ -18,7 +18,8 @@ log = structlog.get_logger()
 Features = NDArray[np.float16]
 
 # Pictures that are augmented at a time; the random numbers of a set of fewer are those of one call.
-AUGMENTED_ROWS = 2048
+# Up to four such blocks are in memory, each of 77 MB for pictures of 224 x 224 pixels.
+AUGMENTED_ROWS = 512
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,8 @@ INT8_NAME = "model.int8.tflite"
 SAMPLE_COUNT, DEBUG_COUNT = 100, 20
 # Fewer pictures do not show whether a bound is kept.
 LEAST_PICTURES = 50
+# Heads are taught on the features of up to so many pictures, which are in memory.
+MOST_TAUGHT = 5000
 # Pooling and the head stay in float: an int8 sigmoid has 256 steps, so that scores tie.
 FLOAT_OPS = ["MEAN", "FULLY_CONNECTED", "LOGISTIC", "SOFTMAX"]
 # So many of the most sensitive layers stay in float too: the first number that keeps the bounds.
@@ -261,8 +263,8 @@ def judge_taught(
 ) -> Judgement:
     """Judge heads that are taught on the features of one variant by those of the other.
 
-    The features (n, n_features) are those of all pictures. `piqueue teach` gives a head both files
-    of its backbone, whichever gave the features that it was taught on.
+    The features (n, n_features) are those of the pictures of `annotations`. `piqueue teach` gives
+    a head both files of its backbone, whichever gave the features that it was taught on.
     """
     is_val = annotations.is_val
     train, val = (annotations.of(np.flatnonzero(chosen)) for chosen in (~is_val, is_val))
@@ -303,8 +305,12 @@ def raw_scores(
 
 def some(images: Pixels | Rows) -> Pixels:
     """Up to `SAMPLE_COUNT` of the images, from all parts of the sequence."""
-    count = min(SAMPLE_COUNT, len(images))
-    return np.asarray(images[np.linspace(0, len(images) - 1, count).astype(int)])
+    return np.asarray(images[some_of(len(images), SAMPLE_COUNT)])
+
+
+def some_of(count: int, most: int) -> NDArray[np.intp]:
+    """The indexes of up to `most` of `count` pictures, from all parts of the sequence."""
+    return np.linspace(0, count - 1, min(most, count)).astype(np.intp)
 
 
 def align(to: Scores, scores: Scores) -> Calibration:
