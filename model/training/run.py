@@ -28,6 +28,7 @@ from model.training.data.dataset import (
     join_groups,
     read_data,
     stratified_folds,
+    write_split,
 )
 from model.training.data.near_duplicates import near_duplicates
 from model.training.evaluation import (
@@ -64,6 +65,9 @@ log = structlog.get_logger()
 
 Weights = list[NDArray[Any]]
 
+SPLIT_NAME = "labels.csv"
+"""In the folder of a run: the pictures with the split that was made, if their rows are in none."""
+
 _FITTED_ON = (
     "out-of-fold scores of the train split by means of fits, as the model is one; the validation "
     "split was not used"
@@ -79,6 +83,7 @@ def train(csv_path: Path, data: DataConfig, training: TrainingConfig) -> Card:
     """Train on the `train` rows of `csv_path`, measure on `val`, write `training.model_path`.
 
     An interrupted run is resumed if it is started again with the same settings, rows and pictures.
+    If the rows are in no split, those of the one that is made are written to the folder of the run.
     Raises TrainingError before any training if one of these is wrong.
     """
     if training.model_path.exists():
@@ -202,6 +207,8 @@ def train(csv_path: Path, data: DataConfig, training: TrainingConfig) -> Card:
         log=training_log.csv_path,
         complete=add,
     )
+    if not annotations.has_split:
+        write_split(run_path / SPLIT_NAME, annotations, data)
     checkpoints.delete()
     return card
 

@@ -98,6 +98,7 @@ def _train(options: argparse.Namespace) -> int:
 def _train_in(training: "TrainingConfig", options: argparse.Namespace) -> int:
     """Train in the folder of the run, which nothing else writes to."""
     from model.training import config
+    from model.training.data.table import read_table
     from scripts.workshop.training_table import describe, find_table
     from scripts.workshop.training_view import LOG_NAME, in_words, shown
 
@@ -120,7 +121,7 @@ def _train_in(training: "TrainingConfig", options: argparse.Namespace) -> int:
     tell(f"the log of this run is {training.run_path / LOG_NAME}")
     with shown(training):
         try:
-            from model.training.run import train
+            from model.training.run import SPLIT_NAME, train
         except ModuleNotFoundError:
             raise
         except ImportError as error:  # the libGL of OpenCV's cv2
@@ -130,7 +131,9 @@ def _train_in(training: "TrainingConfig", options: argparse.Namespace) -> int:
             ) from error
         card = train(csv_path, data, training)
     artifact = shlex.quote(str(training.model_path))
-    table, images = shlex.quote(str(csv_path)), shlex.quote(str(data.images_base_path))
+    has_split = data.split_col in read_table(csv_path)[0]
+    measured = csv_path if has_split else training.run_path / SPLIT_NAME
+    table, images = shlex.quote(str(measured)), shlex.quote(str(data.images_base_path))
     print(f"{artifact} is written; its card.json has all figures")
     print(*in_words(card), "next:", sep="\n")
     print(f"  piqueue evaluate {artifact} {table} --images {images} --split val")

@@ -1,5 +1,6 @@
 """Reads a data set, a CSV file of names and labels and a folder of pictures, and checks it."""
 
+import csv
 import hashlib
 import tempfile
 from collections.abc import Sequence
@@ -204,6 +205,19 @@ def read_annotations(csv_path: Path, config: DataConfig, problems: DataProblems)
                 "group into one split"
             )
     return annotations
+
+
+def write_split(path: Path, annotations: Annotations, config: DataConfig) -> None:
+    """Write a table with the columns `name`, `label` or all targets, and `split`."""
+    columns = ("label",) if config.label_col else config.targets
+    with path.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["name", *columns, "split"])
+        for name, labels, is_val in zip(
+            annotations.names, annotations.labels, annotations.is_val, strict=True
+        ):
+            cells = [config.targets[labels.argmax()]] if config.label_col else labels.astype(int)
+            rows.writerow([name, *cells, "val" if is_val else "train"])
 
 
 def _answered(

@@ -60,7 +60,7 @@ def write_base_weights(
     """Random weights of a backbone that let the colours of `pictures` (n, h, w, 3) through.
 
     Batch normalisation learns its statistics from them and keeps values in the linear part of
-    ReLU6. Without either, 17 blocks of random weights leave nothing of a picture.
+    the activations. Without either, 17 blocks of random weights leave nothing of a picture.
     """
     import keras
 
@@ -73,7 +73,7 @@ def write_base_weights(
     for layer in base.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.0
-            if name == "MobileNetV2" and not layer.name.endswith(("project_BN", "Conv_1_bn")):
+            if not layer.name.lower().endswith(("project_bn", "conv_1_bn", "top_bn")):
                 layer.beta.assign(np.full(layer.beta.shape, 3.0))
         elif isinstance(layer, keras.layers.Dropout):
             layer.rate = 0.0

@@ -1,9 +1,13 @@
-"""piqueue train: tables and folders of labelled pictures become models of the user's own name."""
+"""piqueue train: tables and folders of labelled pictures become models of the user's own name.
+
+Here from the folder to scores, by a backbone that `test_training` does not train.
+"""
 
 import csv
 import json
 import logging
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,11 +17,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.artifact.card import load_card
+from model.artifact.card import Card, load_card
 from model.images.decode import decode
-from model.predictor import load_predictor
+from model.predictor import EngineChoice, load_predictor
+from model.training.adopt import TOLERANCE
+from model.training.backbones import BackboneName
 from model.training.config import DataConfig, TrainingConfig
-from model.training.data.dataset import read_data
+from model.training.data.dataset import DataProblems, read_annotations, read_data
+from model.training.teach import teach
 from scripts.commands.__main__ import main
 from scripts.local.stack import ROOT
 from scripts.workshop.training_view import LOG_NAME, shown
@@ -34,6 +41,9 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
 )
 COLOURS = ("neither", "red", "blue")
+BACKBONE: BackboneName = "MobileNetV3Small"
+WIDTH = 0.75
+ENGINES: tuple[EngineChoice, ...] = ("litert", "tensorflow")
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +51,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A table of reddish and bluish pictures, a folder per colour, and settings that end soon."""
     folder = tmp_path_factory.mktemp("source")
     _, images, _ = read_data(write_pictures(folder, 48), config_of(folder))
-    write_base_weights(folder / "base.weights.h5", images)
+    write_base_weights(folder / "base.weights.h5", images, BACKBONE, WIDTH)
     with (folder / "labels.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     kinds = ["name,label,split"]
@@ -54,7 +64,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(folder / "images" / row["name"], target)
         kinds.append(f"{row['name']},{colour},{row['split']}")
     (folder / "kinds.csv").write_text("\n".join(kinds))
-    settings = training_settings(folder)
+    settings = training_settings(folder) | {"backbone": BACKBONE, "backbone_width": WIDTH}
+    settings |= {"epochs": 1, "fine_tune_from_block": 10}
     del settings["model_path"]
     write_yaml(folder / "training.yaml", **settings)
     write_yaml(folder / "size.yaml", input_shape=[SIDE, SIDE, 3], resize_shape=[SIDE, SIDE])
@@ -63,6 +74,11 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def config_of(folder: Path) -> DataConfig:
     return DataConfig.model_validate(data_settings(folder))
+
+
+def config_of_kinds(source: Path, card: Card) -> DataConfig:
+    settings = data_settings(source) | {"label_col": "label", "targets": list(card.labels)}
+    return DataConfig.model_validate(settings)
 
 
 def train(source: Path, *arguments: object) -> int:
@@ -75,29 +91,51 @@ def train(source: Path, *arguments: object) -> int:
 def test_a_folder_for_each_label_trains_a_softmax(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    artifact = tmp_path / "models" / "kinds" / "1"
-    assert train(source, source / "kinds", "--model", artifact) == 0, capsys.readouterr().err
+    artifact, runs = tmp_path / "models/kinds/1", tmp_path / "runs"
+    arguments = ["--model", artifact, "--runs_path", runs]
+    assert train(source, source / "kinds", *arguments) == 0, capsys.readouterr().err
     card = load_card(artifact)
     assert (card.name, card.activation, card.labels) == ("kinds", "softmax", ("blue", *COLOURS[:2]))
     assert card.thresholds == (0.5,) * 3
     # With so few pictures, a temperature need not be better out of fold.
     assert card.calibration is None or len(set(card.calibration.slopes)) == 1
-    assert card.metrics["validation"]["accuracy"] > 0.7
     assert card.sources == ()
-    images = [decode((source / "kinds/red" / name).read_bytes(), card.input_size).pixels
-              for name in ("001.png", "005.png")]  # fmt: skip
-    litert = [one.scores for one in load_predictor(artifact, "litert").predict(images)]
-    keras = [one.scores for one in load_predictor(artifact, "tensorflow").predict(images)]
-    assert np.sum(litert, axis=1) == pytest.approx([1, 1], abs=1e-4)
-    assert np.array(litert) == pytest.approx(np.array(keras), abs=2e-3)
-    assert [card.labels[int(np.argmax(scores))] for scores in litert] == ["red", "red"]
+    assert card.training["settings"]["backbone"] == BACKBONE
 
     report = tmp_path / "report.html"
-    for pictures in (source / "kinds", source / "kinds.csv"):
-        assert main(["evaluate", str(artifact), str(pictures), "-o", str(report)]) == 0
+    (after_training,) = re.findall(
+        "^  piqueue (evaluate .*)", capsys.readouterr().out, re.MULTILINE
+    )
+    evaluated = (
+        (shlex.split(after_training), 8, card.metrics["validation"]["accuracy"]),
+        (["evaluate", str(artifact), str(source / "kinds")], 36, None),
+        (["evaluate", str(artifact), str(source / "kinds.csv")], 36, None),
+    )
+    for command, count, accuracy in evaluated:
+        assert main([*command, "-o", str(report)]) == 0
         metrics = json.loads(report.with_suffix(".json").read_text())
-        assert metrics["pictures"] == 36
+        assert metrics["pictures"] == count
+        assert accuracy is None or metrics["overall"]["accuracy"] == pytest.approx(
+            accuracy, abs=1e-3
+        )
         assert metrics["overall"]["accuracy"] > 0.7
+
+    annotations = read_annotations(
+        runs / "kinds-1/labels.csv", config_of_kinds(source, card), DataProblems(runs)
+    )
+    images = [
+        decode((source / "kinds" / name).read_bytes(), card.input_size).pixels
+        for name in annotations.names
+    ]
+    litert, keras = (load_predictor(artifact, engine).predict(images) for engine in ENGINES)
+    scores = np.array([one.scores for one in litert])
+    assert np.sum(scores, axis=1) == pytest.approx(np.ones(36), abs=1e-4)
+    assert scores == pytest.approx(np.array([one.scores for one in keras]), abs=TOLERANCE)
+
+    assert card.backbone is not None
+    features = np.array([one.features[card.backbone].values for one in litert])
+    taught = teach(features, annotations, card.labels, "softmax")
+    assert taught.metrics["out_of_fold"]["accuracy"] > 0.7
 
 
 @pytest.mark.filterwarnings("default")
