@@ -13,7 +13,7 @@ from worker.jobs.settings import load_settings
 from worker.jobs.traces import start_traces, stop_traces
 from worker.scoring.metrics import serve_metrics
 from worker.scoring.runtime import Runtime
-from worker.tasks import make_worker_app
+from worker.tasks import Threads, make_worker_app
 from worker.upkeep.comparison import ComparisonThread
 from worker.upkeep.heartbeat import Heartbeat
 from worker.upkeep.idle_drafts import IdleDrafts
@@ -63,7 +63,7 @@ def main() -> int:
 
     worker_shutting_down.connect(claim_no_more, weak=False)
     worker = make_worker_app(runtime).Worker(
-        pool="threads",
+        pool=Threads,
         concurrency=runtime.max_chunks,
         without_gossip=True,
         without_mingle=True,

@@ -1,8 +1,12 @@
 """The Celery app of a worker process: a task claims and scores chunks until none waits."""
 
+from typing import Any
+
 import structlog
 from celery import Celery
+from celery.concurrency.thread import ApplyResult, TaskPool
 from celery.worker.request import Request
+from kombu.asynchronous import Hub, get_event_loop
 
 from worker.jobs.errors import LedgerUnavailable
 from worker.jobs.wake_up import WORK
@@ -18,6 +22,25 @@ class _Unacknowledged(Request):  # type: ignore[misc]
 
     def acknowledge(self) -> None:
         """Do nothing: kombu would ask Redis to forget the message."""
+
+
+class Threads(TaskPool):  # type: ignore[misc]
+    """The threads of Celery; the end of a task wakes its loop.
+
+    While all slots are occupied, the loop does not ask Redis for messages. It would ask again only
+    at its next tick.
+    """
+
+    def on_apply(self, *args: Any, **options: Any) -> ApplyResult:
+        """Run a task in a thread."""
+        result = super().on_apply(*args, **options)
+        loop: Hub = get_event_loop()
+        result.f.add_done_callback(lambda _: loop.call_soon(_nothing))
+        return result
+
+
+def _nothing() -> None:
+    """Be called, so that the loop goes round."""
 
 
 def make_worker_app(runtime: Runtime) -> Celery:
