@@ -69,8 +69,8 @@ class Workers(RedisClient):
 
     def reads_heic(self) -> bool:
         """Whether every live worker can decode HEIC; True if there is none."""
-        live = self.live()
-        return not live or not any(self._redis.smismember(_WITHOUT_HEIC, list(live)))
+        without = {worker.decode() for worker in self._redis.smembers(_WITHOUT_HEIC)}
+        return without.isdisjoint(self.live())
 
 
 @dataclass(frozen=True)
