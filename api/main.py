@@ -70,8 +70,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(BehindProxy, settings.root_path, settings.trusted_proxies)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestId)
+    # FastAPI tries them in this order.
     of_jobs = (jobs, events, webhooks, results, histogram, report, thumbnails, parts, retry)
-    for module in (*of_jobs, rescore, similar, scorefile):
+    for module in (scorefile, *of_jobs, rescore, similar):
         app.include_router(module.router, dependencies=[Depends(refuse_unfit_parameters)])
     for module in (status, metrics):
         app.include_router(module.router)

@@ -4,6 +4,7 @@ import json
 import math
 import re
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -32,7 +33,8 @@ MAX_MODEL_CHARS = 200
 _ModelName = Annotated[str, Field(min_length=1, max_length=MAX_MODEL_CHARS)]
 # Models of one job.
 MAX_MODELS = 16
-_SHARE = re.compile(r"(100|[0-9]{1,2})(\.[0-9]{1,3})?%")
+_COUNT = re.compile(r"[0-9]{1,15}")
+_SHARE = re.compile(r"(100(\.0{1,3})?|[0-9]{1,2}(\.[0-9]{1,3})?)%")
 
 
 class _Body(BaseModel):
@@ -42,9 +44,8 @@ class _Body(BaseModel):
 class JobOptions(_Body):
     """The options of a job."""
 
-    model: str | None = Field(
+    model: _ModelName | None = Field(
         None,
-        max_length=MAX_MODEL_CHARS,
         description="`name` or `name@version`",
         examples=["scenes"],
     )
@@ -128,16 +129,22 @@ class JobOptions(_Body):
             raise ValueError(problem)
         return value
 
-    @field_validator("max_failures")
+    # Before pydantic tries each type and describes the value once for each.
+    @field_validator("max_failures", mode="before")
     @classmethod
-    def _count_or_share(cls, value: int | str | None) -> int | str | None:
-        if isinstance(value, str) and value.isdecimal():
-            value = int(value)
-        if value is None or (isinstance(value, int) and value >= 0):
-            return value
-        if isinstance(value, str) and _SHARE.fullmatch(value):
-            return value
-        raise ValueError("must be a count from 0, or a share from 0% to 100%")
+    def _count_or_share(cls, value: Any) -> int | str | None:
+        if value is None:
+            return None
+        # JSON has one type of numbers: 3.0 is 3.
+        text = value if isinstance(value, str) else json.dumps(value).removesuffix(".0")
+        if _COUNT.fullmatch(text):
+            return int(text)
+        if _SHARE.fullmatch(text):
+            return text
+        raise ValueError(
+            "must be a whole number of up to 15 digits, or a percentage from 0% to 100% such as "
+            '"5%"'
+        )
 
     @property
     def given(self) -> dict[str, Any]:
@@ -147,13 +154,20 @@ class JobOptions(_Body):
     def budget(self, total: int) -> int | None:
         """How many of `total` items may fail; None for any number."""
         if isinstance(self.max_failures, str):
-            return math.floor(total * float(self.max_failures.rstrip("%")) / 100)
+            return math.floor(total * Decimal(self.max_failures.rstrip("%")) / 100)
         return self.max_failures
 
 
 def _as_text(cell: Any) -> Any:
-    is_number = isinstance(cell, int | float) and not isinstance(cell, bool)
-    return json.dumps(cell) if is_number else cell
+    if isinstance(cell, bool) or not isinstance(cell, int | float):
+        return cell
+    try:
+        return json.dumps(cell, allow_nan=False)
+    except ValueError:
+        raise ValueError(
+            "is NaN or an infinite number, which JSON does not have: leave it out, or send it as "
+            "text"
+        ) from None
 
 
 # A number becomes text, as the cells of a CSV file are.
@@ -182,6 +196,12 @@ class JobIn(JobOptions):
     urls: list[str] | None = Field(None, examples=[["https://example.com/beach.jpg"]])
     items: list[ItemIn] | None = None
     draft: bool = False
+
+    @model_validator(mode="after")
+    def _is_draft_or_dry_run(self) -> Self:
+        if self.draft and self.dry_run:
+            raise ValueError("has both draft and dry_run: leave one of them out")
+        return self
 
     @property
     def options(self) -> JobOptions:

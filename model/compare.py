@@ -125,7 +125,9 @@ def main() -> None:
         hashed.append(pictures["has_hash"].astype(np.bool_))
     joined = map(np.concatenate, (numbers, digests, hashes, hashed, rows))
     for array in _compared(*joined):
-        np.save(sys.stdout.buffer, array)
+        content = io.BytesIO()  # NumPy asks a file for its position, which a pipe has not
+        np.save(content, array)
+        sys.stdout.buffer.write(content.getbuffer())
 
 
 def _compared(

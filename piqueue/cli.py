@@ -16,6 +16,7 @@ from typing import Any, NoReturn, get_args
 import msgspec
 
 from piqueue.commands import results, similar, submit
+from piqueue.commands.progress import note
 from piqueue.commands.terminal import (
     CommandFailed,
     Parser,
@@ -303,7 +304,11 @@ def _jobs(options: argparse.Namespace) -> int:
 
 def _delete(options: argparse.Namespace) -> int:
     with connect(options) as client:
-        client.delete(options.job)
+        job = client.job(options.job)
+        client.delete(job.id)
+    counts = job.counts
+    kept = f"{counts.succeeded + counts.failed:,} of {counts.total:,} pictures had a result"
+    note(f"deleted {job.id} ({job.status}): {kept}")
     return 0
 
 

@@ -20,6 +20,7 @@ from piqueue.requests import Answer, Request
 FIRST_CONTACT_S = 10.0
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
+_START = "start Piqueue with `piqueue serve` (in a clone: `scripts/serve`)"
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 OnRetry = Callable[[PiqueueApiError, float], None]
@@ -66,14 +67,14 @@ class Connection(ABC):
         self.patience_s = patience_s
         self.on_retry = on_retry
         self.reached = False
-        may_have_proxy = urlsplit(self.url).hostname not in _LOOPBACK  # no proxy leads back here
-        self.has_proxy = may_have_proxy and bool(getproxies())
+        self.is_local = urlsplit(self.url).hostname in _LOOPBACK
+        self.has_proxy = not self.is_local and bool(getproxies())  # no proxy leads back here
         try:
             self._open(
                 base_url=self.url,
                 headers={"Authorization": f"Bearer {settings.api_key}"} if settings.api_key else {},
                 timeout=timeout_s,
-                trust_env=may_have_proxy,
+                trust_env=not self.is_local,
             )
         except (ImportError, ValueError, httpx2.InvalidURL) as error:
             detail = f"the proxy in the environment cannot be used ({error}): correct or unset it"
@@ -123,10 +124,12 @@ class Attempts:
             proxy = " through the proxy in the environment" if connection.has_proxy else ""
             reason = str(error) or type(error).__name__
             detail = f"no answer from {connection.url}{proxy} ({reason})"
-            failure = PiqueueApiError("unreachable", detail)
             never_sent = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
             if never_sent and not connection.reached:
                 patience_s = min(patience_s, FIRST_CONTACT_S)
+                advice = _START if connection.is_local else "check that Piqueue runs there"
+                detail += f": {advice}, or set PIQUEUE_URL to its address"
+            failure = PiqueueApiError("unreachable", detail)
         wait_s = failure.retry_after_s
         if wait_s is None:
             wait_s = self._pause_s * random.uniform(0.5, 1)  # noqa: S311

@@ -51,18 +51,28 @@ BENCHMARKS = {
 }
 
 
-def main() -> int:
-    """Print the figures; gives 1 if a bound is missed."""
+def options() -> argparse.ArgumentParser:
+    """The parser of the command line."""
     parser = argparse.ArgumentParser(prog="python -m scripts.bench", description=__doc__)
     about = f"default: all of {', '.join(BENCHMARKS)}"
-    parser.add_argument(
-        "names", nargs="*", metavar="BENCHMARK", choices=[*BENCHMARKS, []], help=about
-    )
+    parser.add_argument("names", nargs="*", metavar="BENCHMARK", type=_known, help=about)
     parser.add_argument(
         "--quick", action="store_true", help="run small versions that test the benchmarks"
     )
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
-    given = parser.parse_args()
+    return parser
+
+
+def _known(name: str) -> str:
+    # `choices` would refuse it that no name is given.
+    if name not in BENCHMARKS:
+        raise argparse.ArgumentTypeError(f"no {name!r}: choose from {', '.join(BENCHMARKS)}")
+    return name
+
+
+def main() -> int:
+    """Print the figures; gives 1 if a bound is missed."""
+    given = options().parse_args()
     figures: list[Figure] = []
     with TemporaryDirectory(prefix="piqueue-bench-") as folder:
         run = BenchmarkRun(Path(folder), QUICK if given.quick else Scale())

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 import pytest
-from selenium.common.exceptions import StaleElementReferenceException
+from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
@@ -68,10 +68,10 @@ class Tab:
 
 
 def _holds(found: Callable[[], object]) -> bool:
-    """Whether it is found; not while the page replaces the element."""
+    """Whether it is found; not before the page has the element, nor while it is replaced."""
     try:
         return bool(found())
-    except StaleElementReferenceException:
+    except (NoSuchElementException, StaleElementReferenceException):
         return False
 
 

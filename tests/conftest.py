@@ -15,6 +15,8 @@ from tests.s3 import s3_server  # noqa: F401 - a fixture
 # TensorFlow reads this when it is loaded: a model trained in this process must be equal, bit for
 # bit, to one trained in a process of its own, on processors where oneDNN is off by default too.
 os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"
+# Programs must work with buffered output too, as it is on a user's machine.
+os.environ.pop("PYTHONUNBUFFERED", None)
 
 STACK_ENV = {
     # The servers of the tests; the rest of loopback stays refused.

@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +15,7 @@ from tests.documents import Block, Shell, block_of, blocks
 
 # Runs `tar` as `docker run` does, with the folders `volume` and `.` in place of the mounts.
 # It has a Redis that rewrites no file; other commands do nothing.
-DOCKER = f"""#!{sys.executable}
+DOCKER = """#!/usr/bin/env python
 import os, subprocess, sys
 
 if "INFO" in sys.argv:

@@ -1,6 +1,5 @@
 """Every parser of what strangers send takes time in proportion to it, whatever it holds."""
 
-import re
 import struct
 from collections.abc import Callable
 from contextlib import suppress
@@ -33,6 +32,7 @@ from api.results import cursors
 from api.results.downloads import _escape
 from api.results.selection import ScoreColumns
 from api.results.table import Layout, Table
+from api.routes.jobs import WAIT
 from api.urls import source_problem, url_problem
 from model.images import repair, samples
 from model.images.decode import decode_here
@@ -208,8 +208,8 @@ PARSERS: dict[str, Parser] = {
         text(lambda value: 'W/"a"' in map(str.strip, value.split(","))), TEXT, most=HEAD
     ),
     "Prefer": Parser(
-        text(lambda value: re.search(r"\bwait=([0-9]{1,4})\b", value)),
-        (*TEXT, b"wait=", b"wait=1", b"wait"),
+        text(WAIT.search),
+        (*TEXT, b"wait=", b"wait=1", b"wait", b",", b", wait", b'wait="1'),
         most=HEAD,
     ),
     "Accept": Parser(

@@ -52,8 +52,9 @@ EXCEPTIONS = {
     "not a regular file; a link to a file that is missing": "the reason in a list of files",
     "cannot be read: {}": "the reason in a list of files",
     "the file is empty": "the reason in a list of files",
+    "its last stream has no end": "the reason why a table is damaged",
+    "the padding after a stream is no multiple of 4 bytes": "the reason why a table is damaged",
     "item": "a sentence of pydantic",
-    ";; loc; {}{}: {}; msg": "sentences of pydantic",
     "nothing was written:; and {} more": "the heading of a list of messages",
     "{}: {}; and {} more; 1 error; {} errors; warning: {}": "the heading of a list of messages",
 }

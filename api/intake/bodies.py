@@ -125,7 +125,9 @@ def add_json(job: JsonBody, items: ItemReceiver) -> None:
     Raises:
         JobRefused: it has both urls and items, or neither.
     """
-    if (job.urls is None) == (job.items is None):
+    if job.urls is None and job.items is None:
+        raise JobRefused("the body has no pictures: give urls or items")
+    if job.urls is not None and job.items is not None:
         raise JobRefused("give either urls or items, and not both")
     for url in job.urls or ():
         if isinstance(url, str):
@@ -239,9 +241,7 @@ def options_from_query(params: Mapping[str, str]) -> JobOptions:
     Raises:
         JobRefused: an option is unknown or its value does not fit.
     """
-    fields: dict[str, object] = {
-        name: value for name, value in params.items() if name not in ("url_column", "id_column")
-    }
+    fields: dict[str, object] = dict(params)
     try:
         if "metadata" in params:
             # Unlike json.loads, it limits how deep the text is nested.

@@ -3,9 +3,11 @@
 import asyncio
 import hashlib
 import json
+import math
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from starlette.concurrency import run_in_threadpool
 
@@ -20,6 +22,7 @@ from api.services import Services
 from worker.jobs.errors import (
     DraftChange,
     JobNotDraft,
+    JobNotFound,
     JobRefused,
     LedgerUnavailable,
     OverQuota,
@@ -150,7 +153,7 @@ class _Pending:
     def with_id(self, item_id: str) -> ItemSpec:
         """Return the item under the id that the draft gives it."""
         named = self.spec.filename is not None
-        return replace(self.spec, id=item_id, filename=item_id if named else None)
+        return self.spec._replace(id=item_id, filename=item_id if named else None)
 
 
 class _DraftWriter(ItemReceiver):
@@ -210,6 +213,18 @@ class _DraftWriter(ItemReceiver):
             check_upload_bytes(self._services, self._draft.owner, upload_bytes)
             self._services.blobs.put(job_id, payloads, self._settings.draft_ttl_s)
         if specs:
-            added = store.add(job_id, specs, self._settings.max_items, upload_bytes)
+            try:
+                added = store.add(job_id, specs, self._settings.max_items, upload_bytes)
+            except JobNotDraft:
+                self._keep_uploads_of_job()
+                raise
             for (_, spec), is_new in zip(specs, added, strict=True):
                 self.change.add(spec.id, is_new=is_new)
+
+    def _keep_uploads_of_job(self) -> None:
+        """Let the uploads of a draft that was submitted meanwhile live as long as the job."""
+        with suppress(JobNotFound):
+            job = self._services.store.job(self._draft.id)
+            if job.status is not JobStatus.DRAFT:
+                left_s = math.ceil(job.expires_ms / 1000 - time.time())
+                self._services.blobs.keep(job.id, left_s)

@@ -163,6 +163,8 @@ def _shown(text: bytes) -> str:
 
 def _extended_filename(disposition: bytes) -> str | None:
     """Read the parameter `filename*`, in which .NET sends the name that `filename` has encoded."""
+    if b"*" not in disposition:
+        return None
     message = Message()
     message["content-disposition"] = disposition.decode("latin-1")
     for name, value in message.get_params([], "content-disposition"):

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 from array import array
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -21,11 +22,18 @@ from api.intake.admission import (
 )
 from api.intake.items import ItemReceiver
 from api.intake.numbers import NumberColumns
+from api.intake.tables import shown
 from api.intake.uploads import Uploads
 from api.results.table import Layout
 from api.schemas import JobOptions
 from api.services import Services
-from worker.jobs.errors import JobRefused, OverQuota, QueueFull, StorageUnavailable
+from worker.jobs.errors import (
+    JobRefused,
+    LedgerUnavailable,
+    OverQuota,
+    QueueFull,
+    StorageUnavailable,
+)
 from worker.jobs.items import ItemSpec
 from worker.jobs.ledger.api_keys import ANYONE
 from worker.jobs.ledger.layout import ExpiringKey, NewJob, Shape, SubmissionLimits
@@ -92,7 +100,8 @@ class JobBuilder(ItemReceiver):
         self._model = services.catalog.resolve(options.reference)
         if options.keep_features:
             check_features(services, self._model)
-        self._erase_on_exit = not check_only and draft_id is None
+        self._is_draft = draft_id is not None
+        self._erase_on_exit = not check_only and not self._is_draft
         self._ttl_s = options.expires_in_s or services.settings.job_ttl_s
         if ephemeral:
             self._ttl_s = math.ceil(services.settings.sync_timeout_s) + EPHEMERAL_S
@@ -174,18 +183,19 @@ class JobBuilder(ItemReceiver):
         lane = self._options.priority or (Lane.INTERACTIVE if small else Lane.BULK)
         shape = Shape(lane, self.count, self._chunk_items, self._options.budget(self.count))
         job = self._new_job()
-        if not self._erase_on_exit:
-            # The uploads of a draft live as long as the job from now on.
-            services.blobs.keep(self.job_id, self._ttl_s)
+        upload_bytes = self._uploads.byte_count
+        if job.keep_features:
+            check_upload_bytes(services, self._owner, upload_bytes)
+        check_memory(services.load)
         if self._parts is not None:
             self._parts.expect(self.job_id, job.ttl_s)
         if job.thumbnails:
             services.blobs.expect_thumbnails(self.job_id, job.ttl_s)
-        upload_bytes = self._uploads.byte_count
         if job.keep_features:
-            check_upload_bytes(services, self._owner, upload_bytes)
             services.blobs.put(self.job_id, {}, job.ttl_s)
-        check_memory(services.load)
+        if self._is_draft:
+            # If it is refused now, it may be submitted later.
+            services.blobs.keep(self.job_id, max(job.ttl_s, self._settings.draft_ttl_s))
         quota = math.inf if self._owner == ANYONE else self._settings.quota_items
         upload_limit = upload_limit_bytes(services) if upload_bytes else math.inf
         limits = SubmissionLimits(quota, self._settings.max_backlog_items, upload_limit)
@@ -196,6 +206,10 @@ class JobBuilder(ItemReceiver):
             check_upload_bytes(services, self._owner, upload_bytes)
             raise
         self._erase_on_exit = False
+        if self._is_draft:
+            # If this fails, the job is accepted nevertheless.
+            with suppress(LedgerUnavailable):
+                services.blobs.keep(self.job_id, job.ttl_s)
         log.info("job_submitted", job_id=self.job_id, items=self.count, lane=lane)
         return self.job_id
 
@@ -266,7 +280,14 @@ class JobBuilder(ItemReceiver):
                 pair = f"item {first} and item {index}"
                 if self._lines[index]:
                     pair = f"line {self._lines[first]} and line {self._lines[index]}"
-                self.problems.add(index, None, f"{pair} have the same id: ids must differ")
+                item_id = self._pending_id(index)
+                same = "the same id" if item_id is None else f"the same id {shown(item_id)}"
+                self.problems.add(index, item_id, f"{pair} have {same}: ids must differ")
+
+    def _pending_id(self, index: int) -> str | None:
+        """Return the id of an item, or None if it is written already, or not kept at all."""
+        at = index - (self.count - len(self._pending))
+        return self._pending[at].id if at >= 0 else None
 
     def _has_duplicates(self, part: int) -> bool:
         hashes = sorted(hashed for hashed in self._id_hashes if hashed % ID_PARTS == part)

@@ -5,13 +5,13 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Annotated
 
 import structlog
-from fastapi import Request
+from fastapi import Depends, Request
 from starlette.concurrency import run_in_threadpool
 
-from worker.jobs.errors import TemporaryFolderUnavailable, TooLarge
+from worker.jobs.errors import JobRefused, TemporaryFolderUnavailable, TooLarge
 
 # A larger body is written to a file.
 MEMORY_BYTES = 1 << 18
@@ -74,3 +74,16 @@ def _file_errors() -> Iterator[None]:
             f"the API cannot write to its temporary folder {folder} ({reason}): its operator must "
             "make room there, or set TMPDIR to another folder and restart the API"
         ) from error
+
+
+async def _refuse_body(request: Request) -> None:
+    body = (await request.body()).strip()
+    if body not in (b"", b"{}"):
+        advice = "leave it out"
+        if request.url.path.endswith("/submit"):
+            advice += ", and give the options of a draft when you open it with POST /jobs"
+        raise JobRefused(f"the body has no effect here: {advice}")
+
+
+# Of a route without a body. An empty object is allowed, which some clients send with each POST.
+NoBodyDep = Annotated[None, Depends(_refuse_body)]

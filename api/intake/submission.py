@@ -13,7 +13,7 @@ from api.intake.idempotency import MakeEntry, create_once
 from api.intake.items import ItemReceiver
 from api.intake.job_builder import JobBuilder
 from api.intake.received import MEMORY_BYTES, receive_body
-from api.intake.tables import add_csv
+from api.intake.tables import COLUMN_PARAMETERS, add_csv
 from api.schemas import JobOptions
 from api.services import Services
 from api.shares import OwnerThreads
@@ -57,7 +57,11 @@ async def read_submission(
         raise JobRefused(
             f"the URL has the parameter {next(iter(params))}: send options in the body"
         )
-    options = bodies.options_from_query(params) if is_table else JobOptions()
+    options = JobOptions()
+    if is_table:
+        columns = COLUMN_PARAMETERS if kind == bodies.CSV else ()
+        given = {name: value for name, value in params.items() if name not in columns}
+        options = bodies.options_from_query(given)
     if name := repeated(request.query_params):
         raise JobRefused(f"the parameter {name} is there twice: give it once")
     max_bytes = settings.max_json_bytes if kind == bodies.JSON else None

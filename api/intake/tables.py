@@ -14,6 +14,8 @@ from worker.jobs.errors import BodyUnreadable, JobRefused, shortened
 from worker.jobs.items import ItemSpec
 from worker.jobs.record import CsvShape
 
+# The parameters of `add_csv`.
+COLUMN_PARAMETERS = ("url_column", "id_column")
 SHOWN_CHARS = 40
 LISTED_CHARS = 400
 # Far more than the columns of an item may have.

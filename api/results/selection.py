@@ -147,7 +147,6 @@ class Selection:
         found = []
         for text in texts:
             label, _, number = text.rpartition(":")
-            index = label_index(self.model, parameter, label or text)
             try:
                 bound = float(number)
             except ValueError:
@@ -157,7 +156,7 @@ class Selection:
                     f"{parameter}: {text!r} does not end with a number from 0 to 1: write it as "
                     "label:number, such as beach:0.4"
                 )
-            found.append((index, bound))
+            found.append((label_index(self.model, parameter, label), bound))
         return found
 
     @property

@@ -12,6 +12,7 @@ from api.auth import CallerDep, OwnerDep, OwnJobDep, own_job
 from api.errors import problems
 from api.intake.drafts import add_to_draft, in_use, open_draft, submit_draft
 from api.intake.dry_run import dry_run
+from api.intake.received import NoBodyDep
 from api.intake.submission import read_submission, submit
 from api.job_view import job_view, retry_after, wait_for_job
 from api.openapi.literals import JOBS_BODY
@@ -28,10 +29,19 @@ MAX_WAIT_S = 60
 # Jobs that one page of a search reads at most.
 LISTED_SCAN_JOBS = 2000
 
+# A preference as RFC 7240 writes it: its name in any case, its value also in quotes.
+WAIT = re.compile(
+    r'(?:^|,)\s*wait\s*=\s*(?P<quote>"?)(?P<seconds>[0-9]+)(?P=quote)\s*(?=[,;]|$)', re.IGNORECASE
+)
+
 router = APIRouter(tags=["jobs"])
 
 _WaitHeader = Annotated[
-    str | None, Header(description="`wait=20`: respond when the job is done, or after 20 seconds")
+    str | None,
+    Header(
+        description="`wait=20`: respond when the job is done, or after 20 seconds; a longer time "
+        f"than {MAX_WAIT_S} seconds counts as {MAX_WAIT_S}"
+    ),
 ]
 
 
@@ -132,13 +142,17 @@ def list_draft_items(
     status_code=202,
     responses={
         200: {"model": JobOut, "description": "Done within the time of `Prefer: wait`"},
-        **problems(401, 404, 409, 413, 422, 429, 503),
+        **problems(401, 404, 408, 409, 413, 415, 422, 429, 503),
     },
 )
 async def submit_drafted_job(
-    draft: OwnJobDep, response: Response, services: ServicesDep, prefer: _WaitHeader = None
+    draft: OwnJobDep,
+    _no_body: NoBodyDep,
+    response: Response,
+    services: ServicesDep,
+    prefer: _WaitHeader = None,
 ) -> JobOut:
-    """Submit a draft."""
+    """Submit a draft, with the options that it was opened with."""
     async with in_use(services, draft):
         job_id = await services.long_threads.run(draft.owner, submit_draft, services, draft)
     return await _answer_when_done(services, job_id, response, prefer)
@@ -212,8 +226,14 @@ async def read_job(
     return view
 
 
-@router.post("/jobs/{job_id}/cancel", status_code=202, responses=problems(401, 404, 503))
-def cancel_job(job: OwnJobDep, response: Response, services: ServicesDep) -> JobOut:
+@router.post(
+    "/jobs/{job_id}/cancel",
+    status_code=202,
+    responses=problems(401, 404, 408, 413, 415, 422, 503),
+)
+def cancel_job(
+    job: OwnJobDep, _no_body: NoBodyDep, response: Response, services: ServicesDep
+) -> JobOut:
     """Cancel a job; items that are being scored are finished, and results are kept."""
     services.store.cancel(job.id)
     view = job_view(services, job.id)
@@ -221,8 +241,10 @@ def cancel_job(job: OwnJobDep, response: Response, services: ServicesDep) -> Job
     return view
 
 
-@router.delete("/jobs/{job_id}", status_code=204, responses=problems(401, 404, 503))
-def delete_job(job: OwnJobDep, services: ServicesDep) -> None:
+@router.delete(
+    "/jobs/{job_id}", status_code=204, responses=problems(401, 404, 408, 413, 415, 422, 503)
+)
+def delete_job(job: OwnJobDep, _no_body: NoBodyDep, services: ServicesDep) -> None:
     """Cancel a job and erase it with its pictures and results."""
     services.store.erase(job.id)
     services.blobs.erase(job.id)
@@ -262,8 +284,9 @@ async def _answer_when_done(
 
 def _preferred_wait_s(prefer: str | None) -> int | None:
     """Read how long a client prefers to wait, at most MAX_WAIT_S; None without a preference."""
-    preference = re.search(r"\bwait=([0-9]{1,4})\b", prefer or "")
-    return min(int(preference[1]), MAX_WAIT_S) if preference else None
+    preference = WAIT.search(prefer or "")
+    # Not by int, which takes no more than 4,300 digits.
+    return int(min(float(preference["seconds"]), MAX_WAIT_S)) if preference else None
 
 
 def _etag(job: JobOut, results: bool) -> str:

@@ -1,6 +1,5 @@
 """POST /jobs/{id}/rescore: the kept features of a job, scored by another model as a new job."""
 
-from dataclasses import replace
 from functools import partial
 from typing import Annotated
 
@@ -65,7 +64,7 @@ def _rescore(
     with JobBuilder(services, scored.owner, options, rescore_of=scored.id) as builder:
         builder.csv = scored.csv
         for index, spec in services.store.finished_specs(scored):
-            builder.add_admitted(replace(spec, parent_index=index))
+            builder.add_admitted(spec._replace(parent_index=index))
         return builder.finish(make_entry(fingerprint, builder.job_id))
 
 

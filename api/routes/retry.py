@@ -1,7 +1,6 @@
 """POST /jobs/{id}/retry: the failed items of a job, submitted again as a new job."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from itertools import tee
 from typing import Annotated, Literal
@@ -81,7 +80,7 @@ def _retry(
             if (rejection := stored.result.rejection) and (only == "failed" or rejection.retryable)
         )
         for stored, payload in _with_uploads(services, parent, failed):
-            spec = replace(stored.spec, parent_index=stored.index)
+            spec = stored.spec._replace(parent_index=stored.index)
             if spec.url is None and payload is None:
                 gone = f"the bytes of upload {stored.index} are gone: submit the file again"
                 builder.add_problem(gone, spec.id)

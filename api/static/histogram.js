@@ -47,6 +47,8 @@ export class Histogram {
       make("div", { className: "head" },
         make("label", { htmlFor: id, textContent: label, title: `Threshold of ${label}` }), this.value),
       this.chart, this.slider, make("div", { className: "sides" }, this.below, this.above));
+    // Until `update`, there is nothing to show.
+    this.element.hidden = true;
   }
 
   button(side, onChange) {
@@ -64,10 +66,12 @@ export class Histogram {
     this.counts = counts;
     if (!this.moved) this.threshold = Number(threshold.toFixed(2));
     this.slider.value = this.threshold;
+    this.element.hidden = false;
     this.show();
   }
 
   show() {
+    if (this.element.hidden) return;
     const from = Math.round(this.threshold * this.counts.length);
     const above = this.counts.slice(from).reduce((sum, n) => sum + n, 0);
     const below = this.counts.slice(0, from).reduce((sum, n) => sum + n, 0);

@@ -24,6 +24,11 @@ TIMEOUT_S = 20
 REQUEST = struct.Struct(">QIIQQ")
 # Length of the JSON that follows.
 REPLY = struct.Struct(">I")
+# A child that keeps more memory between two pictures is replaced: C libraries leak some of what
+# they allocate for damaged pictures.
+MOST_KEPT_BYTES = 150_000_000
+# Pixels of 224 x 224 fit, so that parent and child need not take turns.
+PIPE_BYTES = 1 << 18
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -54,7 +59,8 @@ class Sandbox:
             if child.returncode == -signal.SIGALRM:
                 reason = f"decoding takes more than {TIMEOUT_S} s"
             raise ImageRejected(ImageFault.DECODE_FAILED, reason)
-        self._idle.append(child)
+        if child.poll() is None:
+            self._idle.append(child)
         if isinstance(answer, ImageRejected):
             raise answer
         return answer
@@ -87,10 +93,12 @@ def _ask(
         child.stdin.flush()
         (length,) = REPLY.unpack(child.stdout.read(REPLY.size))
         answer = json.loads(child.stdout.read(length))
+        pixels = b"" if "code" in answer else child.stdout.read(size[0] * size[1] * 3)
+        if answer.pop("kept_bytes") > MOST_KEPT_BYTES:
+            _stop(child)
         if "code" in answer:
             return ImageRejected(ImageFault(answer["code"]), answer["detail"])
-        pixels = np.frombuffer(child.stdout.read(size[0] * size[1] * 3), np.uint8)
-        return DecodedImage(pixels.reshape(*size, 3), **answer)
+        return DecodedImage(np.frombuffer(pixels, np.uint8).reshape(*size, 3), **answer)
     except (OSError, struct.error, ValueError):
         _stop(child)
         return None
@@ -107,10 +115,18 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
 
 
 def _start_child() -> subprocess.Popen[bytes]:
+    try:
+        return _start_with(PIPE_BYTES)
+    except OSError:  # the system limits the pipes of all processes of a user
+        return _start_with(-1)
+
+
+def _start_with(pipe_bytes: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-m", "model.images.sandbox_child"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        pipesize=pipe_bytes,
         cwd=ROOT,
         # No secrets of the parent. One malloc arena, as each reserves 64 MB of the memory limit.
         env={"PATH": os.defpath, "MALLOC_ARENA_MAX": "1", "OPENBLAS_NUM_THREADS": "1"},

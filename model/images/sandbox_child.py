@@ -38,14 +38,16 @@ def main() -> None:
     while len(request := sys.stdin.buffer.read(REQUEST.size)) == REQUEST.size:
         length, height, width, max_pixels, memory_bytes = REQUEST.unpack(request)
         signal.alarm(TIMEOUT_S)
-        _limit_memory(memory_bytes)
-        replies.write(_reply(sys.stdin.buffer.read(length), (height, width), max_pixels))
+        kept_bytes = _limit_memory(memory_bytes)
+        payload = sys.stdin.buffer.read(length)
+        replies.write(_reply(payload, (height, width), max_pixels, kept_bytes))
         replies.flush()
         signal.alarm(0)
 
 
-def _reply(payload: bytes, size: tuple[int, int], max_pixels: int) -> bytes:
+def _reply(payload: bytes, size: tuple[int, int], max_pixels: int, kept_bytes: int) -> bytes:
     pixels = b""
+    answer: dict[str, str | int]
     try:
         image = decode_here(payload, size, max_pixels)
         pixels = image.pixels.tobytes()
@@ -55,16 +57,22 @@ def _reply(payload: bytes, size: tuple[int, int], max_pixels: int) -> bytes:
     except MemoryError:
         detail = "decoding needs more memory than a picture of its size should"
         answer = {"code": ImageFault.DECODE_FAILED, "detail": detail}
-    header = json.dumps(answer).encode()
+    header = json.dumps({**answer, "kept_bytes": kept_bytes}).encode()
     return REPLY.pack(len(header)) + header + pixels
 
 
-def _limit_memory(size_bytes: int) -> None:
-    """Let this process use about `size_bytes` more than it does now; only effective on Linux."""
+def _limit_memory(size_bytes: int) -> int:
+    """Let this process use about `size_bytes` more than it does now, and return what is resident.
+
+    Only effective on Linux; returns 0 elsewhere.
+    """
+    resident_bytes = 0
     with contextlib.suppress(OSError, ValueError):
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        pages, resident = map(int, Path("/proc/self/statm").read_text().split()[:2])
+        resident_bytes = resident * resource.getpagesize()
         soft = pages * resource.getpagesize() + size_bytes + RESERVED_BYTES
         resource.setrlimit(resource.RLIMIT_AS, (soft, resource.RLIM_INFINITY))
+    return resident_bytes
 
 
 if __name__ == "__main__":

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import BinaryIO, Literal, Unpack, get_args
 
 from piqueue.client import Client
+from piqueue.commands.progress import tell
 from piqueue.commands.terminal import CommandFailed, check_folder, connect, written_whole
 from piqueue.commands.workbook import check_library, write_workbook
-from piqueue.types import Filters, ItemStatus, ResultsFormat
+from piqueue.types import Filters, ItemStatus, Job, ResultsFormat
 
 FileFormat = Literal[ResultsFormat, "xlsx"]
 _SUFFIXES: dict[str, FileFormat] = {
@@ -72,16 +73,37 @@ def results(options: argparse.Namespace) -> int:
         if (value := getattr(options, name)) is not None:
             filters[name] = value  # type: ignore[literal-required]
     with connect(options) as client, ExitStack() as files:
+        job = client.job(options.job)  # before the download, which may be complete a moment later
         if options.output:
             target = files.enter_context(written_whole(options.output))
-            write_results(client, options.job, target, form, bom=options.bom, **filters)
-            return 0
-        # Through a file, because a download may start again when the connection breaks.
-        received = files.enter_context(tempfile.TemporaryFile())
-        write_results(client, options.job, received, form, bom=options.bom, **filters)
-        received.seek(0)
-        shutil.copyfileobj(received, sys.stdout.buffer)
+        else:
+            # Through a file, because a download may start again when the connection breaks.
+            target = files.enter_context(tempfile.TemporaryFile())
+        write_results(client, job.id, target, form, bom=options.bom, **filters)
+        if not options.output:
+            target.seek(0)
+            shutil.copyfileobj(target, sys.stdout.buffer)
+    if missing := _missing(job):
+        tell(missing)
     return 0
+
+
+def _missing(job: Job) -> str | None:
+    """Say that pictures of a job have no result, and what to do, or None if all have one."""
+    counts = job.counts
+    if not job.done:
+        return (
+            f"{job.id} is {job.status}: {counts.succeeded + counts.failed:,} of {counts.total:,} "
+            f"pictures have a result. `piqueue submit --resume {job.id}` waits for the rest: then "
+            "write the results again"
+        )
+    if counts.cancelled:
+        reason = f" ({job.error})" if job.error else ""
+        return (
+            f"{job.id} {job.status}{reason}: {counts.cancelled:,} of {counts.total:,} pictures "
+            "were cancelled and have no result. To score them, submit them again"
+        )
+    return None
 
 
 def check_bom(options: argparse.Namespace, form: FileFormat | None) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import msgspec
 
 from piqueue.client import Client
-from piqueue.commands.terminal import CommandFailed, connect
+from piqueue.commands.terminal import PATIENCE_S, CommandFailed, connect
 from piqueue.types import DuplicateGroup, Member, Similar, Source
 
 EXAMPLES = """\
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def similar(options: argparse.Namespace) -> int:
     """Print the pictures that are most like one."""
-    with connect(options) as client:
+    with connect(options, PATIENCE_S) as client:
         index = _index(client, options.job, options.item)
         found = client.similar(options.job, index, options.limit)
     if options.json:
@@ -47,7 +47,7 @@ def similar(options: argparse.Namespace) -> int:
 
 def duplicates(options: argparse.Namespace) -> int:
     """Print the groups of pictures that are nearly the same."""
-    with connect(options) as client:
+    with connect(options, PATIENCE_S) as client:
         found = client.duplicates(options.job)
         if options.json:
             print(msgspec.json.encode(list(found)).decode())

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 from piqueue.client import Client
+from piqueue.commands.durations import duration_or_seconds
 from piqueue.commands.pictures import listed
 from piqueue.commands.progress import Progress, note, tell
 from piqueue.commands.results import BOM, check_bom, results_format, write_results
@@ -23,6 +24,7 @@ from piqueue.commands.sources import (
 )
 from piqueue.commands.tables import Form
 from piqueue.commands.terminal import (
+    PATIENCE_S,
     CommandFailed,
     ExitCode,
     check_folder,
@@ -33,9 +35,8 @@ from piqueue.commands.terminal import (
 )
 from piqueue.commands.uploads import size_of, upload
 from piqueue.errors import PiqueueApiError
-from piqueue.types import Columns, Job, JobOptions, Priority
+from piqueue.types import Columns, Job, JobOptions, Priority, SampledHost
 
-PATIENCE_S = 600
 # The scores of so few pictures are printed.
 MOST_SHOWN = 20
 
@@ -93,8 +94,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--priority", choices=get_args(Priority), help="default: by the size of the job")
     most = "stop the job if more pictures fail, such as 100 or 5%%"
     add("--max-failures", metavar="COUNT|PERCENT", help=most)
-    expiry = "time after which the job and its results are deleted"
-    add("--expires-in", dest="expires_in_s", type=int, metavar="SECONDS", help=expiry)
+    expiry = "time after which the job and its results are deleted: seconds, or such as 12h or 2d"
+    given = add("--expires-in", dest="expires_in_s", type=duration_or_seconds, help=expiry)
+    given.metavar = "TIME"
     add("--webhook-url", metavar="URL", help="address that Piqueue notifies when the job ends")
     cache = "reuse the scores of pictures that were scored before, and store new ones"
     add("--use-cache", action="store_true", default=None, help=cache)
@@ -303,16 +305,23 @@ def _dry_run(client: Client, options: argparse.Namespace, source: Source | None)
                 "a dry run needs a table, a list or an S3 folder: submit pictures without --dry-run"
             )
     print(f"{tried.items} pictures for {tried.model.name}@{tried.model.version}")
-    if tried.eta_s is not None:
-        print(f"estimated time: {tried.eta_s} s")
-    failed_count = 0
+    failed_count = sum(sum(host.failures.values()) for host in tried.hosts)
+    nothing_succeeded = 0 < tried.sampled == failed_count
+    if tried.eta_s is not None and not nothing_succeeded:
+        print(f"estimated time: {f'{tried.eta_s} s' if tried.eta_s else 'less than 1 s'}")
     for host in tried.hosts:
-        failed_count += sum(host.failures.values())
-        codes = ", ".join(f"{code} {count}" for code, count in host.failures.items())
-        print(f"{host.host}: {host.sampled} fetched, {codes or 'all succeeded'}")
-    if not failed_count:
-        return ExitCode.ALL_SUCCEEDED
-    return ExitCode.SOME_FAILED if failed_count < tried.sampled else ExitCode.NOTHING_SUCCEEDED
+        print(_tried(host))
+    if nothing_succeeded:
+        return ExitCode.NOTHING_SUCCEEDED
+    return ExitCode.SOME_FAILED if failed_count else ExitCode.ALL_SUCCEEDED
+
+
+def _tried(host: SampledHost) -> str:
+    """One line about a host: how many of its URLs were tried and fetched, and what failed."""
+    failures = host.failures.items()
+    fetched = host.sampled - sum(count for code, count in failures if code.startswith("fetch_"))
+    codes = ", ".join(f"{code} {count}" for code, count in failures)
+    return f"{host.host}: {host.sampled} tried, {fetched} fetched, {codes or 'all succeeded'}"
 
 
 @contextmanager

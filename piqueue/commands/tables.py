@@ -13,7 +13,7 @@ import zipfile
 import zlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -46,6 +46,7 @@ _LINE_BREAK = re.compile(r"\r\n?|\n")
 _BAD_BYTE = re.compile("[\udc80-\udcff]")
 _DAMAGED = (OSError, EOFError, lzma.LZMAError, zipfile.BadZipFile, zlib.error)
 _AT_ONCE = 1000
+_PACKED_BYTES = 1 << 16
 _SHOWN_CHARS = 40
 SAVE_AS_CSV = "save it as “CSV UTF-8” and submit that file"
 
@@ -256,9 +257,10 @@ def _lines(opened: Opened, name: str, encoding: str | None, newline: str | None)
     """The lines of a text; a byte that is not of its encoding becomes a surrogate."""
     at = 0
     try:
-        with opened() as packed, _unpacked(packed, name) as file:
-            head = file.read(4)
-            file.seek(0)
+        with opened() as packed, ExitStack() as stack:
+            with _unpacked(packed, name) as file:
+                head = file.read(4)
+            file = stack.enter_context(_unpacked(packed, name))
             if encoding is None or codecs.lookup(encoding).name == "utf-8":
                 marked = [codec for mark, codec in _ENCODINGS if head.startswith(mark)]
                 marked += [codec for letters, codec in _UNMARKED if letters.match(head)]
@@ -290,15 +292,16 @@ def _lines(opened: Opened, name: str, encoding: str | None, newline: str | None)
 
 
 def _unpacked(file: BinaryIO, name: str) -> AbstractContextManager[Any]:
-    """Decompress a file, if its first bytes are those of a compressed one."""
+    """Decompress a file from its beginning, if its first bytes are those of a compressed one."""
+    file.seek(0)
     head = file.read(8)
     file.seek(0)
     if head.startswith(b"\x1f\x8b"):
         return gzip.GzipFile(fileobj=file)
     if head.startswith(b"BZh") and head[4:8] == b"1AY&":
-        return bz2.BZ2File(file)
+        return io.BufferedReader(_Streams(file, bz2.BZ2Decompressor))
     if head.startswith(b"\xfd7zXZ"):
-        return lzma.LZMAFile(file)
+        return io.BufferedReader(_Streams(file, lzma.LZMADecompressor))
     if head.startswith(b"PK\x03\x04"):
         packed = zipfile.ZipFile(file)
         names = [inner for inner in packed.namelist() if not inner.startswith("__MACOSX/")]
@@ -312,6 +315,62 @@ def _unpacked(file: BinaryIO, name: str) -> AbstractContextManager[Any]:
     if head.startswith(_OLD_EXCEL):
         raise CommandFailed(f"{name} is a workbook of an old Excel: {SAVE_AS_CSV}")
     return nullcontext(file)
+
+
+class _Streams(io.RawIOBase):
+    """The content of a .bz2 or .xz file, which consists of one stream or several.
+
+    Unlike bz2.BZ2File and lzma.LZMAFile, which end before what is not a stream, it raises OSError,
+    EOFError or LZMAError there.
+    """
+
+    def __init__(
+        self,
+        file: BinaryIO,
+        new_stream: type[bz2.BZ2Decompressor] | type[lzma.LZMADecompressor],
+    ) -> None:
+        self._file = file
+        self._new_stream = new_stream
+        self._stream = new_stream()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        content = self._read(len(buffer))
+        buffer[: len(content)] = content
+        return len(content)
+
+    def _read(self, most_bytes: int) -> bytes:
+        """Up to `most_bytes` of the content, none at its end."""
+        content = b""
+        while not content:
+            packed = b""
+            if self._stream.eof:
+                packed = self._next_stream()
+                if not packed:
+                    break
+                self._stream = self._new_stream()
+            elif self._stream.needs_input:
+                packed = self._file.read(_PACKED_BYTES)
+                if not packed:
+                    raise EOFError("its last stream has no end")
+            content = self._stream.decompress(packed, most_bytes)
+        return content
+
+    def _next_stream(self) -> bytes:
+        """The first bytes after a stream and its padding, none at the end of the file."""
+        packed = self._stream.unused_data or self._file.read(_PACKED_BYTES)
+        if self._new_stream is bz2.BZ2Decompressor:
+            return packed
+        padding_bytes = 0
+        while packed.startswith(b"\0"):
+            rest = packed.lstrip(b"\0")
+            padding_bytes += len(packed) - len(rest)
+            packed = rest or self._file.read(_PACKED_BYTES)
+        if padding_bytes % 4:
+            raise lzma.LZMAError("the padding after a stream is no multiple of 4 bytes")
+        return packed
 
 
 def _quoted_rows(

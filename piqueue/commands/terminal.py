@@ -19,9 +19,12 @@ from piqueue.commands.progress import set_quiet, tell
 from piqueue.errors import PiqueueApiError
 from piqueue.types import Job, Result
 
-# Errors of the API name query parameters and a header; the command line has options for them.
+# Errors name query parameters, a header and a variable; the command line has options for them.
 _QUERY_COLUMN = re.compile(r"\?(url|id)_column=")
+_BY_VARIABLE = "set PIQUEUE_URL to its address"
 _BY_HEADER = "send the header Authorization: Bearer pq_…"
+# How long a command that waits for work retries; the others give up sooner.
+PATIENCE_S = 600
 # Options are short: with less in common, nearly every word resembles --help.
 _ALIKE = 0.75
 
@@ -84,9 +87,12 @@ def connect(options: argparse.Namespace, patience_s: float = 10) -> Client:
     told: set[str] = set()
 
     def waiting(error: PiqueueApiError, _pause_s: float) -> None:
-        if error.detail not in told:
-            told.add(error.detail)
-            tell(f"waiting for the API: {error.detail}")
+        reason = f"waiting for the API: {_with_options(error.detail)}"
+        if error.code == "not_compared":
+            reason = "comparing the pictures of the job: this can take some minutes"
+        if reason not in told:
+            told.add(reason)
+            tell(reason)
 
     return Client(options.url, options.api_key, patience_s=patience_s, on_retry=waiting)
 
@@ -96,9 +102,7 @@ def run(program: str, command: Callable[[], int]) -> int:
     try:
         return command()
     except PiqueueApiError as error:
-        detail = _QUERY_COLUMN.sub(r"--\1-column", error.detail)
-        detail = detail.replace(_BY_HEADER, "set PIQUEUE_API_KEY to yours, or give --api-key")
-        tell(f"{program}: {detail}")
+        tell(f"{program}: {_with_options(error.detail)}")
         for row in error.problems:
             tell(refusal(row.get("index"), row.get("id"), row["detail"]))
         if (unlisted := error.problem_count - len(error.problems)) > 0:
@@ -110,6 +114,13 @@ def run(program: str, command: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     return ExitCode.NOTHING_SUCCEEDED
+
+
+def _with_options(detail: str) -> str:
+    """The text of an error of the API or the client, with the options of the command line."""
+    detail = _QUERY_COLUMN.sub(r"--\1-column", detail)
+    detail = detail.replace(_BY_VARIABLE, "give its address with --url or PIQUEUE_URL")
+    return detail.replace(_BY_HEADER, "set PIQUEUE_API_KEY to yours, or give --api-key")
 
 
 def refusal(index: int | None, item_id: str | None, detail: str) -> str:

@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Sequence
 
+from piqueue.commands.durations import duration_s
 from piqueue.commands.terminal import CommandFailed, run, table
 from scripts.commands.parser import command_parser
 from worker.jobs.errors import LedgerUnavailable
@@ -16,7 +17,6 @@ from worker.jobs.redis_url import RedisAddress
 from worker.jobs.settings import load_settings
 
 MOST_WEIGHT = 100
-_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _EXAMPLES = """\
 Keys are stored in Redis, at $PIQUEUE_REDIS_URL. The scope `submit`, the default, allows submitting
 jobs, and reading and changing one's own; `read` only reading them; `metrics` reading /metrics;
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     action.add_argument("name")
     overlap = "how long the earlier key stays valid (default: 24h)"
-    action.add_argument("--overlap", type=_seconds, default="24h", metavar="TIME", help=overlap)
+    action.add_argument("--overlap", type=duration_s, default="24h", metavar="TIME", help=overlap)
 
     action = actions.add_parser("weigh", help="change the weight of an owner")
     action.add_argument("name")
@@ -82,7 +82,8 @@ def _run(options: argparse.Namespace) -> int:
 def _act(options: argparse.Namespace, keys: KeyStore) -> int:
     match options.action:
         case "add":
-            if any(key.name == options.name for key in keys.all()):
+            earlier = keys.all()
+            if any(key.name == options.name for key in earlier):
                 raise CommandFailed(
                     f"there is a key named {options.name} already: choose another name, or use "
                     f"`piqueue keys rotate {options.name}`"
@@ -97,6 +98,12 @@ def _act(options: argparse.Namespace, keys: KeyStore) -> int:
                 )
             )
             print("This key is shown only once: only its hash is stored.", file=sys.stderr)
+            if not earlier:
+                print(
+                    "It is the first key: from now on, every request needs one. Jobs that were "
+                    "submitted without a key are left to keys with the scope operate.",
+                    file=sys.stderr,
+                )
         case "list":
             print(_json(keys) if options.json else "\n".join(_table(keys)))
         case "rotate":
@@ -111,6 +118,13 @@ def _act(options: argparse.Namespace, keys: KeyStore) -> int:
             keys.weigh(_owner(keys, options.name), options.weight)
         case "remove":
             keys.remove(_owner(keys, options.name))
+            if not keys.all():
+                print(
+                    "It was the last key: an API on a loopback address, or with "
+                    "PIQUEUE_ALLOW_NO_KEYS, now answers requests without one, and any other "
+                    "refuses all requests.",
+                    file=sys.stderr,
+                )
     return 0
 
 
@@ -170,14 +184,7 @@ def _weight(text: str) -> int:
     return int(text)
 
 
-def _seconds(text: str) -> int:
-    match = re.fullmatch(r"([0-9]{1,6})([smhd])", text)
-    if match is None:
-        raise argparse.ArgumentTypeError("must be a number and a unit, such as 30m, 24h or 90d")
-    return int(match[1]) * _UNITS_S[match[2]]
-
-
 def _lifetime(text: str) -> int:
-    if not (lifetime_s := _seconds(text)):
+    if not (lifetime_s := duration_s(text)):
         raise argparse.ArgumentTypeError("must be longer than 0, such as 12h or 90d")
     return lifetime_s

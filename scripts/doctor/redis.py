@@ -40,7 +40,8 @@ def check_redis(settings: Settings, now: Callable[[], float] = time.time) -> Ite
         yield problem(
             "redis",
             f"{address}: {error}",
-            "start it, or correct PIQUEUE_REDIS_URL; without Redis all work stops",
+            "set PIQUEUE_REDIS_URL to the Redis of the service (piqueue serve prints it), or start "
+            "that Redis: without it all work stops",
         )
     except SettingsInvalid as error:
         yield problem("redis", f"{address} answers", str(error))

@@ -6,6 +6,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from scripts.local.image_server import accept_no_more
 from scripts.local.stack import Stack
 from worker.fetching.loop_thread import LoopThread
 from worker.jobs.redis_url import RedisAddress
@@ -30,6 +31,7 @@ class Relay:
 
     def stop(self) -> None:
         """Close all connections."""
+        self._loop.run(accept_no_more(self._server.sockets))
         self._server.close()
         self._loop.close(asyncio.sleep(0))
 

@@ -1,6 +1,5 @@
 """A real S3 server for tests: the gateway of JuiceFS, with its data in a folder."""
 
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from boto3.session import Session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from scripts.local.stack import listenable_port
 from scripts.local.supervised_process import SupervisedProcess
 
 USER = "piqueue-tests"
@@ -30,8 +30,7 @@ class S3Server:
             check=True,
             capture_output=True,
         )
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            address = f"127.0.0.1:{probe.getsockname()[1]}"
+        address = f"127.0.0.1:{listenable_port('127.0.0.1', 0)}"
         self.url = f"http://{address}"
         options = ["--multi-buckets", "--keep-etag", "--object-meta", "--no-usage-report"]
         places = ["--log", f"{folder}/juicefs.log", "--cache-dir", f"{folder}/cache"]

@@ -1,6 +1,5 @@
 """Starts Piqueue on this machine and scores photos as files and by URL."""
 
-import argparse
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,13 +9,14 @@ from pathlib import Path
 from piqueue import Client, Item, Job, PiqueueApiError, Result
 from piqueue.commands import terminal
 from piqueue.commands.pictures import find_pictures, named
+from piqueue.commands.terminal import Parser
 from scripts.local.image_server import ImageServer
-from scripts.local.serve import SAMPLES, how_to_submit, stop_on_signals, wait_for_signal
+from scripts.local.serve import SAMPLES, how_to_submit, port, stop_on_signals, wait_for_signal
 from scripts.local.stack import ROOT, Stack
 from scripts.local.supervised_process import StartFailed
 
 _FOLDER = ROOT / ".piqueue" / "demo"
-_MAX_UPLOADS = 20  # more photos than this are scored by URL only
+_FEW = 20  # more photos than this are scored by URL only, and so many are shown
 _STALLED_S = 120.0  # a chunk whose worker died starts again within 40 s
 _POLL_S = 0.1
 
@@ -27,7 +27,7 @@ class DemoFailed(Exception):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; the exit code is 0 only if every photo was scored."""
-    parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__)
+    parser = Parser(prog="scripts/demo", description=__doc__)
     parser.add_argument(
         "photos",
         nargs="*",
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--keep", action="store_true", help="keep the server running until Ctrl-C")
     parser.add_argument(
-        "--port", type=int, default=0, help="port of the API, 0: a free one (default: %(default)s)"
+        "--port", type=port, default=0, help="port of the API, 0: a free one (default: %(default)s)"
     )
     chosen = parser.parse_args(arguments)
     stop_on_signals()
@@ -71,10 +71,11 @@ def find_photos(paths: Iterable[Path]) -> Iterator[Path]:
         if path.is_file():
             yield path
             continue
+        if not path.is_dir():
+            raise DemoFailed(f"{path}: not found: name another file or folder")
         found = find_pictures(path)
         if not found:
-            found_there = "no pictures there" if path.is_dir() else "not found"
-            raise DemoFailed(f"{path}: {found_there}: name another file or folder")
+            raise DemoFailed(f"{path}: no pictures there: name another file or folder")
         yield from found
 
 
@@ -86,9 +87,9 @@ def demonstrate(url: str, photos: Mapping[str, Path]) -> bool:
         DemoFailed: a job stalls.
     """
     results: list[Result] = []
-    refused = False
+    refused, are_few = False, len(photos) <= _FEW
     with Client(url) as client:
-        if len(photos) <= _MAX_UPLOADS:
+        if are_few:
             try:
                 job = client.submit_files(photos)
             except PiqueueApiError as error:
@@ -102,8 +103,16 @@ def demonstrate(url: str, photos: Mapping[str, Path]) -> bool:
 
         with ImageServer(payload_of) as server:
             items = [Item(id=name, url=server.url_of(name)) for name in photos]
-            results += _follow(client, client.submit_items(items), "URLs")
-    print(f"\n{table(results)}")
+            job = client.submit_items(items)
+            results += _follow(client, job, "URLs" if are_few else "pictures")
+    if are_few:
+        print(f"\n{table(results)}")
+    else:
+        more = results[_FEW:]
+        failed_count = sum(result.status != "succeeded" for result in more)
+        print(f"\n{table(results[:_FEW])}\nand {len(more)} more, of which {failed_count} failed")
+        print("All of them, while this server runs (--keep):")
+        print(f"  curl '{url}/jobs/{job.id}/results?format=csv'")
     return not refused and all(result.status == "succeeded" for result in results)
 
 

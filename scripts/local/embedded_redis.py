@@ -2,7 +2,10 @@
 
 import contextlib
 import fcntl
+import hashlib
+import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -43,7 +46,7 @@ class _Server(SupervisedProcess):
 class EmbeddedRedis:
     """A Valkey server on a unix socket that only this user may open, with its data in `folder`.
 
-    Once it was started, its `process` can be stopped and started again, at the same address.
+    Its address is the same at each start with this folder.
     """
 
     def __init__(self, folder: Path, *, maxmemory: str = REDIS_MEMORY) -> None:
@@ -70,14 +73,9 @@ class EmbeddedRedis:
                 answer; the text includes the end of its log.
         """
         binary = find_server()
-        too_long = len(tempfile.gettempdir()) > _LONGEST_TEMPORARY_FOLDER
-        parent = "/tmp" if too_long else None  # noqa: S108
         with contextlib.ExitStack() as held:
             self.process.pass_fds = (held.enter_context(_locked(self._folder)),)
-            private = tempfile.TemporaryDirectory(
-                prefix="piqueue-", dir=parent, ignore_cleanup_errors=True
-            )
-            socket_path = f"{held.enter_context(private)}/redis.sock"
+            socket_path = f"{held.enter_context(_private_folder_for(self._folder))}/redis.sock"
             self.process.url = f"unix://{socket_path}?db=0"
             self.process.command = self._command(binary, socket_path)
             held.callback(self.process.stop, STOP_GRACE_S)
@@ -123,6 +121,24 @@ def _locked(folder: Path) -> Iterator[int]:
                 f"{folder} is in use by another Piqueue: stop that one or name another folder"
             ) from None
         yield lock.fileno()
+
+
+@contextlib.contextmanager
+def _private_folder_for(folder: Path) -> Iterator[Path]:
+    """Make a temporary folder for this user, always of the same name, while the block runs."""
+    too_long = len(tempfile.gettempdir()) > _LONGEST_TEMPORARY_FOLDER
+    parent = Path("/tmp" if too_long else tempfile.gettempdir())  # noqa: S108
+    name = hashlib.sha256(f"{os.getuid()} {folder}".encode()).hexdigest()[:16]
+    private = parent / f"piqueue-{name}"
+    private.mkdir(mode=0o700, exist_ok=True)
+    found = private.lstat()
+    is_private = stat.S_ISDIR(found.st_mode) and not found.st_mode & 0o077
+    if found.st_uid != os.getuid() or not is_private:
+        raise StartFailed(f"{private} is not a folder for this user alone: remove it")
+    try:
+        yield private
+    finally:
+        shutil.rmtree(private, ignore_errors=True)
 
 
 def answers(client: redis.Redis) -> bool:

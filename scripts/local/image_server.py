@@ -1,7 +1,9 @@
 """A minimal HTTP server on loopback for images that workers fetch."""
 
 import asyncio
-from collections.abc import Callable
+import socket
+from asyncio.trsock import TransportSocket
+from collections.abc import Callable, Iterable
 from typing import Self
 from urllib.parse import quote, unquote
 
@@ -32,13 +34,15 @@ class ImageServer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._loop.run(accept_no_more([self._listening]))
         self._loop.close(self._runner.cleanup())
 
     async def _start(self) -> None:
         # Without a router, to use little CPU.
         self._runner = web.ServerRunner(web.Server(self._answer), shutdown_timeout=0)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0, backlog=1024).start()
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        await web.SockSite(self._runner, self._listening, backlog=1024).start()
         self.port = self._runner.addresses[0][1]
 
     async def _answer(self, request: web.BaseRequest) -> web.Response:
@@ -48,3 +52,14 @@ class ImageServer:
         if payload is None:
             return web.Response(status=404)
         return web.Response(body=payload, content_type="image/jpeg")
+
+
+async def accept_no_more(listening: Iterable[socket.socket | TransportSocket]) -> None:
+    """Stop accepting connections, and let the server begin with those that it has accepted.
+
+    asyncio loses them if the server is closed first, and Python warns of sockets left open.
+    """
+    loop = asyncio.get_running_loop()
+    for one in listening:
+        loop.remove_reader(one)
+    await asyncio.sleep(0.01)

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    parser.add_argument("--port", type=int, default=8000, help="0: a free one")
+    parser.add_argument("--port", type=port, default=8000, help="0: a free one")
     parser.add_argument("--workers", type=positive, default=1, help="worker processes")
     parser.add_argument("--data", type=Path, default=DATA, help="folder of data and logs")
     parser.add_argument(
@@ -83,6 +83,14 @@ def positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
+
+
+def port(text: str) -> int:
+    """Parse an argument that is a port, or 0 for a free one."""
+    number = int(text)
+    if not 0 <= number <= 65_535:
+        raise argparse.ArgumentTypeError("must be 0 to 65535")
     return number
 
 

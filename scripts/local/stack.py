@@ -1,6 +1,8 @@
 """Redis, the API and the workers on one machine: supervised, restarted and stopped together."""
 
+import errno
 import os
+import random
 import socket
 import sys
 import time
@@ -14,6 +16,10 @@ import httpx2
 from scripts.local.embedded_redis import REDIS_MEMORY, STOP_GRACE_S, EmbeddedRedis
 from scripts.local.supervised_process import StartFailed, SupervisedProcess
 from scripts.local.supervisor import Supervisor
+from worker.jobs.errors import SettingsInvalid
+from worker.jobs.ledger.api_keys import KeyStore
+from worker.jobs.ledger.connection import connect
+from worker.jobs.settings import PREFIX, Settings, is_loopback, load_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 _READY_DEADLINE_S = 60.0
@@ -22,6 +28,10 @@ _API_GRACE_S = 12.0  # longer than the API waits for requests in progress
 _WORKER_GRACE_S = 30.0  # to finish the chunks in progress
 _STORAGE_URL = "PIQUEUE_STORAGE_URL"
 _METRICS_PORT = "PIQUEUE_METRICS_PORT"
+_FREE_PORTS = range(20_000, 32_768)
+# Not the seeded one: tests in several processes would choose the same ports.
+_RANDOM = random.SystemRandom()
+_FREE_PORT_ATTEMPTS = 50
 _FOLDERS = ("PIQUEUE_ARTIFACTS_PATH", "PIQUEUE_MODELS_CACHE_PATH", "PIQUEUE_REGISTRY_URL")
 
 
@@ -92,15 +102,19 @@ class Stack:
         """Start everything and wait until the API reports that it is ready.
 
         Raises:
-            StartFailed: the port is taken, the folder is in use, or a process does not start; the
-                text includes the ends of the logs.
+            StartFailed: a setting is invalid, the port is taken, the folder is in use, an API key
+                is missing, or a process does not start; the text then includes the ends of the
+                logs.
         """
+        settings = self._settings()
         self._port = listenable_port(self._host, self._port)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             if self._other_redis_url is None:
                 self._redis.start()
                 self._redis_supervisor = Supervisor("redis", self._redis.process)
+            if not is_loopback(self._host) and not settings.allow_no_keys:
+                self._require_keys()
             address = ("--host", self._host, "--port", str(self._port))
             self._api = self._launch("api", ("-m", "api", *address), {})
             for number in range(self._worker_count):
@@ -156,6 +170,31 @@ class Stack:
     def _services(self) -> list[Supervisor]:
         return [self._api, *self._workers] if self._api else []
 
+    def _settings(self) -> Settings:
+        """What the API and the workers read, so that a mistake is found before they start."""
+        own = {
+            name.removeprefix(PREFIX).lower(): value
+            for name, value in self._env.items()
+            if name.startswith(PREFIX)
+        }
+        try:
+            return load_settings(**own)
+        except SettingsInvalid as error:
+            raise StartFailed(str(error)) from None
+
+    def _require_keys(self) -> None:
+        with connect(self.redis_url, timeout_s=2, retries=0) as client:
+            if KeyStore(client).exist():
+                return
+        raise StartFailed(
+            f"""no API key exists, so anyone who reaches {self._host} could use this API: make one.
+  1. Run the same command with --host 127.0.0.1, on which only this machine can reach it.
+  2. In another terminal, paste the `export` lines that it prints, and run:
+     piqueue keys add NAME
+  3. Stop it with Ctrl-C, and run it with --host {self._host} again: it keeps the keys.
+To serve without keys, set PIQUEUE_ALLOW_NO_KEYS=true."""
+        )
+
     def _worker_env(self, number: int) -> dict[str, str]:
         """Of each worker: a metrics port, counted up from the configured one."""
         port = self._env.get(_METRICS_PORT) or os.environ.get(_METRICS_PORT, "")
@@ -204,14 +243,26 @@ def _absolute_folders(env: Mapping[str, str]) -> dict[str, str]:
 def listenable_port(host: str, port: int) -> int:
     """The port, or a free one for 0, once a socket could listen on it.
 
+    A free port is taken from below those that systems give to outgoing connections and to sockets
+    that listen on port 0: no other program gets it by chance before it is listened on.
+
     Raises:
         StartFailed: the port is taken, or the host is not an address of this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        with socket.create_server((host, port), family=family) as probe:
-            return int(probe.getsockname()[1])
-    except OSError as error:
+    failed: OSError | None = None
+    for number in [port] if port else _RANDOM.sample(_FREE_PORTS, _FREE_PORT_ATTEMPTS):
+        try:
+            with socket.create_server((host, number), family=family):
+                return number
+        except OSError as error:
+            failed = error
+    assert failed
+    if port and failed.errno == errno.EADDRINUSE:
         raise StartFailed(
-            f"cannot listen on {host}, port {port} ({error.strerror}): choose another"
-        ) from None
+            f"port {port} is in use, perhaps by another Piqueue: choose another with --port"
+        )
+    reason = str(failed.strerror).partition(" (while")[0]  # the address follows
+    raise StartFailed(
+        f"cannot listen on {host}, port {port}: {reason}: choose another address or port"
+    )

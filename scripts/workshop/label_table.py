@@ -11,7 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from model.training.data.table import GUESSED, LEFT_OUT, YES, guessed_labels, is_left_out
+from model.training.data.table import (
+    GUESSED,
+    LEFT_OUT,
+    YES,
+    guessed_labels,
+    is_left_out,
+    label_cell,
+)
 from piqueue.commands.terminal import CommandFailed
 from scripts.workshop.label_merge import SET, UNSET, Answer, LabelMerge, guessed_cell
 from scripts.workshop.table_file import Row, csv_bytes, locked, read_rows, replace_file
@@ -22,7 +29,7 @@ GROUP = "group"
 # The one label of each picture, in a table without a column of 0 and 1 for each label.
 LABEL = "label"
 BACKUP_SUFFIX = ".bak"
-_RESERVED = (NAME, SPLIT, URL, GROUP, GUESSED, LEFT_OUT)
+RESERVED = (NAME, SPLIT, URL, GROUP, GUESSED, LEFT_OUT)
 
 
 @dataclass(frozen=True)
@@ -236,7 +243,8 @@ class LabelTable:
             if not name or name in by_name:
                 problem = f"{name} is listed twice" if name else "the name is empty"
                 raise CommandFailed(f"{self.path}, row {number}: {problem}: correct it")
-            by_name[name] = self._complete(row)
+            cells = {label: label_cell(row[label]) for label in self.labels if label in row}
+            by_name[name] = self._complete(row | cells)
             check_cells(f"{self.path}, row {number}", by_name[name], self.labels)
         return by_name
 
@@ -253,22 +261,28 @@ class LabelTable:
 def label_columns(
     columns: Sequence[str], rows: Collection[Row], name_column: str = NAME
 ) -> tuple[str, ...]:
-    """The columns that only contain 0 and 1, and perhaps empty cells."""
+    """The columns that only contain 0 and 1, and perhaps empty cells.
+
+    Those of TRUE and FALSE are none, because a command that writes the table would change them.
+    """
     found = []
     for column in columns:
-        cells = {row[column] for row in rows}
-        is_label = cells <= {SET, UNSET, ""} and cells != {""}
-        if is_label and column not in (*_RESERVED, name_column):
+        if is_label({row[column] for row in rows}) and column not in (*RESERVED, name_column):
             found.append(column)
     return tuple(found)
 
 
+def is_label(cells: Collection[str]) -> bool:
+    """Whether the cells of a column are 0 and 1, and perhaps empty."""
+    return set(cells) <= {SET, UNSET, ""} and set(cells) != {""}
+
+
 def check_label(label: str) -> None:
     """Raise CommandFailed if a text cannot be the column of a label."""
-    if not label.strip() or label in _RESERVED or set(label) & set(";/\r\n"):
+    if not label.strip() or label in RESERVED or set(label) & set(";/\r\n"):
         raise CommandFailed(
             f"{label!r} cannot be a label: it must not be empty, contain ; / or a line break, "
-            f"or be {', '.join(_RESERVED)}"
+            f"or be {', '.join(RESERVED)}"
         )
 
 

@@ -155,8 +155,6 @@ def _teach(options: argparse.Namespace) -> int:
 def _read_labels(path: Path) -> tuple[DataConfig, Annotations, list[str]]:
     """The labels of a table and of its rows; raises TrainingError."""
     described = describe(path, {"images_base_path": path.parent})
-    if not described.get("targets") and not described.get("label_col"):
-        raise TrainingError(f"{path} has no labels: add a column of 0 and 1 for each label")
     if described.get("label_col") and len(described["targets"]) < 2:
         only = f"only {described['targets'][0]!r}" if described["targets"] else "no labels"
         raise TrainingError(

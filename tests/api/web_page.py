@@ -119,9 +119,13 @@ class Page(Tab):
 
     def downloaded(self, link: str, name: str) -> str:
         self.one(link).click()
+        self.has_downloaded(name)
+        return (self.downloads / name).read_text()
+
+    def has_downloaded(self, name: str) -> None:
+        """Wait for a complete file; the browser makes an empty one of its name at first."""
         path = self.downloads / name
-        self.wait(f"download of {name}", path.exists)
-        return path.read_text()
+        self.wait(f"download of {name}", lambda: path.exists() and path.stat().st_size)
 
 
 def picture_files(folder: Path, names: Sequence[str]) -> str:

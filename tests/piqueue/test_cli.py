@@ -115,3 +115,22 @@ def test_without_the_server_its_commands_say_what_to_install(
     assert cli.main(["serve"]) == 1
     said = capsys.readouterr().err
     assert said == "piqueue serve: it needs the server: pip install 'piqueue-server[local]'\n"
+
+
+@pytest.mark.parametrize(
+    ("url", "advice"),
+    [
+        ("http://127.0.0.1:9", "start Piqueue with `piqueue serve` (in a clone: `scripts/serve`)"),
+        ("http://127.0.0.2:9", "check that Piqueue runs there"),
+    ],
+)
+def test_without_a_server_the_message_says_what_to_do(
+    url: str, advice: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("piqueue.connection.FIRST_CONTACT_S", 0.5)
+    assert cli.main(["jobs", "--url", url]) == 1
+    waiting, failed = capsys.readouterr().err.splitlines()
+    assert waiting.startswith(f"waiting for the API: no answer from {url} (")
+    assert failed.startswith(f"piqueue jobs: no answer from {url} (")
+    for line in (waiting, failed):
+        assert line.endswith(f"): {advice}, or give its address with --url or PIQUEUE_URL")

@@ -280,6 +280,7 @@ def test_an_address_that_never_answered_is_given_up_soon(monkeypatch: pytest.Mon
         with pytest.raises(PiqueueApiError, match=r"no answer from http://127\.0\.0\.1:9") as away:
             client.open_draft()
     assert (away.value.status, away.value.code) == (None, "unreachable")
+    assert "piqueue serve" in str(away.value)
 
 
 def test_address_and_key_come_from_the_environment(

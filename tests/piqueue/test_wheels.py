@@ -33,7 +33,8 @@ class Environment:
         self.packages = next(folder.glob("lib/python3.*/site-packages"))
         self._project = project
         given = {name: os.environ[name] for name in os.environ if not name.startswith("PYTHON")}
-        self.env = {**given, "PATH": f"{self.bin}{os.pathsep}{os.environ['PATH']}"}
+        path = f"{self.bin}{os.pathsep}{os.environ['PATH']}"
+        self.env = {**given, "PATH": path, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
 
     def start(self, *command: str | Path) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -52,7 +53,7 @@ class Environment:
         return output + said
 
     def install(self, *what: str | Path) -> None:
-        self.run("python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *what)
+        self.run("python", "-m", "pip", "install", "--quiet", *what)
 
 
 @pytest.fixture(scope="module")

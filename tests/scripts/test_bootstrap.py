@@ -5,10 +5,12 @@ import re
 import shutil
 import subprocess
 import tomllib
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.specifiers import SpecifierSet
 
 from scripts.local.stack import ROOT
 
@@ -47,6 +49,29 @@ def test_the_python_that_was_asked_for_is_used(
     assert kept.exists() == ("has none" in message), "nothing is removed before a Python is found"
 
 
+def test_a_stamp_is_replaced_and_not_written_in_place(tmp_path: Path) -> None:
+    root = tmp_path / "project"
+    (root / "scripts").mkdir(parents=True)
+    shutil.copy(ROOT / "scripts/bootstrap", root / "scripts")
+    for name in ("pyproject.toml", "piqueue/pyproject.toml", "constraints.txt"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_text(f"{name}\n")
+    stamps, programs = root / ".venv/.bootstrap", root / ".venv/bin"
+    for folder in (stamps, programs):
+        folder.mkdir(parents=True)
+    (programs / "pip").write_text(f"#!{programs}/python\n")
+    (programs / "python").write_text("#!/bin/sh\nexit 0\n")
+    (programs / "python").chmod(0o755)
+    (stamps / "dev").write_text("of earlier pins\n")
+    copy = tmp_path / "copy"
+    copy.hardlink_to(stamps / "dev")
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHON"}
+    subprocess.run([root / "scripts/bootstrap", "dev"], env=environment, check=True)
+    assert copy.read_text() == "of earlier pins\n"
+    assert "constraints.txt" in (stamps / "dev").read_text()
+    assert [one.name for one in stamps.iterdir()] == ["dev"]
+
+
 def test_serve_installs_what_the_results_in_the_documents_need() -> None:
     """docs/using.md writes results.parquet with what scripts/serve starts."""
     [extras] = re.findall(r'/scripts/bootstrap" (.+)', (ROOT / "scripts/serve").read_text())
@@ -63,3 +88,11 @@ def test_bootstrap_and_ci_know_the_versions_that_the_project_supports() -> None:
     script = (ROOT / "scripts/bootstrap").read_text()
     assert script.count(f"(3, {lower}) <= sys.version_info < (3, {upper})") == 2
     assert f"Python {', '.join(versions[:-1])} or {versions[-1]}" in script
+
+
+def test_every_package_runs_on_the_python_of_debian_12() -> None:
+    needed = {
+        one.name: str(one.metadata.json.get("requires_python", "")) for one in distributions()
+    }
+    unfit = {name: needs for name, needs in needed.items() if "3.11.2" not in SpecifierSet(needs)}
+    assert not unfit, "pin an earlier release in constraints.txt"

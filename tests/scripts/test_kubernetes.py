@@ -5,7 +5,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -311,7 +310,7 @@ def test_the_user_is_that_of_the_image(name: str) -> None:
 
 
 # Stands in for kubectl with a cluster: keeps what it would send, and runs commands here.
-KUBECTL = f"""#!{sys.executable}
+KUBECTL = f"""#!/usr/bin/env python
 import subprocess, sys
 
 words = sys.argv[1:]

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,7 +79,9 @@ def tiny(block: Block) -> str:
     text = text.replace("pip install", "pip install --dry-run --no-deps --no-build-isolation")
     for path in ("./piqueue", ".[train]", "constraints.txt"):
         assert path in text
-        text = text.replace(path, str(ROOT / path) if path[1] != "[" else f"{ROOT}[train]")
+        text = text.replace(
+            path, f"{ROOT}[train]" if path[1] == "[" else shlex.quote(str(ROOT / path))
+        )
     return text
 
 

@@ -32,7 +32,7 @@ class Host:
     At most `slots` requests run at once: half as many after each 429, 503 or timeout, and one more
     for each answer. A request that waits fails once the host has been silent for `silence_s`; a
     host that owes no answer is not silent. `status` is the last 429 or 503, and None after any
-    other answer.
+    other answer that does not come during its pause.
     """
 
     def __init__(self, slots: int, silence_s: float) -> None:
@@ -102,7 +102,8 @@ class Host:
         """Record a success or a final failure."""
         self.heard()
         self._pushback_count = 0
-        self.status = None
+        if self.pause_s <= 0:
+            self.status = None
         self._limit = min(self._limit + 1, self._slots)
         self._grant()
 

@@ -246,18 +246,22 @@ _SENTENCES = {
     "missing": "is missing: add it",
     "model_type": "must be an object, with names in quotes and values",
     "string_type": "must be a string, in quotes",
+    "int_parsing": "must be a whole number",
+    "float_parsing": "must be a number",
+    "bool_parsing": "must be true or false",
 }
 
 
 def describe(problems: Sequence[Mapping[str, Any]], whole: str = "body") -> str:
     """Write pydantic's errors on one line, each with its location, or `whole` if it has none."""
     return "; ".join(
-        f"{'.'.join(str(part) for part in problem['loc']) or whole}: {_sentence(problem)}"
+        f"{'.'.join(str(part) for part in problem['loc']) or whole}: {sentence(problem)}"
         for problem in problems
     )
 
 
-def _sentence(problem: Mapping[str, Any]) -> str:
+def sentence(problem: Mapping[str, Any]) -> str:
+    """Write one of pydantic's errors without its location."""
     said: str = problem["msg"]
     said = said.removeprefix("Value error, ").replace("Input should be", "must be")
     said = said.replace("String should have", "must have")

@@ -2,6 +2,8 @@
 
 import os
 import re
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from enum import StrEnum
 from importlib.util import find_spec
 from ipaddress import IPv4Network, IPv6Network, ip_address
@@ -20,7 +22,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from worker.jobs.cpus import cpu_count
-from worker.jobs.errors import SettingsInvalid
+from worker.jobs.errors import SettingsInvalid, sentence
 from worker.jobs.redis_url import RedisAddress
 
 PREFIX = "PIQUEUE_"
@@ -332,27 +334,28 @@ def load_settings(**overrides: Any) -> Settings:
         SettingsInvalid: a value is invalid, or a PIQUEUE_ variable is no setting; the text names
             each and says what to change.
     """
-    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
-    unknown = sorted(
-        name
-        for name in os.environ
-        if name.startswith(PREFIX) and name not in known | CLIENT_VARIABLES
-    )
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | CLIENT_VARIABLES
+    unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
     if unknown:
-        raise SettingsInvalid(
-            f"unknown setting {', '.join(unknown)}: correct or unset it; "
-            f"the settings are {', '.join(sorted(known))}"
-        )
+        raise SettingsInvalid("; ".join(_unknown(name, known) for name in unknown))
     try:
         return Settings(**overrides)
     except ValidationError as error:
-        lines = (
-            f"{PREFIX}{str(problem['loc'][0]).upper()}: {problem['msg']}"
-            if problem["loc"]
-            else problem["msg"]
-            for problem in error.errors()
-        )
-        raise SettingsInvalid("; ".join(lines)) from None
+        raise SettingsInvalid("; ".join(map(_wrong, error.errors()))) from None
+
+
+def _unknown(name: str, known: Iterable[str]) -> str:
+    """What is said of a variable that is no setting."""
+    ends = sorted(one.removeprefix(PREFIX) for one in known)
+    near = get_close_matches(name.removeprefix(PREFIX), ends, 1)
+    hint = f"did you mean {PREFIX}{near[0]}?" if near else "correct or unset it;"
+    return f"unknown setting {name}: {hint} docs/settings.md lists all"
+
+
+def _wrong(problem: Mapping[str, Any]) -> str:
+    """What is said of a value, which may be a secret in the wrong place and is not quoted."""
+    name = f"{PREFIX}{problem['loc'][0].upper()}: " if problem["loc"] else ""
+    return name + sentence({**problem, "input": None})
 
 
 def is_loopback(host: str) -> bool:

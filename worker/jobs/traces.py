@@ -6,7 +6,7 @@ The trace context of a job is in its record, where the worker that claims a chun
 import os
 import time
 from collections.abc import Iterator, MutableMapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.metadata import version
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -73,7 +73,7 @@ def span(name: str, **attributes: str | int) -> AbstractContextManager[dict[str,
 
     Of an exception only the type is recorded, because its text may contain a URL.
     """
-    return _span(name, attributes)
+    return nullcontext(attributes) if _provider is None else _span(name, attributes)
 
 
 def chunk_span(
@@ -81,6 +81,8 @@ def chunk_span(
 ) -> AbstractContextManager[dict[str, str | int]]:
     """Record the work on a chunk, and its time in the queue, in the trace of its job."""
     attributes: dict[str, str | int] = {"job_id": job_id, "chunk_index": chunk_index}
+    if _provider is None and traceparent is None:
+        return nullcontext(attributes)
     carrier = {} if traceparent is None else {"traceparent": traceparent}
     context: Context = TraceContextTextMapPropagator().extract(carrier, Context())
     if chunk_index < CHUNKS_IN_TRACE:

@@ -20,7 +20,7 @@ from worker.scoring.runtime import Runtime
 
 # So few that their features stay in the cache of a core, and that BLAS does not divide the work of
 # a head with a few labels among threads, which would mostly wait for each other.
-SCORED_AT_ONCE = 32
+SCORED_AT_ONCE = 64
 # More than the error of a score of up to 1 that is multiplied by 10**SCORE_DECIMALS.
 _MIDDLE = 1e-9
 
@@ -87,9 +87,7 @@ def _by_variants(
     `kept` has a sequence for each backbone.
     """
     groups: dict[tuple[str, ...], list[_Picture]] = defaultdict(list)
-    for (index, image), of_picture in zip(pictures, zip(*kept, strict=True), strict=True):
-        features = [one for one in of_picture if one is not None]
-        if len(features) == len(of_picture):
-            variants = tuple([one.variant for one in features])
-            groups[variants].append((index, image, features))
+    for (index, image), *of_picture in zip(pictures, *kept, strict=True):
+        if None not in of_picture:
+            groups[tuple([one.variant for one in of_picture])].append((index, image, of_picture))
     return groups

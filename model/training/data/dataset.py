@@ -23,6 +23,7 @@ from model.training.data.table import (
     TableUnreadable,
     guessed_labels,
     is_left_out,
+    label_cell,
     read_table,
 )
 
@@ -168,6 +169,7 @@ def read_annotations(csv_path: Path, config: DataConfig, problems: DataProblems)
     empty = {number for number, _ in numbered} - {number for number, _ in filled}
     problems.warnings += [f"row {number} is empty and is ignored" for number in sorted(empty)]
     columns = [column for column in columns if column not in (GUESSED, LEFT_OUT)]
+    filled = [(number, _stripped(row, config)) for number, row in filled]
     filled = _answered(filled, config, problems)
     has_split = config.split_col in columns
     read: dict[str, tuple[int, dict[str, Any]]] = {}
@@ -220,6 +222,15 @@ def write_split(path: Path, annotations: Annotations, config: DataConfig) -> Non
             rows.writerow([name, *cells, "val" if is_val else "train"])
 
 
+def _stripped(row: dict[str, Any], config: DataConfig) -> dict[str, Any]:
+    """The row, with 0 and 1 however they are written, and without spaces around labels."""
+    cells = {column: row[column] for column in config.label_columns if row[column] is not None}
+    if config.label_col:
+        known = config.targets  # may have such spaces
+        return row | {at: cell if cell in known else cell.strip() for at, cell in cells.items()}
+    return row | {column: label_cell(cell) for column, cell in cells.items()}
+
+
 def _answered(
     numbered: list[tuple[int, dict[str, Any]]], config: DataConfig, problems: DataProblems
 ) -> list[tuple[int, dict[str, Any]]]:
@@ -262,7 +273,9 @@ def _column_warnings(
 ) -> list[str]:
     known = (config.image_name_col, config.split_col, config.group_col, *config.label_columns)
     unused = [column for column in columns if column not in known]
-    binary = [column for column in unused if {row[column] for row in rows} <= {"0", "1"}]
+    binary = [
+        column for column in unused if {label_cell(row[column] or "") for row in rows} <= {"0", "1"}
+    ]
     others = [column for column in unused if column not in binary]
     warnings = [
         f"column {name} looks like a label but is not used: add it to targets?" for name in binary

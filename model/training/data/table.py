@@ -16,6 +16,7 @@ GUESSED = "guessed"
 LEFT_OUT = "left_out"
 """Column that is `yes` for a picture that a person has left out."""
 
+_LABEL_CELLS = {"0.0": "0", "false": "0", "1.0": "1", "true": "1"}
 _OTHER_KINDS = {
     b"PK\3\4": "a workbook or a zip archive",
     b"\xd0\xcf\x11\xe0": "a workbook",
@@ -136,6 +137,27 @@ def _cell_of_rows(row: Sequence[str]) -> int | None:
                 if _NAME.search(in_first) and _NAME.search(in_last):
                     return at
     return None
+
+
+def label_cell(cell: str) -> str:
+    """0 or 1 for a label's cell that says so, also as Excel and pandas write it; or else the cell.
+
+    Spaces around it are removed.
+    """
+    stripped = cell.strip()
+    return _LABEL_CELLS.get(stripped.lower(), stripped)
+
+
+def wrong_label_cells(cells: Sequence[str]) -> list[int]:
+    """The indexes of the cells that are not 0 or 1, if the column is one of a label nevertheless.
+
+    It is if these are one cell, or up to a tenth of the cells that are not empty, and it has at
+    least four that are right.
+    """
+    wrong = [index for index, cell in enumerate(cells) if cell not in ("0", "1", "")]
+    right_count = len(cells) - len(wrong) - cells.count("")
+    is_label = right_count >= 4 and len(wrong) <= max(1, (right_count + len(wrong)) // 10)
+    return wrong if is_label else []
 
 
 def guessed_labels(row: Mapping[str, Any], labels: Collection[str]) -> frozenset[str]:

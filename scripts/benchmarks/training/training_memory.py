@@ -4,6 +4,7 @@ import csv
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -38,8 +39,7 @@ int8: false
 def training_memory(run: BenchmarkRun) -> Iterator[Figure]:
     """Train on pictures that are made for it, and on some of them, in processes of their own."""
     folder, count = run.new_folder("training"), run.scale.labelled
-    rows = _write_pictures(folder, count)
-    (folder / "training.yaml").write_text(_SETTINGS)
+    rows = _write_training(folder, count)
     some = count // SHARE
     some_mb, all_mb = (_peak_mb(folder, rows[:part]) for part in (some, count))
     # Arrays in memory would make it 1 or more.
@@ -90,8 +90,9 @@ def _own_kb(pid: int) -> int:
     return int(found[1]) if found else 0  # none is left at its end
 
 
-def _write_pictures(folder: Path, count: int) -> list[tuple[str, int]]:
-    """Write JPEGs of two brightnesses; their names, and whether each is the brighter."""
+def _write_training(folder: Path, count: int) -> list[tuple[str, int]]:
+    """Write settings and JPEGs; the names of these, and whether each is the brighter kind."""
+    (folder / "training.yaml").write_text(_SETTINGS)
     (folder / "images").mkdir()
     random = np.random.default_rng(1)
     rows = []
@@ -102,3 +103,16 @@ def _write_pictures(folder: Path, count: int) -> list[tuple[str, int]]:
         picture.save(folder / "images" / f"{number}.jpg")
         rows.append((f"{number}.jpg", bright))
     return rows
+
+
+def main() -> None:
+    """Print the memory of a training with as many pictures as the command line says."""
+    with tempfile.TemporaryDirectory() as folder:
+        rows = _write_training(Path(folder), int(sys.argv[1]))
+        started = time.monotonic()
+        peak_mb = _peak_mb(Path(folder), rows)
+        print(f"{len(rows)} pictures: {peak_mb:.0f} MB, {time.monotonic() - started:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

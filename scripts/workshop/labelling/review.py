@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import nsmallest
+from os.path import isfile
 from pathlib import Path
 
 from piqueue import Model, Result
@@ -36,6 +37,10 @@ class _Candidate:
     url: str | None
     sha256: str
     prediction: Prediction
+
+    @property
+    def is_downloadable(self) -> bool:
+        return self.url is not None and not self.url.startswith("s3://")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -118,12 +123,18 @@ def _name(result: Result) -> str:
 
 def _available(folder: Path, candidates: Sequence[_Candidate]) -> list[Picture]:
     """The pictures in the folder, after downloading; reports those that are not available."""
-    names = [one.name for one in candidates]
-    missing = fetch_pictures(folder, names, [one.url or "" for one in candidates], load_settings())
-    pictures, lost, not_downloadable_count = [], [], 0
-    for index, one in enumerate(candidates):
+    # The progress of downloads does not count pictures that cannot be downloaded.
+    wanted = [
+        one
+        for one in candidates
+        if one.is_downloadable or isfile(folder / one.name)  # noqa: PTH113 - no error if too long
+    ]
+    names = [one.name for one in wanted]
+    missing = fetch_pictures(folder, names, [one.url or "" for one in wanted], load_settings())
+    pictures, lost, not_downloadable_count = [], [], len(candidates) - len(wanted)
+    for index, one in enumerate(wanted):
         path = folder / one.name
-        if index in missing and (one.url is None or one.url.startswith("s3://")):
+        if index in missing and not one.is_downloadable:
             not_downloadable_count += 1
         elif index in missing:
             lost.append(f"{one.name}: {missing[index].detail}")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from model.artifact.card import ArtifactInvalid, Card
 from model.predictor import EngineChoice, Predictor, load_predictor
-from model.training.data.table import guessed_labels, is_left_out
+from model.training.data.table import guessed_labels, is_left_out, label_cell
 from piqueue.commands import pictures as picture_files
 from piqueue.commands.progress import Progress, tell
 from piqueue.commands.terminal import CommandFailed
@@ -181,8 +181,12 @@ def _from_table(
     named = table if set(labels) & set(columns) else None
     if LABEL in columns and not set(labels) & set(columns):
         columns += labels
-        rows = [row | {label: str(int(row[LABEL] == label)) for label in labels} for row in rows]
+        rows = [
+            row | {label: str(int(row[LABEL].strip() == label.strip())) for label in labels}
+            for row in rows
+        ]
     known = tuple(label for label in labels if label in columns)
+    rows = [row | {label: label_cell(row[label]) for label in known} for row in rows]
     rows = [row for row in rows if not is_left_out(row) and (not split or row[SPLIT] == split)]
     if not rows:
         which = f" of the split {split}" if split else ""

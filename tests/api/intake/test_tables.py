@@ -7,7 +7,7 @@ from io import BytesIO
 import httpx2
 import pytest
 
-from api.intake.bodies import add_ndjson, form_options, options_from_query, read_json
+from api.intake.bodies import add_json, add_ndjson, form_options, options_from_query, read_json
 from api.intake.forms import Part
 from api.intake.items import ItemReceiver
 from api.intake.tables import add_csv
@@ -293,6 +293,11 @@ def test_numbers_of_ndjson_become_the_text_that_json_has() -> None:
         (b'{"url":"\xe9"}', "line 2, column 9: the byte 0xE9 is not UTF-8: save or send"),
         (b'{"url":"http://h/","id":7}', "line 2: id: must be a string, in quotes, and is 7"),
         (b'{"url":"http://h/","columns":{"new":true}}', "columns.new: must be a string, in quotes"),
+        (
+            b'{"url":"http://h/","columns":{"price":NaN}}',
+            "line 2: columns.price: is NaN or an infinite number, which JSON does not have: leave",
+        ),
+        (b'{"url":"http://h/","columns":{"a":-1e999}}', "line 2: columns.a: is NaN or an infini"),
         (b'{"url":"http://h/","id":""}', "line 2: id: must have at least 1 character, and is ''"),
     ],
 )
@@ -303,6 +308,18 @@ def test_a_line_of_ndjson_is_refused_by_its_place_with_what_to_do(line: bytes, s
         received.problems.check()
     (problem,) = refused.value.problems
     assert says in problem.detail, problem.detail
+
+
+@pytest.mark.parametrize("cell", [b"NaN", b"Infinity", b"1e999"])
+def test_a_cell_of_json_that_is_no_finite_number_is_refused_by_its_item(cell: bytes) -> None:
+    received = Received()
+    item = b'{"url": "http://h/", "columns": {"price": %s}}'
+    add_json(read_json(BytesIO(b'{"items": [%s, %s]}' % (item % b"1", item % cell))), received)
+    with pytest.raises(ItemsRefused) as refused:
+        received.problems.check()
+    (problem,) = refused.value.problems
+    assert problem.index == 1
+    assert problem.detail.startswith("columns.price: is NaN or an infinite number")
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,7 @@ def test_filters_combine_in_pages_and_downloads(
     [
         ({"above": "beach"}, "above: 'beach' does not end with a number"),
         ({"above": "beach:high"}, "write it as label:number"),
+        ({"above": "beach=0.9"}, "above: 'beach=0.9' does not end with a number"),
         ({"below": "beach:1.5"}, "0 to 1"),
         ({"below": "beach:nan"}, "0 to 1"),
         ({"below": "moon:0.5"}, "below: this model has no 'moon': use one of beach, city"),

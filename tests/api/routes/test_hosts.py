@@ -22,7 +22,6 @@ def test_a_job_has_statistics_by_host_without_any_path(client: httpx2.Client) ->
         urls += [site.url("/gone.jpg?sig=SECRET", host="localhost")] * 7
         urls += ["http://192.168.0.1/private.jpg"] * 2
         job = client.post("/jobs", json={"urls": urls}).json()
-        assert job["hosts"] == []
         done = wait_done(client, job)
 
     assert [(host["host"], host["ok"], host["other"]) for host in done["hosts"]] == [

@@ -130,16 +130,22 @@ def test_uploaded_files_are_scored_and_named_by_their_file_name(
     assert job["results"][0]["source"] == {"type": "upload", "url": None, "filename": "p0.jpg"}
 
 
-def test_an_accepted_job_has_its_location_and_when_to_poll(
-    client: httpx2.Client, site: Site
-) -> None:
-    answer = client.post("/jobs", json={"urls": [site.url("/1.jpg")]})
-    assert answer.status_code == 202
-    job = answer.json()
-    assert answer.headers["location"] == f"/jobs/{job['id']}" == job["links"]["self"]
-    assert int(answer.headers["retry-after"]) >= 1
-    assert job["counts"]["total"] == 1
-    done = wait_done(client, job)
+def test_an_accepted_job_has_its_location_and_when_to_poll(client: httpx2.Client) -> None:
+    held = asyncio.Event()
+
+    async def hold(_request: web.BaseRequest) -> web.StreamResponse:
+        await held.wait()
+        return web.Response(body=jpeg(1))
+
+    with Site({"/held.jpg": hold}) as local:
+        answer = client.post("/jobs", json={"urls": [local.url("/held.jpg")]})
+        assert answer.status_code == 202
+        job = answer.json()
+        assert answer.headers["location"] == f"/jobs/{job['id']}" == job["links"]["self"]
+        assert int(answer.headers["retry-after"]) >= 1
+        assert job["counts"]["total"] == 1
+        local.call(held.set)
+        done = wait_done(client, job)
     times = [
         datetime.fromisoformat(done[f"{word}_at"])
         for word in ("created", "started", "finished", "expires")
@@ -180,7 +186,7 @@ def test_results_are_omitted_on_request(client: httpx2.Client, site: Site) -> No
         ({"urls": ["http://h/" + "x" * 5000]}, {0: "longer than 4096"}),
         (
             {"items": [{"url": "http://h/", "id": "a"}, {"url": "http://i/", "id": "a"}]},
-            {1: "item 0 and item 1 have the same id"},
+            {1: "item 0 and item 1 have the same id 'a': ids must differ"},
         ),
         ({"items": [{"url": "http://h/"}, {"id": "b"}]}, {1: "url: is missing: add it"}),
         ({"urls": ["http://h/", 7]}, {1: "the URL must be a string, in quotes"}),
@@ -209,7 +215,14 @@ def test_a_hundred_invalid_items_are_listed_and_the_rest_counted(client: httpx2.
 @pytest.mark.parametrize(
     ("send", "code", "problem", "says"),
     [
-        ({"json": {}}, 422, "job_refused", "either urls or items"),
+        ({"json": {}}, 422, "job_refused", "the body has no pictures: give urls or items"),
+        ({"json": {"urls": None}}, 422, "job_refused", "no pictures: give urls or items"),
+        (
+            {"json": {"draft": True, "dry_run": True}},
+            422,
+            "job_refused",
+            "body: has both draft and dry_run: leave one of them out",
+        ),
         ({"json": {"urls": []}}, 422, "job_refused", "no items"),
         ({"json": {"urls": ["http://h/"], "items": []}}, 422, "job_refused", "either"),
         ({"json": {"urls": ["http://h/"], "modle": "x"}}, 422, "job_refused", "modle"),
@@ -477,6 +490,26 @@ def test_a_parameter_of_a_table_that_is_there_twice_is_refused(client: httpx2.Cl
     )
     assert refused.status_code == 422
     assert refused.json()["detail"] == "the parameter url_column is there twice: give it once"
+
+
+@pytest.mark.parametrize("parameter", ["url_column", "id_column"])
+def test_a_column_of_ndjson_which_has_none_is_refused(
+    client: httpx2.Client, parameter: str
+) -> None:
+    refused = client.post(
+        f"/jobs?{parameter}=a",
+        content='{"url": "http://127.0.0.1:9/"}',
+        headers={"content-type": "application/x-ndjson"},
+    )
+    assert refused.status_code == 422
+    assert refused.json()["detail"].startswith(f"{parameter}: is not known: remove it")
+
+
+def test_items_of_a_draft_without_urls_or_items_are_refused(client: httpx2.Client) -> None:
+    draft = client.post("/jobs", json={"draft": True}).json()
+    refused = client.post(f"/jobs/{draft['id']}/items", json={})
+    assert refused.status_code == 422
+    assert refused.json()["detail"] == "the body has no pictures: give urls or items"
 
 
 def test_options_of_items_are_refused(client: httpx2.Client) -> None:

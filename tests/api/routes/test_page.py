@@ -538,6 +538,27 @@ def test_a_model_of_many_labels_shows_the_histograms_that_are_added(
     assert page.messages() == []
 
 
+def test_a_histogram_is_not_there_before_its_numbers(page: Page, stack: Stack) -> None:
+    with ledger(stack.redis_url) as store:
+        job = store_job(store, 4, spec_of, lambda _: scored(0.1, 0, 0, 0))
+    page.browser.execute_cdp_cmd("Network.enable", {})
+    page.browser.execute_cdp_cmd("Network.setBlockedURLs", {"urls": ["*/jobs/*/histogram*"]})
+    try:
+        page.open(f"{stack.url}/#{job.id}")
+        page.rows(4)
+        page.wait("an error", page.one("#results-error").is_displayed)
+        assert page.violations() == []
+        page.one("#by-name").send_keys("sku-2")
+        page.rows(1)
+        page.one("#clear-filter").click()
+        page.rows(4)
+        assert page.messages() == []
+    finally:
+        page.browser.execute_cdp_cmd("Network.setBlockedURLs", {"urls": []})
+    page.browser.refresh()
+    page.wait_for_text(".sides", "4 below")
+
+
 def test_the_jobs_are_listed_filtered_and_managed(
     page: Page, stack: Stack, client: httpx2.Client
 ) -> None:
@@ -721,7 +742,7 @@ def test_a_filter_is_part_of_the_address_and_survives_a_reload(page: Page, stack
     page.browser.back()
     assert page.names(1) == ["sku-9: https://h/9"]
     page.one("#as-parquet").click()
-    page.wait("download", (page.downloads / f"{job.id}.parquet").exists)
+    page.has_downloaded(f"{job.id}.parquet")
     narrow = {"width": 360, "height": 800, "deviceScaleFactor": 1, "mobile": False}
     page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", narrow)
     try:

@@ -18,6 +18,7 @@ from tests.hostile import encode, picture
 SIZE = (20, 10)
 TIFF = encode(picture(), "TIFF")
 PLENTY = 200_000_000
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.fixture
@@ -40,6 +41,31 @@ def test_a_picture_is_decoded_and_the_child_is_kept_for_the_next(sandbox: Sandbo
     with pytest.raises(ImageRejected, match="pixels"):
         sandbox.decode(TIFF, SIZE, 100, PLENTY)
     assert child_of(sandbox).pid == first
+
+
+def test_a_child_that_keeps_too_much_memory_is_replaced(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox.decode(TIFF, SIZE, 10_000, PLENTY)
+    first = child_of(sandbox)
+    resident_bytes = int(Path(f"/proc/{first.pid}/statm").read_text().split()[1]) * PAGE_BYTES
+    monkeypatch.setattr(sandbox_module, "MOST_KEPT_BYTES", resident_bytes // 2)
+    assert sandbox.decode(TIFF, SIZE, 10_000, PLENTY).pixels.shape == (*SIZE, 3)
+    assert first.returncode == -signal.SIGKILL
+    assert not sandbox._idle
+    monkeypatch.setattr(sandbox_module, "MOST_KEPT_BYTES", 2 * resident_bytes)
+    sandbox.decode(TIFF, SIZE, 10_000, PLENTY)
+    second = child_of(sandbox)
+    with pytest.raises(ImageRejected, match="pixels"):
+        sandbox.decode(TIFF, SIZE, 100, PLENTY)
+    assert child_of(sandbox) is second
+
+
+def test_a_system_that_refuses_a_larger_pipe_costs_no_picture(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox_module, "PIPE_BYTES", 2**31 - 1)
+    assert sandbox.decode(TIFF, (224, 224), 10_000, PLENTY).pixels.shape == (224, 224, 3)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +132,7 @@ def test_threads_decode_in_children_of_their_own(sandbox: Sandbox) -> None:
 def test_a_child_that_dies_while_it_sends_pixels_costs_its_picture_only(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer = b'{"format": "tiff", "width": 48, "height": 32}'
+    answer = b'{"format": "tiff", "width": 48, "height": 32, "kept_bytes": 0}'
     code = f"import os; os.write(1, {REPLY.pack(len(answer)) + answer + b'pixels'!r})"
     with monkeypatch.context() as patch:
         patch.setattr(

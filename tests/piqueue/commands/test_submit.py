@@ -14,6 +14,7 @@ import sys
 import termios
 import threading
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -381,11 +382,18 @@ def test_a_dry_run_tries_urls_and_keeps_nothing(
         assert cli.main(["submit", str(table), "--dry-run"]) == 2
         output = capsys.readouterr().out
         assert output.startswith("2 pictures for scenes@")
-        assert "127.0.0.1: 2 fetched, not_an_image 1" in output
+        assert "127.0.0.1: 2 tried, 2 fetched, not_an_image 1" in output
         urls = tmp_path / "urls.txt"
         urls.write_text(site.url("/1.jpg"))
         assert cli.main(["submit", str(urls), "--dry-run"]) == 0
-        assert "127.0.0.1: 1 fetched, all succeeded" in capsys.readouterr().out
+        output = capsys.readouterr().out
+        assert "127.0.0.1: 1 tried, 1 fetched, all succeeded" in output
+        assert re.search(r"^estimated time: (less than 1|[1-9]\d*) s$", output, re.M)
+        urls.write_text("http://127.0.0.1:1/\n" * 3)
+        assert cli.main(["submit", str(urls), "--dry-run"]) == 1
+        output = capsys.readouterr().out
+        assert output.endswith("127.0.0.1: 3 tried, 0 fetched, fetch_connection 3\n")
+        assert "estimated time" not in output
         assert cli.main(["submit", str(tmp_path / "x.jpg"), "--dry-run"]) == 1
         assert [job.id for job in client.jobs()] == before
 
@@ -570,7 +578,7 @@ def test_the_results_replace_the_table_only_if_that_is_asked_for(
 
 
 def test_a_job_is_left_alone_looked_at_cancelled_and_deleted(
-    site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    stack: Stack, site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def prints(*arguments: str) -> str:
         assert cli.main(arguments) == 0
@@ -578,15 +586,46 @@ def test_a_job_is_left_alone_looked_at_cancelled_and_deleted(
 
     urls = tmp_path / "urls.txt"
     urls.write_text(f"{site.url('/slow.jpg')}\n" * 500)
-    job = prints("submit", str(urls), "--no-wait", "--max-failures", "5%", "--expires-in", "3600")
+    job = prints("submit", str(urls), "--no-wait", "--max-failures", "5%", "--expires-in", "2h")
     job = job.removesuffix("\n")
     assert job == job_of(job)
+    with Client(stack.url) as client:
+        lifetime = client.job(job).expires_at - client.job(job).created_at
+    assert lifetime == timedelta(hours=2)
+    part = tmp_path / "part.csv"
+    assert cli.main(["results", job, "-o", str(part)]) == 0
+    says = (
+        rf"{job} is \w+: \d+ of 500 pictures have a result\. `piqueue submit --resume {job}` waits"
+    )
+    assert re.match(says, capsys.readouterr().err)
     assert f"{job} cancel" in prints("cancel", job)
     assert cli.main(["submit", "--resume", job]) in (1, 2)
     assert f"{job} cancelled: " in capsys.readouterr().out
-    assert prints("results", job).startswith("id,url,status,beach,city,sunset,trees,labels")
-    assert prints("delete", job) == ""
+    assert cli.main(["results", job]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith("id,url,status,beach,city,sunset,trees,labels")
+    says = rf"{job} cancelled: \d+ of 500 pictures were cancelled and have no result\. To score"
+    assert re.match(says, captured.err)
+    assert cli.main(["delete", job]) == 0
+    assert re.match(rf"deleted {job} \(cancelled\): \d+ of 500", capsys.readouterr().err)
     assert cli.main(["status", job]) == 1
+
+
+def test_results_say_why_pictures_of_a_failed_job_have_none(
+    site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    urls = tmp_path / "urls.txt"
+    urls.write_text(f"{site.url('/none.jpg')}\n" * 200 + f"{site.url('/slow.jpg')}\n" * 500)
+    assert cli.main(["submit", str(urls), "--max-failures", "1"]) in (1, 2)
+    job = job_of(capsys.readouterr().out)
+    assert cli.main(["results", job, "-o", str(tmp_path / "part.csv")]) == 0
+    says = rf"{job} failed \(failure_budget: .*\): \d+ of 700 pictures were cancelled and have no"
+    assert re.match(says, capsys.readouterr().err)
+    urls.write_text(f"{site.url('/1.jpg')}\n{site.url('/none.jpg')}\n")
+    assert cli.main(["submit", str(urls)]) == 2
+    job = job_of(capsys.readouterr().out)
+    assert cli.main(["results", job]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_a_webhook_and_the_cache_are_asked_for_by_options(

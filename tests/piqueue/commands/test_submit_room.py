@@ -65,14 +65,14 @@ def test_a_caller_over_the_limit_gets_no_job_that_keeps_features(
     bounded: Stack, client: Client
 ) -> None:
     with Redis.from_url(bounded.redis_url) as redis:
-        redis.hset("piqueue:uploads:owners", "anyone", 10**9)  # as features may
+        redis.hset("piqueue:counts", "anyone bytes", 10**9)  # as features may
         try:
             with pytest.raises(PiqueueApiError, match="thumbnails or features") as refused:
                 client.submit_urls(["http://127.0.0.1:1/a.jpg"], JobOptions(keep_features=True))
             assert (refused.value.status, refused.value.code) == (429, "over_quota")
             client.submit_urls(["http://127.0.0.1:1/a.jpg"])
         finally:
-            redis.hdel("piqueue:uploads:owners", "anyone")
+            redis.hdel("piqueue:counts", "anyone bytes")
 
 
 def test_a_folder_that_is_larger_than_the_quota_is_refused_before_it_is_sent(

@@ -96,7 +96,7 @@ def test_a_whole_bucket_is_tried_without_a_job(
         assert [job.id for job in client.jobs()] == before
     captured = capsys.readouterr()
     assert captured.out.startswith("12 pictures for scenes@")
-    assert f"{BUCKET}: 12 fetched, all succeeded" in captured.out
+    assert f"{BUCKET}: 12 tried, 12 fetched, all succeeded" in captured.out
 
 
 def test_a_long_list_is_read_page_by_page_and_a_second_time_the_same(

@@ -65,6 +65,41 @@ def test_a_compressed_table_is_told_by_its_first_bytes(
     assert sent(path) == f"url\r\n{URL}\r\n"
 
 
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "gz": gzip.compress,
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+}
+ROWS = b"".join(b"http://h/%d.jpg\n" % number for number in range(20_000))
+
+
+@pytest.mark.parametrize("kind", PACKERS)
+def test_a_compressed_table_may_have_several_streams(kind: str, tmp_path: Path) -> None:
+    pack = PACKERS[kind]
+    padding = b"" if kind == "bz2" else bytes(400_000)
+    between = padding if kind == "xz" else b""
+    content = pack(b"url\n") + between + pack(b"") + pack(ROWS) + padding
+    expected = (b"url\n" + ROWS).decode().replace("\n", "\r\n")
+    assert sent(write(tmp_path, f"photos.csv.{kind}", content)) == expected
+
+
+@pytest.mark.parametrize("kind", PACKERS)
+@pytest.mark.parametrize("fault", ["damaged", "garbage", "cut", "cut at once", "odd padding"])
+def test_a_table_with_a_damaged_stream_is_refused(kind: str, fault: str, tmp_path: Path) -> None:
+    first, second = PACKERS[kind](b"url\n"), PACKERS[kind](ROWS)
+    content = {
+        "damaged": first + b"x" + second[1:],
+        "garbage": first + second + b"garbage",
+        "cut": first + second[:-9],
+        "cut at once": first + second[:2],
+        "odd padding": first + bytes(5) + (b"x" if kind == "gz" else second),
+    }[fault]
+    path = write(tmp_path, f"photos.csv.{kind}", content)
+    with pytest.raises(CommandFailed, match=r"after line .*cannot be read.*complete") as refused:
+        sent(path)
+    assert str(refused.value).startswith(f"{path}, ")
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
 @pytest.mark.parametrize("name", ["photos.csv", "photos.tsv", "photos.txt", "photos.ndjson"])
 def test_a_byte_order_mark_says_the_encoding(name: str, encoding: str, tmp_path: Path) -> None:

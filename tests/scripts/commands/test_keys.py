@@ -29,6 +29,7 @@ def test_keys_are_created_used_and_removed(
         key, told = capsys.readouterr()
         assert re.fullmatch(r"pq_[\w-]{43}\n", key)
         assert "shown only once" in told
+        assert "first key: from now on, every request needs one" in told
         main(["keys", "list"])
         head, row = capsys.readouterr().out.splitlines()
         assert head.split("  ")[0] == "owner"
@@ -57,7 +58,12 @@ def test_keys_are_created_used_and_removed(
         assert (first["name"], first["expired"], first["expires_at"]) == ("Alice B.", False, None)
         assert re.search(r"  20\d\d-\d\d-\d\d \d\d:\d\dZ  never$", new)
         assert re.search(r"Z  20\d\d-\d\d-\d\d \d\d:\d\dZ \(expired\)$", old)
+        assert main(["keys", "add", "Bob"]) == 0
+        assert "first key" not in capsys.readouterr().err
+        assert main(["keys", "remove", "Bob"]) == 0
+        assert capsys.readouterr().err == ""
         assert main(["keys", "remove", "Alice B."]) == 0
+        assert "last key: an API on a loopback address" in capsys.readouterr().err
         assert main(["keys", "list"]) == 0
         assert capsys.readouterr().out.splitlines() == [
             "owner  name  scopes  weight  last used  expires"

@@ -1,7 +1,9 @@
 """The demo's own steps, on a running Piqueue."""
 
+import re
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from piqueue.commands.pictures import named
@@ -37,6 +39,23 @@ def test_photos_are_scored_as_files_and_by_url(
     ]
 
 
+def test_the_first_of_many_photos_are_shown(
+    stack: Stack, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(25):
+        (tmp_path / f"{number:02}.jpg").write_bytes(jpeg(number))
+    (tmp_path / "24.jpg").write_bytes(b"\xff\xd8\xff" + bytes(100))
+    assert not demonstrate(stack.url, named(find_photos([tmp_path])))
+    output = capsys.readouterr().out
+    assert "25 of 25 pictures\n" in output
+    assert "URLs" not in output
+    *_, last_row, more, _, curl = output.strip().splitlines()
+    assert last_row.startswith("19.jpg")
+    assert more == "and 5 more, of which 1 failed"
+    [address] = re.findall(r"curl '(http\S+)'", curl)
+    assert httpx2.get(address).text.count("\n") == 26
+
+
 def test_a_bad_photo_is_shown_and_the_demo_fails(
     stack: Stack, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -53,8 +72,11 @@ def test_photos_of_the_same_name_keep_their_paths(tmp_path: Path) -> None:
     assert list(named(photos)) == [str(photos[0]), str(photos[1]), "2.jpg"]
 
 
-def test_a_path_without_pictures_is_refused(tmp_path: Path) -> None:
+def test_a_path_without_pictures_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(DemoFailed, match="no pictures there"):
         list(find_photos([tmp_path]))
     with pytest.raises(DemoFailed, match="not found"):
         list(find_photos([tmp_path / "nowhere"]))
+    assert capsys.readouterr().err == "", "it is said once"

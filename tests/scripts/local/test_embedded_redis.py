@@ -17,10 +17,14 @@ from scripts.local.supervised_process import StartFailed
 from tests.scripts.processes import eventually, is_running
 
 
-def test_data_outlives_a_stop(tmp_path: Path) -> None:
+def test_data_and_the_address_outlive_a_stop(tmp_path: Path) -> None:
+    urls = set()
     for expected in (1, 2):
         with EmbeddedRedis(tmp_path) as server, Redis.from_url(server.url) as client:
             assert client.incr("starts") == expected
+            urls.add(server.url)
+    with EmbeddedRedis(tmp_path / "other") as other:
+        assert {other.url} != urls == {server.url}
 
 
 def test_data_outlives_a_kill_and_the_address_stays(tmp_path: Path) -> None:
@@ -47,6 +51,22 @@ def test_only_this_user_may_open_the_socket(tmp_path: Path) -> None:
         assert stat.S_IMODE(socket.stat().st_mode) == 0o700
         assert stat.S_IMODE(socket.parent.stat().st_mode) == 0o700
     assert not socket.parent.exists()
+
+
+def test_a_socket_in_a_folder_of_others_is_refused(tmp_path: Path) -> None:
+    with EmbeddedRedis(tmp_path) as server:
+        private = Path(urlsplit(server.url).path).parent
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    private.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StartFailed, match="not a folder for this user alone: remove it"):
+        EmbeddedRedis(tmp_path).start()
+    private.unlink()
+    private.mkdir(mode=0o755)
+    with pytest.raises(StartFailed, match="not a folder for this user alone"):
+        EmbeddedRedis(tmp_path).start()
+    private.rmdir()
+    with EmbeddedRedis(tmp_path) as server:
+        assert server.pid
 
 
 def test_a_folder_in_use_is_refused_until_it_is_free(tmp_path: Path) -> None:

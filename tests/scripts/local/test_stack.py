@@ -13,7 +13,7 @@ import httpx2
 import pytest
 
 from piqueue import Client
-from scripts.local.stack import ROOT, Stack
+from scripts.local.stack import ROOT, Stack, listenable_port
 from scripts.local.supervised_process import StartFailed
 from tests.api.polling import all_results, wait_done
 from tests.pictures import jpeg
@@ -127,10 +127,9 @@ def test_a_relative_registry_path_starts_at_the_folder_of_the_caller(
 def adjacent_free_ports() -> int:
     """Find a port that is free, as the next one is."""
     while True:
-        with socket.create_server(("127.0.0.1", 0)) as one, suppress(OSError):
-            port: int = one.getsockname()[1]
-            with socket.create_server(("127.0.0.1", port + 1)):
-                return port
+        port = listenable_port("127.0.0.1", 0)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port + 1)):
+            return port
 
 
 def test_each_worker_serves_its_metrics_on_its_own_port(tmp_path: Path) -> None:
@@ -146,19 +145,32 @@ def test_each_worker_serves_its_metrics_on_its_own_port(tmp_path: Path) -> None:
         assert eventually(lambda: served(port + 1))
 
 
+def test_a_free_port_is_none_that_the_system_gives_to_others() -> None:
+    ports = {listenable_port("127.0.0.1", 0) for _ in range(100)}
+    assert max(ports) < 32_768, "Linux gives these to others"
+    assert len(ports) > 50, "two that look at the same time would get the same"
+
+
 def test_a_taken_port_is_reported_before_anything_starts(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(StartFailed, match=f"cannot listen on 127.0.0.1, port {port}"):
+        with pytest.raises(StartFailed, match=f"port {port} is in use, perhaps by another"):
             Stack(tmp_path / "data", port=port).start()
     assert not (tmp_path / "data").exists()
 
 
 def test_a_stack_that_does_not_start_says_why_and_leaves_nothing_running(tmp_path: Path) -> None:
-    stack = Stack(tmp_path, env={"PIQUEUE_BATCH_SIZE": "many"})
-    with pytest.raises(StartFailed, match="PIQUEUE_BATCH_SIZE: "):
+    stack = Stack(tmp_path, env={"PIQUEUE_DEFAULT_MODEL": "none"})
+    with pytest.raises(StartFailed, match="no model 'none': use one of"):
         stack.start()
     assert (stack.redis_pid, stack.api_pid, stack.workers) == (None, None, [])
+
+
+def test_a_wrong_setting_is_reported_before_anything_starts(tmp_path: Path) -> None:
+    stack = Stack(tmp_path / "data", env={"PIQUEUE_BATCH_SIZE": "many"})
+    with pytest.raises(StartFailed, match=r"^PIQUEUE_BATCH_SIZE: must be a whole number"):
+        stack.start()
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_killed_supervisor_leaves_nothing_running(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def test_what_excel_changes_is_kept_and_so_are_the_answers(path: Path) -> None:
     [
         (HEADER.replace(",", ";"), "separated by semicolons"),
         (HEADER.replace("city", "town") + ROWS, "has no column city, only name, beach, town"),
-        (HEADER + ROWS.replace("a.jpg,1", "a.jpg,1.0"), "row 2: beach is '1.0'; write 0 or 1"),
+        (HEADER + ROWS.replace("a.jpg,1", "a.jpg,1.5"), "row 2: beach is '1.5'; write 0 or 1"),
         (HEADER + ROWS + ROWS, "row 5: a.jpg is listed twice"),
         ("", "is empty"),
         (None, "was removed after it was read: put it back"),

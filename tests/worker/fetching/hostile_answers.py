@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Self
 
+from api.connections import allow_open_files
+from scripts.local.image_server import accept_no_more
 from worker.fetching.loop_thread import LoopThread
 
 GOOD = b"good"
@@ -269,11 +271,13 @@ class HostileHosts:
         self._servers: list[asyncio.Server] = []
 
     def __enter__(self) -> Self:
+        allow_open_files(2 * len(self._answers))
         self._loop = LoopThread("hostile")
         self._loop.run(self._start())
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._loop.run(accept_no_more(one for server in self._servers for one in server.sockets))
         self._loop.close(self._stop())
 
     async def _start(self) -> None:

@@ -1,5 +1,6 @@
 """A real HTTP server in a thread of its own, for tests; it records its requests."""
 
+import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from typing import Self
 
 from aiohttp import web
 
+from scripts.local.image_server import accept_no_more
 from worker.fetching.loop_thread import LoopThread
 
 Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -56,13 +58,15 @@ class Site:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._loop.run(accept_no_more([self._listening]))
         self._loop.close(self._runner.cleanup())
 
     async def _start(self) -> None:
         server = web.Server(self._answer, handler_cancellation=True)
         self._runner = web.ServerRunner(server, shutdown_timeout=0)
         await self._runner.setup()
-        await web.TCPSite(self._runner, self._host, 0, ssl_context=self._tls).start()
+        self._listening = socket.create_server((self._host, 0))
+        await web.SockSite(self._runner, self._listening, ssl_context=self._tls).start()
         self.port = int(self._runner.addresses[0][1])
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:

@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 
 from scripts.images.s3_server import BUCKET, S3Server
+from scripts.local.stack import listenable_port
 from tests.worker.fetching.site import Site
 from worker.fetching.s3 import CONCURRENCY, S3Fetcher
 from worker.fetching.session import Outcome
@@ -109,8 +110,7 @@ def test_wrong_and_missing_credentials_are_distinguished_without_being_shown(
 
 
 def test_an_unreachable_server_fails_no_item(settings: Settings) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = listenable_port("127.0.0.1", 0)
     gone = settings.model_copy(update={"s3_endpoint_url": f"http://127.0.0.1:{port}"})
     with pytest.raises(StorageUnavailable, match="S3 is not available") as down:
         fetch(gone, f"s3://{BUCKET}/a")

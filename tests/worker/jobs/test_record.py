@@ -72,6 +72,12 @@ def test_results_packed_without_their_variant_are_read() -> None:
     assert result == replace(scored(4, 1), variant=None)
 
 
+def test_text_that_is_not_utf_8_comes_back_as_it_was() -> None:
+    rejection = Rejection(RejectionCode.FETCH_DNS, Stage.FETCH, True, "no address of h\udcff")
+    results = [scored(4, 1), ItemResult(rejection=rejection)]
+    assert unpack_results(pack_results(1, results)) == (1, results)
+
+
 def test_a_thousand_scores_of_a_softmax_take_less_than_a_kilobyte() -> None:
     chance = random.Random(1)
     results = []

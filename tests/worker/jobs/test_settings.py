@@ -29,8 +29,22 @@ def test_the_default_memory_for_models_grows_with_the_threads() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        ("PIQUEUE_CHUNK_ITEM", "7", "PIQUEUE_CHUNK_ITEM: correct or unset it"),
-        ("PIQUEUE_CHUNK_ITEMS", "many", "PIQUEUE_CHUNK_ITEMS: .*integer"),
+        ("PIQUEUE_CHUNK_ITEM", "7", "PIQUEUE_CHUNK_ITEM: did you mean PIQUEUE_CHUNK_ITEMS?"),
+        ("PIQUEUE_API_KEYS", "pq_1", "PIQUEUE_API_KEYS: did you mean PIQUEUE_API_KEY?"),
+        ("PIQUEUE_ZZQ", "7", "PIQUEUE_ZZQ: correct or unset it; docs/settings.md lists all$"),
+        (
+            "PIQUEUE_CHUNK_ITEMS",
+            "many",
+            "^PIQUEUE_CHUNK_ITEMS: must be a whole number$",
+        ),
+        ("PIQUEUE_LOG_JSON", "maybe", "^PIQUEUE_LOG_JSON: must be true or false$"),
+        (
+            "PIQUEUE_WEBHOOK_RETRY_S",
+            "5,b",
+            "^PIQUEUE_WEBHOOK_RETRY_S: must be a number$",
+        ),
+        ("PIQUEUE_S3_KMS_KEY_ID", "1", "^PIQUEUE_S3_KMS_KEY_ID: set PIQUEUE_S3_ENCRYPTION"),
+        ("PIQUEUE_MODEL_URL", "https://a.example/1.zip", "^set PIQUEUE_MODEL_URL and"),
         ("PIQUEUE_CHUNK_ITEMS", "0", "PIQUEUE_CHUNK_ITEMS: .*greater than or equal to 1"),
         (
             "PIQUEUE_ROOT_PATH",
@@ -52,6 +66,15 @@ def test_a_wrong_setting_stops_the_start_with_its_name(
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsInvalid, match=says):
         load_settings()
+
+
+def test_an_invalid_url_is_not_repeated_with_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIQUEUE_REDIS_URL", "http://user:secret@host")
+    monkeypatch.setenv("PIQUEUE_S3_ENDPOINT_URL", "https://user:secret@host")
+    with pytest.raises(SettingsInvalid) as refused:
+        load_settings()
+    assert "PIQUEUE_S3_ENDPOINT_URL: must be like" in str(refused.value)
+    assert "secret" not in str(refused.value)
 
 
 def test_the_settings_in_the_documents_are_up_to_date() -> None:

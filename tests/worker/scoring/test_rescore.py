@@ -1,6 +1,5 @@
 """Kept features are scored many at a time, with the results of scoring them one by one."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +90,7 @@ def test_the_bytes_in_redis_are_those_of_scoring_one_picture_after_the_other(
     )
     for job, size in jobs:
         for first in range(0, TOTAL, size):
-            some = [replace(spec, parent_index=at) for at, spec in enumerate(specs)]
+            some = [spec._replace(parent_index=at) for at, spec in enumerate(specs)]
             store.put_chunk(job.id, first // size, some[first : first + size])
         store.submit(job, Shape(Lane.BULK, TOTAL, size))
         if job.id == parent:

@@ -3,12 +3,6 @@
 local JOB, META, ITEMS, RESULTS, DONE, RETURNED, ATTEMPTS, QUARANTINE, DRAFT, IDS
 local WEBHOOK, WEBHOOK_LOG, BLOBS, THUMBNAILS
 
--- The fields of the record that steps read.
-local FIELDS = {'owner', 'lane', 'total', 'chunk_items', 'chunk_count', 'created_ms', 'submitted_ms',
-  'expires_ms', 'ttl_ms', 'model', 'version', 'sha256', 'model_key', 'use_cache', 'uploads', 'parts',
-  'thumbnails', 'keep_features', 'rescore_of', 'traceparent', 'webhook_url', 'max_failures', 'status',
-  'closed', 'next_number', 'ready_ms', 'next_chunk', 'done_chunks', 'given_up', 'running', 'succeeded',
-  'failed', 'cached', 'unlisted', 'awaited'}
 -- What was read of the record and what is set, and the fields and values that are not written yet.
 local RECORD, CHANGES
 
@@ -34,14 +28,17 @@ local function use(job)
   THUMBNAILS = key('thumbnails')
 end
 
--- Unfinished items by job, as 'count lane owner', and their sums by owner and, under '*', of all.
-local OPEN, BACKLOG = 'piqueue:open', 'piqueue:backlog'
--- Bytes of the uploads, thumbnails and features that are stored, by job and by owner.
-local JOB_UPLOADS, OWNER_UPLOADS = 'piqueue:uploads:jobs', 'piqueue:uploads:owners'
+-- Unfinished items by OWNER and, as '*', of all; unfinished jobs, as '*jobs'; and, as 'OWNER bytes', the
+-- uploads, thumbnails and features that are stored. A count that is 0 is left out.
+local COUNTS = 'piqueue:counts'
+-- What this step adds to the counts.
+local COUNTED
 -- Items that are leased, of all jobs.
 local RUNNING = 'piqueue:running'
--- What recovery must do, by when: 'lease JOB CHUNK ITEMS ATTEMPT', 'defer JOB CHUNK', 'expire JOB OWNER'.
+-- What recovery must do, by when: 'lease JOB CHUNK ITEMS ATTEMPT', 'defer JOB CHUNK',
 local DUE = 'piqueue:due'
+-- and, after these, 'expire JOB OWNER'.
+local EXPIRIES = 'piqueue:expiries'
 -- Drafts by when a request last used them.
 local DRAFTS = 'piqueue:drafts'
 -- The list of Celery's queue.
@@ -57,9 +54,10 @@ local MANIFESTS = 'piqueue:manifests'
 local function get(field)
   if not RECORD then
     RECORD = {}
-    for at, value in ipairs(redis.call('HMGET', META, unpack(FIELDS))) do RECORD[FIELDS[at]] = value end
+    local read = redis.call('HGETALL', META)
+    for at = 1, #read, 2 do RECORD[read[at]] = read[at + 1] end
   end
-  return RECORD[field]
+  return RECORD[field] or false
 end
 
 local function number(field)
@@ -87,28 +85,16 @@ local function publish(status)
   redis.call('PUBLISH', 'piqueue:events', JOB .. ' ' .. status)
 end
 
--- Lets a key expire with its job.
-local function keep(key)
-  redis.call('PEXPIREAT', key, get('expires_ms'))
-end
-
 local function list_of(owner, status)
   return 'piqueue:jobs:' .. owner .. (status and ':' .. status or '')
 end
 
--- Schedules the end of a job; its keys expire at the same time, but the lists do not.
-local function keep_listed()
-  redis.call('ZADD', DUE, now_ms() + get('ttl_ms'), 'expire ' .. JOB .. ' ' .. get('owner'))
+local function expiry_entry()
+  return 'expire ' .. JOB .. ' ' .. get('owner')
 end
 
-local STATUSES = {'draft', 'queued', 'running', 'cancelling', 'succeeded', 'partially_succeeded',
-  'failed', 'cancelled'}
-
-local function unlist(owner)
-  redis.call('ZREM', DRAFTS, JOB)
-  redis.call('ZREM', DUE, 'expire ' .. JOB .. ' ' .. owner)
-  redis.call('ZREM', list_of(owner), JOB)
-  for _, status in ipairs(STATUSES) do redis.call('ZREM', list_of(owner, status), JOB) end
+local function schedule_expiry()
+  redis.call('ZADD', EXPIRIES, now_ms() + get('ttl_ms'), expiry_entry())
 end
 
 local function set_status(status)
@@ -121,43 +107,72 @@ local function set_status(status)
   set('status', status)
 end
 
--- Subtracts finished items, or all, from the counts of unfinished work; returns the lane.
-local function settle(count)
-  local left, lane, owner = string.match(redis.call('HGET', OPEN, JOB) or '', '^(%d+) (%a+) (.*)$')
-  if not left then return end
-  local settled = math.min(count or left, left)
-  redis.call('HINCRBY', BACKLOG, '*', -settled)
-  if redis.call('HINCRBY', BACKLOG, owner, -settled) == 0 then
-    redis.call('HDEL', BACKLOG, owner)
-  end
-  if settled < tonumber(left) then
-    redis.call('HSET', OPEN, JOB, (left - settled) .. ' ' .. lane .. ' ' .. owner)
-  else
-    redis.call('HDEL', OPEN, JOB)
-  end
-  return lane
+local function make_ready()
+  add_ready(get('lane'), get('owner'), JOB, number('submitted_ms'))
 end
 
--- Adds to what an owner has stored; what is stored of a job is never less than nothing.
-local function count_uploads(owner, bytes)
-  local stored
-  if bytes < 0 then
-    stored = tonumber(redis.call('HGET', JOB_UPLOADS, JOB)) or 0
-    bytes = math.max(bytes, -stored)
+local function make_unready()
+  remove_ready(get('lane'), get('owner'), JOB)
+end
+
+local function count(name, by)
+  COUNTED[name] = (COUNTED[name] or 0) + by
+end
+
+local function write_counts()
+  local names, changed, zero = {}, {}, {}
+  for name, by in pairs(COUNTED) do
+    if by ~= 0 then names[#names + 1] = name end
   end
+  if #names == 0 then return end
+  for at, before in ipairs(redis.call('HMGET', COUNTS, unpack(names))) do
+    local sum = (before or 0) + COUNTED[names[at]]
+    if sum > 0 then
+      changed[#changed + 1] = names[at]
+      changed[#changed + 1] = sum
+    else zero[#zero + 1] = names[at] end
+  end
+  if #changed > 0 then redis.call('HSET', COUNTS, unpack(changed)) end
+  if #zero > 0 then redis.call('HDEL', COUNTS, unpack(zero)) end
+end
+
+-- Adds to the counts of unfinished items.
+local function count_items(by)
+  count('*', by)
+  count(get('owner'), by)
+end
+
+-- Adds to what is stored of a job and of its owner; that of a job is never less than nothing.
+local function count_stored(bytes)
+  local stored = number('stored_bytes')
+  bytes = math.max(bytes, -stored)
   if bytes == 0 then return end
-  if stored == -bytes then redis.call('HDEL', JOB_UPLOADS, JOB)
-  else redis.call('HINCRBY', JOB_UPLOADS, JOB, bytes) end
-  if redis.call('HINCRBY', OWNER_UPLOADS, owner, bytes) == 0 then
-    redis.call('HDEL', OWNER_UPLOADS, owner)
+  set('stored_bytes', stored + bytes)
+  count(get('owner') .. ' bytes', bytes)
+end
+
+local UNFINISHED = {queued = true, running = true, cancelling = true}
+
+-- Takes what is left of an unfinished job out of the counts and the ready index. Returns how many items
+-- have no result.
+local function withdraw()
+  local items = number('total') - number('succeeded') - number('failed')
+  if UNFINISHED[get('status')] then
+    count_items(-items)
+    count('*jobs', -1)
+    if items > 0 then make_unready() end
   end
+  return items
 end
 
 -- Tells that a job of one item is done, with what its reader needs: the lengths of the parts, then these,
 -- which are the fields and values of the record, the items and the results.
 local function publish_end(status, results)
-  write()
-  local parts, lengths = redis.call('HGETALL', META), {}
+  local parts, lengths = {}, {}
+  for field, value in pairs(RECORD) do
+    parts[#parts + 1] = field
+    parts[#parts + 1] = tostring(value)
+  end
   parts[#parts + 1] = redis.call('HGET', ITEMS, 0)
   parts[#parts + 1] = results
   for at, part in ipairs(parts) do lengths[at] = #part end
@@ -166,28 +181,18 @@ end
 
 -- `results` are those of a job of one item, if it has some.
 local function finish(status, results)
-  local unfinished = number('total') - number('succeeded') - number('failed')
+  local without_result = withdraw()
   set_status(status)
-  set('finished_ms', wall_ms(), 'cancelled', unfinished, 'running', 0)
+  set('finished_ms', wall_ms(), 'cancelled', without_result, 'running', 0)
   if number('given_up') > 0 then redis.call('UNLINK', RETURNED, ATTEMPTS, QUARANTINE) end
   if get('webhook_url') then redis.call('ZADD', HOOKS, now_ms(), JOB) end
   if number('parts') == 1 then redis.call('ZADD', MANIFESTS, now_ms(), JOB) end
-  settle()
-  if unfinished > 0 then remove_ready(get('lane'), get('owner'), JOB) end
   if results and number('awaited') == 1 then publish_end(status, results) else publish(status) end
 end
 
 local function claimable()
   return number('next_chunk') < number('chunk_count')
     or number('given_up') > 0 and redis.call('EXISTS', RETURNED) == 1
-end
-
-local function make_ready()
-  add_ready(get('lane'), get('owner'), JOB, number('submitted_ms'))
-end
-
-local function make_unready()
-  remove_ready(get('lane'), get('owner'), JOB)
 end
 
 -- Puts up to `most` messages on the queue, and no more than make every slot of the workers look for work.
@@ -232,14 +237,12 @@ local function give_up(chunk, attempt)
   if not end_lease(chunk, attempt) or get('status') ~= 'running' then return end
   increase('given_up', 1)
   redis.call('HSET', ATTEMPTS, chunk, attempt)
-  keep(ATTEMPTS)
 end
 
 local function return_chunk(chunk)
   local status = get('status')
   if status == 'running' then
     redis.call('ZADD', RETURNED, now_ms(), chunk)
-    keep(RETURNED)
     make_ready()
   elseif status == 'cancelling' and number('running') == 0 then
     finish('cancelled')
@@ -265,9 +268,7 @@ local function open_draft()
     'failed', 0, 'cancelled', 0)
   set_status('draft')
   redis.call('ZADD', DRAFTS, now_ms(), JOB)
-  keep_listed()
-  write()
-  keep(META)
+  schedule_expiry()
 end
 
 -- Appended to the fingerprint of an id whose item is in the draft.
@@ -299,7 +300,6 @@ local function reserve()
     answer[#answer + 1] = state
   end
   set('next_number', next_number)
-  keep(IDS)
   return answer
 end
 
@@ -323,7 +323,10 @@ end
 -- Returns for each 1 if it is new, 0 if another request has added it meanwhile; -1 if no draft is
 -- open, -2 if there would be too many.
 local function add()
-  if get('status') ~= 'draft' or number('closed') == 1 then return -1 end
+  local status = get('status')
+  -- Uploads that were stored just now expire, but those of a job live as long as it does.
+  if status and status ~= 'draft' then redis.call('PERSIST', BLOBS) end
+  if status ~= 'draft' or number('closed') == 1 then return -1 end
   local answer, added = {}, 0
   for index = 4, #ARGV, 3 do
     local is_new = redis.call('HGET', IDS, ARGV[index]) == ARGV[index + 1]
@@ -341,9 +344,10 @@ local function add()
   for position, is_new in ipairs(answer) do
     if is_new == 1 then redis.call('RPUSH', DRAFT, ARGV[3 * position + 3]) end
   end
-  increase('total', added)
-  count_uploads(get('owner'), tonumber(ARGV[3]))
-  keep(DRAFT)
+  if added > 0 then
+    increase('total', added)
+    count_stored(tonumber(ARGV[3]))
+  end
   return answer
 end
 
@@ -364,13 +368,11 @@ local function submit()
   local status, slots, chunks = get('status'), tonumber(ARGV[2]), tonumber(ARGV[4])
   -- Repeated because the first answer was lost.
   if status and status ~= 'draft' then return 1 end
-  local owner, total = ARGV[10], tonumber(ARGV[11])
-  local of_owner, of_all = unpack(redis.call('HMGET', BACKLOG, owner, '*'))
+  local owner, total, uploads = ARGV[10], tonumber(ARGV[11]), tonumber(ARGV[13])
+  local of_owner, of_all, stored = unpack(redis.call('HMGET', COUNTS, owner, '*', owner .. ' bytes'))
   local fits = (of_owner or 0) + total <= tonumber(ARGV[8]) and (of_all or 0) + total <= tonumber(ARGV[9])
   if not fits then return -1 end
-  local uploads = tonumber(ARGV[13])
-  local stored = uploads > 0 and redis.call('HGET', OWNER_UPLOADS, owner) or 0
-  if uploads > 0 and stored + uploads > tonumber(ARGV[12]) then return -2 end
+  if uploads > 0 and (stored or 0) + uploads > tonumber(ARGV[12]) then return -2 end
   local missing = chunks - ARGV[14] / 2
   -- A Redis that was killed may have lost its last second.
   if missing > 0 and redis.call('HLEN', ITEMS) < missing then return false end
@@ -391,19 +393,15 @@ local function submit()
     'succeeded', 0, 'failed', 0, 'cancelled', 0, 'done_chunks', 0, 'next_chunk', 0)
   if not get('created_ms') then set('created_ms', wall) end
   set_status('queued')
-  redis.call('HSET', OPEN, JOB, total .. ' ' .. get('lane') .. ' ' .. owner)
-  redis.call('HINCRBY', BACKLOG, '*', total)
-  redis.call('HINCRBY', BACKLOG, owner, total)
-  count_uploads(owner, uploads)
-  keep_listed()
+  count_items(total)
+  count('*jobs', 1)
+  count_stored(uploads)
+  schedule_expiry()
   make_ready()
-  write()
-  keep(META)
-  keep(ITEMS)
-  if status then
-    redis.call('UNLINK', DRAFT, IDS)
-    keep(BLOBS)
-  elseif has_uploads then keep(BLOBS) end
+  -- What was stored before would expire without this step.
+  if missing > 0 then redis.call('PERSIST', ITEMS) end
+  if not has_uploads then redis.call('PERSIST', BLOBS) end
+  if status then redis.call('UNLINK', DRAFT, IDS) end
   -- Nobody knows a job that was no draft yet.
   if status then publish('queued') end
   wake(slots, chunks)
@@ -508,6 +506,7 @@ local function claim_next()
   local function usable(lane, owner, job)
     use(job)
     model_key = get('model_key')
+    -- A Redis that evicts keys has deleted the record.
     if not model_key then remove_ready(lane, owner, job) end
     return model_key and not others[model_key]
   end
@@ -565,7 +564,6 @@ local function checkpoint()
     redis.call('HDEL', QUARANTINE, 'at:' .. ARGV[2])
   else
     redis.call('HSET', QUARANTINE, 'at:' .. ARGV[2], ARGV[4])
-    keep(QUARANTINE)
   end
   return 1
 end
@@ -576,7 +574,7 @@ local KEPT_HOSTS, FAILURE_WEIGHT = 50, 10
 -- Adds host statistics, as JSON (host_statistics.py): by name, {ok, timeouts, other,
 -- {status: count}, {responses by duration}}.
 local function add_hosts(counted)
-  local hosts = cjson.decode(redis.call('HGET', META, 'hosts') or '{}')
+  local hosts = cjson.decode(get('hosts') or '{}')
   local function add(name, more)
     local sum = hosts[name]
     if not sum then
@@ -601,7 +599,7 @@ local function add_hosts(counted)
     hosts[name] = nil
     add('*', row)
   end
-  redis.call('HSET', META, 'hosts', cjson.encode(hosts))
+  set('hosts', cjson.encode(hosts))
 end
 
 -- Arguments: id, chunk, attempt, results, bytes of its thumbnails and features, the thumbnails or '' if
@@ -621,11 +619,8 @@ local function commit(id, chunk, attempt, results, stored_bytes, thumbnails, suc
     return redis.call('HGET', RESULTS, chunk) == results and 1 or 0
   end
   if number('chunk_count') > 1 then redis.call('SETBIT', DONE, chunk, 1) end
-  if thumbnails ~= '' then
-    redis.call('HSET', THUMBNAILS, chunk, thumbnails)
-    keep(THUMBNAILS)
-  end
-  count_uploads(get('owner'), tonumber(stored_bytes))
+  if thumbnails ~= '' then redis.call('HSET', THUMBNAILS, chunk, thumbnails) end
+  count_stored(tonumber(stored_bytes))
   if not end_latest_lease(chunk, attempt) then
     -- The lease of this attempt had expired, and no other worker has claimed the chunk.
     redis.call('ZREM', DUE, 'defer ' .. JOB .. ' ' .. chunk)
@@ -637,25 +632,22 @@ local function commit(id, chunk, attempt, results, stored_bytes, thumbnails, suc
   end
   local succeeded = increase('succeeded', tonumber(succeeded_now))
   local failed = increase('failed', tonumber(failed_now))
+  count_items(-succeeded_now - failed_now)
   if tonumber(cached) > 0 then increase('cached', tonumber(cached)) end
   if hosts ~= '' then add_hosts(hosts) end
   for index = 1, 2 * codes, 2 do
-    redis.call('HINCRBY', META, 'failure:' .. rest[index], rest[index + 1])
+    increase('failure:' .. rest[index], tonumber(rest[index + 1]))
   end
   local first_id = 2 * codes + 2
   if #rest >= first_id then
     redis.call('HDEL', BLOBS, unpack(rest, first_id))
-    count_uploads(get('owner'), -rest[first_id - 1])
+    count_stored(-rest[first_id - 1])
   end
   -- What finished in each ten seconds, for the rates.
   local bucket = 'piqueue:rate:' .. math.floor(wall_ms() / 10000)
   redis.call('HINCRBY', bucket, 'items', succeeded_now + failed_now)
   if redis.call('HINCRBY', bucket, 'chunks', 1) == 1 then redis.call('EXPIRE', bucket, 90) end
   local done = increase('done_chunks', 1)
-  if done == 1 then
-    keep(RESULTS)
-    if number('chunk_count') > 1 then keep(DONE) end
-  end
   local budget = tonumber(get('max_failures'))
   if budget and failed > budget then
     set('error', 'failure_budget')
@@ -668,7 +660,6 @@ local function commit(id, chunk, attempt, results, stored_bytes, thumbnails, suc
   elseif status == 'cancelling' and number('running') == 0 then
     finish('cancelled')
   else
-    settle(succeeded_now + failed_now)
     publish(status)
   end
   return 1
@@ -717,22 +708,25 @@ local function abandon()
   return 1
 end
 
--- Its record may have expired.
-local function forget(owner)
-  local lane = settle()
-  if lane then remove_ready(lane, owner, JOB) end
-  count_uploads(owner, -math.huge)
-  unlist(owner)
-  redis.call('ZREM', HOOKS, JOB)
-  redis.call('ZREM', MANIFESTS, JOB)
+local function forget()
+  local owner, status = get('owner'), get('status')
+  withdraw()
+  count(owner .. ' bytes', -number('stored_bytes'))
+  redis.call('ZREM', EXPIRIES, expiry_entry())
+  if status == 'draft' then redis.call('ZREM', DRAFTS, JOB) end
+  if not get('unlisted') then
+    redis.call('ZREM', list_of(owner), JOB)
+    redis.call('ZREM', list_of(owner, status), JOB)
+  end
+  if get('webhook_url') then redis.call('ZREM', HOOKS, JOB) end
+  if number('parts') == 1 then redis.call('ZREM', MANIFESTS, JOB) end
   unlink()
   publish('erased')
 end
 
 -- ARGV: id.
 local function erase()
-  local owner = get('owner')
-  if owner then forget(owner) end
+  if get('owner') then forget() end
 end
 
 -- ARGV: milliseconds. Erases the draft that no request has used for the longest time, if it is longer
@@ -748,9 +742,13 @@ local function erase_idle_draft()
 end
 
 -- ARGV: how much to do at most, slots of all workers. Ends expired leases, makes deferred chunks
--- claimable, forgets expired jobs, and wakes workers if chunks wait. Returns what was done.
+-- claimable, erases expired jobs, and wakes workers if chunks wait. Returns what was done.
 local function recover()
-  local done = redis.call('ZRANGE', DUE, '-inf', now_ms(), 'BYSCORE', 'LIMIT', 0, ARGV[1])
+  local done = {}
+  for _, schedule in ipairs({DUE, EXPIRIES}) do
+    local due = redis.call('ZRANGE', schedule, '-inf', now_ms(), 'BYSCORE', 'LIMIT', 0, ARGV[1] - #done)
+    for _, entry in ipairs(due) do done[#done + 1] = entry end
+  end
   for _, entry in ipairs(done) do
     local kind, job, rest = string.match(entry, '^(%a+) (%S+) ?(.*)$')
     use(job)
@@ -760,15 +758,20 @@ local function recover()
         give_up(chunk, attempt)
         return_chunk(chunk)
       else
-        -- Its record has expired.
+        -- The job was erased.
         redis.call('ZREM', DUE, entry)
         redis.call('DECRBY', RUNNING, items)
       end
     elseif kind == 'defer' then
       redis.call('ZREM', DUE, entry)
       return_chunk(rest)
+    elseif get('owner') then
+      forget()
     else
-      forget(rest)
+      -- A Redis that evicts keys has deleted the record, or an earlier version has put the entry into DUE.
+      redis.call('ZREM', EXPIRIES, entry)
+      redis.call('ZREM', DUE, entry)
+      unlink()
     end
   end
   if redis.call('EXISTS', READY) == 1 then wake(tonumber(ARGV[2]), math.huge) end
@@ -777,9 +780,10 @@ end
 
 local function offer_step(name, step, needs_room)
   offer(name, function()
-    JOB, CHANGES = nil, {}
+    JOB, CHANGES, COUNTED = nil, {}, {}
     local answer = step()
     write()
+    write_counts()
     return answer
   end, needs_room)
 end

@@ -14,9 +14,7 @@ from worker.jobs.record import Job, JobStatus, Lane
 MEMORY_READ_S = 1
 # From here on Redis has room for the results of the work that it has, and for no new work.
 FULL_SHARE = 0.8
-_OPEN = "piqueue:open"
-_BACKLOG = "piqueue:backlog"
-_UPLOADS = "piqueue:uploads:owners"
+_COUNTS = "piqueue:counts"
 _READY = "piqueue:ready"
 
 
@@ -62,11 +60,11 @@ class Load(RedisClient):
 
     def backlogs(self, *owners: str) -> list[int]:
         """Count the unfinished items of several owners; "*" is all of them."""
-        return [int(count or 0) for count in self._redis.hmget(_BACKLOG, owners)]
+        return [int(count or 0) for count in self._redis.hmget(_COUNTS, owners)]
 
     def upload_bytes(self, owner: str) -> int:
         """Read the size of the uploads of an owner that are stored, in drafts and jobs."""
-        return int(self._redis.hget(_UPLOADS, owner) or 0)
+        return int(self._redis.hget(_COUNTS, f"{owner} bytes") or 0)
 
     def rate(self) -> Rate:
         """Read the rate of the last minute."""
@@ -103,13 +101,12 @@ class Load(RedisClient):
         """Count the unfinished items; costs the same for any number of jobs."""
         with self._redis.pipeline(transaction=True) as pipe:
             pipe.time()
-            pipe.hget(_BACKLOG, "*")
+            pipe.hmget(_COUNTS, "*", "*jobs")
             pipe.get("piqueue:running")
-            pipe.hlen(_OPEN)
             for lane in Lane:
                 pipe.zrange(f"piqueue:waiting:{lane}", 0, 0, withscores=True)
-            now, backlog, running, job_count, *oldest = pipe.execute()
-        unfinished, leased = int(backlog or 0), int(running or 0)
+            now, counts, running, *oldest = pipe.execute()
+        unfinished, job_count, leased = (int(count or 0) for count in (*counts, running))
         now_ms = in_ms(now)
         return OpenItems(
             waiting=max(0, unfinished - leased),

@@ -19,7 +19,7 @@ from worker.jobs.items import (
     unpack_results,
     unpack_specs,
 )
-from worker.jobs.ledger.connection import RedisClient
+from worker.jobs.ledger.connection import RedisClient, in_ms
 from worker.jobs.ledger.layout import job_key, read_job
 from worker.jobs.models.artifact import ModelCard
 from worker.jobs.record import Job, JobStatus
@@ -69,7 +69,11 @@ class JobReader(RedisClient):
         Raises:
             JobNotFound: there is none of this id, or it has expired.
         """
-        return _job(job_id, self._meta(job_id))
+        with self._redis.pipeline(transaction=False) as pipe:
+            pipe.time()
+            pipe.hgetall(job_key(job_id, "meta"))
+            now, meta = pipe.execute()
+        return _unexpired(job_id, meta, now)
 
     def job_and_results(self, job_id: str) -> JobWithResults:
         """Read a job, its model card and its results, a small job in one round trip.
@@ -79,14 +83,13 @@ class JobReader(RedisClient):
         """
         chunks = list(range(FEW_CHUNKS))
         with self._redis.pipeline(transaction=True) as pipe:
+            pipe.time()
             pipe.hgetall(job_key(job_id, "meta"))
             for key in ("res", "in"):
                 pipe.hmget(job_key(job_id, key), chunks)
-            meta, results, specs = pipe.execute()
-        if not meta:
-            raise JobNotFound(job_id)
-        job = _job(job_id, meta)
-        few = zip(chunks[: job.chunk_count], specs, results, strict=False)
+            now, meta, results, specs = pipe.execute()
+        job = _unexpired(job_id, meta, now)
+        few = ((chunk, specs[chunk], results[chunk]) for chunk in self._finished_chunks(job, 0))
         found = self.results(job) if job.chunk_count > FEW_CHUNKS else _results(job, few)
         return JobWithResults(job, self._card(job_id, meta[b"card"]), found)
 
@@ -111,12 +114,6 @@ class JobReader(RedisClient):
         """Remember a model card that a job gets, so that it need not be read."""
         digest = hashlib.sha1(packed.encode(), usedforsecurity=False).hexdigest()
         self._cards.setdefault(digest.encode(), model)
-
-    def _meta(self, job_id: str) -> dict[bytes, bytes]:
-        meta: dict[bytes, bytes] = self._redis.hgetall(job_key(job_id, "meta"))
-        if not meta:
-            raise JobNotFound(job_id)
-        return meta
 
     def model(self, job_id: str) -> ModelCard:
         """Read the model card a job is pinned to."""
@@ -146,16 +143,22 @@ class JobReader(RedisClient):
         end = "+" if before is None else f"({before}"
         step = min(step, LIST_READ)
         while True:
-            ids = self._redis.zrange(key, end, "-", desc=True, bylex=True, offset=0, num=step)
+            with self._redis.pipeline(transaction=False) as pipe:
+                pipe.time()
+                pipe.zrange(key, end, "-", desc=True, bylex=True, offset=0, num=step)
+                now, ids = pipe.execute()
             with self._redis.pipeline(transaction=False) as pipe:
                 for job_id in ids:
                     pipe.hgetall(job_key(job_id.decode(), "meta"))
                 metas = pipe.execute()
             for job_id, meta in zip(ids, metas, strict=True):
-                if not meta:  # it has expired
+                if not meta:  # erased just now, or a Redis that evicts keys has deleted it
                     self._redis.zrem(key, job_id)
                     continue
-                job = _job(job_id.decode(), meta)
+                try:
+                    job = _unexpired(job_id.decode(), meta, now)
+                except JobNotFound:
+                    continue
                 if status in (None, job.status):  # it may have changed just now
                     yield job
             if len(ids) < step:
@@ -289,6 +292,17 @@ class JobReader(RedisClient):
                 if spec.parent_index == parent_index:
                     found[parent_index] = index
         return found
+
+
+def _unexpired(job_id: str, meta: dict[bytes, bytes], now: tuple[int, int]) -> Job:
+    """Read a job from its record, which is empty if there is none, at a time of Redis.
+
+    Raises:
+        JobNotFound: also if it has expired, although it is stored until a worker erases it.
+    """
+    if not meta or int(meta[b"expires_ms"]) <= in_ms(now):
+        raise JobNotFound(job_id)
+    return _job(job_id, meta)
 
 
 def _job(job_id: str, meta: dict[bytes, bytes]) -> Job:

@@ -17,7 +17,8 @@ class BlobStore(Protocol):
     """Payloads by job and item id, and packed thumbnails by job and chunk."""
 
     def put(self, job_id: str, payloads: Mapping[str, bytes], ttl_s: int) -> None:
-        """Store payloads; all payloads of the job then expire in `ttl_s`."""
+        """Store payloads; all payloads of the job then expire in `ttl_s`, or if they are in Redis
+        and the job is submitted before, with the job."""
 
     def goes_with_job(self, payloads: Mapping[str, bytes], /) -> bool:
         """Whether all payloads of a small job are stored in the ledger with it.
@@ -26,7 +27,7 @@ class BlobStore(Protocol):
         """
 
     def keep(self, job_id: str, ttl_s: int) -> None:
-        """Let the payloads of a job expire in `ttl_s`."""
+        """Let the payloads of a job expire in `ttl_s`, unless they are in Redis."""
 
     def get(self, job_id: str, item_ids: Iterable[str]) -> Iterator[bytes | None]:
         """Read payloads in this order; None for a missing one."""

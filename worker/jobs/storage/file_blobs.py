@@ -76,7 +76,6 @@ class FileBlobs(RedisClient):
         return fits and self._load.memory_share() <= SMALL_SHARE
 
     def keep(self, job_id: str, ttl_s: int) -> None:
-        self._in_redis.keep(job_id, ttl_s)
         self._expiry.keep(job_id, ttl_s)
 
     def get(self, job_id: str, item_ids: Iterable[str]) -> Iterator[bytes | None]:
@@ -140,8 +139,12 @@ class FileBlobs(RedisClient):
     def room_bytes(self) -> int:
         """How much more the disk takes."""
         with self._errors():
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            return max(0, shutil.disk_usage(self._folder).free - self._reserve_bytes)
+            try:
+                free_bytes = shutil.disk_usage(self._folder).free
+            except FileNotFoundError:
+                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                free_bytes = shutil.disk_usage(self._folder).free
+            return max(0, free_bytes - self._reserve_bytes)
 
     keeps_features = True
 

@@ -36,7 +36,7 @@ class RedisBlobs(RedisClient):
         return sum(map(len, payloads.values())) <= SMALL_BYTES
 
     def keep(self, job_id: str, ttl_s: int) -> None:
-        self._redis.expire(self._key(job_id), ttl_s)
+        """Do nothing: the step that submits the job keeps them, and they are erased with it."""
 
     def has(self, job_id: str) -> bool:
         """Whether any payload of a job is stored."""
@@ -48,7 +48,7 @@ class RedisBlobs(RedisClient):
             yield payload
 
     def expect_thumbnails(self, job_id: str, ttl_s: int) -> None:
-        """Do nothing: the commit lets them expire with their job."""
+        """Do nothing: the commit stores them, and they are erased with their job."""
 
     def put_thumbnails(self, _job_id: str, _chunk_index: int, packed: bytes, /) -> bytes | None:
         """Leave them to the commit, while Redis is at most half full."""

@@ -6,12 +6,6 @@ local META, HOOK, LOG, JOB
 -- also identifies the claim.
 local HOOKS = 'piqueue:hooks'
 
-local function set_expiry()
-  local expires = redis.call('HGET', META, 'expires_ms')
-  redis.call('PEXPIREAT', HOOK, expires)
-  redis.call('PEXPIREAT', LOG, expires)
-end
-
 -- ARGV: id, lease in ms. Returns {end of the lease, earlier attempts}, or {} if none is due.
 local function claim()
   local due = tonumber(redis.call('ZSCORE', HOOKS, JOB))
@@ -46,7 +40,6 @@ local function settle()
     if ARGV[5] == 'pending' then redis.call('ZADD', HOOKS, now_ms() + ARGV[6], JOB)
     else redis.call('ZREM', HOOKS, JOB) end
   end
-  set_expiry()
 end
 
 -- ARGV: id. Starts again, with an attempt that is due now.

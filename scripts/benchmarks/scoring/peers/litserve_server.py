@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import threading
 import time
 from typing import Any
@@ -13,6 +12,7 @@ from fastapi import Request
 
 from model.images.decode import decode
 from model.predictor import load_predictor
+from scripts.local.stack import listenable_port
 from worker.jobs.settings import ARTIFACTS_PATH
 
 WORKERS = 2
@@ -60,8 +60,7 @@ def _end_all(*_: object) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _end_all)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        free_port = listener.getsockname()[1]
+    free_port = listenable_port("127.0.0.1", 0)
     threading.Thread(target=_tell_when_ready, args=[free_port], daemon=True).start()
     server = litserve.LitServer(
         Scenes(api_path="/scorefile/"), accelerator="cpu", workers_per_device=WORKERS, timeout=60

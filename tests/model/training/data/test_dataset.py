@@ -225,14 +225,14 @@ def test_a_byte_that_is_not_utf_8_is_named_with_its_line(tmp_path: Path) -> None
 
 def test_a_label_whose_rows_are_wrong_is_not_reported_as_missing(tmp_path: Path) -> None:
     csv_path = write_pictures(tmp_path, 4)
-    csv_path.write_text(HEADER + GOOD.replace(",1,", ",1.0,"))
+    csv_path.write_text(HEADER + GOOD.replace(",1,", ",1.5,"))
     with pytest.raises(TrainingError) as caught:
         read_data(csv_path, config_for(tmp_path))
     assert str(caught.value).splitlines() == [
         f"{csv_path}: 3 errors",
-        "  row 3: column red is '1.0': write 0 or 1",
-        "  row 4: column blue is '1.0': write 0 or 1",
-        "  row 5: column red is '1.0': write 0 or 1",
+        "  row 3: column red is '1.5': write 0 or 1",
+        "  row 4: column blue is '1.5': write 0 or 1",
+        "  row 5: column red is '1.5': write 0 or 1",
     ]
 
 

@@ -148,6 +148,7 @@ def test_uploads_are_found_in_their_original_folder(
     printed = capsys.readouterr().err
     assert "2 of 2 pictures were uploaded or are in S3" in printed
     assert "with --folder FOLDER" in printed
+    assert "downloaded" not in printed
 
     page = LabelPage(browser)
     with labelling("review", job.id, "--folder", photos) as (url, process):

@@ -21,7 +21,7 @@ TICK_S = 1.0
 
 def step_back(redis: Any) -> None:
     """Make the clock of Redis an hour slower than all that it told before."""
-    for key in ("piqueue:due", "piqueue:workers", "piqueue:scheduled"):
+    for key in ("piqueue:due", "piqueue:expiries", "piqueue:workers", "piqueue:scheduled"):
         for member in redis.zrange(key, 0, -1):
             redis.zincrby(key, HOUR_MS, member)
     redis.hincrby("piqueue:clock", "last", HOUR_MS)

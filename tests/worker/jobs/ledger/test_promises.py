@@ -12,13 +12,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from redis import Redis
 
 from tests.worker.jobs.ledger.test_store import MODEL, REJECTED, scored
-from worker.jobs.errors import JobNotFound
+from worker.jobs.errors import JobNotFound, QueueFull
 from worker.jobs.items import ImageFacts, ItemResult, ItemSpec
 from worker.jobs.ledger.claims import Claim
-from worker.jobs.ledger.layout import NewJob, Shape
+from worker.jobs.ledger.layout import NewJob, Shape, SubmissionLimits
 from worker.jobs.ledger.load import Load
 from worker.jobs.ledger.store import JobStore
 from worker.jobs.record import Job, JobStatus, Lane, new_job_id
+from worker.jobs.storage.redis_blobs import RedisBlobs
 
 ORDER = {
     JobStatus.DRAFT: 0,
@@ -48,7 +49,7 @@ MAX_CHUNK_ITEMS = 7
 
 
 class Ledger(RuleBasedStateMachine):
-    """Submits, claims, commits, releases, cancels, deletes, expires and promotes, in any order."""
+    """Steps of clients, workers and recovery in any order, each perhaps repeated."""
 
     redis: Any  # redis-py annotates answers as either awaited or not
 
@@ -75,11 +76,19 @@ class Ledger(RuleBasedStateMachine):
         total=st.just(1) | st.integers(1, 30),
         chunk_items=st.integers(1, MAX_CHUNK_ITEMS),
         budget=st.none() | st.integers(0, 5),
+        again=st.booleans(),
     )
     @precondition(lambda self: len(self.seen) < 6)
     def submit(
-        self, owner: str, lane: Lane, total: int, chunk_items: int, budget: int | None
+        self,
+        owner: str,
+        lane: Lane,
+        total: int,
+        chunk_items: int,
+        budget: int | None,
+        again: bool,
     ) -> None:
+        """Submit a job; the answer may be lost, and the request is repeated."""
         job = NewJob(new_job_id(), owner, self.model, ttl_s=3600)
         specs = [ItemSpec(str(index), "http://h/") for index in range(total)]
         uploads = {}
@@ -88,10 +97,41 @@ class Ledger(RuleBasedStateMachine):
         for chunk, start in enumerate(range(0, total, chunk_items)):
             self.store.put_chunk(job.id, chunk, specs[start : start + chunk_items])
         size = sum(map(len, uploads.values()))
-        self.store.submit(
-            job, Shape(lane, total, chunk_items, budget), uploads=uploads, upload_bytes=size
-        )
+        shape = Shape(lane, total, chunk_items, budget)
+        for _ in range(1 + again):
+            self.store.submit(job, shape, uploads=uploads, upload_bytes=size)
         self.seen[job.id] = LastStatus()
+
+    @rule(owner=st.sampled_from(list(OWNERS)), total=st.integers(1, 9), again=st.booleans())
+    @precondition(lambda self: len(self.seen) < 6)
+    def open_draft(self, owner: str, total: int, again: bool) -> None:
+        """Open a draft and add uploads; the answer may be lost, and the request is repeated."""
+        draft = NewJob(new_job_id(), owner, self.model, ttl_s=3600)
+        self.store.open_draft(draft)
+        items = [(b"%d" % at, ItemSpec(str(at))) for at in range(total)]
+        self.store.reserve(draft.id, [(spec.id, name, b"") for name, spec in items])
+        RedisBlobs(self.redis).put(draft.id, {spec.id: UPLOAD for _, spec in items}, 3600)
+        for _ in range(1 + again):
+            self.store.add(draft.id, items, total, total * len(UPLOAD))
+        self.seen[draft.id] = LastStatus(JobStatus.DRAFT)
+
+    @precondition(lambda self: self.seen)
+    @rule(at=st.integers(0, 99), chunk_items=st.integers(1, MAX_CHUNK_ITEMS), full=st.booleans())
+    def submit_draft(self, at: int, chunk_items: int, full: bool) -> None:
+        job_id = self.pick(at)
+        if self.seen[job_id].gone or self.seen[job_id].status is not JobStatus.DRAFT:
+            return
+        draft = self.store.job(job_id)
+        specs = next(self.store.draft_items(job_id, draft.counts.total))
+        starts = range(0, len(specs), chunk_items)
+        chunks = {at // chunk_items: specs[at : at + chunk_items] for at in starts}
+        job = NewJob(job_id, draft.owner, self.model, ttl_s=3600)
+        shape = Shape(Lane.BULK, draft.counts.total, chunk_items)
+        if full:
+            with pytest.raises(QueueFull):
+                self.store.submit(job, shape, None, chunks, limits=SubmissionLimits(items_of_all=0))
+        else:
+            self.store.submit(job, shape, None, chunks)
 
     @rule()
     def promote(self) -> None:
@@ -168,19 +208,15 @@ class Ledger(RuleBasedStateMachine):
     @rule(at=st.integers(0, 99))
     def expire(self, at: int) -> None:
         job_id = self.pick(at)
-        keys = list(self.redis.scan_iter(f"piqueue:{{{job_id}}}:*"))
-        if keys:
-            self.redis.delete(*keys)
-        for entry in self.due():
-            if entry[:2] == ["expire", job_id]:
-                self.redis.zadd("piqueue:due", {" ".join(entry): 1})
+        entries = {f"expire {job_id} {owner}": 1 for owner in OWNERS}
+        self.redis.zadd("piqueue:expiries", entries, xx=True)
         self.store.recover()
         self.seen[job_id].gone = True
 
     @invariant()
     def promises_hold(self) -> None:
         waiting: Counter[str] = Counter()
-        running = 0
+        unfinished = running = 0
         for job_id, seen in self.seen.items():
             if seen.gone:
                 with pytest.raises(JobNotFound):
@@ -196,15 +232,18 @@ class Ledger(RuleBasedStateMachine):
             assert results.items() >= seen.results.items(), "a result was lost or changed"
             assert len(results) == job.counts.finished
             seen.results = results
-            if not job.status.done:
+            if not job.status.done and job.status is not JobStatus.DRAFT:
+                unfinished += 1
                 waiting[job.owner] += job.counts.total - job.counts.finished
                 running += job.counts.running
                 self.is_ready_if_a_chunk_waits(job)
         assert self.load.backlogs(*OWNERS) == [waiting[owner] for owner in OWNERS]
         assert self.load.backlog() == waiting.total()
         leases = [entry for entry in self.due() if entry[0] == "lease"]
-        assert self.load.open_items().running == sum(int(entry[3]) for entry in leases)
-        assert running <= self.load.open_items().running
+        counted = self.load.open_items()
+        assert counted.job_count == unfinished
+        assert counted.running == sum(int(entry[3]) for entry in leases)
+        assert running <= counted.running
 
     @invariant()
     def stored_uploads_are_counted(self) -> None:
@@ -237,8 +276,7 @@ class Ledger(RuleBasedStateMachine):
 
     def is_ready_if_a_chunk_waits(self, job: Job) -> None:
         """A job is in the ready index exactly if a chunk of it has no lease, delay or result."""
-        entries = [entry for entry in self.due() if entry[1] == job.id]
-        away = {int(entry[2]) for entry in entries if entry[0] != "expire"}
+        away = {int(entry[2]) for entry in self.due() if entry[1] == job.id}
         done = {result.index // job.chunk_items for result in self.store.results(job)}
         chunks = set(range(job.chunk_count)) - away - done
         ready = self.redis.zscore(f"piqueue:ready:{job.lane}:{job.owner}", job.id) is not None
@@ -269,25 +307,24 @@ class Ledger(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Let time pass: every job that is left ends with every item counted, and expires."""
         for job_id, seen in self.seen.items():
-            if seen.gone:
+            if seen.gone or self.store.job(job_id).status is JobStatus.DRAFT:
                 continue
             while not (job := self.store.job(job_id)).status.done:
                 for entry in self.due():
-                    if entry[0] != "expire":
-                        self.redis.zadd("piqueue:due", {" ".join(entry): 1})
+                    self.redis.zadd("piqueue:due", {" ".join(entry): 1})
                 self.store.recover()
                 for claim in self.store.claim_next(60, bulk_share=0.2):
                     self.store.commit(claim, scored(claim))
             self.counts_add_up(job)
-        for entry in self.due():
-            self.redis.zadd("piqueue:due", {" ".join(entry): 1})
+        for key in ("piqueue:due", "piqueue:expiries"):
+            for entry in self.redis.zrange(key, 0, -1):
+                self.redis.zadd(key, {entry: 1})
         while self.store.recover():
             pass
         left = {key.decode().split(":")[1] for key in self.redis.scan_iter()}
         assert left <= {
             "clock",
             "weights",
-            "backlog",
             "running",
             "rate",
             "card",

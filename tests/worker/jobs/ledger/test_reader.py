@@ -1,5 +1,6 @@
 """Reading jobs from a real Redis."""
 
+import time
 from itertools import islice
 from typing import Any
 
@@ -8,6 +9,7 @@ from redis import Redis
 
 from tests.worker.jobs.ledger.test_ready import serve, submit
 from tests.worker.jobs.ledger.test_store import MODEL, REJECTED
+from worker.jobs.errors import JobNotFound
 from worker.jobs.items import ItemResult, ItemSpec
 from worker.jobs.ledger.layout import NewJob, Shape
 from worker.jobs.ledger.reader import LIST_READ
@@ -42,12 +44,24 @@ def test_a_list_leaves_out_jobs_that_expired_or_have_another_status(
     store: JobStore, redis_client: Redis
 ) -> None:
     ids = [submit(store, "a", 1) for _ in range(4)]
-    redis_client.delete(f"piqueue:{{{ids[2]}}}:meta")
+    redis_client.hset(f"piqueue:{{{ids[2]}}}:meta", "expires_ms", int(time.time() * 1000))
     assert [job.id for job in store.jobs("a")] == [ids[3], ids[1], ids[0]]
-    assert redis_client.zcard("piqueue:jobs:a") == 3
+    for read in (store.job, store.job_and_results):
+        with pytest.raises(JobNotFound, match=ids[2]):
+            read(ids[2])
     serve(store, 1)
     assert [job.id for job in store.jobs("a", status=JobStatus.SUCCEEDED)] == [ids[0]]
     assert [job.id for job in store.jobs("a", status=JobStatus.QUEUED)] == [ids[3], ids[1]]
+
+
+def test_a_draft_that_was_cancelled_is_a_job_without_results(store: JobStore) -> None:
+    draft = NewJob(new_job_id(), "a", MODEL, ttl_s=60)
+    store.open_draft(draft)
+    store.reserve(draft.id, [("1", b"print", b"")])
+    store.add(draft.id, [(b"print", ItemSpec("1", "http://h/1"))], 10, 0)
+    store.cancel(draft.id)
+    found = store.job_and_results(draft.id)
+    assert (found.status, list(found.results)) == (JobStatus.CANCELLED, [])
 
 
 def test_an_unlisted_job_is_read_by_its_id_alone(store: JobStore, redis_client: Redis) -> None:
@@ -60,7 +74,7 @@ def test_an_unlisted_job_is_read_by_its_id_alone(store: JobStore, redis_client: 
     assert list(store.jobs("a")) == []
     assert store.job(job.id).status is JobStatus.SUCCEEDED
     assert not redis_client.keys("piqueue:jobs:*")
-    redis_client.zadd("piqueue:due", {f"expire {job.id} a": 1}, xx=True)
+    redis_client.zadd("piqueue:expiries", {f"expire {job.id} a": 1}, xx=True)
     store.recover()
     assert not redis_client.keys(f"*{job.id}*")
 

@@ -9,11 +9,11 @@ import pytest
 from redis import Redis
 
 from worker.jobs.errors import JobNotDraft, JobNotFound, TooLarge
-from worker.jobs.items import ItemResult, ItemSpec, Rejection, RejectionCode, Stage
+from worker.jobs.items import ImageFacts, ItemResult, ItemSpec, Rejection, RejectionCode, Stage
 from worker.jobs.ledger.claims import Claim
 from worker.jobs.ledger.layout import NewJob, Shape
 from worker.jobs.ledger.load import Load
-from worker.jobs.ledger.store import IdState, JobStore
+from worker.jobs.ledger.store import UNSUBMITTED_TTL_S, IdState, JobStore, StoredThumbnails
 from worker.jobs.ledger.workers import Workers
 from worker.jobs.models.artifact import ModelCard
 from worker.jobs.record import Job, JobStatus, Lane, new_job_id
@@ -156,7 +156,7 @@ def test_a_chunk_that_is_done_is_given_out_once_more_at_most_when_redis_lost_its
     assert store.commit(lost, scored(lost))
     again = claim(store, job_id, 1)
     assert not store.commit(again, [REJECTED] * 10)
-    assert redis_client.zcount("piqueue:due", "-inf", "+inf") == 1, "the lease goes on"
+    assert not redis_client.exists("piqueue:due"), "the lease ended"
     assert redis_client.get("piqueue:running") == b"0"
     store.commit(last := claim(store, job_id, 2), scored(last))
     job = store.job(job_id)
@@ -358,53 +358,69 @@ def test_an_erasure_that_is_repeated_by_a_retry_changes_nothing(
     assert store.job(kept).status is JobStatus.QUEUED
 
 
-def test_all_keys_of_a_job_expire_with_it(store: JobStore, redis_client: Redis) -> None:
-    job_id, chunks = submit(store, total=100)
-    taken = claim(store, job_id, chunks[0])
-    store.commit(taken, scored(taken))
-    second = claim(store, job_id, chunks[1])
-    store.checkpoint(second, 0)
-    store.release(claim(store, job_id, chunks[2]))
-    keys = list(redis_client.scan_iter(f"*{job_id}*"))
-    assert len(keys) == 7
-    for key in keys:
-        assert 3590 < redis_client.ttl(key) <= 3600, key
-
-
 def test_a_job_that_expired_unfinished_leaves_the_backlog(
     store: JobStore, load: Load, redis_client: Redis
 ) -> None:
     job_id, _ = submit(store, total=100)
-    redis_client.delete(f"piqueue:{{{job_id}}}:meta")
-    redis_client.zadd("piqueue:due", {f"expire {job_id} anyone": 1}, xx=True)
+    taken = claim(store, job_id, 0)
+    redis_client.zadd("piqueue:expiries", {f"expire {job_id} anyone": 1}, xx=True)
     assert store.recover() == [f"expire {job_id} anyone"]
     assert load.open_items().job_count == load.backlog() == 0
+    assert not store.commit(taken, scored(taken))
     assert not store.claim_next(30, 0.2)
 
 
-@pytest.mark.parametrize("expired_by", ["recovery", "redis"])
-def test_nothing_is_kept_of_jobs_that_expired(
-    store: JobStore, redis_client: Redis, expired_by: str
-) -> None:
+def running_with_all_keys(store: JobStore, redis_client: Redis) -> str:
+    """Submit a job, and begin it so that it has every key that a job without a draft can have."""
+    job_id, chunks = submit(store, total=100)
+    RedisBlobs(redis_client).put(job_id, {"a": b"a"}, 60)
+    thumbnails = [StoredThumbnails(5, b"small")]
+    store.commit_all([(taken := claim(store, job_id, chunks[0]), scored(taken))], thumbnails)
+    store.checkpoint(claim(store, job_id, chunks[1]), 0)
+    store.release(claim(store, job_id, chunks[2]))
+    assert len(redis_client.keys(f"piqueue:{{{job_id}}}:*")) == 9
+    return job_id
+
+
+def test_nothing_is_kept_of_jobs_that_expired(store: JobStore, redis_client: Redis) -> None:
     done, chunks = submit(store, total=10)
     finish(store, done, chunks)
-    waiting, _ = submit(store, total=10)
+    waiting = running_with_all_keys(store, redis_client)
     draft = NewJob(new_job_id(), "anyone", MODEL, ttl_s=3600)
     store.open_draft(draft)
     cancelled = NewJob(new_job_id(), "anyone", MODEL, ttl_s=3600)
     store.open_draft(cancelled)
     store.cancel(cancelled.id)
     for job_id in (done, waiting, draft.id, cancelled.id):
-        redis_client.zadd("piqueue:due", {f"expire {job_id} anyone": 1}, xx=True)
-        if expired_by == "redis":
-            redis_client.delete(f"piqueue:{{{job_id}}}:meta")
+        redis_client.zadd("piqueue:expiries", {f"expire {job_id} anyone": 1}, xx=True)
     assert len(store.recover()) == 4
+    redis_client.zincrby("piqueue:due", -60_000, f"lease {waiting} 1 10 1")
+    assert len(store.recover()) == 1, "the lease of a chunk ends"
     left = {key.decode() for key in redis_client.scan_iter() if b"rate" not in key}
     assert left == {
-        *("piqueue:clock", "piqueue:backlog", "piqueue:running", WAKE_UPS),
+        *("piqueue:clock", "piqueue:running", WAKE_UPS),
         # These expire by themselves.
         *(key for key in left if key.startswith(("piqueue:card:", "piqueue:claim:"))),
     }
+
+
+@pytest.mark.parametrize("drafted", [False, True])
+def test_what_was_stored_before_a_job_is_submitted_expires_only_without_it(
+    store: JobStore, redis_client: Redis, drafted: bool
+) -> None:
+    job, abandoned = (NewJob(new_job_id(), "anyone", MODEL, ttl_s=60) for _ in range(2))
+    if drafted:
+        store.open_draft(job)
+        store.reserve(job.id, [("a", b"print", b"")])
+        store.add(job.id, [(b"print", ItemSpec("a"))], 10, 1)
+    for one in (job, abandoned):
+        RedisBlobs(redis_client).put(one.id, {"a": b"a"}, 60)
+        store.put_chunk(one.id, 0, [ItemSpec("a")])
+    store.submit(job, Shape(Lane.BULK, 1, 1), upload_bytes=0 if drafted else 1)
+    kept = {key: redis_client.ttl(key) for key in redis_client.keys(f"*{job.id}*")}
+    assert list(kept.values()) == [-1] * 3, kept
+    left = [redis_client.ttl(key) for key in redis_client.keys(f"*{abandoned.id}*")]
+    assert [0 < ttl_s <= UNSUBMITTED_TTL_S for ttl_s in left] == [True] * 2
 
 
 def test_a_submission_that_is_repeated_by_a_retry_counts_once(store: JobStore, load: Load) -> None:
@@ -413,7 +429,7 @@ def test_a_submission_that_is_repeated_by_a_retry_counts_once(store: JobStore, l
     store.put_chunk(job.id, 0, [ItemSpec(str(index), "http://h/") for index in range(10)])
     store.submit(job, shape)
     store.submit(job, shape)
-    assert load.backlog() == 10
+    assert (load.backlog(), load.open_items().job_count) == (10, 1)
 
 
 def test_a_commit_needs_one_result_for_each_item(store: JobStore) -> None:
@@ -444,17 +460,18 @@ def test_reading_a_job_costs_the_same_for_any_number_of_items(
     assert 0 < sizes[1] < sizes[0] * 1.2
 
 
-def test_a_full_draft_refuses_more_but_knows_its_items(store: JobStore) -> None:
+def test_a_full_draft_refuses_more_but_knows_its_items(store: JobStore, load: Load) -> None:
     draft = NewJob(new_job_id(), "anyone", MODEL, ttl_s=3600)
     store.open_draft(draft)
     items = [(b"print %d" % at, ItemSpec(str(at), "http://h/")) for at in range(4)]
     reserved = store.reserve(draft.id, [(spec.id, fingerprint, b"") for fingerprint, spec in items])
     assert reserved == [(str(at), IdState.FREE) for at in range(4)]
-    assert store.add(draft.id, items[:2], 2) == [True, True]
+    assert store.add(draft.id, items[:2], 2, 9) == [True, True]
     for more in (items[1:3], items[2:]):
         with pytest.raises(TooLarge):
             store.add(draft.id, more, 2)
-    assert store.add(draft.id, items[:2], 2) == [False, False], "the same items, sent again"
+    assert store.add(draft.id, items[:2], 2, 9) == [False, False], "the same items, sent again"
+    assert load.upload_bytes("anyone") == 9
     assert store.job(draft.id).counts.total == 2
     prints = [("0", b"print 0"), ("0", b"other"), ("2", b"print 2"), ("", b"print 5")]
     asked = [(item_id, fingerprint, b"") for item_id, fingerprint in prints]
@@ -470,19 +487,23 @@ def test_a_full_draft_refuses_more_but_knows_its_items(store: JobStore) -> None:
 
 
 def test_a_commit_deletes_the_uploads_that_have_scores(
-    store: JobStore, redis_client: Redis
+    store: JobStore, load: Load, redis_client: Redis
 ) -> None:
     blobs, job = RedisBlobs(redis_client), NewJob(new_job_id(), "anyone", MODEL, ttl_s=3600)
     blobs.put(job.id, {name: name.encode() for name in "abcd"}, 3600)
     store.put_chunk(
         job.id, 0, [ItemSpec("a"), ItemSpec("b", "http://h/b")], [ItemSpec("c"), ItemSpec("d")]
     )
-    store.submit(job, Shape(Lane.BULK, 4, 2))
+    store.submit(job, Shape(Lane.BULK, 4, 2), upload_bytes=2)
+    other = NewJob(new_job_id(), "anyone", MODEL, ttl_s=3600)
+    store.submit(other, Shape(Lane.BULK, 1, 1), None, {0: [ItemSpec("a")]}, upload_bytes=5)
     store.commit(claim(store, job.id, 0), [REJECTED, ItemResult(scores=(0.5, 0.5))])
     assert list(blobs.get(job.id, "abcd")) == [b"a", b"b", b"c", b"d"], "a may be retried"
+    claim(store, other.id, 0)
     taken = claim(store, job.id, 1)
     assert taken.upload is None, "several uploads do not come with the claim"
-    store.commit(taken, [ItemResult(scores=(0.5, 0.5)), REJECTED])
+    store.commit(taken, [ItemResult(scores=(0.5, 0.5), image=ImageFacts("", 3)), REJECTED])
     assert list(blobs.get(job.id, "abcd")) == [b"a", b"b", None, b"d"]
+    assert load.upload_bytes("anyone") == 5, "a job takes nothing from what others store"
     store.erase(job.id)
     assert list(blobs.get(job.id, "ad")) == [None, None]
