@@ -5,16 +5,17 @@ import re
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from fastapi import Request
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from api.intake.forms import Part
 from api.intake.items import ItemReceiver
+from api.intake.received import receive_body
 from api.schemas import ItemIn, JobIn, JobOptions
-from worker.jobs.errors import BodyUnreadable, JobRefused, TooLarge, describe
+from worker.jobs.errors import BodyUnreadable, JobRefused, TooLarge, UnsupportedBody, describe
 from worker.jobs.items import ItemSpec
 
 JSON, FORM = "application/json", "multipart/form-data"
@@ -27,6 +28,8 @@ MAX_OPTIONS_BYTES = 1 << 20
 # In one item, or in the options of one job.
 MAX_MISTAKES = 100
 _PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype|html|\?xml)", re.IGNORECASE)
+
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 def content_type(request: Request) -> str:
@@ -77,7 +80,41 @@ def read_json(file: IO[bytes]) -> JsonBody:
         JobRefused: it is no JSON, or does not fit the schema.
         TooLarge: it has too many lists and objects.
     """
-    body = file.read()
+    fields = _read_fields(file.read())
+    lists = {}
+    if isinstance(fields, dict):
+        lists = {name: fields.pop(name) for name in ("urls", "items") if name in fields}
+    # Items are validated one by one, so that no large body blocks the process meanwhile.
+    job = _validated(JobIn, fields)
+    for name, value in lists.items():
+        if value is not None and not isinstance(value, list):
+            raise JobRefused(f"{name}: give a list")
+        if value and job.draft:
+            raise JobRefused(
+                f"{name}: a draft begins without items: send them to /jobs/{{id}}/items, or leave "
+                "out draft"
+            )
+    return JsonBody(job.options, job.draft, lists.get("urls"), lists.get("items"))
+
+
+async def read_object(request: Request, model: type[_Model]) -> _Model:
+    """Read the JSON object of a request that has no items; without a body it is an empty object.
+
+    Raises:
+        UnsupportedBody: the body is not declared as JSON.
+        JobRefused: it is no JSON, or does not fit the model.
+        TooLarge: it has more than MAX_OPTIONS_BYTES.
+    """
+    async with receive_body(request, MAX_OPTIONS_BYTES) as received:
+        body = received.rewound().read()
+    if not body.strip():
+        return _validated(model, {})
+    if (kind := content_type(request)) != JSON:
+        raise UnsupportedBody(f"the content type is {kind or 'missing'}: send {JSON}")
+    return _validated(model, _read_fields(body))
+
+
+def _read_fields(body: bytes) -> Any:
     if not body:
         raise BodyUnreadable(
             "the body is empty: send JSON, and its length as Content-Length or in chunks"
@@ -100,23 +137,14 @@ def read_json(file: IO[bytes]) -> JsonBody:
         refuse_repeated_names(body)
     except ValueError as error:
         raise JobRefused(str(error)) from None
-    lists = {}
-    if isinstance(fields, dict):
-        lists = {name: fields.pop(name) for name in ("urls", "items") if name in fields}
+    return fields
+
+
+def _validated(model: type[_Model], fields: Any) -> _Model:
     try:
-        # Items are validated one by one, so that no large body blocks the process meanwhile.
-        job = JobIn.model_validate(fields)
+        return model.model_validate(fields)
     except ValidationError as error:
         raise JobRefused(_mistakes(error)) from None
-    for name, value in lists.items():
-        if value is not None and not isinstance(value, list):
-            raise JobRefused(f"{name}: give a list")
-        if value and job.draft:
-            raise JobRefused(
-                f"{name}: a draft begins without items: send them to /jobs/{{id}}/items, or leave "
-                "out draft"
-            )
-    return JsonBody(job.options, job.draft, lists.get("urls"), lists.get("items"))
 
 
 def add_json(job: JsonBody, items: ItemReceiver) -> None:

@@ -50,7 +50,7 @@ async def receive_body(
             size_bytes += len(part)
             if max_bytes is not None and size_bytes > max_bytes:
                 raise TooLarge(
-                    f"the JSON body is larger than {max_bytes} bytes: send CSV or NDJSON instead"
+                    f"the JSON body is larger than {max_bytes} bytes: send items as CSV or NDJSON"
                 )
             with _file_errors():
                 if size_bytes <= MEMORY_BYTES:

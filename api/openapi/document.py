@@ -9,7 +9,7 @@ from pydantic.json_schema import models_json_schema
 
 from api.errors import MEDIA_TYPE, STATUS, problem_body
 from api.openapi.literals import EXAMPLES
-from api.schemas import JobIn, JobOptions
+from api.schemas import JobIn, JobOptions, RescoreIn, RetryIn
 
 _REF = "#/components/schemas/"
 
@@ -30,9 +30,10 @@ def install(app: FastAPI) -> None:
 
 def _complete(document: dict[str, Any]) -> dict[str, Any]:
     schemas = document["components"]["schemas"]
-    # FastAPI does not know the schemas of bodies that are read by content type.
+    # FastAPI does not know the schemas of bodies that the routes read themselves.
     _, bodies = models_json_schema(
-        [(model, "validation") for model in (JobIn, JobOptions)], ref_template=f"{_REF}{{model}}"
+        [(model, "validation") for model in (JobIn, JobOptions, RescoreIn, RetryIn)],
+        ref_template=f"{_REF}{{model}}",
     )
     schemas |= bodies["$defs"]
     for path in document["paths"].values():

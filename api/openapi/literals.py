@@ -9,6 +9,8 @@ _VALUES = json.loads(Path(__file__).with_suffix(".json").read_text())
 # The bodies that the routes read themselves.
 JOBS_BODY: dict[str, Any] = {"requestBody": _VALUES["requests"]["jobs"]}
 SCOREFILE_BODY: dict[str, Any] = {"requestBody": _VALUES["requests"]["scorefile"]}
+RETRY_BODY: dict[str, Any] = {"requestBody": _VALUES["requests"]["retry"]}
+RESCORE_BODY: dict[str, Any] = {"requestBody": _VALUES["requests"]["rescore"]}
 
 # Examples of responses by the name of their schema.
 EXAMPLES: dict[str, Any] = _VALUES["schemas"]
@@ -70,8 +72,6 @@ THUMBNAIL: dict[str, Any] = {"image/webp": {"schema": {"type": "string", "format
 REPORT: dict[str, Any] = {
     "text/html": {"schema": {"type": "string"}, "example": "<!doctype html>…"}
 }
-RETRIES: dict[str, Any] = _VALUES["retries"]
-RESCORES: dict[str, Any] = _VALUES["rescores"]
 RESCORED: dict[str, Any] = {
     "application/json": {"example": {**JOB, "rescore_of": "job_01M81Q3WZ5A7C9E2G4J6M8P0RS"}}
 }

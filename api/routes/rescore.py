@@ -3,16 +3,17 @@
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Header, Response
+from fastapi import APIRouter, Header, Request, Response
 
 from api.auth import OwnJobDep
 from api.errors import problems
 from api.intake.admission import check_capacity
+from api.intake.bodies import read_object
 from api.intake.derived_job import derive_job
 from api.intake.idempotency import MakeEntry
 from api.intake.job_builder import JobBuilder
 from api.job_view import require_done
-from api.openapi.literals import RESCORED, RESCORES
+from api.openapi.literals import RESCORE_BODY, RESCORED
 from api.schemas import JobOptions, JobOut, RescoreIn
 from api.services import Services, ServicesDep
 from worker.jobs.errors import JobRefused
@@ -25,16 +26,17 @@ router = APIRouter(tags=["jobs"])
 @router.post(
     "/jobs/{job_id}/rescore",
     status_code=202,
+    openapi_extra=RESCORE_BODY,
     responses={
         202: {"description": "The new job", "content": RESCORED},
-        **problems(400, 401, 404, 409, 413, 422, 429, 503),
+        **problems(400, 401, 404, 408, 409, 413, 415, 422, 429, 503),
     },
 )
 async def rescore_job(
     scored: OwnJobDep,
+    request: Request,
     response: Response,
     services: ServicesDep,
-    body: Annotated[RescoreIn, Body(openapi_examples=RESCORES)],
     idempotency_key: Annotated[str | None, Header()] = None,
 ) -> JobOut:
     """Score the features that a finished job has kept, with models that have the same backbone.
@@ -43,9 +45,10 @@ async def rescore_job(
     decoded, but those without kept features: they are fetched again from their URLs, and an upload
     without features fails.
     """
+    body = await read_object(request, RescoreIn)
     create = partial(_rescore, services, scored, body)
-    request = f"rescore {scored.id} {body.model_dump_json()}"
-    return await derive_job(services, scored, request, idempotency_key, response, create)
+    asked = f"rescore {scored.id} {body.model_dump_json()}"
+    return await derive_job(services, scored, asked, idempotency_key, response, create)
 
 
 def _rescore(

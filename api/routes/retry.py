@@ -5,16 +5,17 @@ from functools import partial
 from itertools import tee
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Body, Header, Response
+from fastapi import APIRouter, Header, Request, Response
 
 from api.auth import OwnJobDep
 from api.errors import problems
 from api.intake.admission import check_capacity
+from api.intake.bodies import read_object
 from api.intake.derived_job import derive_job
 from api.intake.idempotency import MakeEntry
 from api.intake.job_builder import JobBuilder, pinned_options
 from api.job_view import require_done
-from api.openapi.literals import RETRIED, RETRIES
+from api.openapi.literals import RETRIED, RETRY_BODY
 from api.schemas import JobOut, RetryIn
 from api.services import Services, ServicesDep
 from worker.jobs.errors import JobRefused, ModelNotFound
@@ -27,16 +28,17 @@ router = APIRouter(tags=["jobs"])
 @router.post(
     "/jobs/{job_id}/retry",
     status_code=202,
+    openapi_extra=RETRY_BODY,
     responses={
         202: {"description": "The new job", "content": RETRIED},
-        **problems(400, 401, 404, 409, 413, 422, 429, 503),
+        **problems(400, 401, 404, 408, 409, 413, 415, 422, 429, 503),
     },
 )
 async def retry_job(
     parent: OwnJobDep,
+    request: Request,
     response: Response,
     services: ServicesDep,
-    body: Annotated[RetryIn | None, Body(openapi_examples=RETRIES)] = None,
     idempotency_key: Annotated[str | None, Header()] = None,
 ) -> JobOut:
     """Submit the failed items of a finished job again, to the same version of its model.
@@ -44,10 +46,10 @@ async def retry_job(
     The new job has this one as its `parent_job`, and the same options. Its items keep their ids,
     URLs, uploads and columns. Read `results?merge=parents` of the new job for the results of both.
     """
-    only = (body or RetryIn()).only
+    only = (await read_object(request, RetryIn)).only
     create = partial(_retry, services, parent, only)
-    request = f"retry {only} of {parent.id}"
-    return await derive_job(services, parent, request, idempotency_key, response, create)
+    asked = f"retry {only} of {parent.id}"
+    return await derive_job(services, parent, asked, idempotency_key, response, create)
 
 
 def _retry(

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from api.auth import OwnJobDep, SubmitterDep
 from api.errors import problems
+from api.intake.received import NoBodyDep
 from api.job_view import require_done
 from api.services import Services, ServicesDep
 from worker.jobs.errors import WebhookNotFound
@@ -60,9 +61,11 @@ def read_webhook(job: OwnJobDep, services: ServicesDep) -> WebhookOut:
 
 
 @router.post(
-    "/jobs/{job_id}/webhook/replay", status_code=202, responses=problems(401, 404, 409, 503)
+    "/jobs/{job_id}/webhook/replay",
+    status_code=202,
+    responses=problems(401, 404, 408, 409, 413, 415, 422, 503),
 )
-def replay_webhook(job: OwnJobDep, services: ServicesDep) -> WebhookOut:
+def replay_webhook(job: OwnJobDep, services: ServicesDep, _no_body: NoBodyDep) -> WebhookOut:
     """Deliver the webhook of a finished job again, with the same id and a full set of retries."""
     _view(services, job)  # a job without a webhook is refused first
     require_done(job, "replay its webhook")
@@ -79,9 +82,9 @@ def read_webhook_secret(
     return WebhookSecretOut.model_validate(services.webhook_secrets.get(caller.owner))
 
 
-@router.post("/webhooks/secret/rotate", responses=problems(401, 503))
+@router.post("/webhooks/secret/rotate", responses=problems(401, 408, 413, 415, 422, 503))
 def rotate_webhook_secret(
-    response: Response, services: ServicesDep, caller: SubmitterDep
+    response: Response, services: ServicesDep, caller: SubmitterDep, _no_body: NoBodyDep
 ) -> WebhookSecretOut:
     """Create a new secret; for a day, webhooks are also signed with the previous one."""
     response.headers["Cache-Control"] = "no-store"

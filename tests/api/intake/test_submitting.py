@@ -401,6 +401,7 @@ def test_an_invalid_or_empty_draft_is_refused(client: httpx2.Client) -> None:
             "leave it out, and give the options of a draft when you open it with POST /jobs",
         ),
         ("POST", "/cancel", "leave it out"),
+        ("POST", "/webhook/replay", "leave it out"),
         ("DELETE", "", "leave it out"),
     ],
 )

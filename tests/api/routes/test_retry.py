@@ -336,11 +336,30 @@ def test_a_retry_of_nothing_is_refused(
     assert says in answer.json()["detail"]
 
 
-@pytest.mark.parametrize("body", [{"only": "some"}, {"items": []}, []])
-def test_an_invalid_body_is_refused(client: httpx2.Client, store: HeldJobs, body: object) -> None:
+@pytest.mark.parametrize("action", ["retry", "rescore"])
+@pytest.mark.parametrize(
+    ("body", "code", "says"),
+    [
+        ('{"only": "some"}', 422, "only: "),
+        ('{"items": []}', 422, "items"),
+        ('{"only": "failed", "only": "retryable"}', 422, "the name 'only' twice"),
+        ("[]", 422, "object"),
+        ("1", 422, "object"),
+        ("{", 400, "the body is not JSON"),
+        ("<html>", 400, "HTML"),
+    ],
+)
+def test_an_invalid_body_is_refused(
+    client: httpx2.Client, store: HeldJobs, action: str, body: str, code: int, says: str
+) -> None:
     job = store_job(store, 1, lambda _: ItemSpec("a", "https://h/"), lambda _: rejected())
-    answer = client.post(f"/jobs/{job.id}/retry", json=body)
-    assert (answer.status_code, answer.json()["code"]) == (422, "parameter_invalid")
+    headers = {"Content-Type": "application/json"}
+    answer = client.post(f"/jobs/{job.id}/{action}", content=body, headers=headers)
+    assert answer.status_code == code, answer.text
+    assert says in answer.json()["detail"]
+    other = client.post(f"/jobs/{job.id}/{action}", content="only=failed")
+    assert other.status_code == 415, other.text
+    assert other.json()["detail"] == "the content type is missing: send application/json"
 
 
 def test_a_job_is_not_retried_with_a_model_that_was_replaced(

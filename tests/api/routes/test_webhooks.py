@@ -273,6 +273,9 @@ def test_a_job_without_webhook_or_still_running_is_not_replayed(client: httpx2.C
 def test_for_a_day_after_a_rotation_both_secrets_sign(client: httpx2.Client) -> None:
     before = client.get("/webhooks/secret")
     assert before.headers["cache-control"] == "no-store"
+    refused = client.post("/webhooks/secret/rotate", json={"keep": True})
+    assert refused.json()["detail"] == "the body has no effect here: leave it out"
+    assert secret_of(client) == before.json()["secret"]
     rotated = client.post("/webhooks/secret/rotate")
     assert rotated.headers["cache-control"] == "no-store"
     old, new = before.json()["secret"], rotated.json()["secret"]
