@@ -22,7 +22,7 @@ DATA = (ROOT if (ROOT / "pyproject.toml").exists() else Path.home()) / ".piqueue
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve; the exit code is 0 after Ctrl-C or SIGTERM, 1 if a process does not start."""
     parser = Parser(
-        prog="scripts/serve",
+        prog="piqueue serve",
         description=__doc__,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print("Ctrl-C stops it.", flush=True)
             wait_for_signal()
     except (StartFailed, OSError) as error:
-        print(f"scripts/serve: {error}", file=sys.stderr)
+        print(f"piqueue serve: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("Stopped.", flush=True)

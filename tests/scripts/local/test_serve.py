@@ -53,7 +53,7 @@ def test_a_taken_port_is_reported(tmp_path: Path) -> None:
         output, errors = process.communicate(timeout=60)
     assert (process.returncode, output) == (1, "")
     taken_by = "in use, perhaps by another Piqueue: choose another with --port"
-    assert errors == f"scripts/serve: port {port} is {taken_by}\n"
+    assert errors == f"piqueue serve: port {port} is {taken_by}\n"
     assert not (tmp_path / "data").exists()
 
 
@@ -63,7 +63,7 @@ def test_an_address_of_another_machine_is_reported() -> None:
     assert process.returncode == 1
     reason = os.strerror(errno.EADDRNOTAVAIL)
     failed = f"cannot listen on 192.0.2.1, port 8000: {reason}"
-    assert errors == f"scripts/serve: {failed}: choose another address or port\n"
+    assert errors == f"piqueue serve: {failed}: choose another address or port\n"
 
 
 @pytest.mark.parametrize("port", ["99999", "-1"])
@@ -87,7 +87,7 @@ def test_a_wrong_setting_is_told_once_and_starts_nothing(
     process = serve("--port", "0", "--data", str(tmp_path / "data"), **{name: value})
     output, errors = process.communicate(timeout=60)
     assert (process.returncode, output) == (1, "")
-    assert errors.startswith(f"scripts/serve: {says}")
+    assert errors.startswith(f"piqueue serve: {says}")
     assert errors.count("\n") == 1
     assert not (tmp_path / "data").exists()
 
@@ -97,7 +97,7 @@ def test_other_machines_are_served_after_the_steps_of_the_advice(tmp_path: Path)
     process = serve(*arguments, "--host", "0.0.0.0")
     output, errors = process.communicate(timeout=60)
     assert (process.returncode, output) == (1, "")
-    assert errors.startswith("scripts/serve: no API key exists, so anyone who reaches 0.0.0.0 ")
+    assert errors.startswith("piqueue serve: no API key exists, so anyone who reaches 0.0.0.0 ")
     assert errors.count("piqueue keys add NAME") == 1
     assert "restarting" not in errors
 
