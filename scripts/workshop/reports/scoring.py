@@ -192,6 +192,11 @@ def _from_table(
         which = f" of the split {split}" if split else ""
         raise CommandFailed(f"{table}: there are no rows{which}: add some")
     source += f", split {split}" if split else ""
+    if not split and {row.get(SPLIT) for row in rows} >= {"train", "val"}:
+        tell(
+            f"{table}: pictures of the split train are among these: a model that was trained on "
+            "them scores them better than others; --split val leaves them out"
+        )
     answered = [row for row in rows if not guessed_labels(row, known)]
     if guess_count := len(rows) - len(answered):
         if options.use_guessed:

@@ -95,6 +95,16 @@ def test_every_metric_is_that_of_the_served_scores(
     assert correct in (tmp_path / "report.html").read_text()
 
 
+def test_a_table_with_both_splits_says_that_training_pictures_are_measured(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = write_photos(tmp_path, PHOTOS)
+    evaluated(tmp_path, model, table, "--split", "val")
+    assert "of the split train" not in capsys.readouterr().err
+    assert evaluated(tmp_path, model, table)["pictures"] == 7
+    assert "pictures of the split train are among these" in capsys.readouterr().err
+
+
 def test_a_model_of_onnx_needs_no_option(tmp_path: Path) -> None:
     table = write_photos(tmp_path, PHOTOS)
     folder = tmp_path / "colours/1"
