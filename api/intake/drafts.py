@@ -119,7 +119,7 @@ def add_to_draft(
     """
     check_capacity(services, draft.owner, services.store.drafts_of(draft.owner).item_count + 1)
     if draft.status is not JobStatus.DRAFT:
-        raise JobNotDraft(f"{draft.id} is already submitted: send more items as a new job")
+        raise JobNotDraft(f"{draft.id} is not a draft: send more items as a new job")
     if given := submission.options.given:
         raise JobRefused(
             f"items have the option {next(iter(given))}: give options when you create the draft"

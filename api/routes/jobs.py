@@ -127,7 +127,7 @@ def list_draft_items(
 ) -> DraftItemsPage:
     """List the items of a draft, so that an interrupted upload can send only the rest."""
     if job.status is not JobStatus.DRAFT:
-        raise JobNotDraft(f"{job.id} is already submitted: read its results instead")
+        raise JobNotDraft(f"{job.id} is not a draft: read its results instead")
     services.store.touch_draft(job.id)
     start = cursors.index(cursor)
     specs = next(services.store.draft_items(job.id, limit + 1, start), [])

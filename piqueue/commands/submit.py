@@ -168,7 +168,7 @@ class _Submission:
             self.job = self._client.submit_draft(self.job.id)
         elif options.resume and options.sources:
             tell(
-                f"{self.job.id} is already submitted, and nothing is added to it: to submit more, "
+                f"{self.job.id} is no longer a draft, and nothing is added to it: to submit more, "
                 "leave out --resume"
             )
         if options.no_wait:

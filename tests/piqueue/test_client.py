@@ -117,7 +117,7 @@ def test_a_draft_takes_items_once_lists_them_and_is_submitted_once(
     assert (job.id, job.counts.total, job.name) == (draft.id, 4, "folder")
     assert api.submit_draft(draft.id).id == draft.id, "as when the first answer was lost"
     assert api.wait(job.id, timeout_s=60).status == "succeeded"
-    with pytest.raises(PiqueueApiError, match="already submitted") as refusal:
+    with pytest.raises(PiqueueApiError, match="is not a draft") as refusal:
         list(api.draft_ids(job.id))
     assert refusal.value.code == "job_not_draft"
 

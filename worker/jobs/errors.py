@@ -23,7 +23,7 @@ PiqueueError
 ├── NotCompared             the pictures of the job are not compared yet
 ├── PartsNotFound           the job has no result files on S3
 ├── PartsNotReady           the manifest of a job's results is not written yet
-├── JobNotDraft             the job was already submitted and accepts no more items
+├── JobNotDraft             the job is no draft, and accepts no more items
 ├── IdempotencyMismatch     the key was used for another submission
 ├── IdempotencyInFlight     a submission with this key is still in progress
 ├── Unauthorized            the API key is missing, unknown or expired

@@ -205,7 +205,8 @@ def test_deep_nesting_is_refused_in_every_place_that_takes_json(client: httpx2.C
     )
     for answer in (query, form):
         assert (answer.status_code, answer.json()["code"]) == (422, "job_refused")
-    for path in ("/jobs", "/jobs/job_x/retry"):
+    draft = client.post("/jobs", json={"draft": True}).json()["id"]
+    for path in ("/jobs", f"/jobs/{draft}/retry"):
         body = f'{{"urls":["http://h/"],"metadata":{deep}'
         answer = client.post(path, content=body, headers={"content-type": "application/json"})
         assert answer.status_code == 400, answer.text

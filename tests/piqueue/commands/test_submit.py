@@ -323,7 +323,7 @@ def test_a_broken_off_upload_is_resumed_with_what_is_missing(
     assert cli.main(["submit", str(tmp_path), "--resume", draft.id]) == 0
     assert f"{draft.id} succeeded: 6 of 6" in capsys.readouterr().out
     assert cli.main(["submit", str(tmp_path / "4.jpg"), "--resume", draft.id]) == 0
-    assert f"{draft.id} is already submitted, and nothing is added" in capsys.readouterr().err
+    assert f"{draft.id} is no longer a draft, and nothing is added" in capsys.readouterr().err
 
 
 def test_ctrl_c_leaves_the_job_running_and_says_how_to_go_on(

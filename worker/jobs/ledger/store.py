@@ -223,10 +223,10 @@ class JobStore(JobReader):
         """Accept no more items.
 
         Raises:
-            JobNotDraft: it is already submitted.
+            JobNotDraft: it is submitted or cancelled already.
         """
         if not self._step("close", job_id):
-            raise JobNotDraft(f"{job_id} is already submitted: read its results")
+            raise JobNotDraft(f"{job_id} is not a draft: read its results")
 
     # Working: claim, renew, checkpoint, commit.
 
