@@ -69,10 +69,12 @@ def test_a_missing_temporary_folder_is_named(
 
 
 @pytest.mark.parametrize("kind", ["text/csv", "application/json", "multipart/form-data;boundary=x"])
-@pytest.mark.parametrize("path", ["/jobs", "/scorefile/", "/jobs/job_x/retry"])
+@pytest.mark.parametrize("path", ["/jobs", "/scorefile/", "/jobs/{draft}/retry"])
 def test_an_aborted_upload_is_no_error(
     api_without_workers: Stack, log_path: Path, path: str, kind: str
 ) -> None:
+    draft = httpx2.post(f"{api_without_workers.url}/jobs", json={"draft": True}).json()["id"]
+    path = path.format(draft=draft)
     before = len(log_path.read_text())
     host, port = api_without_workers.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as peer:

@@ -258,6 +258,11 @@ def newest_job(client: httpx2.Client) -> list[str]:
     return [job["id"] for job in client.get("/jobs", params={"limit": 1}).json()["jobs"]]
 
 
+def new_draft(client: httpx2.Client) -> str:
+    draft: str = client.post("/jobs", json={"draft": True}).raise_for_status().json()["id"]
+    return draft
+
+
 @pytest.mark.parametrize("path", ["/jobs", "/scorefile/"])
 @pytest.mark.parametrize("end", ["", "\r\n", "\r\n--BB\r\n", "\r\n--BB-"])
 def test_a_form_that_ends_early_makes_no_job(client: httpx2.Client, path: str, end: str) -> None:
@@ -287,10 +292,11 @@ def test_the_options_of_a_form_can_be_a_blob(client: httpx2.Client) -> None:
         ("/jobs", "application/x-ndjson"),
         ("/jobs", "multipart/form-data; boundary=BB"),
         ("/scorefile/", "multipart/form-data; boundary=BB"),
-        ("/jobs/job_x/retry", "application/json"),
+        ("/jobs/{draft}/retry", "application/json"),
     ],
 )
 def test_a_compressed_body_is_refused_as_such(client: httpx2.Client, path: str, kind: str) -> None:
+    path = path.format(draft=new_draft(client))
     headers = {"content-type": kind, "content-encoding": "gzip"}
     answer = client.post(path, content=gzip.compress(b"url\n"), headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_body")
@@ -338,12 +344,13 @@ def test_a_body_over_the_limit_is_refused_while_it_streams_in(client: httpx2.Cli
         ("/jobs", "text/csv"),
         ("/jobs", "multipart/form-data; boundary=x"),
         ("/scorefile/", "multipart/form-data; boundary=x"),
-        ("/jobs/job_x/retry", "application/json"),
+        ("/jobs/{draft}/retry", "application/json"),
     ],
 )
 def test_a_body_with_a_content_length_over_the_limit_is_refused_as_a_problem(
     client: httpx2.Client, path: str, kind: str
 ) -> None:
+    path = path.format(draft=new_draft(client))
     answer = client.post(path, content=bytes(20_000_001), headers={"content-type": kind})
     body = answer.json()
     assert (answer.status_code, body["code"]) == (413, "too_large")
