@@ -7,7 +7,9 @@ from typing import Any
 import httpx2
 
 
-def wait_done(client: httpx2.Client, job: dict[str, Any], deadline_s: float = 60) -> dict[str, Any]:
+def wait_done(
+    client: httpx2.Client, job: dict[str, Any], deadline_s: float = 120
+) -> dict[str, Any]:
     """Poll a job until it is done; gives it as it then stands."""
     deadline = time.monotonic() + deadline_s
     while not job["done"]:

@@ -521,7 +521,7 @@ def test_a_preference_is_read_as_its_standard_says(
 
 def test_a_long_poll_answers_when_the_job_is_done(client: httpx2.Client, site: Site) -> None:
     job = client.post("/jobs", json={"urls": [site.url("/1.jpg")]}).json()
-    assert client.get(job["links"]["self"], params={"wait": "20"}).json()["done"]
+    assert client.get(job["links"]["self"], params={"wait": "50"}).json()["done"]
     unfinished = client.post("/jobs", json={"draft": True}).json()
     answer = client.get(unfinished["links"]["self"], params={"wait": "0.1"})
     assert answer.json()["done"] is False
