@@ -20,7 +20,7 @@ from scripts.local.supervised_process import StartFailed, SupervisedProcess
 
 PASSWORD, SENTINEL_PASSWORD = "primary-pass", "sentinel-pass"
 DOWN_AFTER_MS = 1000
-_DEADLINE_S = 30.0
+_DEADLINE_S = 60.0  # a Sentinel that saw its machine stand still waits half a minute
 
 
 class ProgramMissing(StartFailed):
