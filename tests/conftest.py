@@ -25,11 +25,12 @@ STACK_ENV = {
     "PIQUEUE_MAX_ITEM_BYTES": "1000000",
     "PIQUEUE_MAX_REQUEST_BYTES": "20000000",
     "PIQUEUE_MAX_PIXELS": "4000000",
-    "PIQUEUE_FETCH_TIMEOUT_S": "3",
+    # Longer than this machine may stall, which also holds up the servers of the tests.
+    "PIQUEUE_FETCH_TIMEOUT_S": "10",
     # The golden scores are those of this variant.
     "PIQUEUE_MODEL_VARIANT": "float",
     "PIQUEUE_WEBHOOK_RETRY_S": "0.2,0.2,0.2",
-    "PIQUEUE_WEBHOOK_TIMEOUT_S": "2",
+    "PIQUEUE_WEBHOOK_TIMEOUT_S": "6",
 }
 
 

@@ -5,7 +5,7 @@ import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -234,7 +234,8 @@ def redis_of(stack: Stack) -> Any:
 def _signal(pids: list[int] | list[int | None], number: signal.Signals) -> None:
     for pid in pids:
         if pid is not None:
-            os.kill(pid, number)
+            with suppress(ProcessLookupError):  # it ended just now
+                os.kill(pid, number)
 
 
 @contextmanager

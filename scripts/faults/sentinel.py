@@ -4,7 +4,7 @@ import os
 import shutil
 import signal
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -12,6 +12,7 @@ from typing import Any, Self
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 from redis.retry import Retry
 
 from scripts.local.embedded_redis import answers
@@ -20,7 +21,9 @@ from scripts.local.supervised_process import StartFailed, SupervisedProcess
 
 PASSWORD, SENTINEL_PASSWORD = "primary-pass", "sentinel-pass"
 DOWN_AFTER_MS = 1000
-_DEADLINE_S = 30.0
+_DEADLINE_S = 60.0
+# A Sentinel whose machine stood still for longer does nothing for half a minute.
+_STOOD_STILL_MS = 15_000
 
 
 class ProgramMissing(StartFailed):
@@ -80,9 +83,12 @@ class RedisServer:
 
 
 class RedisWithSentinels:
-    """A primary, a replica and three Sentinels that watch them."""
+    """A primary, a replica and three Sentinels that watch them.
 
-    def __init__(self, folder: Path) -> None:
+    A primary that does not answer for `down_after_ms` is replaced.
+    """
+
+    def __init__(self, folder: Path, down_after_ms: int = DOWN_AFTER_MS) -> None:
         common = {"requirepass": PASSWORD, "masterauth": PASSWORD}
         self.primary = RedisServer(folder / "one", common)
         of = {"replicaof": f"127.0.0.1 {self.primary.port}"}
@@ -91,7 +97,7 @@ class RedisWithSentinels:
             "requirepass": SENTINEL_PASSWORD,
             "sentinel monitor main": f"127.0.0.1 {self.primary.port} 2",
             "sentinel auth-pass main": PASSWORD,
-            "sentinel down-after-milliseconds main": str(DOWN_AFTER_MS),
+            "sentinel down-after-milliseconds main": str(down_after_ms),
             "sentinel failover-timeout main": "10000",
         }
         self._sentinels = [
@@ -115,6 +121,10 @@ class RedisWithSentinels:
             with sentinel.client(password=SENTINEL_PASSWORD) as client:
                 known = partial(_knows_all, client)
                 sentinel.process.wait_until(known, _DEADLINE_S, "the Sentinel")
+                with suppress(ResponseError):  # Redis before 7.0
+                    client.execute_command(
+                        "SENTINEL", "DEBUG", "tilt-trigger", str(_STOOD_STILL_MS)
+                    )
 
     def stop(self) -> None:
         """Kill all servers."""
@@ -148,8 +158,8 @@ class RedisWithSentinels:
 class SentinelStack(Stack):
     """A Piqueue with such a Redis."""
 
-    def __init__(self, folder: Path, **options: Any) -> None:
-        self.service = RedisWithSentinels(folder / "sentinel")
+    def __init__(self, folder: Path, down_after_ms: int = DOWN_AFTER_MS, **options: Any) -> None:
+        self.service = RedisWithSentinels(folder / "sentinel", down_after_ms)
         super().__init__(folder, redis_url=self.service.url, **options)
 
     def start(self) -> None:

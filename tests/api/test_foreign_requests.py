@@ -85,7 +85,7 @@ def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 def test_an_api_without_keys_refuses_what_other_sites_send(own_stack: Stack) -> None:
     foreign = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}
-    with httpx2.Client(base_url=own_stack.url) as client:
+    with httpx2.Client(base_url=own_stack.url, timeout=60) as client:
         secret = client.get("/webhooks/secret").raise_for_status().json()
         job = client.post("/jobs", json={"urls": ["http://127.0.0.1:9/"]}).raise_for_status().json()
         path = job["links"]["self"]
@@ -115,7 +115,7 @@ def test_a_key_is_enough_for_any_host_and_origin(tmp_path: Path) -> None:
     with (
         Stack(tmp_path, workers=0, env=STACK_ENV) as stack,
         Redis.from_url(stack.redis_url) as redis,
-        httpx2.Client(base_url=stack.url) as client,
+        httpx2.Client(base_url=stack.url, timeout=60) as client,
     ):
         key = KeyStore(redis).add("alice")
         headers = {

@@ -8,24 +8,31 @@ from functools import partial
 import pytest
 
 from piqueue import Client, Job
-from scripts.faults.fault_injectors import POISON_PATH
+from scripts.faults.fault_injectors import POISON_PATH, redis_of
 from scripts.faults.observer import Observer
 from scripts.faults.pictures import PictureServer
 from scripts.faults.tally import Sent, Tally, tally_job
 from scripts.local.stack import Stack
 from tests.scripts.processes import eventually
+from worker.jobs.errors import LedgerUnavailable
+from worker.jobs.ledger.workers import Workers
 
+LEASE_S = 6
 ENV = {
     "PIQUEUE_FETCH_ALLOW_NETWORKS": "127.0.0.1/32",
     "PIQUEUE_CHUNK_ITEMS": "8",
-    # Chunks that a kill interrupted are tried again after this.
-    "PIQUEUE_LEASE_S": "4",
+    # Chunks that a kill interrupted are tried again after this. A worker of a machine that stalls
+    # for some seconds must keep its leases.
+    "PIQUEUE_LEASE_S": str(LEASE_S),
     "PYTHONPATH": str(POISON_PATH),
 }
 WORKERS = 2
 # From a fault to normal progress; the second where the process was asked to end.
 BOUND_S = 90
 TERMINATION_BOUND_S = 15
+# A picture that takes this long leaves a fault some seconds between the first 100 pictures of 400
+# and the last, although the observer may learn of the first ones late.
+SLOW_S = 0.4
 
 
 @dataclass
@@ -50,9 +57,9 @@ def fault_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture
 def fault_client(fault_stack: Stack) -> Iterator[Client]:
-    """Give a client of that stack, once all its processes run."""
+    """Give a client of that stack, once all its processes have started."""
     with Client(fault_stack.url, timeout_s=10) as client:
-        assert eventually(lambda: _is_complete(fault_stack, client), 60)
+        assert eventually(lambda: is_complete(fault_stack, client), 60)
         yield client
 
 
@@ -62,8 +69,18 @@ def run_trial(fault_stack: Stack, fault_client: Client) -> RunTrial:
     return partial(trial, fault_stack, fault_client)
 
 
-def _is_complete(stack: Stack, client: Client) -> bool:
-    return len(stack.workers) == WORKERS and client.ready()
+def is_complete(stack: Stack, client: Client) -> bool:
+    """Whether the API is ready and every worker has started, those that were just killed too."""
+    pids = stack.workers
+    if len(pids) < WORKERS or not client.ready():
+        return False
+    try:
+        with redis_of(stack) as redis:
+            live = Workers(redis).live()
+    except LedgerUnavailable:
+        return False
+    # A worker's id is its host, its process id and a random part.
+    return {int(worker_id.split("-")[-2]) for worker_id in live} >= set(pids)
 
 
 @contextmanager
@@ -75,7 +92,8 @@ def trial(
     delay_s: float = 0.05,
     poisoned: frozenset[int] = frozenset(),
 ) -> Iterator[Trial]:
-    """Run a trial with a job of `count` pictures."""
+    """Run a trial with a job of `count` pictures, once all processes of the stack have started."""
+    assert eventually(lambda: is_complete(stack, client), 60)
     with PictureServer(delay_s, poisoned) as pictures:
         sent = [Sent(pictures.url(index), pictures.sha256(index)) for index in range(count)]
         job = client.submit_urls(item.url for item in sent)

@@ -12,6 +12,7 @@ from typing import Any
 import httpx2
 from aiohttp import web
 
+from api.__main__ import GRACE_S
 from piqueue import Client
 from scripts.faults.fault_injectors import (
     STORM_KILLS,
@@ -23,7 +24,7 @@ from scripts.faults.fault_injectors import (
 )
 from scripts.faults.pictures import PictureServer
 from scripts.local.stack import Stack
-from tests.faults.conftest import BOUND_S, TERMINATION_BOUND_S, RunTrial
+from tests.faults.conftest import BOUND_S, LEASE_S, SLOW_S, TERMINATION_BOUND_S, RunTrial
 from tests.pictures import jpeg
 from tests.scripts.processes import eventually, is_running
 from tests.worker.fetching.site import Site
@@ -50,7 +51,10 @@ def test_a_storm_of_kills_leaves_no_worker_in_a_pause(
     with run_trial(2000) as trial:
         trial.observer.wait_finished(100)
         storm_of_kills(fault_stack)
-        assert len(fault_stack.workers) == 2, f"a worker waits after {STORM_KILLS} kills"
+        # The supervisor needs a moment if this machine stood still; a pause is longer.
+        assert eventually(lambda: len(fault_stack.workers) == 2, 1), (
+            f"a worker waits after {STORM_KILLS} kills"
+        )
         tally = trial.tally()
         assert trial.observer.longest_stall_s() < BOUND_S
     assert tally.balanced, tally
@@ -73,7 +77,7 @@ def test_a_rolling_restart_of_everything_loses_nothing(
 def test_a_terminated_worker_loses_nothing_and_causes_no_long_stall(
     fault_stack: Stack, run_trial: RunTrial
 ) -> None:
-    with run_trial(400) as trial:
+    with run_trial(400, delay_s=SLOW_S) as trial:
         trial.observer.wait_finished(100)
         pid = fault_stack.workers[0]
         os.kill(pid, signal.SIGTERM)
@@ -98,7 +102,7 @@ def test_a_terminated_worker_finishes_its_chunks(fault_stack: Stack, fault_clien
         for pid in pids:
             os.kill(pid, signal.SIGTERM)
         # Longer than a lease: without renewal another worker would request the picture again.
-        assert not eventually(lambda: not any(map(is_running, pids)), 6)
+        assert not eventually(lambda: not any(map(is_running, pids)), LEASE_S + 2)
         site.call(released.set)
         assert eventually(lambda: not any(map(is_running, pids)), 30)
         fault_client.wait(job.id, timeout_s=60)
@@ -139,6 +143,8 @@ def test_a_submission_repeated_after_the_api_was_killed_creates_one_job(
     submitting.join()
     assert len(set(made)) == 15
     assert {job.id for job in fault_client.jobs()} - before == set(made)
+    for job_id in made:
+        fault_client.delete(job_id)
 
 
 def test_a_draft_keeps_each_acknowledged_item_once_when_the_api_is_killed(
@@ -212,7 +218,9 @@ def test_an_open_event_stream_does_not_delay_the_shutdown_of_the_api(
     with httpx2.stream("GET", f"{fault_stack.url}/jobs/{draft.id}/events", timeout=30) as events:
         lines = events.iter_lines()
         assert "progress" in next(lines)
+        began = time.monotonic()
         os.kill(pid, signal.SIGTERM)
         for _ in lines:
             pass
-    assert eventually(lambda: not is_running(pid), 5), "open streams delay it longer"
+    assert eventually(lambda: not is_running(pid))
+    assert time.monotonic() - began < GRACE_S, "the open stream delayed it"

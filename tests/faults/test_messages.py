@@ -6,14 +6,14 @@ from redis import Redis
 
 from scripts.faults.fault_injectors import lose_messages, triple_messages
 from scripts.local.stack import Stack
-from tests.faults.conftest import BOUND_S, RunTrial
+from tests.faults.conftest import BOUND_S, SLOW_S, RunTrial
 from tests.worker.jobs.ledger.test_store import claim, submit
 from worker.jobs.ledger.store import JobStore
 from worker.upkeep.recovery import recover_stalled_work
 
 
 def test_a_lost_message_costs_time_and_no_item(fault_stack: Stack, run_trial: RunTrial) -> None:
-    with run_trial(400) as trial:
+    with run_trial(400, delay_s=SLOW_S) as trial:
         count = 0
         for finished in (50, 150, 250):
             trial.observer.wait_finished(finished)
@@ -28,7 +28,7 @@ def test_a_lost_message_costs_time_and_no_item(fault_stack: Stack, run_trial: Ru
 def test_a_message_delivered_three_times_counts_once(
     fault_stack: Stack, run_trial: RunTrial
 ) -> None:
-    with run_trial(400) as trial:
+    with run_trial(400, delay_s=SLOW_S) as trial:
         count = 0
         for finished in (50, 150, 250):
             trial.observer.wait_finished(finished)

@@ -14,6 +14,9 @@ from scripts.faults.neighbours import (
 )
 
 ALONE = Work(p95_s=0.01, job_s=2)
+# The job of this test is short: it may take so much longer because the machine stood still for some
+# seconds, and one that its neighbour holds up takes longer still.
+STALLED_S = 8
 
 
 @pytest.mark.parametrize("kind", ["small jobs", "slow uploads"])
@@ -21,7 +24,8 @@ def test_a_job_beside_a_neighbour_that_misuses_the_service_ends(kind: str) -> No
     report = run_neighbour(kind, 100, 1)
     # The API closes a slow upload only after a while.
     assert report.answers > 0 or kind == "slow uploads"
-    assert report.job_ratio < 2 * NEIGHBOURS[kind].job_bound
+    bound = 2 * NEIGHBOURS[kind].job_bound
+    assert report.beside.job_s < bound * report.alone.job_s + STALLED_S
 
 
 def test_slow_requests_and_a_slow_job_break_the_promise() -> None:

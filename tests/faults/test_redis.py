@@ -12,7 +12,7 @@ from redis.exceptions import ResponseError
 from piqueue import Client
 from scripts.faults.fault_injectors import FAULTS, disk_full, memory_full, redis_of
 from scripts.local.stack import Stack
-from tests.faults.conftest import BOUND_S, RunTrial
+from tests.faults.conftest import BOUND_S, SLOW_S, RunTrial
 from tests.scripts.processes import eventually
 
 
@@ -23,7 +23,7 @@ def test_a_job_survives_an_outage_of_redis(
     name: str, fault_stack: Stack, run_trial: RunTrial
 ) -> None:
     workers = fault_stack.workers
-    with run_trial(400) as trial:
+    with run_trial(400, delay_s=SLOW_S) as trial:
         trial.observer.wait_finished(100)
         FAULTS[name].inject(fault_stack)
         assert trial.observer.finished < 400, "the job was done before the fault ended"
@@ -40,7 +40,7 @@ def test_a_full_redis_is_reported_and_waited_for(
 ) -> None:
     workers = fault_stack.workers
     with (
-        run_trial(400) as trial,
+        run_trial(400, delay_s=SLOW_S) as trial,
         httpx2.Client(base_url=fault_stack.url, timeout=30) as http,
     ):
         trial.observer.wait_finished(100)
@@ -81,12 +81,13 @@ def refuses_writes(redis: Redis) -> bool:
 def test_while_redis_memory_is_full_jobs_can_be_cancelled_and_deleted(
     fault_stack: Stack, fault_client: Client
 ) -> None:
-    jobs = [fault_client.submit_urls(["http://127.0.0.1:9/"] * 1000) for _ in range(2)]
-    with memory_full(fault_stack):
-        fault_client.cancel(jobs[0].id)
-        for job in jobs:
-            fault_client.delete(job.id)
     with redis_of(fault_stack) as redis:
+        assert eventually(lambda: not redis.hexists("piqueue:counts", "*"), 60), "others' items"
+        jobs = [fault_client.submit_urls(["http://127.0.0.1:9/"] * 1000) for _ in range(2)]
+        with memory_full(fault_stack):
+            fault_client.cancel(jobs[0].id)
+            for job in jobs:
+                fault_client.delete(job.id)
         assert eventually(lambda: not redis.hexists("piqueue:counts", "*"))
         for job in jobs:
             assert not redis.keys(f"*{job.id}*")

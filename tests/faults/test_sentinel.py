@@ -9,23 +9,25 @@ from piqueue import Client
 from scripts.doctor.check_result import Level
 from scripts.doctor.redis import check_redis
 from scripts.faults.sentinel import PASSWORD, SentinelStack
-from tests.faults.conftest import ENV, WORKERS, trial
+from tests.faults.conftest import BOUND_S, ENV, SLOW_S, WORKERS, trial
 from tests.redis_servers import require_redis_servers
 from worker.jobs.settings import Settings
 
-# Sentinel decides after a second and elects; leases of a chunk that was lost run 4 s here.
-BOUND_S = 30
 COUNT = 400
+# A machine that stands still for three seconds is no reason for a failover.
+DOWN_AFTER_MS = 5000
 
 
 @pytest.fixture
 def sentinel_stack(tmp_path: Path) -> Iterator[SentinelStack]:
     """Run an API and two workers with a primary, a replica and three Sentinels."""
     require_redis_servers()
-    with SentinelStack(tmp_path, workers=WORKERS, env=ENV) as stack:
+    with SentinelStack(tmp_path, DOWN_AFTER_MS, workers=WORKERS, env=ENV) as stack:
         yield stack
 
 
+# Sentinel decides after that time and elects; a vote that no one wins is repeated after 20 s.
+@pytest.mark.timeout(400)
 def test_a_job_survives_a_failover_to_a_replica(sentinel_stack: SentinelStack) -> None:
     service = sentinel_stack.service
     checks = {one.check: one for one in check_redis(Settings(redis_url=service.url))}
@@ -34,7 +36,7 @@ def test_a_job_survives_a_failover_to_a_replica(sentinel_stack: SentinelStack) -
     with Client(sentinel_stack.url, timeout_s=10) as client:
         # The old primary comes back as a replica, which fails over next.
         for _ in range(2):
-            with trial(sentinel_stack, client, COUNT) as one:
+            with trial(sentinel_stack, client, COUNT, delay_s=SLOW_S) as one:
                 one.observer.wait_finished(100)
                 service.kill_primary()
                 assert one.observer.finished < COUNT, "the job was done before the fault"

@@ -148,7 +148,7 @@ def test_jobs_are_listed_cancelled_retried_and_deleted(api: Client) -> None:
     assert again.parent_job == job.id
     api.wait(again.id, timeout_s=60)
     assert [result.index for result in api.results(again.id, merge="parents")] == [0, 1]
-    many = api.submit_urls([closed] * 3000)
+    many = api.submit_urls([closed] * 30_000)  # more than are tried before it is cancelled
     assert api.cancel(many.id).status in ("cancelling", "cancelled")
     assert api.wait(many.id, timeout_s=60).status == "cancelled"
     draft = api.open_draft()

@@ -96,7 +96,7 @@ def test_each_offset_gives_the_rest_of_the_same_bytes(stack: Stack, job: Job, fo
     for offset in (0, 1, 777, len(expected) // 2, len(expected) - 1, len(expected), 10**9):
         # As a proxy that compresses changes it.
         rest = httpx2.get(
-            url, params={**params, "offset": offset}, headers={"If-Match": f"W/{tag}"}
+            url, params={**params, "offset": offset}, headers={"If-Match": f"W/{tag}"}, timeout=60
         )
         assert (rest.status_code, rest.headers["etag"]) == (200, tag)
         assert rest.content == expected[offset:]
@@ -105,16 +105,17 @@ def test_each_offset_gives_the_rest_of_the_same_bytes(stack: Stack, job: Job, fo
 def test_another_download_has_another_tag(stack: Stack, job: Job) -> None:
     url = f"{stack.url}/jobs/{job.id}/results"
     queries = ["format=csv", "format=jsonl", "format=csv&top_k=1", "format=csv&label=beach"]
-    tags = [httpx2.get(f"{url}?{query}").headers["etag"] for query in queries]
-    assert len({*tags}) == len(tags)
-    changed = httpx2.get(f"{url}?format=csv&offset=5", headers={"If-Match": tags[1]})
-    assert (changed.status_code, changed.json()["code"]) == (412, "results_changed")
-    for query in ("format=json&offset=5", "format=parquet&offset=5", "format=csv&offset=-1"):
-        assert httpx2.get(f"{url}?{query}").status_code == 422
+    with httpx2.Client(timeout=60) as client:
+        tags = [client.get(f"{url}?{query}").headers["etag"] for query in queries]
+        assert len({*tags}) == len(tags)
+        changed = client.get(f"{url}?format=csv&offset=5", headers={"If-Match": tags[1]})
+        assert (changed.status_code, changed.json()["code"]) == (412, "results_changed")
+        for query in ("format=json&offset=5", "format=parquet&offset=5", "format=csv&offset=-1"):
+            assert client.get(f"{url}?{query}").status_code == 422
 
 
 def test_a_download_of_a_running_job_has_no_tag(stack: Stack) -> None:
-    with httpx2.Client(base_url=stack.url) as client:
+    with httpx2.Client(base_url=stack.url, timeout=60) as client:
         draft = client.post("/jobs", json={"draft": True}).json()
         answer = client.get(f"{draft['links']['results']}?format=csv")
         assert "etag" not in answer.headers

@@ -79,8 +79,7 @@ class WorkerMetrics:
     def committed(
         self, claim: Claim, model: ModelRef, results: Sequence[ItemResult], took_s: float
     ) -> None:
-        """Count the results of a chunk, and observe the time of their stages."""
-        self._chunk_s.observe(took_s)
+        """Count the results of a chunk, and observe the time of their stages, then its own."""
         outcomes = collections.Counter(
             result.rejection.code if result.rejection else SUCCEEDED for result in results
         )
@@ -94,6 +93,8 @@ class WorkerMetrics:
                 self._fetch_s.observe(result.timings.fetch_ms / MS)
             if result.image and result.image.format and not result.cached:
                 self._decode_s.observe(result.timings.decode_ms / MS)
+        # Last, so that a scrape that shows a chunk shows its items too.
+        self._chunk_s.observe(took_s)
 
     def webhook_attempted(self, state: HookState) -> None:
         """Count a webhook request by the resulting state."""

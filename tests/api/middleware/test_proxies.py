@@ -70,7 +70,7 @@ def nginx(folder: Path, location: str) -> Iterator[str]:
     process = SupervisedProcess(command, folder / "nginx.log")
     process.start()
     try:
-        process.wait_until((folder / "nginx.pid").exists, 10, "nginx")
+        process.wait_until((folder / "nginx.pid").exists, 60, "nginx")
         yield f"http://127.0.0.1:{port}"
     finally:
         process.stop(grace_s=5)
@@ -124,10 +124,10 @@ def test_a_setting_names_the_prefix_and_other_prefixes_do_not_count(
 
 
 def test_the_page_of_a_prefix_without_its_slash_redirects_to_it(prefixed_stack: Stack) -> None:
-    answer = httpx2.get(f"{prefixed_stack.url}/pq")
+    answer = httpx2.get(f"{prefixed_stack.url}/pq", timeout=60)
     assert (answer.status_code, answer.headers["location"]) == (307, "/pq/")
-    assert httpx2.get(f"{prefixed_stack.url}/healthz").status_code == 200
-    assert httpx2.get(f"{prefixed_stack.url}/pq/healthz").status_code == 200
+    for path in ("/healthz", "/pq/healthz"):
+        assert httpx2.get(f"{prefixed_stack.url}{path}", timeout=60).status_code == 200
 
 
 def passed_on(peer: str, headers: dict[str, str], prefix: str = "", path: str = "/x") -> Scope:
@@ -204,7 +204,7 @@ def test_a_forwarded_prefix_is_always_one_that_was_removed() -> None:
 
 
 def test_an_idle_connection_is_kept(stack: Stack) -> None:
-    connection = HTTPConnection(urlsplit(stack.url).netloc, timeout=10)
+    connection = HTTPConnection(urlsplit(stack.url).netloc, timeout=60)
     with closing(connection):
         for idle_s in (IDLE_S, 0):
             connection.request("GET", "/healthz")

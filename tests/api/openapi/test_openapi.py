@@ -81,7 +81,8 @@ def schemathesis(url: str, folder: Path) -> subprocess.CompletedProcess[str]:
         *(sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json"),
         *("--checks", ",".join(CHECKS), "--phases", "examples,coverage,fuzzing"),
         *("--max-time", str(BUDGET_S), "--max-examples", "20", "--seed", "1"),
-        *("--request-timeout", "30", "--suppress-health-check", "all", "--no-shrink"),
+        # Longer than a request may let the API wait for a draft.
+        *("--request-timeout", "80", "--suppress-health-check", "all", "--no-shrink"),
         *("--exclude-path-regex", "events$"),
     ]
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=170)

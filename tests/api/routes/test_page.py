@@ -4,6 +4,7 @@ import csv
 import json
 import random
 import re
+import uuid
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -297,7 +298,8 @@ def test_a_service_with_keys_asks_for_one_and_keeps_it_in_the_tab(
             keys = KeyStore(redis)
             key, reader = keys.add("ann"), keys.add("reader", scopes=[Scope.READ])
         # For a second the API takes it that there are no keys.
-        page.wait("API that needs a key", lambda: httpx2.get(f"{stack.url}/jobs").is_client_error)
+        with httpx2.Client(base_url=stack.url, timeout=60) as client:
+            page.wait("API that needs a key", lambda: client.get("/jobs").is_client_error)
         page.open(stack.url)
         for wrong, told in (("pq_no", "This key is not valid"), ("pq_schlüssel", "copy it again")):
             page.enter_key(wrong)
@@ -408,18 +410,24 @@ def test_ten_thousand_results_are_scrolled_filtered_and_downloaded_as_shown(
     assert page.one("#rows .name").text.partition(":")[0] == min(margins, key=margins.__getitem__)
 
     page.one("#clear-filter").click()
-    page.choose("#by-order", "Name")
-    slow = {
-        what: page.browser.execute_async_script(MEASURE, script)
-        for what, script in {
-            "scroll": "window.scrollBy(0, 40000)",
-            "to the end": "window.scrollTo(0, document.body.scrollHeight)",
-            "threshold": f"document.querySelector('{above_button}').click()",
-            "order": "const order = document.getElementById('by-order'); order.value = 'uncertain';"
-            "order.dispatchEvent(new Event('change'))",
-        }.items()
+    order = "const order = document.getElementById('by-order'); order.value = '{}';"
+    order += "order.dispatchEvent(new Event('change'))"
+    steps = {
+        "scroll": "window.scrollBy(0, 40000)",
+        "to the end": "window.scrollTo(0, document.body.scrollHeight)",
+        "threshold": f"document.querySelector('{above_button}').click()",
+        "order": order.format("uncertain"),
     }
-    assert max(slow.values()) < STEP_MS, slow
+    # Others on this machine may hold up a step, but not each time.
+    took_ms: dict[str, list[float]] = {what: [] for what in steps}
+    for turn in range(3):
+        if turn:
+            page.one("#clear-filter").click()
+        page.choose("#by-order", "Name")
+        page.browser.execute_script("window.scrollTo(0, 0)")
+        for what, script in steps.items():
+            took_ms[what].append(page.browser.execute_async_script(MEASURE, script))
+    assert max(map(min, took_ms.values())) < STEP_MS, took_ms
     assert 1 < len(page.all("#rows li")) < 40
     assert page.messages() == []
 
@@ -564,7 +572,8 @@ def test_the_jobs_are_listed_filtered_and_managed(
 ) -> None:
     with ledger(stack.redis_url) as store:
         failed = store_job(store, 4, spec_of, lambda _: rejected())
-    named = client.post("/jobs", json={"urls": ["http://127.0.0.1:9/"], "name": "Spring catalogue"})
+    name = f"Spring catalogue {uuid.uuid4().hex}"
+    named = client.post("/jobs", json={"urls": ["http://127.0.0.1:9/"], "name": name})
     page.open(f"{stack.url}/#jobs")
     link = f"#job-rows a[href='#{failed.id}']"
     page.wait("jobs", lambda: page.all(link))
@@ -579,14 +588,15 @@ def test_the_jobs_are_listed_filtered_and_managed(
     page.choose("#jobs-status", "Done")
     page.wait("filter", lambda: not page.all(link))
     page.choose("#jobs-status", "All")
+    page.wait("all jobs", lambda: page.all(link))  # so that their number changes by the search
     page.listen()
-    page.one("#jobs-search").send_keys("CATALOGUE")
+    page.one("#jobs-search").send_keys(name.upper())
     page.wait("one job", lambda: len(page.all("#job-rows tr")) == 1)
     assert page.heard()[-1] == "1 job"
     assert page.politeness("#jobs-note") == "polite"
-    assert page.one("#job-rows a").text == "Spring catalogue"
+    assert page.one("#job-rows a").text == name
     page.one("#job-rows a").click()
-    page.wait("job", lambda: page.one("#job-title").text == "Spring catalogue")
+    page.wait("job", lambda: page.one("#job-title").text == name)
     page.browser.back()
     page.wait("jobs", page.one("#jobs").is_displayed)
     page.one("#jobs-search").clear()

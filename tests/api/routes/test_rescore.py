@@ -1,5 +1,6 @@
 """Jobs that score the kept features of an earlier job."""
 
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -136,15 +137,16 @@ def test_uploads_are_scored_from_their_features_and_fail_as_before_without_them(
     assert [one["status"] for one in found] == ["succeeded"] * 3 + ["failed"]
     assert found[3]["error"] == items(client, job)[3]["error"]
     assert found[3]["error"]["code"] == "truncated"
+    key = uuid.uuid4().hex
     again = client.post(
         f"{job['links']['self']}/rescore",
         json={"model": "coasts"},
-        headers={"Idempotency-Key": "one"},
+        headers={"Idempotency-Key": key},
     )
     same = client.post(
         f"{job['links']['self']}/rescore",
         json={"model": "coasts"},
-        headers={"Idempotency-Key": "one"},
+        headers={"Idempotency-Key": key},
     )
     assert same.json()["id"] == again.json()["id"] != found
     assert same.headers["Idempotency-Replayed"] == "true"

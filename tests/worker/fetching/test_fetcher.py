@@ -11,7 +11,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from email.utils import formatdate
 from ipaddress import ip_network
@@ -21,6 +21,7 @@ import pytest
 from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from scripts.local.stack import listenable_port
 from tests.worker.fetching.site import Answer, Site
 from worker.fetching.budget import ByteBudget, Share
 from worker.fetching.downloads import Downloads
@@ -38,6 +39,8 @@ LIMITS = FetchLimits(
 GUARDED = replace(LIMITS, allow_networks=())
 CERTIFICATE = Path(__file__).with_name("self_signed.pem")
 PATIENCE_S = 10
+# A machine may stand still for this long; what must not time out meanwhile has more time.
+STALLED_S = 3
 
 
 @contextmanager
@@ -438,9 +441,7 @@ def test_a_connection_that_always_breaks_fails() -> None:
 
 
 def test_a_refused_connection_fails() -> None:
-    with Site() as site:
-        pass
-    outcome = failed(fetch(site.url()))
+    outcome = failed(fetch(f"http://127.0.0.1:{listenable_port('127.0.0.1', 0)}/"))
     assert (outcome.code, outcome.retryable) == (RejectionCode.FETCH_CONNECTION, True)
     assert outcome.detail == "could not connect: connection refused"
 
@@ -519,7 +520,8 @@ def test_an_answer_that_is_not_http_fails_only_its_own_url(answer: bytes) -> Non
                     connection, _ = listener.accept()
                 except OSError:
                     return
-                with connection:
+                # The fetcher may close it before it has all.
+                with connection, suppress(ConnectionError):
                     connection.recv(65536)
                     connection.sendall(answer)
 
@@ -578,7 +580,7 @@ def test_a_host_that_pushes_back_gets_no_requests_from_any_item_of_the_process()
 
 
 def test_a_host_that_names_no_pause_gets_fewer_and_fewer_requests() -> None:
-    limits = replace(LIMITS, per_host=8, timeout_s=2)
+    limits = replace(LIMITS, per_host=8, timeout_s=STALLED_S)
     busy = {f"/{n}": answering(503) for n in range(60)}
     with Site(busy) as site, fetching(limits) as fetcher:
         outcomes = [
@@ -670,13 +672,13 @@ def test_waiting_for_a_slow_host_is_limited() -> None:
         await asyncio.sleep(0.1)
         return web.Response(text=request.path)
 
-    limits = replace(LIMITS, per_host=1, patience_s=1)
+    limits = replace(LIMITS, per_host=1, patience_s=STALLED_S + 1)
     with Site({f"/{n}": slowly for n in range(100)}) as site, fetching(limits) as fetcher:
         outcomes = list(fetcher.fetch_all([site.url(f"/{n}") for n in range(100)]))
     late = [failed(outcome) for _, outcome in outcomes if outcome.label != "fetched"]
     assert 0 < len(late) < 100
     assert {(outcome.code, outcome.detail) for outcome in late} == {
-        (RejectionCode.FETCH_TIMEOUT, "no complete answer in 1 s")
+        (RejectionCode.FETCH_TIMEOUT, f"no complete answer in {limits.patience_s:g} s")
     }
 
 
@@ -689,7 +691,7 @@ def test_redirects_share_one_deadline() -> None:
     with Site(dict.fromkeys(paths, slowly_on)) as site:
         outcome = failed(fetch(site.url(), replace(LIMITS, timeout_s=0.5)))
     assert outcome.code == RejectionCode.FETCH_TIMEOUT
-    assert len(site.requests) == 2
+    assert 1 <= len(site.requests) <= 2
 
 
 # ---- Redirects
@@ -956,7 +958,7 @@ def test_no_more_than_the_limit_of_a_host_are_fetched_from_it_at_once() -> None:
 
 
 def test_a_hanging_host_delays_only_its_own_items() -> None:
-    limits = replace(LIMITS, concurrency=4, per_host=2, timeout_s=1)
+    limits = replace(LIMITS, concurrency=4, per_host=2, timeout_s=STALLED_S)
     with Site({"/": hang}) as hanging, Site() as site, fetching(limits) as fetcher:
         urls = [hanging.url()] * 6 + [site.url(f"/{n}") for n in range(20)]
         outcomes = list(fetcher.fetch_all(urls))
@@ -995,24 +997,26 @@ def test_a_payload_larger_than_the_budget_arrives() -> None:
 
 @pytest.mark.parametrize("per_host", [4, 2])
 def test_waiting_for_the_budget_is_no_timeout(per_host: int) -> None:
-    limits = replace(LIMITS, budget_bytes=50_000, timeout_s=0.5, per_host=per_host)
+    limits = replace(LIMITS, budget_bytes=50_000, timeout_s=STALLED_S, per_host=per_host)
     answers = {f"/{n}": answering(body=bytes(40_000)) for n in range(4)}
     with Site(answers) as site, fetching(limits) as fetcher:
         outcomes = fetcher.fetch_all([site.url(f"/{n}") for n in range(4)])
         taken = [next(outcomes)]
         began = time.monotonic()
-        wait_until(lambda: len(site.requests) >= per_host and time.monotonic() > began + 1)
+        wait_until(
+            lambda: len(site.requests) >= per_host and time.monotonic() > began + STALLED_S + 0.5
+        )
         taken += outcomes
     assert [len(payload(outcome)) for _, outcome in taken] == [40_000] * 4
 
 
 def test_waiting_for_others_to_be_taken_is_no_silence_of_a_host() -> None:
-    limits = replace(LIMITS, concurrency=1, per_host=1, timeout_s=0.5)
+    limits = replace(LIMITS, concurrency=1, per_host=1, timeout_s=STALLED_S)
     with Site() as site, Site() as other, fetching(limits) as fetcher:
         outcomes = fetcher.fetch_all([other.url(), *[site.url(f"/{n}") for n in range(3)]])
         taken = [next(outcomes)]
         began = time.monotonic()
-        wait_until(lambda: time.monotonic() > began + 1)
+        wait_until(lambda: time.monotonic() > began + STALLED_S + 0.5)
         taken += outcomes
     assert [outcome.label for _, outcome in taken] == ["fetched"] * 4
 
@@ -1100,7 +1104,7 @@ def test_closing_leaves_no_thread_task_or_connection(caplog: pytest.LogCaptureFi
             next(outcomes)
             next(outcomes)
             del outcomes
-        assert set(threading.enumerate()) == before
+        assert set(threading.enumerate()) <= before
         wait_until(lambda: site.open == 0)
     del fetcher
     gc.collect()  # anything left open warns now, which fails the test

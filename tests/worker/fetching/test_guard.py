@@ -3,7 +3,7 @@
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis.strategies import ip_addresses
 
 from worker.fetching.guard import is_disguised_ipv4, is_public, may_dial, unwrap
@@ -103,6 +103,7 @@ def test_the_allow_list_applies_to_the_embedded_address() -> None:
 
 
 @given(ip_addresses(v=4))
+@settings(deadline=None)
 def test_an_embedded_ipv4_address_is_checked_like_a_plain_one(inner: IPv4Address) -> None:
     wrapped = [
         IPv6Address(f"::ffff:{inner}"),
@@ -114,6 +115,7 @@ def test_an_embedded_ipv4_address_is_checked_like_a_plain_one(inner: IPv4Address
 
 
 @given(ip_addresses())
+@settings(deadline=None)
 def test_nothing_private_is_public(address: IPv4Address | IPv6Address) -> None:
     special = (
         address.is_private

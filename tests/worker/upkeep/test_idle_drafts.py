@@ -80,7 +80,7 @@ def test_the_draft_that_was_used_last_is_erased_last_and_a_job_never(
 
 @pytest.fixture
 def full_stack(tmp_path: Path) -> Iterator[Stack]:
-    env = {"PIQUEUE_STORAGE_RESERVE_BYTES": str(NO_ROOM), "PIQUEUE_DRAFT_IDLE_S": "3"}
+    env = {"PIQUEUE_STORAGE_RESERVE_BYTES": str(NO_ROOM), "PIQUEUE_DRAFT_IDLE_S": "6"}
     with Stack(tmp_path, env=STACK_ENV | env) as running:
         yield running
 

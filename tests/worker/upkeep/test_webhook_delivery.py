@@ -26,13 +26,18 @@ from worker.jobs.webhooks.secrets import WebhookSecrets
 from worker.scoring.metrics import WorkerMetrics
 from worker.upkeep.webhook_delivery import JITTER, WebhookSender, next_step, post
 
-DEADLINE_S = 15
+# A delivery to a host that hangs lasts longer than this.
+DEADLINE_S = 60
 
 
 @pytest.fixture
 def sender(redis_client: Redis, redis_url: str) -> Iterator[WebhookSender]:
     """Give a sender that is stopped after the test."""
-    settings = load_settings(redis_url=redis_url, fetch_allow_networks="127.0.0.1/32")
+    settings = load_settings(
+        redis_url=redis_url,
+        fetch_allow_networks="127.0.0.1/32",
+        webhook_timeout_s=2 * DEADLINE_S,
+    )
     sender = WebhookSender(settings, WorkerMetrics())
     yield sender
     sender.stop()

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.scripts.processes import eventually
 from worker.jobs.errors import LedgerUnavailable
 from worker.jobs.ledger.connection import connect, ledger_errors
 from worker.jobs.ledger.store import JobStore
@@ -45,7 +46,9 @@ def test_a_command_to_a_redis_that_hangs_is_retried_only_on_request(
     client = connect(url, timeout_s=0.2, retries=2, retry_silence=retry_silence)
     with client, pytest.raises(LedgerUnavailable, match="TimeoutError"), ledger_errors():
         client.ping()
-    assert least <= len(connections) <= most
+    # The thread of the server may accept the last one late.
+    assert eventually(lambda: len(connections) >= least)
+    assert len(connections) <= most
 
 
 def test_methods_and_generators_of_a_redis_client_raise_ledger_unavailable() -> None:

@@ -1,5 +1,7 @@
 """Functions in Redis: loaded when they are missing, one library for each version."""
 
+from typing import Any
+
 import pytest
 from redis import Redis
 
@@ -39,11 +41,12 @@ def test_a_call_does_not_see_the_arguments_and_times_of_an_earlier_one(redis_cli
 
 def test_a_full_redis_cannot_load_functions_and_says_so(redis_client: Redis) -> None:
     store = JobStore(redis_client)
+    before: Any = redis_client.config_get("maxmemory")
     redis_client.function_flush()
     redis_client.config_set("maxmemory", 1)
     try:
         with pytest.raises(LedgerFull):
             store.erase("job_of_nobody")
     finally:
-        redis_client.config_set("maxmemory", 0)
+        redis_client.config_set("maxmemory", before["maxmemory"])
     store.erase("job_of_nobody")

@@ -85,8 +85,9 @@ def test_the_event_of_the_end_of_one_item_is_all_that_its_submitter_reads(
 ) -> None:
     job = NewJob(new_job_id(), "a", MODEL, 60, awaited=True, metadata={"text": "a\nb c"})
     pubsub: Any = redis_client.pubsub  # redis-py does not annotate it
-    with pubsub(ignore_subscribe_messages=True) as events:
+    with pubsub() as events:
         events.subscribe(EVENTS_CHANNEL)
+        assert events.get_message(timeout=30)["type"] == "subscribe"
         store.submit(job, Shape(Lane.BULK, 1, 1), chunks={0: [ItemSpec("\n", "http://h/")]})
         (claim,) = store.claim_next(30, 0.2)
         store.commit(claim, [result])

@@ -12,15 +12,16 @@ def workers(redis_client: Redis) -> Workers:
 
 
 def test_a_worker_that_stopped_or_sends_no_heartbeat_is_not_alive(
-    workers: Workers, redis_client: Redis
+    workers: Workers, redis_client: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("worker.jobs.ledger.workers.WORKER_SILENT_S", 1500)
     for worker, slots in (("one", 4), ("two", 6), ("three", 8)):
         workers.heartbeat(worker, slots)
     workers.forget("one")
     assert workers.live() == {"two": 6, "three": 8}
-    redis_client.zincrby("piqueue:workers", -14_000, "two")
+    redis_client.zincrby("piqueue:workers", -1_400_000, "two")
     assert workers.live() == {"two": 6, "three": 8}
-    redis_client.zincrby("piqueue:workers", -1001, "two")
+    redis_client.zincrby("piqueue:workers", -100_001, "two")
     assert workers.live() == {"three": 8}
     workers.heartbeat("three", 8)
     assert redis_client.hkeys("piqueue:slots") == [b"three"], "the heartbeat forgets the dead"
