@@ -16,7 +16,7 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def eventually(condition: Callable[[], bool], deadline_s: float = 20) -> bool:
+def eventually(condition: Callable[[], bool], deadline_s: float = 60) -> bool:
     """Whether the condition holds before the deadline."""
     deadline = time.monotonic() + deadline_s
     while not condition():
