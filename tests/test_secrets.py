@@ -72,10 +72,7 @@ ANSWERS = {
 def test_planted_secrets_leak_into_no_log_answer_or_redis_key(
     tmp_path: Path,
 ) -> None:
-    with (
-        Site(ANSWERS) as site,
-        Stack(tmp_path, env={**STACK_ENV, "PIQUEUE_FETCH_TIMEOUT_S": "1"}) as stack,
-    ):
+    with Site(ANSWERS) as site, Stack(tmp_path, env=STACK_ENV) as stack:
         redis = Redis.from_url(stack.redis_url)
         keys = KeyStore(redis)
         owner, other = keys.add("owner"), keys.add("other")

@@ -20,6 +20,7 @@ class Supervisor:
         self.exit_count = 0
         self._released = threading.Event()
         self._restarting = threading.Lock()
+        self._started = time.monotonic()
         self._thread = threading.Thread(target=self._run, name=f"supervisor-{name}", daemon=True)
         self._thread.start()
 
@@ -36,7 +37,7 @@ class Supervisor:
         self._thread.join()
 
     def _run(self) -> None:
-        started, pause_s = time.monotonic(), 0.0
+        started, pause_s = self._started, 0.0
         while True:
             code = self.process.wait()
             if self._released.is_set():

@@ -21,9 +21,9 @@ def test_a_short_run_prints_its_figures_and_keeps_the_promises(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chaos, "stop_on_signals", lambda: None)
-    assert chaos.main(["--items", "400", "--seconds", "1", "reset-connections"]) == 0
+    assert chaos.main(["--items", "800", "--seconds", "1", "reset-connections"]) == 0
     printed = capsys.readouterr().out
-    for figure in ("injected: 1", "in: 400", "out: 400", "lost: 0", "doubled: 0"):
+    for figure in ("injected: 1", "in: 800", "out: 800", "lost: 0", "doubled: 0"):
         assert figure in printed
     assert "longest stall (s): " in printed
 

@@ -39,6 +39,11 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return found
 
 
+def interpreters() -> int:
+    gc.collect()  # those of earlier tests, which would end at any time
+    return sum(isinstance(thing, Interpreter) for thing in gc.get_objects())
+
+
 def counted(predictor: NetworkPredictor, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The images of each pass through the network of a predictor from now on."""
     passes: list[int] = []
@@ -55,14 +60,14 @@ def counted(predictor: NetworkPredictor, monkeypatch: pytest.MonkeyPatch) -> lis
 def test_a_backbone_runs_once_for_all_its_models(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = sum(isinstance(thing, Interpreter) for thing in gc.get_objects())
+    before = interpreters()
     networks = SharedNetworks()
     parts = [
         load_predictor(folders[name], "litert", networks=networks)
         for name in ("plain", "whole", "steep")
     ]
     assert parts[0].network is parts[2].network is not parts[1].network
-    assert sum(isinstance(thing, Interpreter) for thing in gc.get_objects()) == before + 2
+    assert interpreters() == before + 2
     joint = JointPredictor(parts)
     passes = counted(parts[0], monkeypatch)
     images = pictures(7)
@@ -113,15 +118,13 @@ def test_features_are_scored_with_the_calibration_of_the_variant_that_gave_them(
 def test_a_network_is_freed_with_its_last_predictor(folders: dict[str, Path]) -> None:
     networks = SharedNetworks()
     first = load_predictor(folders["plain"], "litert", networks=networks)
-    before = sum(isinstance(thing, Interpreter) for thing in gc.get_objects())
+    before = interpreters()
     second = load_predictor(folders["steep"], "litert", networks=networks)
     del first
-    gc.collect()
-    assert sum(isinstance(thing, Interpreter) for thing in gc.get_objects()) == before
+    assert interpreters() == before
     assert len(second.predict(list(pictures(1)))) == 1
     del second
-    gc.collect()
-    assert sum(isinstance(thing, Interpreter) for thing in gc.get_objects()) == before - 1
+    assert interpreters() == before - 1
 
 
 def test_models_of_different_sizes_are_refused(folders: dict[str, Path]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
@@ -701,6 +701,7 @@ def test_a_picture_with_a_damaged_header_fails_to_decode() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@settings(deadline=None)
 @given(
     name=st.sampled_from(sorted(WHOLE)),
     flips=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), min_size=1, max_size=8),

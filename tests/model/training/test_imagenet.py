@@ -181,7 +181,7 @@ def test_a_failed_download_stops_training_with_a_message_and_is_not_kept(
 ) -> None:
     publisher.fault = fault
     if fault is silence:
-        monkeypatch.setattr(imagenet, "SOCKET_TIMEOUT_S", 1)
+        monkeypatch.setattr(imagenet, "SOCKET_TIMEOUT_S", 3)
     with pytest.raises(TrainingError, match=f"^base_weights: .*{message}.*give the path of"):
         start_training(tmp_path)
     assert (publisher.asked, publisher.kept) == ([BACKBONE], [])

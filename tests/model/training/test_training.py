@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,9 @@ pytestmark = [
 ]
 
 
+TRAIN = ("-m", "scripts.workshop.train")
+
+
 def train_in(folder: Path) -> int:
     """Trains on the pictures in `folder`; returns the exit code of the command."""
     data = write_yaml(folder / "data.yaml", **data_settings(folder))
@@ -65,7 +69,27 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out/colours/3"
 
 
-def start_training(folder: Path, log: Path, again: str = "again") -> subprocess.Popen[bytes]:
+# Ends as by SIGKILL after the first epoch of fine-tuning of the last fit.
+KILLED = """
+import os, signal, sys
+from model.training.checkpoints import Checkpoints
+from scripts.workshop.train import main
+
+save = Checkpoints.save
+
+def save_and_die(self, key, *values, **arrays):
+    save(self, key, *values, **arrays)
+    if key == "fold-3-epoch":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Checkpoints.save = save_and_die
+sys.exit(main())
+"""
+
+
+def start_training(
+    folder: Path, log: Path, again: str = "again", program: Sequence[str] = TRAIN
+) -> subprocess.Popen[bytes]:
     """Starts to train on the pictures in `folder`, in a process of its own."""
     paths = {
         "--csv_path": folder / "labels.csv",
@@ -77,7 +101,7 @@ def start_training(folder: Path, log: Path, again: str = "again") -> subprocess.
     options = [str(part) for pair in paths.items() for part in pair]
     with log.open("wb") as file:
         return subprocess.Popen(
-            [sys.executable, "-m", "scripts.workshop.train", *options],
+            [sys.executable, *program, *options],
             stdout=file,
             stderr=file,
         )
@@ -99,22 +123,18 @@ def test_a_run_killed_in_the_middle_of_a_fit_ends_with_the_same_model(
     artifact: Path, tmp_path: Path
 ) -> None:
     folder, log = artifact.parents[2], tmp_path / "killed.log"
-    killed = start_training(folder, log)
+    killed = start_training(folder, log, program=("-c", KILLED))
     try:
-        deadline = time.monotonic() + 250
-        while not (folder / "again/runs/colours-3/checkpoints/fold-3-epoch.npz").exists():
-            assert time.monotonic() < deadline, log.read_text()
-            assert killed.poll() is None, log.read_text()
-            time.sleep(0.005)
+        assert killed.wait(250) == -signal.SIGKILL, log.read_text()
     finally:
-        killed.kill()  # SIGKILL
+        killed.kill()
         killed.wait()
     assert not (folder / "again/colours/3").exists()
 
     resumed = start_training(folder, tmp_path / "resumed.log")
     assert resumed.wait(250) == 0, (tmp_path / "resumed.log").read_text()
     told = (tmp_path / "resumed.log").read_text()
-    before, _, after = told.partition("fit 4 continues after epoch ")
+    before, _, after = told.partition("fit 4 continues after epoch 1\n")
     assert after, told
     assert "fit 3 of 4, fine-tuning 2 of 2: loss" in before
     assert ", head 1 of" not in after

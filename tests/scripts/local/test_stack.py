@@ -88,6 +88,8 @@ def test_an_accepted_job_of_files_survives_a_kill_of_everything(tmp_path: Path) 
         for first in (0, 50):
             numbers = range(first, first + 50)
             client.add_files(draft.id, {f"{number}.jpg": jpeg(number) for number in numbers})
+        for worker in stack.workers:
+            os.kill(worker, signal.SIGSTOP)  # a worker deletes the files that it has scored
         client.submit_draft(draft.id)
         for pid in (stack.redis_pid, stack.api_pid, *stack.workers):
             assert pid

@@ -97,7 +97,7 @@ def test_a_supervised_process_that_cannot_start_is_tried_again(
     supervisor = Supervisor("sleeper", sleeper)
     sleeper.command = [str(tmp_path / "not-there-yet")]
     sleeper.kill()
-    assert eventually(lambda: supervisor.exit_count == 2)
+    assert eventually(lambda: supervisor.exit_count >= 2)
     sleeper.command = ["sleep", "300"]
     assert eventually(lambda: sleeper.pid is not None)
     supervisor.stop(grace_s=5)
@@ -126,10 +126,13 @@ def test_a_process_that_ends_at_its_start_waits_longer_each_time_up_to_a_limit(
     log_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervisor_module, "_LONGEST_PAUSE_S", 0.5)
+    # On a machine that stalls, even `false` may run for seconds.
+    monkeypatch.setattr(supervisor_module, "_STARTED_S", 3600)
     process = SupervisedProcess(["false"], log_path)
     process.start()
     supervisor = Supervisor("false", process)
-    assert eventually(lambda: supervisor.exit_count == 4)
+    assert eventually(lambda: supervisor.exit_count >= 4)
     supervisor.stop(grace_s=5)
     pauses = [line.rpartition(" in ")[2] for line in capsys.readouterr().err.splitlines()]
-    assert pauses == ["0.2 s", "0.4 s", "0.5 s", "0.5 s"]
+    assert pauses[:4] == ["0.2 s", "0.4 s", "0.5 s", "0.5 s"]
+    assert set(pauses[4:]) <= {"0.5 s"}

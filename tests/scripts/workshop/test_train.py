@@ -180,6 +180,7 @@ def test_a_label_that_is_not_among_the_targets_is_named(
     data = write_yaml(tmp_path / "data.yaml", label_col="label", targets=["red", "blue"])
     arguments = ["--images", str(source / "images"), "--data_config_path", str(data)]
     arguments += ["--model", str(tmp_path / "mine/1"), "--check_only"]
+    arguments += ["--runs_path", str(tmp_path / "runs")]
     assert main(["train", str(source / "kinds.csv"), *arguments]) == 2
     assert "row 2: column label is 'neither': write red or blue" in capsys.readouterr().err
 
@@ -260,7 +261,7 @@ sys.exit(main(sys.argv[1:]))
 
 def test_an_opencv_that_needs_a_display_is_reported(source: Path) -> None:
     arguments: list[str | Path] = ["train", source / "kinds.csv", "--images", source / "images"]
-    arguments += ["--model", source / "mine/1"]
+    arguments += ["--model", source / "mine/1", "--runs_path", source / "runs"]
     answer = subprocess.run(
         [sys.executable, "-c", NO_DISPLAY, *arguments], cwd=ROOT, capture_output=True, text=True
     )

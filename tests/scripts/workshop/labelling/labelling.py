@@ -35,7 +35,11 @@ class LabelPage(Tab):
 
     def picture_size(self) -> list[int]:
         picture = self.one("#picture")
-        self.wait("picture", lambda: picture.get_property("naturalWidth"))
+        # Until the next picture is there, a browser may give the size of the one before.
+        self.wait(
+            "picture",
+            lambda: picture.get_property("complete") and picture.get_property("naturalWidth"),
+        )
         return [int(str(picture.get_property(f"natural{side}"))) for side in ("Width", "Height")]
 
     def violations(self) -> list[str]:

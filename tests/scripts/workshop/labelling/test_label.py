@@ -107,6 +107,7 @@ def test_keys_label_skip_undo_and_each_answer_is_saved_at_once(
         page.press("?")
         page.wait("help", page.one("#help").is_displayed)
         page.press("1", Keys.ESCAPE)
+        page.wait("no help", lambda: not page.one("#help").is_displayed())
         page.shows("b.jpg", "open")
         page.finish()
         assert process.wait(30) == 0
@@ -312,7 +313,7 @@ def test_a_picture_that_is_left_out_stays_so_and_keeps_its_row(
 def answer(url: str, index: int, labels: list[str] | None, shown: list[str] | None = None) -> Any:
     """Answer a picture that the page shows as `shown`; returns the change."""
     body = {"labels": labels, "shown": {"labels": shown, "skipped": False}}
-    return httpx2.post(f"{url}pictures/{index}", json=body).raise_for_status().json()
+    return httpx2.post(f"{url}pictures/{index}", json=body, timeout=60).raise_for_status().json()
 
 
 def test_no_answer_of_two_page_servers_is_lost(folder: Path) -> None:
