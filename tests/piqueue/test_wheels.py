@@ -21,7 +21,6 @@ from tests.pictures import jpeg
 DEVELOPER_TOOLS = ("audit", "bench", "chaos", "docs", "faults", "fuzz", "images", "screenshots")
 NAMES = ("api", "model", "scripts", "tests", "worker")
 MODELS = (".keras", ".tflite", ".h5")
-pytestmark = pytest.mark.timeout(300)
 
 
 class Environment:

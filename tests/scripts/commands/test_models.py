@@ -292,7 +292,6 @@ def test_an_added_keras_or_onnx_file_scores_the_next_job(
     assert scores[1] == pytest.approx(scores[0], abs=0.005)
 
 
-@pytest.mark.timeout(400)
 def test_the_commands_of_the_document_work(registry: Path, colours: Path, tmp_path: Path) -> None:
     shell = Shell(tmp_path)
     _, version, adopt = runnable("docs/models.md")

@@ -76,7 +76,6 @@ def walked(shell: Shell) -> str:
     return printed
 
 
-@pytest.mark.timeout(400)
 def test_a_label_is_taught_and_scored_beside_others(shell: Shell, walked: str) -> None:
     assert "taught on 30 pictures" in walked
     assert "added harbours@1, on the backbone of scenes@5" in walked
@@ -93,14 +92,12 @@ def test_a_label_is_taught_and_scored_beside_others(shell: Shell, walked: str) -
         assert row["scenes/beach"]
 
 
-@pytest.mark.timeout(400)
 def test_pictures_that_are_alike_are_listed(walked: str) -> None:
     similar = re.findall(r"^0\.\d{3}  (\d\d)\.jpg$", walked, re.MULTILINE)
     assert len(similar) == 5
     assert all(int(index) % 3 == 0 for index in similar), "those with upright stripes"
 
 
-@pytest.mark.timeout(400)
 def test_the_card_says_how_sure_it_is(shell: Shell, walked: str) -> None:
     folder = shell.folder / "registry" / "harbours" / "1"
     card = json.loads((folder / "card.json").read_text())
@@ -125,7 +122,6 @@ def test_the_card_says_how_sure_it_is(shell: Shell, walked: str) -> None:
     assert models["harbours"]["backbone"] == models["scenes"]["backbone"] is not None
 
 
-@pytest.mark.timeout(400)
 def test_the_label_page_ends_in_a_taught_model(shell: Shell, walked: str, browser: Chrome) -> None:
     job = walked.partition("to score ")[2].split()[0]
     page = LabelPage(browser)
@@ -171,7 +167,6 @@ def job_of(shell: Shell, *options: str) -> str:
     return job.split()[0]
 
 
-@pytest.mark.timeout(400)
 def test_the_next_version_is_not_current_until_it_is_promoted(shell: Shell, walked: str) -> None:
     job = job_of(shell, "--keep-features", "--model", "imagenet", "--model", "scenes")
     with (shell.folder / "wrong.csv").open("w", newline="") as file:
@@ -184,7 +179,6 @@ def test_the_next_version_is_not_current_until_it_is_promoted(shell: Shell, walk
     assert len(told.partition("label these next:\n")[2].split("\n\n")[0].splitlines()) == 2
 
 
-@pytest.mark.timeout(400)
 def test_pictures_of_a_table_are_named_by_any_of_its_columns(shell: Shell, walked: str) -> None:
     def answering(index: int) -> Answer:
         async def answer(_request: web.BaseRequest) -> web.StreamResponse:
@@ -214,7 +208,6 @@ def test_pictures_of_a_table_are_named_by_any_of_its_columns(shell: Shell, walke
     assert "label these next:\nsku-12\n" in told
 
 
-@pytest.mark.timeout(400)
 def test_what_cannot_be_taught_is_refused(
     shell: Shell, capsys: Capture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import httpx2
-import pytest
 from aiohttp import web
 from PIL import Image
 
@@ -31,7 +30,6 @@ def serving(payload: bytes) -> Answer:
     return answer
 
 
-@pytest.mark.timeout(300)
 def test_hostile_pictures_get_a_code_others_are_scored_and_memory_is_limited(
     tmp_path: Path,
 ) -> None:
