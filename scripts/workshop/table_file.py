@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from model.training.data.table import TableUnreadable, read_table
+from model.training.data.table import TableUnreadable, cells_problem, read_table
 from piqueue.commands.terminal import CommandFailed, written_whole
 
 Row = dict[str, str]
@@ -35,10 +35,8 @@ def read_rows(
             "rename or add one"
         )
     for number, row in rows:
-        if None in row or None in row.values():
-            raise CommandFailed(
-                f"{path}, row {number}: write {len(header)} cells, as in the header"
-            )
+        if problem := cells_problem(row):
+            raise CommandFailed(f"{path}, row {number}: {problem}")
     return header, [row for _, row in rows]
 
 

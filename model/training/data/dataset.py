@@ -21,6 +21,7 @@ from model.training.data.table import (
     GUESSED,
     LEFT_OUT,
     TableUnreadable,
+    cells_problem,
     guessed_labels,
     is_left_out,
     label_cell,
@@ -250,10 +251,8 @@ def _answered(
 
 
 def _row_problem(row: dict[str, Any], config: DataConfig, has_split: bool) -> str | None:
-    if None in row:
-        return "more cells than the header: put names that contain a comma in quotes"
-    if None in row.values():
-        return "fewer cells than the header: add the missing cells"
+    if problem := cells_problem(row):
+        return problem
     if not row[config.image_name_col]:
         return f"column {config.image_name_col} is empty: write the file name of the picture"
     known = config.targets if config.label_col else ("0", "1")

@@ -139,6 +139,18 @@ def _cell_of_rows(row: Sequence[str]) -> int | None:
     return None
 
 
+def cells_problem(row: Mapping[Any, Any]) -> str | None:
+    """Say what is wrong with a row that has more or fewer cells than the header, or None."""
+    if None in row:
+        return (
+            "more cells than the header: name each column there, and put names that contain a "
+            "comma in quotes"
+        )
+    if None in row.values():
+        return "fewer cells than the header: add the missing cells"
+    return None
+
+
 def label_cell(cell: str) -> str:
     """0 or 1 for a label's cell that says so, also as Excel and pandas write it; or else the cell.
 

@@ -170,7 +170,7 @@ GOOD = "000.png,0,0,train\n001.png,1,1,train\n002.png,0,1,val\n003.png,1,0,val\n
         (HEADER + GOOD + "004.png,1\n", "row 6: fewer cells than the header: add"),
         (
             HEADER + GOOD + "004.png,1,0,val,x\n",
-            "row 6: more cells than the header: put names .* in quotes",
+            "row 6: more cells than the header: name each .* in quotes",
         ),
         (HEADER + GOOD + ",1,0,val\n", "row 6: column name is empty: write the file name"),
         (HEADER + GOOD + "001.png,1,0,val\n", r"row 6: 001\.png is already in row 3: remove"),

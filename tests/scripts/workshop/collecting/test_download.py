@@ -145,7 +145,8 @@ def test_addresses_that_are_not_public_are_not_contacted(
     [
         ("name,link\na.jpg,x\n", "has no column url, only name, link: rename or add one"),
         ("name,url\n", "has no rows"),
-        ("name,url\na.jpg\n", "row 2: write 2 cells, as in the header"),
+        ("name,url\na.jpg\n", "row 2: fewer cells than the header: add the missing cells"),
+        ("name,url,\na.jpg,x,beach\n", "row 2: more cells than the header: name each column there"),
         ("name,url,url\na.jpg,x,y\n", "two columns of the same name"),
     ],
 )
